@@ -1,0 +1,25 @@
+"""microstep: image classification experiments whose result depends on what you described, not on how it was executed.
+
+    from microstep import build_trainer, compose
+    results = build_trainer(compose(["precision=amp", "accum=2"]), "outputs/notebook").fit()
+    results.test["accuracy"]
+
+Names are imported when they are first used, so that a config can be composed and checked without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from microstep.build import build_trainer as build_trainer
+    from microstep.composer import compose as compose
+    from microstep.logger.records import Results as Results
+
+NAMES = {"build_trainer": "microstep.build", "compose": "microstep.composer", "Results": "microstep.logger.records"}
+__all__ = ["Results", "build_trainer", "compose"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NAMES:
+        raise AttributeError(f"module 'microstep' has no attribute {name!r}")
+    return getattr(import_module(NAMES[name]), name)

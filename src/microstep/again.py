@@ -1,0 +1,93 @@
+"""Evaluation of a run that is over, from its directory alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from microstep.build import build_parts
+from microstep.checkpoint import Checkpoints
+from microstep.config import Experiment
+from microstep.errors import CheckpointRefused, ConfigError, DataError
+from microstep.evaluation import evaluate_and_report
+from microstep.facts import Parts
+from microstep.gate import Gate, read_run_config
+from microstep.logger import Bars, SplitResult
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A split's result, and where its report is."""
+
+    result: SplitResult
+    directory: Path
+    epoch: int  #: that the checkpoint was written after
+
+
+def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device: str | None, bars: Bars) -> Evaluated:
+    """Evaluate a split with the run's own model, data and precision; write its report into the run directory.
+
+    Args:
+        split: train, val or test.
+        checkpoint: best or last.
+        gate: says which `_target_`s of the run's config may be built.
+        device: another device than the run's; None for the run's own.
+
+    Raises:
+        ConfigError: where it is no run directory, or there is no such split.
+        DataError: where the data are no longer those of the run.
+        CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
+    """
+    config = run_config(run_dir)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    entry = checkpoints.manifest().get(checkpoint, {})
+    parts = build_parts(config, gate, device)
+    insist_on_same_data(run_dir, parts.dataset.fingerprint)
+    if split not in parts.dataset.splits:
+        raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
+    load(parts, checkpoints, checkpoint)
+    directory = run_dir / "reports" / (split if checkpoint == "best" else f"{split}-{checkpoint}")
+    return Evaluated(report(parts, split, directory, bars), directory, int(entry.get("epoch", 0)))
+
+
+def run_config(run_dir: Path) -> DictConfig:
+    """Return a run's config, typed again."""
+    plain = read_run_config(run_dir)
+    try:
+        return OmegaConf.merge(OmegaConf.structured(Experiment), plain)  # type: ignore[return-value]
+    except Exception as error:  # OmegaConf raises many kinds
+        reason = f"config.yaml is not an experiment's: {str(error).splitlines()[0]}"
+        raise ConfigError(f"run={run_dir}", reason, "it may be damaged, or of another version") from None
+
+
+def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:
+    """Refuse data that are not what the run was trained and tested on."""
+    try:
+        known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"run={run_dir}", "run.json is missing or damaged", "give a run's own directory") from None
+    if known != fingerprint:
+        raise DataError(f"run={run_dir}", "the data have changed since the run", "put back what dataset.root held then")
+
+
+def load(parts: Parts, checkpoints: Checkpoints, which: str) -> None:
+    """Load a checkpoint's weights into the model."""
+    state = checkpoints.load(which, parts.device)
+    try:
+        parts.model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = f"it is not this model's: {str(error).splitlines()[0]}"
+        raise CheckpointRefused(str(checkpoints.directory), reason, "check model.* in config.yaml") from None
+
+
+def report(parts: Parts, name: str, directory: Path, bars: Bars) -> SplitResult:
+    """Return the split's result under a bar."""
+    split, metrics = parts.dataset.splits[name], parts.task.metrics()
+    evaluation = parts.loaders.evaluation(name)
+    batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running)
+    return SplitResult(
+        *evaluate_and_report(parts.model, split, batches, parts.precision, parts.task, metrics, directory)
+    )

@@ -1,0 +1,155 @@
+"""From a checked config to objects: the only place that builds a `_target_`, behind one gate."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from microstep import machine
+from microstep.checkpoint import Checkpoints
+from microstep.config import experiment_of, micro_batch_size
+from microstep.errors import ConfigError, MicrostepError
+from microstep.facts import Parts, run_facts, start_summary, warn_of_inexactness
+from microstep.files import write_whole
+from microstep.gate import Gate, own
+from microstep.loaders import Loaders
+from microstep.logger import Bars, Console, Logbook, MetricsCsv, RunRecord, TensorBoard, say, show_notices, table
+from microstep.randomness import reseed
+from microstep.trainer import Trainer
+from microstep.types import Accumulation, Dataset, Precision, Scheduler, Step, Task
+
+T = TypeVar("T")
+INITIALISATION = 0  #: the epoch in the key of a model's first weights; training's epochs count from 1
+EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, so more samples fit at once
+
+
+def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
+    """Return the trainer of an experiment; its files go to `run_dir`, which holds no run yet.
+
+    Args:
+        config: a checked config, as `compose` returns it.
+        run_dir: made where it isn't there.
+
+    Raises:
+        ConfigError: for a constructor that refuses what the config gives it, a device that isn't there, or a
+            directory that holds a run already.
+        DataError: for data that are missing or damaged.
+        StorageError: where the directory can't be written.
+    """
+    directory = new_run_directory(Path(run_dir))
+    show_notices()
+    record = RunRecord(directory)
+    with record.building():
+        write_whole(directory / "config.yaml", OmegaConf.to_yaml(config).encode())
+        parts = build_parts(config)
+        record.update(**run_facts(config, parts))
+        say(table(start_summary(config, choices(), parts, directory)))
+        warn_of_inexactness(parts.model, config.accum)
+        return assemble(config, parts, directory, record)
+
+
+def new_run_directory(directory: Path) -> Path:
+    """Return the directory, made, where no run's files are in it."""
+    if (directory / "run.json").exists():
+        raise ConfigError(f"hydra.run.dir={directory}", "it holds a run already", "choose another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory.resolve()
+
+
+def choices() -> Mapping[str, str]:
+    """Return the options chosen on the command line, for names; empty in a notebook."""
+    return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+
+
+def build_parts(config: DictConfig, gate: Gate = own, device: str | None = None) -> Parts:
+    """Return what training and evaluation share."""
+    machine.settle(config.threads, config.deterministic)
+    place = machine.choose_device(device or config.device)
+    precision = make(config, "precision", Precision, gate, device=place)
+    dataset = build_dataset(config, place, gate)
+    facts = {**dataset.facts, "device": place}
+    task = make(config, "task", Task, gate, **facts)
+    reseed(place, config.seed, INITIALISATION)
+    model = precision.prepare(make(config, "model", nn.Module, gate, **facts))
+    size = micro_batch_size(config)
+    accumulation = make(config, "accumulation", Accumulation, gate, batch_size=size)
+    loaders = Loaders(dataset.splits, accumulation, task, EVALUATION_FACTOR * size, config.seed, place)
+    return Parts(place, precision, dataset, task, model, accumulation, loaders)
+
+
+def build_dataset(config: DictConfig, device: torch.device, gate: Gate = own) -> Dataset:
+    """Return the data set alone."""
+    return make(config, "dataset", Dataset, gate, device=device)
+
+
+def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecord) -> Trainer:
+    """Return the trainer of these parts."""
+    optimizer = make(config, "optimizer", Optimizer, params=list(parts.model.parameters()))
+    scheduler = make(config, "scheduler", Scheduler, optimizer=optimizer, total_steps=parts.steps * config.epochs)
+    shared: dict[str, Any] = {"precision": parts.precision, "task": parts.task, "metrics": parts.task.metrics()}
+    step = make(config, "step", Step, **shared, max_grad_norm=config.max_grad_norm)
+    return Trainer(
+        model=parts.model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        step=step,
+        precision=parts.precision,
+        task=parts.task,
+        loaders=parts.loaders,
+        checkpoints=Checkpoints(directory / "checkpoints"),
+        logbook=build_logbook(config, directory, record),
+        run_dir=directory,
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+
+
+def build_logbook(config: DictConfig, directory: Path, record: RunRecord) -> Logbook:
+    """Return the bars and loggers."""
+    bars = Bars(config.progress)
+    tensorboard = TensorBoard(directory, OmegaConf.to_yaml(config), experiment_of(config))
+    loggers = (Console(bars.shown), MetricsCsv(directory / "metrics.csv"), tensorboard, record)
+    return Logbook(bars, loggers, config.log_every_steps)
+
+
+def make(config: DictConfig, slot: str, kind: type[T], gate: Gate = own, **offered: Any) -> T:
+    """Build the slot's `_target_` from its yaml and from what it asks for, by name, of what is offered.
+
+    Raises:
+        ConfigError: where the gate refuses it, its constructor does, or it makes something else than a `kind`.
+    """
+    node = OmegaConf.to_container(config[slot], resolve=True)
+    gate(node, slot)
+    target = node.get("_target_") if isinstance(node, dict) else None
+    try:
+        made = instantiate(node, **wanted(str(target), offered), _convert_="all")
+    except (HydraException, ImportError) as error:
+        raise refused(slot, str(target), error) from error
+    if not isinstance(made, kind):
+        raise ConfigError(f"{slot}._target_={target}", f"it makes no {kind.__name__}", "name a target that does")
+    return made
+
+
+def wanted(target: str, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the offered values that the target's signature names."""
+    names = inspect.signature(get_object(target)).parameters
+    return {name: value for name, value in offered.items() if name in names}
+
+
+def refused(slot: str, target: str, error: Exception) -> MicrostepError:
+    """Return why a constructor refused; an error of ours passes as it is."""
+    cause = error.__cause__
+    if isinstance(cause, MicrostepError):
+        return cause
+    reason = " ".join(str(cause or error).split())
+    return ConfigError(f"{slot} ({target})", reason, f"see the keys of conf/{slot}/")

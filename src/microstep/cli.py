@@ -1,0 +1,199 @@
+"""The front door: every job is composed and checked before hydra.main starts, and before torch is imported.
+
+hydra.main alone can't keep the error contract: it exits with 1, prints several lines, and makes a directory first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser  # the very parser that hydra.main will use
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from microstep import names
+from microstep.composer import Composer, quote
+from microstep.errors import ConfigError, MicrostepError, Stopped, StorageError
+from microstep.page import page
+
+Main = Callable[[], Any]
+log = logging.getLogger(__name__)
+FAILURES: list[Exception] = []  #: of the jobs that this process has run
+FRONT_DOOR = os.getpid()
+
+
+def launch(main: Main, config_name: str) -> NoReturn:
+    """Check the command line, run the hydra.main function, and exit with the contract's code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    names.register()
+    debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main lets exceptions out instead of printing them itself
+    try:
+        run(main, config_name, Path(sys.argv[0]).resolve().parent / "conf")
+        raise_failures()
+    except MicrostepError as error:
+        fail(str(error), error.exit_code)
+    except Stopped as error:
+        fail(f"stopped by {signal.Signals(error.signum).name}", error.exit_code)
+    except Exception as error:
+        if debugging:
+            raise
+        fail(f"{summarised(error)}; HYDRA_FULL_ERROR=1 shows where", 1)
+    sys.exit(0)
+
+
+def stop(signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(signum)
+
+
+def fail(line: str, code: int) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def summarised(error: BaseException) -> str:
+    """Return an unforeseen exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def run(main: Main, config_name: str, conf: Path) -> None:
+    """Check, then hand over."""
+    arguments = parse(sys.argv[1:])
+    if arguments.help:
+        print(page(sys.modules["__main__"].__doc__ or "", conf, config_name))
+        return
+    sys.argv[1:] = [quote(word) for word in sys.argv[1:]]
+    overrides = [quote(word) for word in arguments.overrides]
+    if arguments.config_dir:
+        overrides.append(f"hydra.searchpath=[{quote_plain(arguments.config_dir)}]")
+    if arguments.multirun and config_name != "train":
+        raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
+    with Composer.opened(conf, arguments.config_name or config_name) as composer:
+        jobs = composer.jobs(overrides) if arguments.multirun else [composer.job(overrides)]
+    if arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion:
+        main()
+    elif arguments.multirun:
+        sweep(main, jobs)
+    else:
+        single(main, jobs[0])
+
+
+def parse(words: list[str]) -> Namespace:
+    """Return Hydra's own flags and the overrides.
+
+    Raises:
+        ConfigError: for a flag that Hydra doesn't have.
+    """
+    parser: ArgumentParser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(" ".join(words), message, "see --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(words)
+
+
+def quote_plain(path: str) -> str:
+    """Return a path as one quoted word of Hydra's grammar."""
+    return quote(f"run={Path(path).resolve()}").removeprefix("run=")
+
+
+def single(main: Main, job: DictConfig) -> None:
+    """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
+    directory = Path(str(job.hydra.run.dir))
+    if directory == Path():  # a program without a run directory
+        main()
+        return
+    with claimed(directory, exact=directory_was_typed("hydra.run.dir")) as own:
+        sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
+        main()
+        raise_failures()
+
+
+def sweep(main: Main, jobs: list[DictConfig]) -> None:
+    """Run all jobs; one that fails is contained, and told of at the end."""
+    named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
+    with claimed(Path(str(jobs[0].hydra.sweep.dir)), exact=named) as own:
+        sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
+        main()
+        if FAILURES:
+            reason = f"{len(FAILURES)} of {len(jobs)} jobs failed"
+            raise MicrostepError(f"sweep {own}", reason, "the lines above say why, and each job's run.json")
+
+
+def directory_was_typed(key: str) -> bool:
+    return any(word.startswith(f"{key}=") for word in sys.argv[1:])
+
+
+@contextmanager
+def claimed(directory: Path, exact: bool) -> Iterator[Path]:
+    """Make a directory of one's own, and take it away again where the job ends with exit code 2."""
+    own = directory if exact else names.unused(directory)
+    fresh = not exact or not own.exists()
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(str(own), error.strerror or "can't be made", "choose another hydra.run.dir") from None
+    try:
+        yield own
+    except MicrostepError as error:
+        if fresh and error.exit_code == ConfigError.exit_code:
+            discard(own)
+        raise
+
+
+def discard(directory: Path) -> None:
+    """Remove a directory, and its parent where nothing else is in it."""
+    shutil.rmtree(directory)
+    if not any(directory.parent.iterdir()):
+        directory.parent.rmdir()
+
+
+def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Log a job's failure whole, and hand it to `launch`; a sweep says it in one line and goes on.
+
+    Raised through Hydra it would get a line of Hydra's own on stderr. A launcher's other process has to raise it.
+    """
+
+    @wraps(function)
+    def contained(config: DictConfig) -> None:
+        try:
+            function(config)
+        except Exception as error:
+            log.exception("the job failed")
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                print(f"error: {error if isinstance(error, MicrostepError) else summarised(error)}", file=sys.stderr)
+            if os.getpid() != FRONT_DOOR:
+                raise
+            FAILURES.append(error)
+
+    return contained
+
+
+def raise_failures() -> None:
+    """Raise the failure of a single job."""
+    if FAILURES:
+        raise FAILURES[0]
+
+
+def run_directory() -> Path:
+    """Return the directory of the job that runs."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def choice(group: str) -> str:
+    """Return the option chosen for a group."""
+    return str(HydraConfig.get().runtime.choices[group])

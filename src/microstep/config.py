@@ -1,0 +1,206 @@
+"""The typed schema under the yamls, and the checks that need no torch.
+
+A node with a `_target_` (model, optimizer, …) has its yaml for a schema; everything else has the dataclasses below.
+Ranges stand beside the types: in a field's metadata here, in `RANGES` for the nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from microstep.errors import ConfigError
+
+#: Keys that can't change a result: hashes, resuming and directory names leave them out.
+NEUTRAL_KEYS = frozenset({"num_workers", "progress", "log_every_steps", "resume", "sweep", "trust"})
+
+#: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
+VERBATIM_KEYS = frozenset({"dataset.root", "resume", "run", "split", "output", "hydra.run.dir", "hydra.sweep.dir"})
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval a number must lie in: closed, except where `above` or `below` opens it."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        bounds = [("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below)]
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+
+
+POSITIVE_INT = Range(least=1)
+POSITIVE = Range(above=0)
+NOT_NEGATIVE = Range(least=0)
+
+#: Ranges of the numbers that the shipped yamls hold, by dotted key.
+RANGES = {
+    "accumulation.micro_batches": POSITIVE_INT,
+    "dataset.val_samples": POSITIVE_INT,
+    "dataset.test_samples": POSITIVE_INT,
+    "dataset.split_seed": NOT_NEGATIVE,
+    "model.width": POSITIVE_INT,
+    "optimizer.lr": POSITIVE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.momentum": NOT_NEGATIVE,
+    "optimizer.eps": NOT_NEGATIVE,
+    "precision.init_scale": POSITIVE,
+    "precision.max_skipped": POSITIVE_INT,
+    "scheduler.warmup": Range(least=0, below=1),
+    "scheduler.final": Range(least=0, most=1),
+    "scheduler.pct_start": Range(above=0, below=1),
+    "step.rho": POSITIVE,
+    "task.label_smoothing": Range(least=0, below=1),
+}
+
+
+def number(default: Any, allowed: Range) -> Any:
+    """Return a dataclass field with a range."""
+    return field(default=default, metadata={"range": allowed})
+
+
+@dataclass
+class Experiment:
+    """The root of an experiment. Groups are nodes of their own; `train.yaml` says which are chosen by default."""
+
+    accum: int = number(1, POSITIVE_INT)
+    batch_size: int = number(64, POSITIVE_INT)
+    effective_batch_size: int | None = number(None, POSITIVE_INT)
+    epochs: int = number(20, POSITIVE_INT)
+    seed: int = number(0, Range(least=0, most=2**63 - 1))
+    device: str = "auto"
+    threads: int | None = number(None, POSITIVE_INT)
+    deterministic: bool = True
+    num_workers: int = number(0, NOT_NEGATIVE)
+    max_grad_norm: float | None = number(None, POSITIVE)
+    log_every_steps: int = number(10, POSITIVE_INT)
+    resume: str | None = None
+    sweep: str | None = None
+    progress: bool = True
+    precision: Any = MISSING
+    accumulation: Any = MISSING
+    step: Any = MISSING
+    dataset: Any = MISSING
+    model: Any = MISSING
+    task: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+
+
+@dataclass
+class Evaluation:
+    """The root of evaluate.py."""
+
+    run: str = MISSING
+    split: str = "test"
+    checkpoint: str = "best"
+    device: str | None = None
+    progress: bool = True
+    trust: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Statistics:
+    """The root of compute_stats.py."""
+
+    dataset: Any = MISSING
+    split: str = "train"
+    ratio: float | None = number(None, Range(above=0, most=1))
+    seed: int = number(0, NOT_NEGATIVE)
+    output: str = "outputs/stats"
+    progress: bool = True
+
+
+SCHEMAS: dict[str, type[Any]] = {"train": Experiment, "evaluate": Evaluation, "compute_stats": Statistics}
+
+#: Words that a string key may take.
+CHOICES = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "checkpoint": ("best", "last"),
+}
+
+
+def register() -> None:
+    """Put the schemas where the yamls' defaults lists find them."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def check(config: DictConfig) -> None:
+    """Check ranges, finiteness, choices and that everything is resolved.
+
+    Raises:
+        ConfigError: naming the first key that can't be right.
+    """
+    ranges = RANGES | {f.name: f.metadata["range"] for f in fields_of(config) if "range" in f.metadata}
+    for key, value in leaves(config):
+        check_value(key, value, ranges.get(key), CHOICES.get(key))
+    if "accum" in config:
+        micro_batch_size(config)
+
+
+def fields_of(config: DictConfig) -> tuple[Any, ...]:
+    """Return the dataclass fields of a typed root; none for a plain one."""
+    schema: Any = OmegaConf.get_type(config)
+    return fields(schema) if schema in SCHEMAS.values() else ()
+
+
+def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str, ...] | None) -> None:
+    """Check one leaf."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value}", "not a finite number", f"give a number{f' {allowed}' if allowed else ''}")
+    if allowed and isinstance(value, int | float) and not isinstance(value, bool) and value not in allowed:
+        raise ConfigError(f"{key}={value}", "out of range", f"it must be {allowed}")
+    if choices and value is not None and str(value).split(":")[0] not in choices:
+        raise ConfigError(f"{key}={value}", "no such option", f"the options are {', '.join(choices)}")
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every (dotted key, resolved value) below a node.
+
+    Raises:
+        ConfigError: for a value that is missing or whose interpolation leads nowhere.
+    """
+    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    for key in keys:
+        name = f"{prefix}{key}"
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{name}=???", "it has no value", f"give one: {name}=…")
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            raise ConfigError(name, f"can't be resolved: {str(error).splitlines()[0]}", "mend the reference") from None
+        if OmegaConf.is_config(value):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def micro_batch_size(config: DictConfig) -> int:
+    """Return the micro-batch's size: `batch_size`, or what `effective_batch_size` and `accum` make it."""
+    if config.effective_batch_size is None:
+        return int(config.batch_size)
+    size, rest = divmod(config.effective_batch_size, config.accum)
+    if rest or not size:
+        subject = f"effective_batch_size={config.effective_batch_size}"
+        raise ConfigError(subject, f"it is not a multiple of accum={config.accum}", "change one of the two")
+    return int(size)
+
+
+def experiment_of(config: DictConfig) -> dict[str, Any]:
+    """Return what describes the experiment, resolved and plain: the config without the neutral keys."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in NEUTRAL_KEYS}

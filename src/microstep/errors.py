@@ -1,0 +1,57 @@
+"""What can go wrong, and the exit code each kind of failure gets.
+
+An error is one line: ``<subject>: <reason>; <what to do>``. The subject is what the user typed
+(``accum=0``) or what broke (``checkpoints/epoch-0003.pt``).
+"""
+
+
+class MicrostepError(Exception):
+    """A failure that the user can understand and act upon."""
+
+    exit_code = 1
+
+    def __init__(self, subject: str, reason: str, remedy: str) -> None:
+        super().__init__(subject, reason, remedy)  # all of it in args: it survives pickling
+
+    def __str__(self) -> str:
+        subject, reason, remedy = self.args
+        return " ".join(f"{subject}: {reason}; {remedy}".split())
+
+
+class ConfigError(MicrostepError):
+    """The experiment as described can't be run."""
+
+    exit_code = 2
+
+
+class DataError(MicrostepError):
+    """The data are missing, or are not what they should be."""
+
+    exit_code = 2
+
+
+class Diverged(MicrostepError):  # noqa: N818
+    """The loss or its gradient is no longer finite."""
+
+    exit_code = 3
+
+
+class StorageError(MicrostepError):
+    """Something could not be written."""
+
+    exit_code = 4
+
+
+class CheckpointRefused(MicrostepError):  # noqa: N818
+    """A checkpoint is missing, damaged, or not this run's."""
+
+    exit_code = 6
+
+
+class Stopped(BaseException):
+    """A signal asks the program to stop. Not an Exception: nothing that contains a job's failures may contain it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+        self.exit_code = 128 + signum

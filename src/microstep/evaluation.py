@@ -1,0 +1,69 @@
+"""Metrics of a split, and the report of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from microstep.types import Batch, Metrics, Precision, Predictions, Report, Split, Task
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    precision: Precision,
+    task: Task,
+    metrics: Metrics,
+    keep: Callable[[Batch, Tensor], None] = lambda batch, outputs: None,
+) -> dict[str, float]:
+    """Return the metrics over all batches, the model in evaluation mode; `keep` is shown every output."""
+    for batch, outputs in predicted(model, batches, precision):
+        metrics.update(outputs, batch.targets, task.loss_sum(outputs, batch.targets))
+        keep(batch, outputs)
+    return metrics.compute()
+
+
+def predicted(model: nn.Module, batches: Iterable[Batch], precision: Precision) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield each batch with the model's outputs."""
+    model.eval()
+    for batch in map(precision.cast, batches):
+        with torch.inference_mode(), precision.forward():
+            outputs = model(batch.inputs)
+        yield batch, outputs
+
+
+@dataclass
+class Kept:
+    """Outputs, targets and indices of the batches seen, on the CPU."""
+
+    rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def __call__(self, batch: Batch, outputs: Tensor) -> None:
+        """Keep one batch's."""
+        lowest = torch.promote_types(outputs.dtype, torch.float32)
+        self.rows.append((outputs.to("cpu", lowest), batch.targets.cpu(), batch.indices.cpu()))
+
+    def predictions(self, split: Split) -> Predictions:
+        """Return them as one."""
+        outputs, targets, indices = (torch.cat(column) for column in zip(*self.rows, strict=True))
+        return Predictions(outputs, targets, indices, split)
+
+
+def evaluate_and_report(
+    model: nn.Module,
+    split: Split,
+    batches: Iterable[Batch],
+    precision: Precision,
+    task: Task,
+    metrics: Metrics,
+    directory: Path,
+) -> tuple[dict[str, float], Report]:
+    """Return a split's metrics, and its report written into `directory`, both from the same outputs."""
+    kept = Kept()
+    values = evaluate(model, batches, precision, task, metrics, kept)
+    directory.mkdir(parents=True, exist_ok=True)
+    return values, task.report(kept.predictions(split), directory)

@@ -1,0 +1,150 @@
+"""What a run says of itself: to run.json, and to the terminal before it starts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from microstep import machine
+from microstep.config import experiment_of, micro_batch_size
+from microstep.loaders import Loaders
+from microstep.types import Accumulation, Dataset, Precision, Task
+
+log = logging.getLogger("microstep.notice")
+PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training and evaluation share."""
+
+    device: torch.device
+    precision: Precision
+    dataset: Dataset
+    task: Task
+    model: nn.Module
+    accumulation: Accumulation
+    loaders: Loaders
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch."""
+        return self.accumulation.steps(len(self.dataset.splits["train"]))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def run_facts(config: DictConfig, parts: Parts) -> dict[str, Any]:
+    """Return what run.json says from the start."""
+    sizes = {name: len(split) for name, split in parts.dataset.splits.items()}
+    return {
+        "epochs": config.epochs,
+        "effective_batch_size": micro_batch_size(config) * config.accum,
+        "precision": dict(parts.precision.describe()),
+        "device": machine.describe(parts.device),
+        "threads": torch.get_num_threads(),
+        "world_size": 1,
+        "parameters": parts.parameters,
+        "data": {"fingerprint": parts.dataset.fingerprint, "samples": sizes},
+        "experiment_hash": experiment_hash(config, parts.dataset.fingerprint),
+        "versions": versions(),
+        "git": git(),
+        "command": shlex.join(sys.orig_argv),
+    }
+
+
+def experiment_hash(config: DictConfig, data_fingerprint: str) -> str:
+    """Return a SHA-256 over what the result depends on: the experiment, the data, the source."""
+    described = {"experiment": experiment_of(config), "data": data_fingerprint, "source": source_hash()}
+    return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def source_hash() -> str:
+    """Return a SHA-256 over this package's source."""
+    root = Path(__file__).parent
+    files = sorted(root.rglob("*.py"))
+    return sha256(b"".join(str(f.relative_to(root)).encode() + f.read_bytes() for f in files)).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git() -> dict[str, Any]:
+    """Return the commit of the working directory and whether it was changed; nulls outside a repository."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = ask("status", "--porcelain")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, run_dir: Path) -> dict[str, str]:
+    """Return the rows that are shown before training starts."""
+    precision = parts.precision
+    return {
+        "data": f"{choices.get('dataset', 'data')}: {parts.dataset.summary}",
+        "model": f"{choices.get('model', type(parts.model).__name__)}: {parts.parameters:,} parameters",
+        "precision": f"{precision.name} ({precision.reason})",
+        "device": machine.describe(parts.device),
+        "batch": batch_row(config),
+        "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {config.epochs} epochs",
+        "run directory": os.path.relpath(run_dir),
+    }
+
+
+def batch_row(config: DictConfig) -> str:
+    """Return how micro-batches make the effective batch, and which of the two was asked for."""
+    size = micro_batch_size(config)
+    row = f"{size} × accum {config.accum} → effective {size * config.accum}"
+    if config.effective_batch_size is not None:
+        return f"{row} (effective_batch_size was set: accum only cuts it)"
+    return f"{row} (batch_size was set: accum multiplies it)" if config.accum > 1 else row
+
+
+def warn_of_inexactness(model: nn.Module, accum: int) -> None:
+    """Say once, in one line, where micro-batches are not the same as one big batch, and what to do about it."""
+    norms = sum(isinstance(m, _BatchNorm) for m in model.modules())
+    drops = sum(isinstance(m, _DropoutNd) and m.p > 0 for m in model.modules())
+    if accum == 1 or not norms + drops:
+        return
+    said = []
+    if norms:
+        said.append(
+            "BatchNorm normalises by each micro-batch, not by the window (GroupNorm is exact: model.norm=group)"
+        )
+    if drops:
+        said.append("dropout's masks are drawn a micro-batch at a time: the same in law, not in value (p=0 is exact)")
+    log.warning("accum=%d: %s; a larger batch_size with a smaller accum narrows it", accum, "; ".join(said))

@@ -1,0 +1,29 @@
+"""What is seen and kept of a run: bars, the terminal, metrics.csv, TensorBoard, run.json."""
+
+from microstep.logger.bars import Bars
+from microstep.logger.console import Console, emit, metrics_row, say, show_notices, table, with_report
+from microstep.logger.logbook import Logbook
+from microstep.logger.metrics_csv import MetricsCsv
+from microstep.logger.records import EpochReport, Logger, Results, SplitResult, WindowReport
+from microstep.logger.run_json import RunRecord
+from microstep.logger.tensorboard import TensorBoard
+
+__all__ = [
+    "Bars",
+    "Console",
+    "EpochReport",
+    "Logbook",
+    "Logger",
+    "MetricsCsv",
+    "Results",
+    "RunRecord",
+    "SplitResult",
+    "TensorBoard",
+    "WindowReport",
+    "emit",
+    "metrics_row",
+    "say",
+    "show_notices",
+    "table",
+    "with_report",
+]

@@ -1,0 +1,58 @@
+"""Progress bars: one for the epochs, one for the split at work. Calm: none in a pipe, none for what is over at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+Values = Mapping[str, float]
+DELAY = 0.4  #: seconds that a split must take before it gets a bar
+
+
+class Bars:
+    """Bars on stderr where it is a terminal and `wanted`; otherwise nothing is drawn."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.shown = wanted and sys.stderr.isatty()
+        self.outer: tqdm[Any] | None = None
+
+    def epochs(self, epochs: Iterable[int], total: int) -> Iterator[int]:
+        """Yield the epochs under the outer bar."""
+        with tqdm(epochs, total=total, desc="epochs", unit="epoch", disable=not self.shown, dynamic_ncols=True) as bar:
+            self.outer = bar
+            yield from bar
+
+    def samples(
+        self, parts: Iterable[T], label: str, total: int, count: Callable[[T], int], running: Callable[[], Values]
+    ) -> Iterator[T]:
+        """Yield windows or batches under the inner bar, which counts samples and shows the running metrics.
+
+        The metrics are read only when the bar is drawn: reading them waits for the device.
+        """
+        if not self.shown:
+            yield from parts
+            return
+        with tqdm(
+            total=total, desc=label, unit=" samples", unit_scale=True, leave=False, delay=DELAY, dynamic_ncols=True
+        ) as bar:
+            for part in parts:
+                yield part
+                if bar.update(count(part)):
+                    bar.set_postfix(formatted(running()), refresh=False)
+
+    def pictures(self, parts: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """Yield arrays of pictures under the inner bar."""
+        return self.samples(parts, label, total, len, dict)  # type: ignore[arg-type]
+
+    def show_epoch(self, values: Values) -> None:
+        """Show values on the outer bar."""
+        if self.outer is not None:
+            self.outer.set_postfix(formatted(values), refresh=False)
+
+
+def formatted(values: Values) -> dict[str, str]:
+    return {name: f"{value:.4f}" for name, value in values.items()}

@@ -1,0 +1,120 @@
+"""What the terminal shows besides bars: the summary at the start, a line an epoch, the table at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from tqdm import tqdm
+
+from microstep.logger.records import EpochReport, Results, WindowReport
+
+log = logging.getLogger(__name__)
+
+
+class Console:
+    """Prints an epoch's line where no bars are shown, and the closing table; train.log gets all of it."""
+
+    def __init__(self, bars_shown: bool) -> None:
+        self.bars_shown = bars_shown
+
+    def window(self, report: WindowReport) -> None:
+        """The bars show steps."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Say the epoch in one line."""
+        line = epoch_line(report)
+        log.info(line)
+        if not self.bars_shown:
+            emit(line)
+
+    def finish(self, results: Results) -> None:
+        """Say what the run came to, and what to type next."""
+        say(closing(results))
+
+    def close(self, error: BaseException | None) -> None:
+        """Nothing is held open."""
+
+
+def say(text: str) -> None:
+    """Print a text above any bar, and log it."""
+    emit(text)
+    log.info(text)
+
+
+def emit(text: str, stream: TextIO | None = None) -> None:
+    """Print above any bar. A reader that has gone away (`| head`) doesn't stop a run."""
+    stream = stream or sys.stdout
+    try:
+        tqdm.write(text, file=stream)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class Notices(logging.Handler):
+    """Shows what is logged under `microstep.notice`, in one line each: `warning: …` on stderr, or plain on stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one."""
+        warns = record.levelno >= logging.WARNING
+        emit(f"warning: {record.getMessage()}" if warns else record.getMessage(), sys.stderr if warns else sys.stdout)
+
+
+def show_notices() -> None:
+    """Let notices reach the terminal; once is enough."""
+    notices = logging.getLogger("microstep.notice")
+    notices.setLevel(logging.INFO)
+    if not any(isinstance(handler, Notices) for handler in notices.handlers):
+        notices.addHandler(Notices())
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Return names and values in two aligned columns."""
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
+
+
+def epoch_line(report: EpochReport) -> str:
+    """Return an epoch in one line."""
+    train, val = (" ".join(f"{n} {v:.4f}" for n, v in list(m.items())[:2]) for m in (report.train, report.val))
+    place = f"epoch {report.epoch:>{len(str(report.epochs))}}/{report.epochs}"
+    rate = f"{report.samples_per_second:,.0f} samples/s"
+    return f"{place}  train {train}  val {val}  {rate}  {report.seconds:.1f} s{'  best' if report.best else ''}"
+
+
+def closing(results: Results) -> str:
+    """Return the closing table: the test report, where it lies, the next commands."""
+    test = results.splits["test"]
+    run = shlex.quote(os.path.relpath(results.run_dir))
+    facts = {
+        "test": metrics_row(test.metrics),
+        "val": metrics_row(results.val),
+        "best checkpoint": f"epoch {results.best_epoch}, chosen by validation",
+        "trained": f"{results.optimizer_steps:,} optimizer steps in {results.train_seconds:.1f} s{skips(results)}",
+        "run directory": run,
+    }
+    commands = {
+        "again, any split": f"python evaluate.py run={run} split=test",
+        "curves and pictures": "tensorboard --logdir outputs",
+    }
+    return "\n".join([with_report(test.report.text, facts), "", "next:", table(commands)])
+
+
+def with_report(report: str, rows: Mapping[str, str]) -> str:
+    """Return a report with a table under it."""
+    return "\n".join(["", report.rstrip(), "", table(rows)])
+
+
+def metrics_row(metrics: Mapping[str, float]) -> str:
+    """Return metrics in one line."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def skips(results: Results) -> str:
+    """Return a remark on skipped steps, where there were any."""
+    return f", {results.skipped_steps} skipped for overflow" if results.skipped_steps else ""

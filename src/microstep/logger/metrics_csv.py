@@ -1,0 +1,41 @@
+"""metrics.csv: a row an epoch."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from microstep.files import storing
+from microstep.logger.records import EpochReport, Results, WindowReport
+
+
+class MetricsCsv:
+    """Appends a row as each epoch ends; the header names the task's own metrics."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def window(self, report: WindowReport) -> None:
+        """Rows are by epoch."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Append the epoch's row."""
+        row = {
+            "epoch": report.epoch,
+            "optimizer_steps": report.optimizer_steps,
+            "train_loss": report.train["loss"],
+            **{f"val_{name}": value for name, value in report.val.items()},
+            "lr": report.lr,
+            "samples_per_second": round(report.samples_per_second, 1),
+        }
+        with storing(self.file), self.file.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(row))
+            if stream.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def finish(self, results: Results) -> None:
+        """The last row is written already."""
+
+    def close(self, error: BaseException | None) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,88 @@
+"""What a constructor accepts, read from its source: importing it would import torch."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+SCALARS = frozenset({"bool", "int", "float", "str", "None"})
+CONTAINERS = frozenset({"list", "tuple", "dict", "Sequence", "Iterable", "Mapping", "Any"})
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A constructor's parameters: name → the scalar types its annotation admits; empty where anything may go."""
+
+    parameters: dict[str, frozenset[str]]
+    open: bool  #: it takes **kwargs
+
+
+@cache
+def signature(target: str) -> Signature | None:
+    """Return the signature of a dotted target, or None where the source doesn't tell."""
+    definition = resolve(target)
+    if isinstance(definition, ast.ClassDef):
+        definition = next((n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    return read(definition) if isinstance(definition, ast.FunctionDef) else None
+
+
+def read(function: ast.FunctionDef) -> Signature:
+    """Return a function definition's signature; `self` is left out."""
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    names = {a.arg: scalars(a.annotation) for a in arguments if a.arg != "self"}
+    return Signature(names, open=function.args.kwarg is not None)
+
+
+def scalars(annotation: ast.expr | None) -> frozenset[str]:
+    """Return the scalar types an annotation names; none where it also admits containers, or says nothing."""
+    if annotation is None:
+        return frozenset()
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    names = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)}
+    constants = {str(n.value) for n in ast.walk(annotation) if isinstance(n, ast.Constant)}
+    if names & CONTAINERS or not names & SCALARS:
+        return frozenset()
+    optional = {"None"} if "Optional" in names else set()
+    return frozenset(((names | constants) & SCALARS) | optional)
+
+
+def resolve(target: str, hops: int = 4) -> ast.stmt | None:
+    """Return the definition behind a dotted path, following `from … import …` a few times."""
+    module, _, name = target.rpartition(".")
+    source = source_of(module)
+    if source is None or not hops:
+        return None
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return resolve(f"{origin(node, module, source)}.{alias.name}", hops - 1)
+    return None
+
+
+def origin(node: ast.ImportFrom, module: str, source: Path) -> str:
+    """Return the absolute name of the module that a `from` statement imports from."""
+    if not node.level:
+        return node.module or ""
+    package = module.split(".") if source.name == "__init__.py" else module.split(".")[:-1]
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def source_of(module: str) -> Path | None:
+    """Return the file of a module without importing it or its parents."""
+    path: list[str] | None = None
+    spec = None
+    parts = module.split(".")
+    for i in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: i + 1]), path)
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None

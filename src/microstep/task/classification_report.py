@@ -1,0 +1,78 @@
+"""The report of a classification: scikit-learn's numbers, the files, the pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import classification_report, confusion_matrix
+
+from microstep.task.pictures import draw_confusion, draw_worst_mistakes
+from microstep.types import Predictions, Report
+
+log = logging.getLogger("microstep.notice")
+CURVES = 20  #: classes that get a precision-recall curve: TensorBoard stores 127 × 6 numbers for each
+
+
+def write_report(predictions: Predictions, class_names: Sequence[str], directory: Path) -> Report:
+    """Write every file of `reports/<split>/` and return what is shown of it.
+
+    A class that the split lacks is a row of zeros, and a warning.
+    """
+    probabilities = predictions.outputs.double().softmax(1)
+    confidence, predicted = probabilities.max(1)
+    truth = predictions.targets
+    warn_of_absent(truth, class_names, directory.name)
+    text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
+    write_predictions(predictions.indices, truth, predicted, confidence, directory / "predictions.csv")
+    pictures = {"confusion_matrix": directory / "confusion_matrix.png"}
+    draw_confusion(
+        confusion_matrix(truth, predicted, labels=range(len(class_names))), class_names, pictures["confusion_matrix"]
+    )
+    if draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
+        pictures["worst_mistakes"] = directory / "worst_mistakes.png"
+    curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:CURVES])}
+    return Report(text, pictures, curves)
+
+
+def warn_of_absent(truth: torch.Tensor, class_names: Sequence[str], split: str) -> None:
+    """Warn of classes without samples."""
+    counts = torch.bincount(truth, minlength=len(class_names))
+    if absent := [name for name, count in zip(class_names, counts.tolist(), strict=True) if not count]:
+        log.warning("%s has no sample of %s: their rows in the report are zeros", split, ", ".join(absent))
+
+
+def write_scores(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], directory: Path) -> str:
+    """Write scikit-learn's report as text and JSON and the confusion matrix as CSV; return the text."""
+    labels = range(len(class_names))
+    options = {"labels": labels, "target_names": list(class_names), "zero_division": 0}
+    text = str(classification_report(truth, predicted, digits=4, **options))
+    scores = classification_report(truth, predicted, output_dict=True, **options)
+    (directory / "classification_report.txt").write_text(text, encoding="utf-8")
+    scores_json = json.dumps(scores, indent=2, ensure_ascii=False) + "\n"
+    (directory / "classification_report.json").write_text(scores_json, encoding="utf-8")
+    matrix = confusion_matrix(truth, predicted, labels=labels)
+    rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+    write_csv(directory / "confusion_matrix.csv", ["true \\ predicted", *class_names], rows)
+    return text
+
+
+def write_predictions(
+    indices: torch.Tensor, truth: torch.Tensor, predicted: torch.Tensor, confidence: torch.Tensor, file: Path
+) -> None:
+    """Write a row a sample: its index in the official split, label, prediction, confidence."""
+    columns = (indices.tolist(), truth.tolist(), predicted.tolist(), (f"{c:.6f}" for c in confidence.tolist()))
+    write_csv(file, ["index", "label", "prediction", "confidence"], zip(*columns, strict=True))
+
+
+def write_csv(file: Path, header: Sequence[str], rows: object) -> None:
+    """Write a CSV file."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+"""The values that travel through the framework, and the protocols of its seams.
+
+Everything here is frozen or a Protocol: whoever implements a seam needs no base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Positions = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes through the model at once: a micro-batch of training, or a batch of evaluation."""
+
+    inputs: Tensor  #: N × …, in the precision's dtype once cast
+    targets: Tensor  #: N × …
+    positions: Tensor  #: N, int64: each sample's place in the epoch's order
+    indices: Tensor  #: N, int64: each sample's place in its official split
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The plan of one optimizer step: its micro-batches, as positions in the epoch's order."""
+
+    micro_batches: tuple[Positions, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWindow:
+    """A window with its data: batches are fetched one at a time, afresh at each iteration."""
+
+    number: int  #: counted from 0 within the epoch
+    samples: int
+    weight: float  #: the sum of its samples' weights, known before the first batch is fetched
+    batches: Iterable[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """What became of a gradient: the unscaled norm before clipping, and whether it was applied."""
+
+    updated: bool
+    grad_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One optimizer step: the window's mean loss (still on the device) and what became of its gradient."""
+
+    loss: Tensor
+    updated: bool
+    grad_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """A model's outputs over a whole split, on the CPU, in the split's own order."""
+
+    outputs: Tensor  #: N × …, at least float32
+    targets: Tensor
+    indices: Tensor
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a task reports of its predictions: files written, a text to print, pictures and curves to show."""
+
+    text: str
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+    curves: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: name → (is positive, score)
+
+
+@runtime_checkable
+class Split(Protocol):
+    """The samples of one split. `targets` and `indices` are on the CPU; batches come on the run's device."""
+
+    targets: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
+        """Return the batch of these rows of the split (int64, on the run's device)."""
+
+    def pictures(self, rows: Sequence[int]) -> Tensor | None:
+        """Return these samples as N × C × H × W float images in 0…1, or None where they are no pictures."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Training, validation and test samples, and what they say of themselves."""
+
+    splits: Mapping[str, Split]
+    facts: Mapping[str, Any]  #: offered by name to the constructors of task and model
+    fingerprint: str  #: SHA-256 over the samples and how they were split
+    summary: str  #: one line for the start-up summary
+
+
+@runtime_checkable
+class Precision(Protocol):
+    """How a gradient is made and applied: dtypes, autocast, scaling, clipping, the step itself."""
+
+    name: str
+    reason: str  #: why this precision, in a few words, for the start-up summary
+    dtype: torch.dtype  #: of parameters and inputs
+    max_skipped: int  #: windows in a row that may be skipped before the run counts as diverged
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model in this precision's dtype and memory format."""
+
+    def cast(self, batch: Batch) -> Batch:
+        """Return the batch in this precision's dtype and memory format."""
+
+    def forward(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model is called."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, scaled where the precision scales, to the parameters'."""
+
+    def update(self, optimizer: Optimizer, max_grad_norm: float | None) -> UpdateResult:
+        """Unscale once, then clip, then step; where the gradient is not finite, leave the weights alone."""
+
+    def loss_scale(self) -> float:
+        """Return the present gradient scale; 1.0 where nothing is scaled."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return name, dtype and scaler, for run.json."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Accumulation(Protocol):
+    """How an epoch's order is cut into windows and micro-batches: a plan, made before any data is read."""
+
+    def windows(self, order: Positions) -> Iterator[Window]:
+        """Yield the epoch's windows; together they hold every position once, in order."""
+
+    def steps(self, samples: int) -> int:
+        """Return the number of windows in an epoch of that many samples."""
+
+
+class Metrics(Protocol):
+    """Sums over the samples seen, kept on the device; reading them is the only thing that waits for it."""
+
+    monitor: str  #: the metric by which the best checkpoint is chosen
+    direction: Literal["max", "min"]
+
+    def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor) -> None:
+        """Add one batch; `loss_sum` is its summed, weighted loss."""
+
+    def compute(self) -> dict[str, float]:
+        """Return every metric, `loss` among them, over all samples since the last reset."""
+
+    def running(self) -> dict[str, float]:
+        """Return the few that a progress bar shows; cheap."""
+
+    def reset(self) -> None: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the model is for. Nothing outside a task knows what a label is."""
+
+    def weight(self, targets: Tensor) -> Tensor:
+        """Return each sample's weight (N, float64, on the targets' device)."""
+
+    def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the weighted sum of the samples' losses, a scalar."""
+
+    def metrics(self) -> Metrics:
+        """Return fresh metrics."""
+
+    def report(self, predictions: Predictions, directory: Path) -> Report:
+        """Write the report's files into an existing directory."""
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One optimizer step over one window, whatever the strategy."""
+
+    metrics: Metrics  #: fed with the outputs of every batch that the step trains on
+
+    def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
+        """Make the gradient of the window's mean loss and apply it.
+
+        `window` fetches lazily and may be iterated more than once; `weight` is the sum of its samples' weights.
+        """
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """A learning rate schedule in optimizer steps, as in torch.optim.lr_scheduler."""
+
+    def step(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...

@@ -1,0 +1,26 @@
+"""Train an image classifier, and leave a run directory with everything about it.
+
+python train.py                                            digits, small CNN, fp32: under a minute on 2 cores
+python train.py precision=amp accum=2                      mixed precision, two micro-batches an optimizer step
+python train.py -m precision=fp32,amp accum=1,2,4          six runs, one for each combination
+python train.py -m effective_batch_size=64 accum=1,2,4     the same batch, cut differently
+python train.py dataset=fashion_mnist model=resnet18 model.norm=group
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from microstep import cli
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@cli.job
+def train(config: DictConfig) -> None:
+    """Run one job."""
+    from microstep.build import build_trainer  # torch is imported here, once the config is known to be right
+
+    build_trainer(config, cli.run_directory()).fit()
+
+
+if __name__ == "__main__":
+    cli.launch(train, "train")

@@ -149,6 +149,8 @@ def check(config: DictConfig) -> None:
         check_value(key, value, ranges.get(key), CHOICES.get(key))
     if "accum" in config:
         micro_batch_size(config)
+    if config.get("resume") is not None:
+        raise ConfigError(f"resume={config.resume}", "runs can't be resumed yet", "start it afresh without resume=")
 
 
 def fields_of(config: DictConfig) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ class Signature:
     """A constructor's parameters: name → the scalar types its annotation admits; empty where anything may go."""
 
     parameters: dict[str, frozenset[str]]
+    optional: frozenset[str]  #: those with a default: the others come from the yaml, or from the run itself
     open: bool  #: it takes **kwargs
 
 
@@ -33,7 +34,10 @@ def read(function: ast.FunctionDef) -> Signature:
     """Return a function definition's signature; `self` is left out."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     names = {a.arg: scalars(a.annotation) for a in arguments if a.arg != "self"}
-    return Signature(names, open=function.args.kwarg is not None)
+    positional = [*function.args.posonlyargs, *function.args.args]
+    defaulted = [*positional[len(positional) - len(function.args.defaults) :]]
+    defaulted += [a for a, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if default]
+    return Signature(names, frozenset(a.arg for a in defaulted), open=function.args.kwarg is not None)
 
 
 def scalars(annotation: ast.expr | None) -> frozenset[str]:

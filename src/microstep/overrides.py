@@ -1,0 +1,159 @@
+"""Spelling and type of every override, held against the config that its groups make.
+
+Hydra alone accepts `optimizer.lr=abc`, `+optimizer.momentun=…` and `~model` in silence, and reports what it does
+refuse in several lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.override_parser.types import Override, QuotedString
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from microstep.errors import ConfigError
+from microstep.signatures import Signature, signature
+
+
+def refuse_deletions_and_sweeps(override: Override) -> None:
+    """Refuse what a single job can't hold."""
+    if override.is_delete():
+        raise ConfigError(
+            override.input_line or "~", "an experiment needs all its parts", "choose another option instead"
+        )
+    if override.is_sweep_override():
+        raise ConfigError(override.input_line or "", "several values", "add -m to run one job for each, or quote them")
+
+
+def refuse_both_batch_sizes(overrides: Sequence[Override]) -> None:
+    """Refuse a batch size that would be ignored in silence."""
+    typed = {o.key_or_group: o for o in overrides}
+    effective = typed.get("effective_batch_size")
+    if effective is not None and effective.value() is not None and "batch_size" in typed:
+        subject = typed["batch_size"].input_line or "batch_size"
+        raise ConfigError(subject, "effective_batch_size sets it", "give one of the two")
+
+
+def check_override(override: Override, base: DictConfig) -> None:
+    """Check one value against the config that its groups make."""
+    key = override.key_or_group
+    node, leaf = parent_of(base, key)
+    if node is None or leaf not in set(node.keys()):
+        check_added(override, base, node, leaf)
+    elif override.is_add():
+        raise ConfigError(override.input_line or key, "it is there already", f"write {key}=… without the +")
+    else:
+        check_type(override, admitted(base, node, leaf))
+
+
+def parent_of(base: DictConfig, key: str) -> tuple[DictConfig | None, str]:
+    """Return the node that holds (or would hold) a key, and the key's last part."""
+    path, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(base, path) if path else base
+    return (node if isinstance(node, DictConfig) else None), leaf
+
+
+def check_added(override: Override, base: DictConfig, node: DictConfig | None, leaf: str) -> None:
+    """Check a key that the config doesn't have: a constructor's parameter may be added, nothing else."""
+    known = signature_of(node)
+    adds = override.is_add() or override.is_force_add()
+    if known and leaf in known.optional:
+        if not adds:
+            subject = f"{override.key_or_group}={override.get_value_string()}"
+            raise ConfigError(subject, "it is not in the yaml", f"add it with +{subject}")
+        check_type(override, known.parameters[leaf])
+    elif not (adds and node is not None and "_target_" in node and (known is None or known.open)):
+        raise unknown(override, base, node, known)
+
+
+def unknown(override: Override, base: DictConfig, node: DictConfig | None, known: Signature | None) -> ConfigError:
+    """Return the error for a misspelt key, with the nearest names."""
+    key = override.key_or_group
+    path, _, leaf = key.rpartition(".")
+    siblings = {*map(str, node or base), *(known.optional if known else ())} - {"hydra", "_target_"}
+    prefix = f"{path}." if node is not None and path else ""
+    names = sorted(f"{prefix}{name}" for name in siblings)
+    same_leaf = [name for name in all_keys(without_hydra(base)) if name.split(".")[-1] == leaf]
+    return ConfigError(f"{key}={override.get_value_string()}", "no such key", suggestion(key, names, same_leaf))
+
+
+def all_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key."""
+    for key, value in node.items_ex(resolve=False):
+        yield f"{prefix}{key!s}"
+        if isinstance(value, DictConfig):
+            yield from all_keys(value, f"{prefix}{key!s}.")
+
+
+def signature_of(node: DictConfig | None) -> Signature | None:
+    """Return what the constructor of a node accepts, as far as its source tells."""
+    target = node.get("_target_") if node is not None else None
+    return signature(target) if isinstance(target, str) else None
+
+
+def admitted(base: DictConfig, node: DictConfig, leaf: str) -> frozenset[str]:
+    """Return the scalar types that a key admits, by schema, yaml or constructor; empty where anything may go."""
+    if node is base:
+        return next((from_annotation(f.type) for f in fields(schema_of(base)) if f.name == leaf), frozenset())
+    known = signature_of(node)
+    annotated = known.parameters.get(leaf, frozenset()) if known else frozenset()
+    return annotated or from_value(None if OmegaConf.is_missing(node, leaf) else node[leaf])
+
+
+def schema_of(base: DictConfig) -> type[Any]:
+    """Return the dataclass under a root."""
+    found = OmegaConf.get_type(base)
+    assert found is not None
+    return found
+
+
+def from_annotation(annotation: Any) -> frozenset[str]:
+    return frozenset(str(annotation).split(" | ")) & {"int", "float", "str", "bool", "None"}
+
+
+def from_value(value: Any) -> frozenset[str]:
+    """Return the type that a yaml's value stands for: a null says nothing."""
+    return frozenset() if value is None else frozenset({kind(value)})
+
+
+def kind(value: Any) -> str:
+    if isinstance(value, list | ListConfig):
+        return "list"
+    if isinstance(value, dict | DictConfig):
+        return "a group of keys"
+    return "None" if value is None else type(value).__name__
+
+
+NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
+
+
+def check_type(override: Override, types: frozenset[str]) -> None:
+    """Check that a value has one of the admitted types."""
+    value = override.value()
+    text = value.text if isinstance(value, QuotedString) else value
+    given = "str" if isinstance(value, QuotedString) else kind(value)
+    fits = not types or given in types or (given == "int" and "float" in types)
+    if not fits and not (isinstance(text, str) and text.startswith("${")):
+        wanted = " or ".join(NAMES.get(t, t) for t in sorted(types))
+        subject = f"{override.key_or_group}={override.get_value_string()}"
+        raise ConfigError(subject, f"it is {NAMES.get(given, given)}", f"give {wanted}")
+
+
+def suggestion(word: str, names: Sequence[str], also: Sequence[str] = ()) -> str:
+    """Return advice naming the nearest names, or all of them."""
+    near = list(dict.fromkeys([*also, *get_close_matches(word, names, n=3, cutoff=0.6)]))[:3]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"the options are {', '.join(names)}"
+
+
+def without_hydra(job: DictConfig) -> DictConfig:
+    """Return the job's own part, as Hydra hands it to a program."""
+    copy = job.copy()
+    OmegaConf.set_struct(copy, False)
+    del copy["hydra"]
+    OmegaConf.set_struct(copy, True)
+    return copy

@@ -1,0 +1,50 @@
+"""Real runs, shared by the tests that look at what a run leaves behind."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pytest workers share two cores
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def call(program: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the programs as a user would, from a directory of its own."""
+    command = [sys.executable, str(ROOT / program), *words]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line that stderr must be."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def fit(overrides: Sequence[str], run_dir: Path):
+    """Train in this process and return the results."""
+    from microstep import build_trainer, compose
+
+    return build_trainer(compose(["threads=1", "progress=false", *overrides]), run_dir).fit()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `python train.py epochs=3`, made by the program itself."""
+    home = tmp_path_factory.mktemp("trained")
+    done = call("train.py", "epochs=3", "log_every_steps=5", "hydra.run.dir=run", cwd=home)
+    assert done.returncode == 0, done.stderr
+    (home / "stdout.txt").write_text(done.stdout)
+    return home / "run"

@@ -24,7 +24,7 @@ def evaluate(config: DictConfig) -> None:
     from microstep.logger import Bars, emit, metrics_row, show_notices, with_report
 
     show_notices()
-    gate = trusting(targets_of(Path(__file__).parent / "conf", config.trust))
+    gate = trusting(targets_of(cli.config_directories(), config.trust))
     done = evaluate_run(Path(config.run), config.split, config.checkpoint, gate, config.device, Bars(config.progress))
     rows = {
         config.split: metrics_row(done.result.metrics),

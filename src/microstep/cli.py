@@ -77,11 +77,10 @@ def run(main: Main, config_name: str, conf: Path) -> None:
         return
     sys.argv[1:] = [quote(word) for word in sys.argv[1:]]
     overrides = [quote(word) for word in arguments.overrides]
-    if arguments.config_dir:
-        overrides.append(f"hydra.searchpath=[{quote_plain(arguments.config_dir)}]")
     if arguments.multirun and config_name != "train":
         raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
-    with Composer.opened(conf, arguments.config_name or config_name) as composer:
+    also = additional(arguments.config_dir)
+    with Composer.opened(conf, arguments.config_name or config_name, also) as composer:
         jobs = composer.jobs(overrides) if arguments.multirun else [composer.job(overrides)]
     if arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion:
         main()
@@ -104,6 +103,13 @@ def parse(words: list[str]) -> Namespace:
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args(words)
+
+
+def additional(directory: str | None) -> Path | None:
+    """Return the directory that --config-dir adds to the search path."""
+    if directory is not None and not Path(directory).is_dir():
+        raise ConfigError(f"--config-dir {directory}", "no such directory", "give one that holds yamls")
+    return None if directory is None else Path(directory)
 
 
 def quote_plain(path: str) -> str:
@@ -192,6 +198,12 @@ def raise_failures() -> None:
 def run_directory() -> Path:
     """Return the directory of the job that runs."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def config_directories() -> list[Path]:
+    """Return the directories that the user's own yamls come from: Hydra's search path."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.schema == "file"]
 
 
 def choice(group: str) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # it cuts a sweep into jobs
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,6 +27,7 @@ from microstep.overrides import (
     check_override,
     refuse_both_batch_sizes,
     refuse_deletions_and_sweeps,
+    refuse_many_options,
     suggestion,
     without_hydra,
 )
@@ -67,10 +70,15 @@ class Composer:
 
     @classmethod
     @contextmanager
-    def opened(cls, config_dir: Path, config_name: str) -> Iterator[Composer]:
-        """Yield a composer over a directory of yamls; Hydra's global state is put back afterwards."""
+    def opened(cls, config_dir: Path, config_name: str, also: Path | None = None) -> Iterator[Composer]:
+        """Yield a composer over a directory of yamls, and another; Hydra's global state is put back afterwards."""
         schema.register()
         with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
+            if also is not None:
+                search_path = create_config_search_path(str(config_dir.resolve()))
+                search_path.prepend("command-line", str(also.resolve()), anchor="schema")
+                GlobalHydra.instance().clear()
+                Hydra.create_main_hydra2("microstep", search_path)
             yield cls(config_name)
 
     def jobs(self, overrides: Sequence[str]) -> list[DictConfig]:
@@ -88,7 +96,7 @@ class Composer:
         refuse_both_batch_sizes(parsed)
         choices = [o for o in parsed if self.is_group(o)]
         for override in choices:
-            self.check_choice(override)
+            refuse_many_options(override)
         base = self.base(tuple(str(o.input_line) for o in choices))
         for override in parsed:
             if override not in choices and not override.is_hydra_override():
@@ -117,6 +125,8 @@ class Composer:
         try:
             return hydra_compose(self.config_name, list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
+            for override in map(self.parse, overrides):
+                self.refuse_unknown_option(override)
             raise translated(error, overrides) from None
 
     def is_group(self, override: Override) -> bool:
@@ -126,17 +136,12 @@ class Composer:
         top = self.loader.list_groups("")
         return [*top, *(f"hydra/{name}" for name in self.loader.list_groups("hydra"))]
 
-    def check_choice(self, override: Override) -> None:
-        """Check that a group's override names one of its options."""
-        group, value = override.key_or_group, override.value()
-        if value is None:
-            return
-        options = self.loader.get_group_options(group, ObjectType.CONFIG)
-        if not isinstance(value, str):
-            subject = f"{group}={override.get_value_string()}"
-            raise ConfigError(subject, "a group takes the name of one option", f"the options are {', '.join(options)}")
-        if value not in options and self.loader.get_group_options(f"{group}/{value}") == []:
-            raise ConfigError(f"{group}={value}", "no such option", suggestion(value, options))
+    def refuse_unknown_option(self, override: Override) -> None:
+        """Refuse an option that its group doesn't have."""
+        options = self.loader.get_group_options(override.key_or_group, ObjectType.CONFIG)
+        if self.is_group(override) and override.value() not in [*options, None]:
+            subject = f"{override.key_or_group}={override.value()}"
+            raise ConfigError(subject, "no such option", suggestion(str(override.value()), options))
 
 
 def translated(error: Exception, overrides: Sequence[str]) -> ConfigError:

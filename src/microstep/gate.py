@@ -44,9 +44,10 @@ def targets_in(node: Any) -> Iterator[str]:
             yield from targets_in(inner)
 
 
-def targets_of(conf: Path, trust: Iterable[str] = ()) -> frozenset[str]:
-    """Return every `_target_` that the yamls below a directory name, and those trusted by name."""
-    contents = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted(conf.rglob("*.yaml")))
+def targets_of(directories: Iterable[Path], trust: Iterable[str] = ()) -> frozenset[str]:
+    """Return every `_target_` that the yamls below some directories name, and those trusted by name."""
+    files = (file for directory in directories for file in sorted(directory.rglob("*.yaml")))
+    contents = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
     return frozenset(trust) | {target for content in contents for target in targets_in(content)}
 
 

@@ -37,6 +37,13 @@ def refuse_both_batch_sizes(overrides: Sequence[Override]) -> None:
         raise ConfigError(subject, "effective_batch_size sets it", "give one of the two")
 
 
+def refuse_many_options(override: Override) -> None:
+    """Refuse anything but one option's name for a group."""
+    if not isinstance(override.value(), str | None):
+        subject = f"{override.key_or_group}={override.get_value_string()}"
+        raise ConfigError(subject, "a group takes the name of one option", "give one, or several with -m: a,b")
+
+
 def check_override(override: Override, base: DictConfig) -> None:
     """Check one value against the config that its groups make."""
     key = override.key_or_group

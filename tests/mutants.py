@@ -1,0 +1,64 @@
+"""The wrong rules that tutorials and frameworks use, kept so that the tests can be seen to catch them.
+
+Each replaces `accumulate_gradient`; `nominal` is the number of micro-batches of a full window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Rule = Callable[..., Tensor]
+
+
+def mean_over_accum(nominal: int) -> Rule:
+    """Each micro-batch's mean, divided by `accum`: what most loops do, Lightning's and Accelerate's among them."""
+    return rule(lambda batches, weigh: [1 / (weigh(batch) * nominal) for batch in batches])
+
+
+def equal_weight_a_micro_batch(nominal: int) -> Rule:
+    """The mean of the micro-batches' means: a short micro-batch counts as much as a full one."""
+    return rule(lambda batches, weigh: [1 / (weigh(batch) * len(batches)) for batch in batches])
+
+
+def dropped_tail(nominal: int) -> Rule:
+    """Micro-batches shorter than the first are left out, as `drop_last` does."""
+
+    def factors(batches, weigh):
+        full = [len(batch.indices) == len(batches[0].indices) for batch in batches]
+        kept = sum(weigh(batch) for batch, keep in zip(batches, full, strict=True) if keep)
+        return [keep / kept for keep in full]
+
+    return rule(factors)
+
+
+def sum_not_normalised(nominal: int) -> Rule:
+    """The plain sum of the micro-batches' means."""
+    return rule(lambda batches, weigh: [1 / weigh(batch) for batch in batches])
+
+
+RULES = (mean_over_accum, equal_weight_a_micro_batch, dropped_tail, sum_not_normalised)
+
+
+def rule(factors) -> Rule:
+    """Return an `accumulate_gradient` that weighs each micro-batch's summed loss by these factors."""
+
+    def accumulate(model, window, weight, precision, task, metrics) -> Tensor:
+        batches = [precision.cast(batch) for batch in window]
+
+        def weigh(batch) -> float:
+            return task.weight(batch.targets).sum().item()
+
+        total = torch.zeros(())
+        for batch, factor in zip(batches, factors(batches, weigh), strict=True):
+            outputs = model(batch.inputs)
+            loss = task.loss_sum(outputs, batch.targets) * factor
+            precision.backward(loss)
+            total = total + loss.detach()
+            if metrics is not None:
+                metrics.update(outputs.detach(), batch.targets, loss)
+        return total
+
+    return accumulate

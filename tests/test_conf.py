@@ -10,8 +10,7 @@ from microstep import build_trainer, compose
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
-NEEDS = {"experiment/fashion_amp": ["batch_size=4"]}
-EXTRA = {"model/torchvision": ["model.name=squeezenet1_1"], "model/resnet18": ["model.norm=group"]}
+EXTRA = {"model/resnet18": ["model.norm=group"]}
 
 
 def yamls() -> list[str]:

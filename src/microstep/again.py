@@ -43,7 +43,7 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
     """
     config = run_config(run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    entry = checkpoints.manifest().get(checkpoint, {})
+    entry = checkpoints.manifest.get(checkpoint, {})
     parts = build_parts(config, gate, device)
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     if split not in parts.dataset.splits:

@@ -22,6 +22,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.manifest = read_manifest(directory / MANIFEST)
 
     def save(self, state: Mapping[str, Any], epoch: int, optimizer_steps: int, best: bool) -> None:
         """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names.
@@ -42,23 +43,11 @@ class Checkpoints:
             "epoch": epoch,
             "optimizer_steps": optimizer_steps,
         }
-        before = self.manifest()
-        manifest = before | {"last": entry} | ({"best": entry} if best else {})
-        write_json(self.directory / MANIFEST, manifest, durable=True)
-        for old in {e["file"] for e in before.values()} - {e["file"] for e in manifest.values()}:
+        before = {e["file"] for e in self.manifest.values()}
+        self.manifest = self.manifest | {"last": entry} | ({"best": entry} if best else {})
+        write_json(self.directory / MANIFEST, self.manifest, durable=True)
+        for old in before - {e["file"] for e in self.manifest.values()}:
             (self.directory / old).unlink(missing_ok=True)
-
-    def manifest(self) -> dict[str, Any]:
-        """Return the manifest; empty before the first checkpoint."""
-        try:
-            content = json.loads((self.directory / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise CheckpointRefused(
-                str(self.directory / MANIFEST), f"it is damaged: {error}", "use another run"
-            ) from None
-        return dict(content)
 
     def load(self, which: str, device: torch.device) -> dict[str, Any]:
         """Return the state of the `best` or `last` checkpoint, checked by size and SHA-256 before it is read.
@@ -66,7 +55,7 @@ class Checkpoints:
         Raises:
             CheckpointRefused: where it is missing, is not what was written, or holds more than tensors and values.
         """
-        entry = self.manifest().get(which)
+        entry = self.manifest.get(which)
         if not isinstance(entry, dict):
             raise CheckpointRefused(
                 str(self.directory), f"there is no {which} checkpoint", "let the run finish an epoch"
@@ -78,6 +67,20 @@ class Checkpoints:
         except Exception as error:  # whatever torch makes of bytes that it wasn't given by us
             reason = f"torch can't read it: {str(error).splitlines()[0]}"
             raise CheckpointRefused(str(file), reason, "use another checkpoint") from None
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """Return a manifest; empty before the first checkpoint.
+
+    Raises:
+        CheckpointRefused: where it is damaged.
+    """
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise CheckpointRefused(str(file), f"it is damaged: {error}", "use another run") from None
 
 
 def serialised(state: Mapping[str, Any]) -> bytes:

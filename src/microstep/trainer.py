@@ -51,12 +51,16 @@ class Trainer:
         """
         with self.logbook:
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
-                self.train_epoch(epoch)
-                val = self.evaluate("val")
-                best = self.progress.finish_epoch(epoch, val, self.step.metrics)
-                self.save(best)
-                self.log_epoch(val, best)
+                self.run_epoch(epoch)
             return self.conclude()
+
+    def run_epoch(self, epoch: int) -> None:
+        """Train, validate, save, log."""
+        self.train_epoch(epoch)
+        val = self.evaluate("val")
+        best = self.progress.finish_epoch(epoch, val, self.step.metrics)
+        self.save(best)
+        self.log_epoch(val, best)
 
     def train_epoch(self, epoch: int) -> None:
         """Take one optimizer step over each of the epoch's windows."""

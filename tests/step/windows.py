@@ -45,12 +45,16 @@ def task(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Clas
     return Classification("abcd", LABELS, CPU, weights, smoothing)
 
 
-def stepped(sizes: Sequence[int], job: Classification, clip: float | None = None, steps: int = 2, rho: float = 0) -> Tensor:
+def stepped(
+    sizes: Sequence[int], job: Classification, clip: float | None = None, steps: int = 2, rho: float = 0
+) -> Tensor:
     """Return the weights after some steps over one window, cut into these sizes."""
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
     precision = full(CPU, "float64")
-    take = SAMStep(precision, job, job.metrics(), clip, rho) if rho else StandardStep(precision, job, job.metrics(), clip)
+    take = (
+        SAMStep(precision, job, job.metrics(), clip, rho) if rho else StandardStep(precision, job, job.metrics(), clip)
+    )
     inputs, targets = samples(sum(sizes))
     weight = job.weight(targets).sum().item()
     for _ in range(steps):

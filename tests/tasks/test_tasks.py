@@ -13,7 +13,9 @@ SEGMENTATION = ("task=segmentation", "dataset=inked_digits", "model=pixelwise", 
 
 
 @pytest.mark.parametrize(
-    ("words", "learnt"), [(REGRESSION, "mean absolute error"), (SEGMENTATION, "pixel accuracy")], ids=["tabular", "pixels"]
+    ("words", "learnt"),
+    [(REGRESSION, "mean absolute error"), (SEGMENTATION, "pixel accuracy")],
+    ids=["tabular", "pixels"],
 )
 def test_a_task_of_ones_own_trains_exactly_under_accumulation(words, learnt, tmp_path) -> None:
     """Through train.py, ragged cuts of one effective batch end at the same weights, and the task's report is printed."""

@@ -11,7 +11,7 @@ class SmallCNN(nn.Module):
     It has no normalisation and no dropout, so that accumulation is the same mathematics as one big batch.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, width: int = 32) -> None:
+    def __init__(self, input_shape: Sequence[int], num_classes: int, width: int = 16) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *convolution(input_shape[0], width),

@@ -1,0 +1,156 @@
+"""From pictures in memory to a data set: stratified, normalised by the training split, fingerprinted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microstep.dataset import Images, resident_dataset
+from microstep.dataset.images import fingerprint, normalisation, stratified
+from microstep.errors import DataError
+
+CPU = torch.device("cpu")
+NAMES = ("cat", "dog", "newt")
+
+
+def images(count: int = 30, channels: int = 2, seed: int = 0) -> Images:
+    """Return random pictures of three classes in turn."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 5), dtype=np.uint8)
+    return Images(pixels, np.arange(count) % 3, NAMES)
+
+
+def refusal(*arguments, **keys) -> str:
+    """Return why pictures were refused."""
+    with pytest.raises(DataError) as caught:
+        resident_dataset(*arguments, **keys)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2, 0], []], ids=["too few", "too many", "none"])
+def test_as_many_labels_as_pictures_or_none_at_all(labels):
+    """Pictures without labels, labels without pictures and an empty split are refused with both counts."""
+    with pytest.raises(DataError, match=f"{3 if labels else 0} pictures and {len(labels)} labels"):
+        Images(np.zeros((3 if labels else 0, 1, 2, 2), np.uint8), np.array(labels, np.int64), NAMES)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 3], [-1, 0, 1]])
+def test_labels_must_name_a_class(labels):
+    """A label outside the classes is found when the data are read, not by a device assertion in training."""
+    with pytest.raises(DataError, match=rf"labels run from {min(labels)} to {max(labels)}, and there are 3 classes"):
+        Images(np.zeros((3, 1, 2, 2), np.uint8), np.array(labels), NAMES)
+
+
+def test_a_choice_of_a_choice_keeps_the_official_indices():
+    """However often pictures are chosen from, each keeps its place in what was published."""
+    twice = images().at(np.array([20, 4, 9])).at(np.array([2, 0]))
+    assert twice.indices is not None
+    assert twice.indices.tolist() == [9, 20]
+    np.testing.assert_array_equal(twice.pixels, images().pixels[[9, 20]])
+    assert twice.labels.tolist() == [0, 2]
+
+
+@given(
+    counts=st.lists(st.integers(4, 30), min_size=2, max_size=5),
+    share=st.floats(0.3, 0.7),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=50)
+def test_stratified_parts_hold_every_class_in_proportion(counts, share, seed):
+    """The two parts share no row, lack none, are sorted, and each class is within one of its exact share."""
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    held_out = max(len(counts), int(share * len(labels)))
+    kept, held = stratified(labels, held_out, seed, "key")
+    assert len(held) == held_out
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert (np.diff(kept) > 0).all()
+    assert (np.diff(held) > 0).all()
+    exact = np.array(counts) * held_out / len(labels)
+    assert np.abs(np.bincount(labels[held], minlength=len(counts)) - exact).max() <= 1
+
+
+@pytest.mark.parametrize("held_out", [2, 29, 30, 31])
+def test_a_split_that_can_not_hold_every_class_names_its_key(held_out):
+    """Too few or too many samples held out is an error that names the key as the user may type it."""
+    line = refusal(images(), images(seed=1), CPU, held_out, 0, None, None)
+    assert line.startswith(f"dataset.val_samples={held_out}: ")
+
+
+def test_normalisation_is_the_training_splits_own():
+    """Mean and deviation come from what is trained on alone; validation and test have no say in them."""
+    dataset = resident_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
+    train = dataset.splits["train"]
+    seen = train.fetch(torch.arange(len(train)), torch.arange(len(train))).inputs.double()
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen.std((0, 2, 3), correction=0), torch.ones(2).double(), atol=1e-6, rtol=0)
+    val = dataset.splits["val"]
+    assert val.fetch(torch.arange(6), torch.arange(6)).inputs.mean().abs() > 1e-4
+
+
+def test_given_numbers_are_taken_and_the_missing_one_is_computed():
+    """A mean without a deviation keeps the mean and computes the deviation, and the other way round."""
+    own_mean, own_std = normalisation(None, None, images())
+    assert normalisation([0.1, 0.2], None, images()) == ([0.1, 0.2], own_std)
+    assert normalisation(None, [0.3, 0.4], images()) == (own_mean, [0.3, 0.4])
+
+
+def test_a_constant_channel_is_centred_and_left_unscaled():
+    """A channel that never changes has deviation 0; dividing by it would fill the inputs with NaN."""
+    flat = replace(images(), pixels=images().pixels.copy())
+    flat.pixels[:, 1] = 51
+    mean, std = normalisation(None, None, flat)
+    assert (mean[1], std[1]) == (0.2, 1.0)
+    train = resident_dataset(flat, flat, CPU, 6, 0, None, None).splits["train"]
+    assert train.fetch(torch.arange(3), torch.arange(3)).inputs[:, 1].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_one_number_a_channel(key):
+    """A mean or deviation for another number of channels is refused, and the error counts the channels."""
+    given_numbers = {"mean": None, "std": None, key: [0.5]}
+    line = refusal(images(), images(), CPU, 6, 0, **given_numbers)
+    assert line.startswith(f"dataset.{key}=[0.5]: the pictures have 2 channels")
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.5])
+def test_a_deviation_must_be_positive(bad):
+    """A deviation typed as zero or less is refused before it becomes an infinity in the inputs."""
+    assert "not positive" in refusal(images(), images(), CPU, 6, 0, None, [0.5, bad])
+
+
+def test_the_fingerprint_knows_every_byte():
+    """One pixel, one label, one index, one class name or another cut of the splits changes it; a copy does not."""
+    base = images().at(np.arange(30))
+    pixels, labels, indices = base.pixels.copy(), base.labels.copy(), np.arange(30)
+    pixels[7, 1, 2, 3] ^= 1
+    labels[3] = (labels[3] + 1) % 3
+    indices[0] = 30
+    others = [
+        replace(base, pixels=pixels),
+        replace(base, labels=labels),
+        replace(base, indices=indices),
+        replace(base, class_names=("cat", "dog", "eft")),
+        base.at(np.arange(29)),
+    ]
+    assert fingerprint({"train": base}) == fingerprint({"train": replace(base, pixels=base.pixels.copy())})
+    seen = {fingerprint({"train": part}) for part in [base, *others]} | {fingerprint({"val": base})}
+    assert len(seen) == len(others) + 2
+
+
+def test_the_facts_that_models_and_tasks_ask_for():
+    """Class names, their number, a picture's shape and the training labels are offered by these names."""
+    dataset = resident_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
+    assert dataset.facts["class_names"] == NAMES
+    assert dataset.facts["num_classes"] == 3
+    assert dataset.facts["input_shape"] == (2, 4, 5)
+    assert dataset.facts["train_targets"].tolist() == dataset.splits["train"].targets.tolist()
+
+
+def test_the_summary_is_one_line_of_counts_shape_and_normalisation():
+    """What the start-up summary says of the data fits on one line and holds the numbers that matter."""
+    summary = resident_dataset(images(), images(9), CPU, 6, 0, [0.5, 0.25], [0.1, 0.2]).summary
+    assert summary == "24 train / 6 val / 9 test; 2 × 4 × 5, resident; mean 0.5000, 0.2500, std 0.1000, 0.2000"

@@ -1,0 +1,220 @@
+"""The typed schema: every value in its range, every yaml well, nothing left open."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from microstep import compose
+from microstep.composer import CONF
+from microstep.config import (
+    NEUTRAL_KEYS,
+    RANGES,
+    SCHEMAS,
+    Experiment,
+    Range,
+    check,
+    check_value,
+    experiment_of,
+    micro_batch_size,
+)
+from microstep.errors import ConfigError
+from microstep.signatures import signature
+
+REQUIRED = {"evaluate": ["run=x"]}
+ROOTS = [file.stem for file in sorted(CONF.glob("*.yaml"))]
+OPTIONS = [str(file.relative_to(CONF).with_suffix("")) for file in sorted(CONF.glob("*/**/*.yaml"))]
+RANGED = {field.name: field.metadata["range"] for field in fields(Experiment) if "range" in field.metadata}
+
+
+def outside(allowed: Range) -> list[float]:
+    """Return numbers just outside a range: one step past a closed bound, an open bound itself."""
+    past = [allowed.least - 1, allowed.most + 1, allowed.above, allowed.below]
+    return [value for value in past if math.isfinite(value)]
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_every_root_composes_and_checks(name: str) -> None:
+    """Each program's config is right as it is shipped, and typed by its schema."""
+    assert OmegaConf.get_type(compose(REQUIRED.get(name, []), config_name=name)) is SCHEMAS[name]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_checks(option: str) -> None:
+    """Each yaml of each group can be chosen, and passes every check without anything else typed."""
+    group, _, name = option.rpartition("/")
+    config = compose([f"{group}={name}"])
+    shipped = yaml.safe_load((CONF / f"{option}.yaml").read_text("utf-8"))
+    if group in config:
+        assert config[group]._target_ == shipped["_target_"]
+
+
+@pytest.mark.xfail(strict=True, reason="+experiment is refused: it stands in train.yaml's defaults, without the plus")
+def test_a_recipe_is_run_as_its_comment_says() -> None:
+    """The command at the top of each recipe is one that works."""
+    for file in (CONF / "experiment").glob("*.yaml"):
+        command = next(line for line in file.read_text("utf-8").splitlines() if "python train.py" in line)
+        compose(command.partition("train.py")[2].split())
+
+
+def test_a_recipe_changes_the_whole_experiment() -> None:
+    """Its groups and its root keys are all taken over, and what is typed still wins."""
+    config = compose(["experiment=fashion_amp", "epochs=3"])
+    assert (config.batch_size, config.epochs) == (128, 3)
+    assert config.dataset._target_.endswith("fashion_mnist")
+    assert config.precision._target_.endswith("amp")
+
+
+@pytest.mark.parametrize("key", sorted(RANGED))
+def test_a_root_key_outside_its_range_is_refused(key: str) -> None:
+    """The error shows the key, the value and the range that it must be in."""
+    for value in outside(RANGED[key]):
+        with pytest.raises(ConfigError) as caught:
+            compose([f"{key}={int(value)}"])
+        assert str(caught.value).startswith(f"{key}={int(value)}")
+        assert str(caught.value).endswith(f"out of range; it must be {RANGED[key]}")
+
+
+@pytest.mark.parametrize("key", sorted(RANGES))
+def test_a_group_key_outside_its_range_is_refused(key: str) -> None:
+    """So is a number inside a group."""
+    for value in outside(RANGES[key]):
+        with pytest.raises(ConfigError, match="out of range"):
+            check_value(key, value, RANGES[key], None)
+
+
+@pytest.mark.parametrize("key", sorted(RANGES))
+def test_a_range_belongs_to_a_key_that_exists(key: str) -> None:
+    """No range is kept for a misspelt key: some option of the group has it, or its constructor takes it."""
+    group, _, leaf = key.partition(".")
+    nodes = [yaml.safe_load(file.read_text("utf-8")) for file in (CONF / group).glob("*.yaml")]
+    takers = [node for node in nodes if leaf in node or leaf in getattr(signature(node["_target_"]), "parameters", {})]
+    assert takers
+
+
+def test_a_range_is_closed_or_open_as_it_says() -> None:
+    """`least` and `most` are inside, `above` and `below` are not; the words say the same."""
+    closed, opened = Range(least=0, most=1), Range(above=0, below=1)
+    assert [value in closed for value in (0, 0.5, 1, -0.1, 1.1)] == [True, True, True, False, False]
+    assert [value in opened for value in (0, 0.5, 1)] == [False, True, False]
+    assert str(closed) == "at least 0 and at most 1"
+    assert str(opened) == "above 0 and below 1"
+    assert math.nan not in closed
+
+
+@pytest.mark.parametrize("words", [["task.class_weights=[1,nan]"], ["model=mlp", "model.hidden=[128,inf]"]])
+def test_a_number_in_a_list_is_checked_too(words: list[str]) -> None:
+    """No NaN hides inside a list."""
+    with pytest.raises(ConfigError, match=r"^(task\.class_weights|model\.hidden)\.1=(nan|inf): not a finite number; "):
+        compose(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ([], 64),
+        (["batch_size=16", "accum=4"], 16),
+        (["effective_batch_size=64", "accum=4"], 16),
+        (["effective_batch_size=64"], 64),
+        (["effective_batch_size=null", "batch_size=8"], 8),
+        (["experiment=fashion_amp", "effective_batch_size=64", "accum=2"], 32),
+    ],
+)
+def test_a_micro_batch_is_what_was_asked_for(words: list[str], size: int) -> None:
+    """`batch_size` is one micro-batch; with `effective_batch_size`, accumulation alone cuts the batch."""
+    assert micro_batch_size(compose(words)) == size
+
+
+@pytest.mark.xfail(strict=True, reason="accumulation.micro_batches may differ from accum, which run.json reports")
+def test_windows_are_cut_as_the_effective_batch_size_says() -> None:
+    """What is reported as the effective batch size can't differ from what is trained on."""
+    with pytest.raises(ConfigError):
+        compose(["accumulation.micro_batches=3"])
+
+
+def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
+    """Workers, bars and names are in no hash; whatever else is changed, is."""
+    neutral = ["num_workers=4", "progress=false", "log_every_steps=3", "sweep=s"]
+    assert experiment_of(compose(neutral)) == experiment_of(compose())
+    assert experiment_of(compose(["seed=1"])) != experiment_of(compose())
+    assert experiment_of(compose(["optimizer.lr=0.031"])) != experiment_of(compose())
+    assert not NEUTRAL_KEYS & experiment_of(compose()).keys()
+
+
+def test_every_neutral_key_is_a_key() -> None:
+    """A misspelt neutral key would change hashes in silence: each one is in some schema."""
+    assert NEUTRAL_KEYS <= {field.name for schema in SCHEMAS.values() for field in fields(schema)}
+
+
+def test_a_misspelt_root_attribute_is_an_error() -> None:
+    """A config can't be read or written by a name that it doesn't have."""
+    config = compose()
+    with pytest.raises(Exception, match="acum"):
+        _ = config.acum
+    with pytest.raises(Exception, match="acum"):
+        config.acum = 3
+
+
+def test_a_missing_value_is_asked_for() -> None:
+    """`evaluate.py` without a run says which key to give."""
+    with pytest.raises(ConfigError, match=r"^run=\?\?\?: it has no value; give one: run="):
+        compose(config_name="evaluate")
+
+
+def test_a_plain_config_is_checked_as_well() -> None:
+    """A root without a schema is held to the groups' ranges."""
+    with pytest.raises(ConfigError, match=r"^optimizer\.lr=-1: out of range"):
+        check(OmegaConf.create({"optimizer": {"lr": -1}}))
+
+
+def mended(tmp_path: Path, file: str, text: str, *words: str) -> str:
+    """Return what is said of a conf/ in which one file has got some more text."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    with (conf / file).open("a", encoding="utf-8") as stream:
+        stream.write(f"\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        compose(words, conf)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("width: ???", "model.width=???: it has no value; "),
+        ("width: ${nope}", "model.width: can't be resolved: "),
+        ("width: .nan", "model.width=nan: not a finite number; "),
+        ("width: 0", "model.width=0: out of range; "),
+        ("deep: {width: -.inf}", "model.deep.width=-inf: not a finite number; "),
+    ],
+)
+def test_a_yaml_of_ones_own_is_checked_like_a_word(tmp_path: Path, text: str, said: str) -> None:
+    """What is wrong in a yaml is named by its key, as if it had been typed."""
+    assert mended(tmp_path, "model/mine.yaml", f"_target_: mine.Net\n{text}", "model=mine").startswith(said)
+
+
+def test_a_range_holds_in_a_yaml_too(tmp_path: Path) -> None:
+    """A default that is out of range never gets as far as a run."""
+    assert mended(tmp_path, "train.yaml", "epochs: 0") == "epochs=0: out of range; it must be at least 1"
+
+
+@pytest.mark.xfail(strict=True, reason="composer.translated reports OmegaConf's first line only, without key or reason")
+@pytest.mark.parametrize("text", ["epochs: many", "epochs: 1.5", "epoch: 3"])
+def test_a_wrong_type_or_name_in_a_yaml_is_named(tmp_path: Path, text: str) -> None:
+    """The error says which key of train.yaml can't be right."""
+    said = mended(tmp_path, "train.yaml", text)
+    assert text.split(":")[0] in said
+    assert "raised while composing config:;" not in said
+
+
+@pytest.mark.xfail(strict=True, reason="composer.load lets yaml.YAMLError out: exit 1 instead of 2, and no file named")
+@pytest.mark.parametrize("text", ["a: [b", "a: b: c", "\tx: 1"])
+def test_a_yaml_that_is_no_yaml_is_named(tmp_path: Path, text: str) -> None:
+    """A slip of the pen in one's own yaml is a config error that says where."""
+    assert "mine.yaml" in mended(tmp_path, "model/mine.yaml", text, "model=mine")

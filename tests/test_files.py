@@ -1,0 +1,118 @@
+"""Files are whole or not there, also when the disk is full."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from microstep.errors import StorageError
+from microstep.files import finite, storing, write_json, write_whole
+
+ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from microstep.errors import StorageError
+from microstep.files import write_whole
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_whole(Path(sys.argv[1]), b"n" * 5000)
+except StorageError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path, durable: bool) -> None:
+    """After a write the file holds the new bytes, and it is alone in its directory."""
+    file = tmp_path / "last.pt"
+    write_whole(file, b"old", durable)
+    write_whole(file, b"new\x00\xff", durable)
+    assert file.read_bytes() == b"new\x00\xff"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_reader_sees_the_old_content_or_the_new(tmp_path: Path) -> None:
+    """However often a file is written, whoever reads it meanwhile never gets a part, nor finds it gone."""
+    file, wholes = tmp_path / "run.json", [letter * 300_000 for letter in (b"a", b"b")]
+    write_whole(file, wholes[0], durable=False)
+    writer = Thread(target=lambda: [write_whole(file, wholes[n % 2], durable=False) for n in range(300)])
+    writer.start()
+    seen = set()
+    while writer.is_alive():
+        seen.add(file.read_bytes())
+    writer.join()
+    assert seen <= set(wholes)
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    """Where the new content doesn't fit, the old one stays, no temporary is left, and the error names the file."""
+    file = tmp_path / "epoch-0001.pt"
+    file.write_bytes(b"o" * 500)
+    done = subprocess.run([sys.executable, "-c", ON_A_FULL_DISK, str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert done.stdout == f"{file}: File too large; free some space\n"
+    assert file.read_bytes() == b"o" * 500
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the middle of a write changes nothing."""
+    file = tmp_path / "manifest.json"
+    file.write_bytes(b"old")
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+    """What can't be written is named, with exit code 4 and something to do."""
+    file = tmp_path / "gone" / "run.json"
+    with pytest.raises(StorageError, match=r"gone/run\.json: No such file or directory; check that") as caught:
+        write_whole(file, b"")
+    assert caught.value.exit_code == 4
+
+
+def test_only_storage_is_turned_into_a_storage_error(tmp_path: Path) -> None:
+    """A programming error inside stays what it is."""
+    with pytest.raises(ZeroDivisionError), storing(tmp_path):
+        _ = 1 / 0
+
+
+def test_json_never_holds_what_json_does_not_have(tmp_path: Path) -> None:
+    """A NaN metric is null in run.json, at any depth: every parser can read it."""
+    content = {"metrics": {"val": {"loss": math.nan, "accuracy": 0.5}}, "lr": [math.inf, (1, -math.inf)], "名": "数"}
+    write_json(tmp_path / "run.json", content)
+    text = (tmp_path / "run.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "metrics": {"val": {"loss": None, "accuracy": 0.5}},
+        "lr": [None, [1, None]],
+        "名": "数",
+    }
+    assert "名" in text
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, 3, True, None, "nan", np.float64(2.5)])
+def test_what_is_finite_stays_as_it_is(value: object) -> None:
+    """Numbers, words, truth values and null pass unchanged, bit for bit."""
+    assert finite(value) is value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan")])
+def test_what_is_not_finite_becomes_none(value: float) -> None:
+    """NaN and both infinities do, numpy's double too."""
+    assert finite(value) is None

@@ -1,0 +1,195 @@
+"""An epoch's order is a pure function of (seed, epoch); a window's weight is known before its first sample is read."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from microstep.accumulation import Fixed
+from microstep.dataset import ResidentSplit
+from microstep.loaders import Loaders
+from microstep.task import Classification
+from microstep.types import Batch, Positions, Window
+
+CPU = torch.device("cpu")
+WEIGHTS = [0.25, 1.0, 3.5]
+
+
+class Rows(ResidentSplit):
+    """A resident split of one-pixel pictures, a row's pixel and index telling which it is; it counts its fetches."""
+
+    locked = False
+
+    def __init__(self, samples: int) -> None:
+        numbers = torch.arange(samples)
+        pixels = (numbers % 256).to(torch.uint8).view(-1, 1, 1, 1)
+        super().__init__(pixels, numbers * 7 % 3, 10 * numbers, 1.0, [0.0], [1.0], CPU)
+        self.fetched: list[weakref.ref[Tensor]] = []
+        self.held: list[int] = []  #: at each fetch, how many earlier batches were still alive
+
+    def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
+        assert not self.locked, "a sample was read"
+        self.held.append(sum(earlier() is not None for earlier in self.fetched))
+        batch = super().fetch(rows, positions)
+        self.fetched.append(weakref.ref(batch.inputs))
+        return batch
+
+
+def loaders(split: Rows, batch_size: int = 4, accum: int = 3, seed: int = 0, weights=None, cut=None) -> Loaders:
+    task = Classification(("a", "b", "c"), split.targets, CPU, class_weights=weights)
+    return Loaders({"train": split, "val": split}, cut or Fixed(accum, batch_size), task, 5, seed, CPU)
+
+
+def order(samples: int, seed: int, epoch: int, batch_size: int = 4, accum: int = 3) -> list[int]:
+    """Return the rows of an epoch, as its batches bring them."""
+    windows = loaders(Rows(samples), batch_size, accum, seed).train(epoch)
+    return [index // 10 for window in windows for batch in window.batches for index in batch.indices.tolist()]
+
+
+@given(
+    samples=st.integers(1, 60),
+    seed=st.integers(0, 2**63 - 1),
+    epoch=st.integers(1, 10**6),
+    cut=st.tuples(st.integers(1, 70), st.integers(1, 5)),
+)
+@settings(deadline=None, max_examples=60)
+def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_fix(samples, seed, epoch, cut):
+    """Every row once, and the same order however it is cut and whatever torch's own generator was left at."""
+    torch.manual_seed(seed % 1000)
+    first = order(samples, seed, epoch)
+    torch.rand(3)
+    assert sorted(first) == list(range(samples))
+    assert order(samples, seed, epoch, *cut) == first
+
+
+def test_epochs_and_seeds_differ_in_their_order():
+    """No two of twenty epochs, of three seeds each, go through the data in the same order."""
+    orders = {tuple(order(50, seed, epoch)) for seed in range(3) for epoch in range(1, 21)}
+    assert len(orders) == 60
+    assert tuple(range(50)) not in orders
+
+
+def test_an_epoch_does_not_depend_on_the_epochs_before():
+    """Epoch 3 is the same after epochs 1 and 2 as at once: there is no state that a restart could lose."""
+    one = loaders(Rows(30))
+    for epoch in (1, 2):
+        list(one.train(epoch))
+    after = [batch.indices.tolist() for window in one.train(3) for batch in window.batches]
+    assert [index // 10 for indices in after for index in indices] == order(30, 0, 3)
+
+
+def test_a_sample_bears_its_position_and_its_index():
+    """Positions count through the epoch; the target and the pixel are those of the row that stands there."""
+    split = Rows(26)
+    batches = [batch for window in loaders(split).train(1) for batch in window.batches]
+    positions = torch.cat([batch.positions for batch in batches])
+    rows = torch.cat([batch.indices for batch in batches]) // 10
+    assert positions.tolist() == list(range(26))
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), split.targets[rows])
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]).flatten(), rows.float())
+
+
+def test_the_last_micro_batch_and_the_last_window_hold_what_is_left():
+    """No sample is dropped and none is padded: 26 samples of 4 × 3 are 12, 12 and 2; 23 are 12 and 11."""
+    for samples, sizes in ((26, [[4, 4, 4], [4, 4, 4], [2]]), (23, [[4, 4, 4], [4, 4, 3]]), (3, [[3]])):
+        windows = list(loaders(Rows(samples)).train(1))
+        assert [[len(batch.indices) for batch in window.batches] for window in windows] == sizes
+        assert [window.samples for window in windows] == [sum(window) for window in sizes]
+        assert [window.number for window in windows] == list(range(len(sizes)))
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 100), min_size=3, max_size=3),
+    cut=st.tuples(st.integers(1, 9), st.integers(1, 4)),
+    epoch=st.integers(1, 50),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_windows_weight_is_the_sum_of_its_samples_weights(weights, cut, epoch):
+    """Whatever classes weigh and however windows are cut, ragged ones too."""
+    for window in loaders(Rows(29), *cut, weights=weights).train(epoch):
+        labels = [label for batch in window.batches for label in batch.targets.tolist()]
+        assert window.weight == pytest.approx(sum(weights[label] for label in labels), rel=1e-12)
+
+
+def test_without_class_weights_a_window_weighs_its_samples():
+    """Then the weighted mean is the mean."""
+    assert [window.weight for window in loaders(Rows(26)).train(1)] == [12.0, 12.0, 2.0]
+
+
+def test_the_weight_is_known_before_the_first_sample_is_read():
+    """All of an epoch's windows are planned and weighed while reading any picture is an error."""
+    split = Rows(29)
+    split.locked = True
+    windows = list(loaders(split, weights=WEIGHTS).train(1))
+    total = sum(WEIGHTS[label] for label in split.targets.tolist())
+    assert sum(window.weight for window in windows) == pytest.approx(total)
+    with pytest.raises(AssertionError, match="a sample was read"):
+        next(iter(windows[0].batches))
+
+
+def test_batches_are_fetched_one_at_a_time():
+    """A batch is read when it is asked for; while the next one is read, at most the one before is still held."""
+    split = Rows(24)
+    window = next(iter(loaders(split, batch_size=2, accum=10).train(1)))
+    assert split.fetched == []
+    for number, batch in enumerate(window.batches, 1):
+        assert len(split.fetched) == number
+        del batch
+    assert len(split.fetched) == 10
+    assert max(split.held) <= 1
+
+
+def test_a_windows_batches_can_be_iterated_again():
+    """A second pass, as sharpness-aware steps need, brings the same samples, and so does one after a broken pass."""
+    window = next(iter(loaders(Rows(24)).train(1)))
+    next(iter(window.batches))
+    first, second = ([batch.indices.tolist() for batch in window.batches] for _ in range(2))
+    assert first == second
+    assert [len(batch) for batch in first] == [4, 4, 4]
+
+
+class Strided:
+    """Another accumulation: two windows, of the even and of the odd positions, in lists and in steps."""
+
+    def windows(self, order: Positions) -> Iterator[Window]:
+        yield Window((order[::2],))
+        yield Window((list(order[1::2])[:3], list(order[1::2])[3:]))
+
+    def steps(self, samples: int) -> int:
+        return 2
+
+
+def test_any_plan_of_positions_is_followed():
+    """Windows need not be slices: positions in steps, or in lists, bring those samples and their weights."""
+    split, windows = Rows(11), list(loaders(Rows(11), weights=WEIGHTS, cut=Strided()).train(4))
+    positions = [[p for batch in window.batches for p in batch.positions.tolist()] for window in windows]
+    rows = [[i // 10 for batch in window.batches for i in batch.indices.tolist()] for window in windows]
+    assert positions == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9]]
+    expected = order(11, 0, 4)
+    assert rows == [expected[::2], expected[1::2]]
+    for window, members in zip(windows, rows, strict=True):
+        assert window.weight == pytest.approx(sum(WEIGHTS[split.targets[row]] for row in members))
+
+
+def test_evaluation_goes_through_a_split_in_its_own_order():
+    """Once, in batches of the evaluation's size, unshuffled, whatever was trained before."""
+    one = loaders(Rows(13))
+    list(one.train(1))
+    batches = list(one.evaluation("val"))
+    assert [len(batch.indices) for batch in batches] == [5, 5, 3]
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(0, 130, 10))
+
+
+def test_time_waited_for_data_is_counted():
+    """The clock moves while batches are fetched, and not while windows are planned."""
+    one = loaders(Rows(24))
+    windows = list(one.train(1))
+    assert one.clock.waited == 0
+    list(windows[0].batches)
+    assert one.clock.waited > 0

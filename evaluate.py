@@ -20,6 +20,7 @@ from microstep import cli
 def evaluate(config: DictConfig) -> None:
     """Evaluate one split of one run."""
     from microstep.again import evaluate_run
+    from microstep.files import shown
     from microstep.gate import targets_of, trusting
     from microstep.logger import Bars, emit, metrics_row, show_notices, with_report
 
@@ -29,7 +30,7 @@ def evaluate(config: DictConfig) -> None:
     rows = {
         config.split: metrics_row(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
-        "report": str(done.directory),
+        "report": shown(done.directory),
     }
     emit(with_report(done.result.report.text, rows))
 

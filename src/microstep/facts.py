@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import shlex
 import subprocess
@@ -24,6 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep import machine
 from microstep.config import experiment_of, micro_batch_size
+from microstep.files import shown
 from microstep.loaders import Loaders
 from microstep.types import Accumulation, Dataset, Precision, Task
 
@@ -121,7 +121,7 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, 
         "device": machine.describe(parts.device),
         "batch": batch_row(config),
         "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {config.epochs} epochs",
-        "run directory": os.path.relpath(run_dir),
+        "run directory": shown(run_dir),
     }
 
 

@@ -63,6 +63,12 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def shown(path: Path) -> str:
+    """Return a path as a person would type it: relative below the working directory, else absolute."""
+    absolute, here = path.resolve(), Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
 def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
     """Write a JSON object, readable; a number that JSON doesn't have becomes null."""
     text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)

@@ -20,7 +20,7 @@ def stepper(precision, lr: float = 0.1):
 
 
 def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
-    """fp16 overflow, with a real scaler: weights untouched, optimizer state untouched, scale halved, next step taken."""
+    """fp16 overflow, with a real scaler: weights and optimizer untouched, scale halved, next step taken."""
     precision = fp16(CPU, init_scale=HUGE)
     net, optimizer, step = stepper(precision)
     window, before = cut(*samples(8), [4, 4]), flat(net).clone()

@@ -12,9 +12,8 @@ def test_the_step_is_that_of_the_gradient_at_the_ascended_point() -> None:
     """w − lr · ∇L(w + rho · ∇L(w)/‖∇L(w)‖), as in the paper, written out by hand."""
     net, by_hand, (inputs, targets) = model(), model(), samples(8)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
-    SAMStep(full(CPU, "float64"), task(), task().metrics(), None, rho=0.2)(
-        net, optimizer, cut(inputs, targets, [8]), 8.0
-    )
+    step = SAMStep(full(CPU, "float64"), task(), task().metrics(), None, rho=0.2)
+    step(net, optimizer, cut(inputs, targets, [8]), 8.0)
     first = torch.autograd.grad(nn.functional.cross_entropy(by_hand(inputs), targets), list(by_hand.parameters()))
     norm = torch.cat([g.flatten() for g in first]).norm()
     start = [p.detach().clone() for p in by_hand.parameters()]
@@ -27,7 +26,7 @@ def test_the_step_is_that_of_the_gradient_at_the_ascended_point() -> None:
 
 
 def test_running_statistics_move_once_a_step() -> None:
-    """BatchNorm's running statistics take in the first pass alone: the second looks from weights that are never kept."""
+    """BatchNorm's running statistics take in the first pass alone: the second's weights are never kept."""
     net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(36, 4)).double()
     (inputs, targets), job = samples(8), task()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

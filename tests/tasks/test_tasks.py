@@ -18,7 +18,7 @@ SEGMENTATION = ("task=segmentation", "dataset=inked_digits", "model=pixelwise", 
     ids=["tabular", "pixels"],
 )
 def test_a_task_of_ones_own_trains_exactly_under_accumulation(words, learnt, tmp_path) -> None:
-    """Through train.py, ragged cuts of one effective batch end at the same weights, and the task's report is printed."""
+    """Through train.py, two cuts of one effective batch end at the same weights; the task's report is printed."""
     common = ("--config-dir", str(CONF), *words, "precision=fp64", "epochs=3", "max_grad_norm=1")
     cuts = {"whole": ("batch_size=40",), "cut": ("batch_size=8", "accum=5")}
     for name, cut in cuts.items():

@@ -7,10 +7,12 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
+from microstep.files import shown
 from microstep.logger.records import EpochReport, Results, WindowReport
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,8 @@ def epoch_line(report: EpochReport) -> str:
 def closing(results: Results) -> str:
     """Return the closing table: the test report, where it lies, the next commands."""
     test = results.splits["test"]
-    run = shlex.quote(os.path.relpath(results.run_dir))
+    run = shlex.quote(shown(results.run_dir))
+    logs = shlex.quote(shown(logdir(results.run_dir)))
     facts = {
         "test": metrics_row(test.metrics),
         "val": metrics_row(results.val),
@@ -100,9 +103,14 @@ def closing(results: Results) -> str:
     }
     commands = {
         "again, any split": f"python evaluate.py run={run} split=test",
-        "curves and pictures": "tensorboard --logdir outputs",
+        "curves and pictures": f"tensorboard --logdir {logs}",
     }
     return "\n".join([with_report(test.report.text, facts), "", "next:", table(commands)])
+
+
+def logdir(run_dir: Path) -> Path:
+    """Return the directory whose runs are to be compared: `outputs` where the run is below one."""
+    return next((parent for parent in run_dir.parents if parent.name == "outputs"), run_dir.parent)
 
 
 def with_report(report: str, rows: Mapping[str, str]) -> str:

@@ -12,8 +12,8 @@ def full(device: torch.device, dtype: str = "float32", channels_last: bool | Non
     """Return the precision that computes and keeps everything in one dtype.
 
     Args:
-        channels_last: whether pictures are stored channels-last; null takes it where fp32 convolutions were measured to be
-            faster that way, on CPUs (benchmarks/README.md).
+        channels_last: whether pictures are stored channels-last; null takes it where fp32 convolutions were measured
+            to be faster that way, on CPUs (benchmarks/README.md).
 
     Raises:
         ValueError: for a dtype other than float32 or float64, or float64 where the device has none.

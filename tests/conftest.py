@@ -6,11 +6,13 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pytest workers share two cores
 
+import gzip
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,3 +50,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (home / "stdout.txt").write_text(done.stdout)
     return home / "run"
+
+
+@pytest.fixture(scope="session")
+def idx_files(tmp_path_factory) -> Path:
+    """Return a directory of small Fashion-MNIST files, gzipped."""
+    root = tmp_path_factory.mktemp("fashion mnist, (small)")
+    generator = np.random.default_rng(0)
+    for prefix, count in (("train", 100), ("t10k", 20)):
+        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
+            (root / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    return root

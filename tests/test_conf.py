@@ -1,9 +1,5 @@
 """Every yaml under conf/ composes, checks and builds."""
 
-import gzip
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from microstep import build_trainer, compose
@@ -16,20 +12,6 @@ EXTRA = {"model/resnet18": ["model.norm=group"]}
 def yamls() -> list[str]:
     groups = (path for path in CONF.rglob("*.yaml") if path.parent not in (CONF, CONF / "hydra" / "job_logging"))
     return sorted(str(path.relative_to(CONF).with_suffix("")) for path in groups)
-
-
-@pytest.fixture(scope="session")
-def idx_files(tmp_path_factory) -> Path:
-    """Return a directory of small Fashion-MNIST files, gzipped."""
-    root = tmp_path_factory.mktemp("fashion mnist, (small)")
-    generator = np.random.default_rng(0)
-    for prefix, count in (("train", 100), ("t10k", 20)):
-        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
-            (root / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
-    return root
 
 
 @pytest.mark.parametrize("yaml", yamls())

@@ -167,7 +167,7 @@ def test_data_cut_otherwise_are_not_the_runs(run, line):
 
 
 def test_how_it_is_executed_makes_no_difference(run):
-    """Batches of another size, as a smaller machine would need, change no byte of the report."""
+    """Batches of another size, as a smaller machine would need, change no prediction and so no score."""
     before = texts(run / "reports" / "test")
     again(edited(run, "batch_size: 64", "batch_size: 3"))
     after = texts(run / "reports" / "test")

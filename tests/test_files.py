@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.files import finite, storing, write_json, write_whole
+from microstep.files import finite, shown, storing, write_json, write_whole
 
 ON_A_FULL_DISK = """
 import resource, sys
@@ -116,3 +116,11 @@ def test_what_is_finite_stays_as_it_is(value: object) -> None:
 def test_what_is_not_finite_becomes_none(value: float) -> None:
     """NaN and both infinities do, numpy's double too."""
     assert finite(value) is None
+
+
+def test_a_path_is_shown_as_one_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the working directory it is relative, elsewhere absolute: never a chain of dots."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert shown(tmp_path / "here" / "outputs" / "run") == shown(Path("outputs/run")) == "outputs/run"
+    assert shown(tmp_path / "there") == str(tmp_path.resolve() / "there")

@@ -18,6 +18,7 @@ from microstep.logger import Bars
 from tests.conftest import call
 
 GROUPS = ("precision", "dataset", "task", "model", "accumulation")  # what an evaluation builds
+FOREIGN = "tests.test_gate.stranger"
 
 
 @pytest.fixture
@@ -27,9 +28,14 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "marker"
 
 
+def stranger(file: str) -> None:
+    """What no yaml of ours names."""
+    Path(file).touch()
+
+
 def evil(file: Path) -> dict[str, Any]:
     """Return a node that makes a file when it is built."""
-    return {"_target_": "os.system", "command": f"touch '{file}'"}
+    return {"_target_": FOREIGN, "file": str(file)}
 
 
 def run_with(directory: Path, **changes: Any) -> Path:
@@ -52,14 +58,14 @@ def evaluate(run: Path, gate: Gate) -> None:
 
 
 def shipped() -> Gate:
-    return trusting(targets_of(CONF))
+    return trusting(targets_of([CONF]))
 
 
 def test_what_a_stranger_plants_would_run_if_it_were_let_in(tmp_path: Path, marker: Path) -> None:
     """The tests below can fail: trusted by name, the planted target does run; and then it makes no model."""
     run = run_with(tmp_path / "run", model=evil(marker))
     with pytest.raises(ConfigError, match="it makes no Module"):
-        evaluate(run, trusting(targets_of(CONF, ["os.system"])))
+        evaluate(run, trusting(targets_of([CONF], [FOREIGN])))
     assert marker.exists()
 
 
@@ -72,7 +78,7 @@ def test_a_run_of_ones_own_options_is_let_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_foreign_target_is_refused_in_every_group(tmp_path: Path, marker: Path, group: str) -> None:
     """The line names the slot and the target, and says how to trust it."""
-    with pytest.raises(ConfigError, match=rf"^{group}\._target_=os\.system: .*; .*trust=") as caught:
+    with pytest.raises(ConfigError, match=rf"^{group}\._target_={FOREIGN}: .*; .*trust=") as caught:
         evaluate(run_with(tmp_path / "run", **{group: evil(marker)}), shipped())
     assert caught.value.exit_code == 2
     assert not marker.exists()
@@ -88,14 +94,14 @@ def test_a_foreign_target_is_refused_in_every_group(tmp_path: Path, marker: Path
         lambda node: {**node, "_partial_": True},
         lambda node: {**node, "_target_": "${sweep}"},
         lambda node: {**node, "_target_": "builtins.exec"},
-        lambda node: {**node, "_target_": ["os.system"]},
-        lambda node: {**node, "_target_": "microstep.build.os.system"},
+        lambda node: {**node, "_target_": [FOREIGN]},
+        lambda node: {**node, "_target_": "tests.test_gate.Path.cwd"},
     ],
 )
 def test_a_foreign_target_is_refused_wherever_it_hides(tmp_path: Path, marker: Path, wrap: Any) -> None:
     """Deep inside, half applied, behind a reference or another name: it is not built."""
-    run = run_with(tmp_path / "run", sweep="os.system", model=wrap(evil(marker)))
-    with pytest.raises(ConfigError):
+    run = run_with(tmp_path / "run", sweep=FOREIGN, model=wrap(evil(marker)))
+    with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
         evaluate(run, shipped())
     assert not marker.exists()
 
@@ -116,7 +122,7 @@ def test_a_known_target_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
         "sweep: ${oc.env:${sweep}}",
         "sweep: ${${sweep}:x}",
         "a: &a ${oc.env:HOME}\nsweep: *a",
-        "sweep: ${ oc.env : HOME}",
+        "sweep: '${ oc.env : HOME}'",
         "sweep: ${hydra:runtime.cwd}",
     ],
 )
@@ -197,10 +203,10 @@ def test_conf_and_the_trust_list_say_what_is_trusted(tmp_path: Path) -> None:
     """A target that any of one's own yamls names may be built, one named in trust too, and no other."""
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "mine.yaml").write_text("_target_: mine.Net\ninner: {_target_: mine.Layer}\n")
-    assert targets_of(tmp_path, ["theirs.Net"]) == {"mine.Net", "mine.Layer", "theirs.Net"}
-    trusting(targets_of(tmp_path))({"_target_": "mine.Net"}, "model")
+    assert targets_of([tmp_path], ["theirs.Net"]) == {"mine.Net", "mine.Layer", "theirs.Net"}
+    trusting(targets_of([tmp_path]))({"_target_": "mine.Net"}, "model")
     with pytest.raises(ConfigError):
-        trusting(targets_of(tmp_path))({"_target_": "mine.Other"}, "model")
+        trusting(targets_of([tmp_path]))({"_target_": "mine.Other"}, "model")
 
 
 @pytest.mark.parametrize("planted", ["target", "resolver", "tag"])
@@ -214,6 +220,6 @@ def test_the_program_refuses_with_exit_code_2(tmp_path: Path, marker: Path, plan
     done = call("evaluate.py", f"run={run}", cwd=tmp_path)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2
-    assert last.startswith("error: model._target_=os.system: " if planted == "target" else f"error: run={run}: ")
+    assert last.startswith(f"error: model._target_={FOREIGN}: " if planted == "target" else f"error: run={run}: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     assert [path.name for path in run.iterdir()] == ["config.yaml"]

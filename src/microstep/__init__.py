@@ -7,6 +7,7 @@
 Names are imported when they are first used, so that a config can be composed and checked without torch.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from microstep.build import build_trainer as build_trainer
     from microstep.composer import compose as compose
     from microstep.logger.records import Results as Results
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
 
 NAMES = {"build_trainer": "microstep.build", "compose": "microstep.composer", "Results": "microstep.logger.records"}
 __all__ = ["Results", "build_trainer", "compose"]

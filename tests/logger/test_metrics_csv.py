@@ -1,0 +1,94 @@
+"""metrics.csv: one header, a row an epoch, every number as it was measured."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from microstep.errors import StorageError
+from microstep.logger import EpochReport, MetricsCsv
+
+
+def epoch(number: int, val: dict[str, float]) -> EpochReport:
+    """Return an epoch's report with numbers that need all their digits."""
+    return EpochReport(
+        epoch=number,
+        epochs=3,
+        optimizer_steps=23 * number,
+        samples_seen=1437 * number,
+        skipped_steps=0,
+        train={"loss": 1 / (3 * number), "accuracy": 0.5},
+        val=val,
+        lr=0.1 / 3,
+        samples_per_second=1234.5678,
+        seconds=1.0,
+        best=True,
+    )
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_row_an_epoch_as_it_ends(tmp_path):
+    """After each epoch its row is on the disk, whole: a run that is killed keeps those before."""
+    log = MetricsCsv(tmp_path / "metrics.csv")
+    for number in (1, 2, 3):
+        log.epoch(epoch(number, {"loss": 0.5, "accuracy": 2 / 3}))
+        found = rows(tmp_path / "metrics.csv")
+        assert [row["epoch"] for row in found] == [str(n) for n in range(1, number + 1)]
+        assert None not in found[-1].values()
+
+
+def test_numbers_keep_all_their_digits(tmp_path):
+    """What is read back is the number that was measured, to the last bit; only the speed is rounded."""
+    MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.1 + 0.2, "accuracy": 2 / 3}))
+    (row,) = rows(tmp_path / "metrics.csv")
+    assert (float(row["train_loss"]), float(row["lr"])) == (1 / 3, 0.1 / 3)
+    assert (float(row["val_loss"]), float(row["val_accuracy"])) == (0.1 + 0.2, 2 / 3)
+    assert row["samples_per_second"] == "1234.6"
+
+
+def test_the_header_names_the_tasks_own_metrics(tmp_path):
+    """A task of another kind gets columns of its own: nothing here knows what a label is."""
+    MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.5, "mean absolute error, in °C": 3.0}))
+    header = ["epoch", "optimizer_steps", "train_loss", "val_loss", "val_mean absolute error, in °C"]
+    assert list(rows(tmp_path / "metrics.csv")[0]) == [*header, "lr", "samples_per_second"]
+
+
+def test_a_second_logger_goes_on_in_the_same_file(tmp_path):
+    """A run that goes on appends: there is one header, and the earlier rows are as they were."""
+    for number in (1, 2):
+        MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(number, {"loss": 0.5}))
+    assert [row["epoch"] for row in rows(tmp_path / "metrics.csv")] == ["1", "2"]
+    assert (tmp_path / "metrics.csv").read_text().count("epoch") == 1
+
+
+def test_a_file_that_can_not_be_written_is_a_failure_of_storage(tmp_path):
+    """Exit 4, and the line names the file."""
+    file = tmp_path / "gone" / "metrics.csv"
+    with pytest.raises(StorageError) as caught:
+        MetricsCsv(file).epoch(epoch(1, {"loss": 0.5}))
+    assert caught.value.exit_code == 4
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy", "f1_macro", "f1_weighted"])
+def test_a_real_runs_rows_are_tensorboards_events(trained, metric):
+    """Epoch by epoch, as exactly as TensorBoard's fp32 can say it."""
+    events = EventAccumulator(str(trained)).Reload().Scalars(f"val/{metric}")
+    found = rows(trained / "metrics.csv")
+    assert [event.step for event in events] == [int(row["epoch"]) for row in found]
+    assert [event.value for event in events] == [np.float32(row[f"val_{metric}"]) for row in found]
+
+
+def test_the_rate_is_that_of_the_epochs_last_step(trained):
+    """Cosine with a tenth of warm-up over 69 steps: the row has the rate of the step taken, not of the next."""
+    last = [float(row["lr"]) for row in rows(trained / "metrics.csv")]
+    done = [(23 * epoch - 1 - 6) / (69 - 6) for epoch in (1, 2, 3)]
+    assert last == pytest.approx([0.03 * 0.5 * (1 + np.cos(np.pi * share)) for share in done], rel=1e-9)

@@ -1,0 +1,135 @@
+"""run.json is true at every moment: running until it is over, then finished, interrupted or failed, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from microstep import build_trainer, compose
+from microstep.errors import ConfigError, DataError, Diverged, Stopped
+from microstep.logger import EpochReport, Results, RunRecord, SplitResult
+from microstep.types import Report
+from tests.conftest import fit
+
+QUICK = ["model=mlp", "epochs=1"]
+
+
+def read(directory: Path) -> dict:
+    """Return run.json as strict JSON: NaN and Infinity are no part of that."""
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads((directory / "run.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def epoch(number: int, accuracy: float, best: bool) -> EpochReport:
+    return EpochReport(
+        epoch=number,
+        epochs=9,
+        optimizer_steps=10 * number,
+        samples_seen=100 * number,
+        skipped_steps=1,
+        train={"loss": 1.0},
+        val={"loss": 2.0, "accuracy": accuracy},
+        lr=0.1,
+        samples_per_second=55.55,
+        seconds=1.0,
+        best=best,
+    )
+
+
+def test_it_says_running_from_the_start(tmp_path):
+    """Before anything is built the file is there: a run that dies of a power cut is known to have been one."""
+    record = RunRecord(tmp_path)
+    with record.building():
+        assert read(tmp_path) == {"status": "running", "error": None}
+        record.update(device="cpu")
+    assert read(tmp_path) == {"status": "running", "error": None, "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (None, "finished", None),
+        (Stopped(15), "interrupted", "stopped by signal 15"),
+        (KeyboardInterrupt(), "interrupted", "stopped by signal 2"),
+        (Diverged("epoch 3", "it is NaN", "lower the rate"), "failed", "epoch 3: it is NaN; lower the rate"),
+        (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_it_says_how_the_run_ended(tmp_path, error, status, said):
+    """Finished; interrupted by a signal, and which; or failed, with the line that the terminal got."""
+    record = RunRecord(tmp_path)
+    record.update()
+    record.close(error)
+    assert (read(tmp_path)["status"], read(tmp_path)["error"]) == (status, said)
+
+
+def test_it_keeps_up_with_the_epochs(tmp_path):
+    """Counts are the last epoch's, `best` is the best one's: a look at a running run tells how it goes."""
+    record = RunRecord(tmp_path)
+    for report in (epoch(1, 0.5, True), epoch(2, 0.75, True), epoch(3, 0.25, False)):
+        record.epoch(report)
+    found = read(tmp_path)
+    assert (found["status"], found["epoch"], found["optimizer_steps"]) == ("running", 3, 30)
+    assert (found["samples_seen"], found["skipped_steps"], found["samples_per_second"]) == (300, 1, 55.5)
+    assert found["metrics"] == {"best": {"epoch": 2, "loss": 2.0, "accuracy": 0.75}}
+
+
+def test_the_results_are_added_to_what_is_known(tmp_path):
+    """Validation and test metrics of the best checkpoint stand beside what the best epoch said of itself."""
+    record = RunRecord(tmp_path)
+    record.epoch(epoch(1, 0.5, True))
+    splits = {name: SplitResult({"accuracy": value}, Report("")) for name, value in (("val", 0.5), ("test", 0.4))}
+    record.finish(Results(tmp_path, 1, 10, 0, 100, 1.23456, splits))
+    found = read(tmp_path)
+    assert found["metrics"]["best"]["epoch"] == 1
+    assert (found["metrics"]["val"], found["metrics"]["test"]) == ({"accuracy": 0.5}, {"accuracy": 0.4})
+    assert found["train_seconds"] == 1.235
+    assert found["peak_memory_bytes"] > 10e6
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_has_no_number_for_is_null(tmp_path, value):
+    """A NaN of a metric doesn't make a file that strict readers refuse."""
+    record = RunRecord(tmp_path)
+    record.epoch(epoch(1, value, True))
+    assert read(tmp_path)["metrics"]["best"]["accuracy"] is None
+
+
+def test_names_in_any_script_stay_readable(tmp_path):
+    """The file is UTF-8, not escapes."""
+    RunRecord(tmp_path).update(command="python train.py dataset.root=データ")
+    assert "データ" in (tmp_path / "run.json").read_text(encoding="utf-8")
+
+
+def test_a_run_that_diverges_is_failed_with_the_reason(tmp_path):
+    """A learning rate beyond all bounds: the exception's line is the record's, and what was known of the run is kept."""
+    with pytest.raises(Diverged) as caught:
+        fit([*QUICK, "optimizer.lr=1e30"], tmp_path / "run")
+    found = read(tmp_path / "run")
+    assert (found["status"], found["error"]) == ("failed", str(caught.value))
+    assert "lower optimizer.lr" in found["error"]
+    assert found["effective_batch_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("typed", "kind"), [("task.class_weights=[1,2]", ConfigError), ("dataset.val_samples=3", DataError)]
+)
+def test_a_run_that_can_not_be_built_is_failed_too(tmp_path, typed, kind):
+    """What only the data can tell is recorded before the first epoch: a sweep's job says why it has no results."""
+    with pytest.raises(kind) as caught:
+        build_trainer(compose([typed, "threads=1"]), tmp_path / "run")
+    assert (read(tmp_path / "run")["status"], read(tmp_path / "run")["error"]) == ("failed", str(caught.value))
+
+
+def test_a_directory_that_holds_a_run_is_refused(trained):
+    """A second run never overwrites the first: its record, and everything else, stays as it is."""
+    before = (trained / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match="it holds a run already"):
+        build_trainer(compose([*QUICK, "threads=1"]), trained)
+    assert (trained / "run.json").read_bytes() == before

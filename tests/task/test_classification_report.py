@@ -1,0 +1,252 @@
+"""The report is scikit-learn's, of the predictions that lie beside it, under the classes' own names."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from microstep.dataset import ResidentSplit
+from microstep.errors import StorageError
+from microstep.task import Classification
+from microstep.types import Predictions, Report
+
+CPU = torch.device("cpu")
+DIGITS = [str(digit) for digit in range(10)]
+ANIMALS = ("cat", "sea lion", "newt, great crested")
+SPLITS = pytest.mark.parametrize("split", ["val", "test"])
+
+
+def rows_of(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+def predictions_of(directory: Path) -> tuple[list[int], list[int]]:
+    """Return labels and predictions as predictions.csv has them."""
+    rows = rows_of(directory / "predictions.csv")[1:]
+    return [int(row[1]) for row in rows], [int(row[2]) for row in rows]
+
+
+def reported(truth: Sequence[int], guess: Sequence[int], names: Sequence[str], directory: Path) -> Report:
+    """Write the report of these predictions, of small colour pictures."""
+    directory.mkdir(exist_ok=True)
+    targets = torch.tensor(truth)
+    pixels = torch.randint(0, 256, (len(truth), 3, 6, 6), dtype=torch.uint8)
+    split = ResidentSplit(pixels, targets, 100 + torch.arange(len(truth)), 255.0, [0.0] * 3, [1.0] * 3, CPU)
+    outputs = 4 * torch.eye(len(names))[list(guess)]
+    task = Classification(names, torch.arange(len(names)), CPU)
+    return task.report(Predictions(outputs, targets, split.indices, split), directory)
+
+
+def notices(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "microstep.notice"]
+
+
+@SPLITS
+def test_the_text_is_scikit_learns(trained, split):
+    """Recomputed from predictions.csv, character by character."""
+    directory = trained / "reports" / split
+    expected = classification_report(*predictions_of(directory), target_names=DIGITS, digits=4, zero_division=0)
+    assert (directory / "classification_report.txt").read_text() == expected
+
+
+@SPLITS
+def test_the_json_is_scikit_learns(trained, split):
+    """Every number to the last digit: classes by name, accuracy, macro and weighted averages."""
+    directory = trained / "reports" / split
+    found = json.loads((directory / "classification_report.json").read_text())
+    options = {"target_names": DIGITS, "output_dict": True, "zero_division": 0}
+    assert found == classification_report(*predictions_of(directory), **options)
+    assert list(found) == [*DIGITS, "accuracy", "macro avg", "weighted avg"]
+    for average in ("macro avg", "weighted avg"):
+        assert list(found[average]) == ["precision", "recall", "f1-score", "support"]
+
+
+@SPLITS
+def test_the_confusion_matrix_is_scikit_learns(trained, split):
+    """A row a true class, a column a predicted one, both under the classes' names."""
+    directory = trained / "reports" / split
+    header, *rows = rows_of(directory / "confusion_matrix.csv")
+    assert header == ["true \\ predicted", *DIGITS]
+    assert [row[0] for row in rows] == DIGITS
+    found = np.array([[int(cell) for cell in row[1:]] for row in rows])
+    np.testing.assert_array_equal(found, confusion_matrix(*predictions_of(directory)))
+    assert found.sum() == 180
+
+
+def test_the_test_accuracy_is_the_same_everywhere(trained):
+    """run.json, TensorBoard, the report and a count of predictions.csv agree."""
+    directory = trained / "reports" / "test"
+    record = json.loads((trained / "run.json").read_text())["metrics"]["test"]
+    events = EventAccumulator(str(trained)).Reload()
+    scores = json.loads((directory / "classification_report.json").read_text())
+    counted = accuracy_score(*predictions_of(directory))
+    assert record["accuracy"] == scores["accuracy"] == counted
+    assert events.Scalars("test/accuracy")[0].value == np.float32(counted)
+    assert record["f1_macro"] == pytest.approx(scores["macro avg"]["f1-score"], abs=1e-12)
+    assert record["f1_weighted"] == pytest.approx(scores["weighted avg"]["f1-score"], abs=1e-12)
+
+
+def test_the_validation_accuracy_is_the_same_everywhere(trained):
+    """run.json, TensorBoard, the best epoch's row of metrics.csv, and the report agree."""
+    metrics = json.loads((trained / "run.json").read_text())["metrics"]
+    best = metrics["best"]["epoch"]
+    header, *rows = rows_of(trained / "metrics.csv")
+    row = dict(zip(header, rows[best - 1], strict=True))
+    scores = json.loads((trained / "reports" / "val" / "classification_report.json").read_text())
+    event = EventAccumulator(str(trained)).Reload().Scalars("val/accuracy")[best - 1]
+    assert metrics["val"]["accuracy"] == metrics["best"]["accuracy"] == scores["accuracy"] == float(row["val_accuracy"])
+    assert (event.step, event.value) == (best, np.float32(scores["accuracy"]))
+
+
+def test_rows_bear_the_classes_names(tmp_path):
+    """Names with spaces and commas head the rows of text, JSON and matrix, unaltered."""
+    report = reported([0, 1, 2, 2], [0, 1, 1, 2], ANIMALS, tmp_path / "test")
+    scores = json.loads((tmp_path / "test" / "classification_report.json").read_text())
+    assert list(scores)[:3] == list(ANIMALS)
+    assert scores["sea lion"] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1-score": pytest.approx(2 / 3),
+        "support": 1.0,
+    }
+    assert [row[0] for row in rows_of(tmp_path / "test" / "confusion_matrix.csv")[1:]] == list(ANIMALS)
+    assert all(name in report.text for name in ANIMALS)
+
+
+def test_a_class_that_the_split_lacks_is_a_row_of_zeros_and_one_warning(tmp_path, caplog):
+    """Not a crash, and no warning of scikit-learn's; accuracy is still there, and the macro mean counts the zeros."""
+    reported([0, 0, 1, 1], [0, 0, 1, 0], ANIMALS, tmp_path / "val")
+    assert notices(caplog) == ["val has no sample of newt, great crested: their rows in the report are zeros"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    scores = json.loads((tmp_path / "val" / "classification_report.json").read_text())
+    assert set(scores[ANIMALS[2]].values()) == {0.0}
+    assert scores["accuracy"] == 0.75
+    assert scores["macro avg"]["recall"] == pytest.approx(1.5 / 3)
+    assert rows_of(tmp_path / "val" / "confusion_matrix.csv")[3] == [ANIMALS[2], "0", "0", "0"]
+
+
+def test_several_absent_classes_are_one_warning(tmp_path, caplog):
+    """One line names them all, though one of them was predicted."""
+    reported([1, 1], [1, 0], ANIMALS, tmp_path / "val")
+    assert len(notices(caplog)) == 1
+    assert all(name in notices(caplog)[0] for name in (ANIMALS[0], ANIMALS[2]))
+
+
+def test_a_class_that_is_never_predicted_is_no_warning(tmp_path, caplog):
+    """Its precision is 0 by convention; the split has its samples, so nothing is amiss with the data."""
+    reported([0, 1, 2], [0, 1, 1], ANIMALS, tmp_path / "val")
+    assert notices(caplog) == []
+
+
+def test_no_mistakes_are_no_crash(tmp_path):
+    """A perfect model's report says 1 throughout, and its picture of mistakes is one of none."""
+    report = reported([0, 1, 2, 1], [0, 1, 2, 1], ANIMALS, tmp_path / "test")
+    scores = json.loads((tmp_path / "test" / "classification_report.json").read_text())
+    assert scores["accuracy"] == scores["macro avg"]["f1-score"] == 1.0
+    assert set(report.pictures) == {"confusion_matrix", "worst_mistakes"}
+    assert png(tmp_path / "test" / "worst_mistakes.png")
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_one_class_is_no_crash(tmp_path):
+    """A task of a single class is pointless, but its report can be written."""
+    reported([0, 0], [0, 0], ("only",), tmp_path / "test")
+    assert rows_of(tmp_path / "test" / "confusion_matrix.csv") == [["true \\ predicted", "only"], ["only", "2"]]
+    assert png(tmp_path / "test" / "confusion_matrix.png")
+
+
+@pytest.mark.xfail(strict=True, reason="scikit-learn's confusion_matrix warns of a 1 × 1 matrix, labels or not")
+def test_one_class_is_no_warning_either(tmp_path):
+    """The labels are all known: a warning to pass them would only puzzle."""
+    reported([0, 0], [0, 0], ("only",), tmp_path / "test")
+    assert (tmp_path / "test" / "classification_report.txt").exists()
+
+
+def test_nothing_but_mistakes_are_no_crash(tmp_path):
+    """More mistakes than fit on one picture: it shows the worst."""
+    reported([0, 1, 2] * 20, [1, 2, 0] * 20, ANIMALS, tmp_path / "test")
+    assert json.loads((tmp_path / "test" / "classification_report.json").read_text())["accuracy"] == 0
+    assert png(tmp_path / "test" / "worst_mistakes.png")
+
+
+def png(file: Path) -> bool:
+    """Say whether a file is a whole PNG of some size with more than one colour in it."""
+    with Image.open(file) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 100
+        low, high = image.convert("L").getextrema()
+    return high > low
+
+
+@SPLITS
+@pytest.mark.parametrize("name", ["confusion_matrix.png", "worst_mistakes.png"])
+def test_the_pictures_are_pictures(trained, split, name):
+    """They open as PNG, have a readable size, and show something."""
+    assert png(trained / "reports" / split / name)
+
+
+def test_confidence_is_the_probability_of_the_prediction(tmp_path):
+    """The softmax of the predicted class, with six digits, and the index is the official one."""
+    reported([0, 1], [0, 2], ANIMALS, tmp_path / "test")
+    share = np.exp(4) / (np.exp(4) + 2)
+    assert rows_of(tmp_path / "test" / "predictions.csv") == [
+        ["index", "label", "prediction", "confidence"],
+        ["100", "0", "0", f"{share:.6f}"],
+        ["101", "1", "2", f"{share:.6f}"],
+    ]
+
+
+def test_curves_are_one_against_the_rest(tmp_path):
+    """For each class: which samples are its own, and the probability that the model gave it."""
+    report = reported([0, 1, 1], [0, 1, 0], ANIMALS[:2], tmp_path / "test")
+    assert list(report.curves) == list(ANIMALS[:2])
+    positive, score = report.curves["sea lion"]
+    assert positive.tolist() == [False, True, True]
+    assert score.argmax() == 1
+    torch.testing.assert_close(score, 1 - report.curves["cat"][1])
+
+
+@pytest.mark.parametrize("names", [("cost $\\frac$", "b"), ("$x_$", "b")])
+@pytest.mark.xfail(strict=True, reason="pictures.py lets matplotlib read class names between dollars as mathematics")
+def test_dollars_in_a_class_name_are_no_formula(tmp_path, names):
+    """A name is drawn as it is written: a finished training isn't lost to a report that can't be drawn."""
+    reported([0, 1, 1], [0, 1, 0], names, tmp_path / "test")
+    assert png(tmp_path / "test" / "worst_mistakes.png")
+
+
+@pytest.mark.xfail(strict=True, reason="matplotlib warns of every glyph that its font lacks, and pictures.py lets it")
+def test_a_class_name_in_any_script_makes_no_warning(tmp_path):
+    """Chinese or Arabic names give a report without lines of warnings on the terminal."""
+    reported([0, 1, 1], [0, 1, 0], ("猫", "كلب"), tmp_path / "test")
+    assert rows_of(tmp_path / "test" / "confusion_matrix.csv")[1][0] == "猫"
+
+
+@contextmanager
+def files_limited(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size: what a full disk looks like to a program."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.xfail(strict=True, reason="write_report's files are written outside of storing()")
+def test_where_the_disk_is_full_it_is_a_failure_of_storage(tmp_path):
+    """A report that can't be written is exit 4 with the file's name, as for everything that a run writes."""
+    with files_limited(100), pytest.raises(StorageError):
+        reported([0, 1, 2], [0, 1, 1], ANIMALS, tmp_path / "test")

@@ -1,0 +1,103 @@
+"""What the documents tell a reader to type, typed."""
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, call
+
+README = (ROOT / "README.md").read_text()
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+
+
+def commands() -> list[str]:
+    """Return every command of the README's blocks that is one of the three programs', comments left out."""
+    lines = (line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("    "))
+    return list(dict.fromkeys(line for line in lines if re.match(r"python (train|evaluate|compute_stats)\.py", line)))
+
+
+def code_blocks(text: str) -> list[str]:
+    """Return a document's indented blocks, dedented."""
+    blocks = re.findall(r"(?:^(?: {4}.*)?\n)+", text, flags=re.MULTILINE)
+    return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip() for block in blocks if block.strip()]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_readme_runs(command, trained, idx_files, tmp_path) -> None:
+    """Typed as it stands, it ends with exit code 0; only Fashion-MNIST is replaced by a few made-up pictures."""
+    program, *words = shlex.split(command.replace("RUN_DIR", str(trained)))[1:]
+    if "fashion" in command:
+        words += [f"dataset.root={idx_files}", "dataset.val_samples=20"]
+        words += ["epochs=1"] if program == "train.py" else []
+    done = call(program, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_commands_to_run() -> None:
+    """The README names each of the programs."""
+    assert {shlex.split(command)[1] for command in commands()} == {"train.py", "evaluate.py", "compute_stats.py"}
+
+
+def test_the_python_example_runs(tmp_path) -> None:
+    """The README's few lines of Python compose, train and read results."""
+    example = next(block for block in code_blocks(README) if block.startswith("from microstep import"))
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "notebook" / "run.json").exists()
+
+
+def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(tmp_path) -> None:
+    """The files of docs/extending.md, copied out of the page, train."""
+    files = {
+        "conf/model/tiny.yaml": "_target_: mymodels",
+        "conf/dataset/mine.yaml": "_target_: mydata",
+        "mymodels.py": "def tiny",
+        "mydata.py": "def mine",
+    }
+    for name, word in files.items():
+        text = next(block for block in code_blocks(EXTENDING) if word in block)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text.replace("/data/mine", str(tmp_path)).replace("500", "10"))
+    for name in ("train", "test"):
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 6, 6), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", pixels=pixels, labels=np.arange(60) % 2)
+    words = ("--config-dir", "conf", "model=tiny", "dataset=mine", "epochs=1", "model.width=16", "hydra.run.dir=run")
+    done = call("train.py", *words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert "cat" in (tmp_path / "run/reports/test/classification_report.txt").read_text()
+
+
+def test_tensorboard_serves_the_runs(trained) -> None:
+    """`tensorboard --logdir` over a run answers, and names the run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("tensorboard")
+    server = subprocess.Popen([program, "--logdir", trained.parent, "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        assert answer(f"http://127.0.0.1:{port}/data/runs") == '["run"]'
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answer(url: str) -> str:
+    """Return what a server that is starting up answers at last."""
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                text = reply.read().decode()
+            if text.strip() != "[]":
+                return text.strip()
+        except OSError:
+            pass
+        time.sleep(0.25)
+    raise AssertionError("no answer")

@@ -115,14 +115,19 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, 
     """Return the rows that are shown before training starts."""
     precision = parts.precision
     return {
-        "data": f"{choices.get('dataset', 'data')}: {parts.dataset.summary}",
-        "model": f"{choices.get('model', type(parts.model).__name__)}: {parts.parameters:,} parameters",
+        "data": f"{chosen(config, choices, 'dataset')}: {parts.dataset.summary}",
+        "model": f"{chosen(config, choices, 'model')}: {parts.parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe(parts.device),
         "batch": batch_row(config),
         "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {config.epochs} epochs",
         "run directory": shown(run_dir),
     }
+
+
+def chosen(config: DictConfig, choices: Mapping[str, str], slot: str) -> str:
+    """Return the option chosen for a slot, or in a notebook the name of what it builds."""
+    return choices.get(slot) or str(config[slot]["_target_"]).rpartition(".")[2]
 
 
 def batch_row(config: DictConfig) -> str:

@@ -48,8 +48,9 @@ def write_whole(file: Path, content: bytes, durable: bool = True) -> None:
                 if durable:
                     os.fsync(stream.fileno())
             temporary.replace(file)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
         if durable:
             flush_directory(file.parent)
 

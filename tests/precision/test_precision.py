@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from microstep.precision import amp, bf16, fp16, full
-from microstep.scheduler import cosine
 from microstep.step import StandardStep
 from tests.step.windows import CPU, cut, flat, model, samples, task
 
@@ -119,18 +118,3 @@ def test_the_scaler_survives_a_checkpoint() -> None:
     other.load_state_dict(one.state_dict())
     assert other.state_dict() == one.state_dict()
     assert other.loss_scale() == 8.0
-
-
-def test_cosine_warms_up_and_ends_at_its_share() -> None:
-    """The rate rises over `warmup` of the steps, then falls along half a cosine to `final`."""
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = cosine(optimizer, total_steps=100, warmup=0.1, final=0.25)
-    rates = []
-    for _ in range(100):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[:10] == sorted(rates[:10])
-    assert max(rates) == rates[10] == 2.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)

@@ -72,11 +72,16 @@ class TensorBoard:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Return nested settings as dotted keys with values of the types that the hparams tab knows."""
+    """Return nested settings as dotted keys with values of the types that the hparams tab knows.
+
+    A part is shown under its group's name by what it builds: `model: SmallCNN`.
+    """
     rows: dict[str, bool | int | float | str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             rows |= flat(value, f"{prefix}{key}.")
+        elif key == "_target_":
+            rows[prefix.removesuffix(".")] = str(value).rpartition(".")[2]
         else:
             rows[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
     return rows

@@ -1,0 +1,46 @@
+"""Learning rate schedules, counted in optimizer steps."""
+
+import pytest
+import torch
+from torch import nn
+
+from microstep.scheduler import constant, cosine, onecycle
+
+
+def optimizer_at(lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def rates_of(optimizer: torch.optim.Optimizer, schedule, steps: int) -> list[float]:
+    """Return the rate of each step, and the one after the last."""
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return [*rates, optimizer.param_groups[0]["lr"]]
+
+
+def test_cosine_warms_up_and_ends_at_its_share() -> None:
+    """The rate rises over `warmup` of the steps, then falls along half a cosine to `final`."""
+    optimizer = optimizer_at(2.0)
+    rates = rates_of(optimizer, cosine(optimizer, total_steps=100, warmup=0.1, final=0.25), 100)
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == rates[10] == 2.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.5)
+
+
+def test_constant_leaves_the_rate_alone() -> None:
+    """Every step has the optimizer's own rate."""
+    optimizer = optimizer_at(0.3)
+    assert set(rates_of(optimizer, constant(optimizer), 20)) == {0.3}
+
+
+def test_onecycle_peaks_at_the_optimizers_rate() -> None:
+    """The optimizer's rate is the peak, reached after `pct_start` of the steps; every step of the run is admitted."""
+    optimizer = optimizer_at(1.0)
+    rates = rates_of(optimizer, onecycle(optimizer, total_steps=50, pct_start=0.4), 50)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) == 19
+    assert rates[-2] < 1e-3

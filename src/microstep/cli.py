@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from microstep import names
 from microstep.composer import Composer, quote
-from microstep.errors import ConfigError, MicrostepError, Stopped, StorageError
+from microstep.errors import ConfigError, MicrostepError, Stopped
 from microstep.page import page
 
 Main = Callable[[], Any]
@@ -51,7 +51,7 @@ def launch(main: Main, config_name: str) -> NoReturn:
     except Exception as error:
         if debugging:
             raise
-        fail(f"{summarised(error)}; HYDRA_FULL_ERROR=1 shows where", 1)
+        fail(f"{summarised(error)}; the traceback is in the run's train.log, or set HYDRA_FULL_ERROR=1", 1)
     sys.exit(0)
 
 
@@ -75,8 +75,9 @@ def run(main: Main, config_name: str, conf: Path) -> None:
     if arguments.help:
         print(page(sys.modules["__main__"].__doc__ or "", conf, config_name))
         return
-    sys.argv[1:] = [quote(word) for word in sys.argv[1:]]
     overrides = [quote(word) for word in arguments.overrides]
+    flags = [word for word in sys.argv[1:] if word not in arguments.overrides]
+    sys.argv[1:] = [*flags, *overrides]  # Hydra's own parser wants the flags on one side
     if arguments.multirun and config_name != "train":
         raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
     also = additional(arguments.config_dir)
@@ -102,7 +103,7 @@ def parse(words: list[str]) -> Namespace:
         raise ConfigError(" ".join(words), message, "see --help")
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 def additional(directory: str | None) -> Path | None:
@@ -131,8 +132,11 @@ def single(main: Main, job: DictConfig) -> None:
 
 def sweep(main: Main, jobs: list[DictConfig]) -> None:
     """Run all jobs; one that fails is contained, and told of at the end."""
+    directory = Path(str(jobs[0].hydra.sweep.dir))
+    for each in jobs:
+        refuse_a_second_run(directory / str(each.hydra.sweep.subdir), "sweep")
     named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
-    with claimed(Path(str(jobs[0].hydra.sweep.dir)), exact=named) as own:
+    with claimed(directory, exact=named) as own:
         sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
         main()
         if FAILURES:
@@ -144,15 +148,18 @@ def directory_was_typed(key: str) -> bool:
     return any(word.startswith(f"{key}=") for word in sys.argv[1:])
 
 
+def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
+    """Refuse a directory that holds a run, before Hydra writes anything into it."""
+    if (directory / "run.json").exists():
+        raise ConfigError(f"{key}={directory}", "it holds a run already", "choose another name, or move the run away")
+
+
 @contextmanager
 def claimed(directory: Path, exact: bool) -> Iterator[Path]:
     """Make a directory of one's own, and take it away again where the job ends with exit code 2."""
-    own = directory if exact else names.unused(directory)
-    fresh = not exact or not own.exists()
-    try:
-        own.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(str(own), error.strerror or "can't be made", "choose another hydra.run.dir") from None
+    refuse_a_second_run(directory)
+    fresh = not exact or not directory.exists()
+    own = names.made(directory) if exact else names.unused(directory)
     try:
         yield own
     except MicrostepError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -50,12 +51,23 @@ def unused(directory: Path) -> Path:
     """Make and return a directory that nobody has: `-2`, `-3`, … is added where the name is taken."""
     for n in count(1):
         candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
-        try:
-            candidate.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            remedy = "make it writable, or choose another hydra.run.dir"
-            raise StorageError(str(candidate), error.strerror or "can't be made", remedy) from None
-        return candidate
+        with suppress(FileExistsError):
+            return made(candidate, exist_ok=False)
     raise AssertionError("unreachable")
+
+
+def made(directory: Path, exist_ok: bool = True) -> Path:
+    """Make and return a directory.
+
+    Raises:
+        StorageError: where it can't be made.
+        FileExistsError: where it is there and may not be.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
+        remedy = "make its parent writable, or choose another hydra.run.dir"
+        raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
+    return directory

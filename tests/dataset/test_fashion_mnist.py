@@ -120,6 +120,7 @@ def test_labels_that_do_not_belong_to_the_pictures_are_refused(root, labels, rea
     assert reason in refused(root)
 
 
+@pytest.mark.parametrize("root", [".gz"], indirect=True)
 def test_a_run_on_it_is_trained_and_tested(root, tmp_path):
     """The configured data set works from the root to the report, from any directory of files."""
     overrides = ["dataset=fashion_mnist", f"dataset.root={root}", "dataset.val_samples=10", "epochs=1", "model=mlp"]

@@ -108,7 +108,7 @@ def test_names_in_any_script_stay_readable(tmp_path):
 
 
 def test_a_run_that_diverges_is_failed_with_the_reason(tmp_path):
-    """A learning rate beyond all bounds: the exception's line is the record's, and what was known of the run is kept."""
+    """A learning rate beyond all bounds: the record has the exception's line, and what was known of the run."""
     with pytest.raises(Diverged) as caught:
         fit([*QUICK, "optimizer.lr=1e30"], tmp_path / "run")
     found = read(tmp_path / "run")

@@ -124,7 +124,7 @@ def test_hparams_are_in_the_runs_own_file(events, trained):
     settings = hparams(events, "session_start_info").session_start_info.hparams
     assert settings["optimizer.lr"].number_value == 0.03
     assert settings["batch_size"].number_value == 64
-    assert settings["model._target_"].string_value == "microstep.model.SmallCNN"
+    assert settings["model"].string_value == "SmallCNN"
     infos = hparams(events, "experiment").experiment
     assert {info.name.tag for info in infos.metric_infos} == {f"test/{name}" for name in METRICS}
     assert {info.name for info in infos.hparam_infos} == set(settings)

@@ -105,7 +105,5 @@ def test_weights_must_be_one_positive_number_a_class(weights):
 
 def test_another_word_is_refused_with_the_options():
     """A misspelt `balanced` doesn't train without weights."""
-    with pytest.raises(
-        ConfigError, match=r"^task\.class_weights=balance: no such option; null, balanced, or one number"
-    ):
+    with pytest.raises(ConfigError, match=r"^task\.class_weights=balance: no such option; null, balanced, or one"):
         task("balance")

@@ -22,7 +22,7 @@ def compute_stats(config: DictConfig) -> None:
     from microstep.build import build_dataset
     from microstep.files import storing, write_json
     from microstep.logger import Bars, emit, show_notices, table
-    from microstep.measure import measure, rows, snippet
+    from microstep.measure import known, measure, plain, rows, snippet
 
     show_notices()
     bars = Bars(config.progress)
@@ -32,7 +32,7 @@ def compute_stats(config: DictConfig) -> None:
     file = Path(config.output) / f"{name}-{dataset.fingerprint[:12]}.json"
     with storing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"dataset": name, "splits": {split: found.plain() for split, found in measured.items()}})
+    write_json(file, {"dataset": name, "splits": known(file) | plain(measured, config.ratio, config.seed)})
     emit(
         "\n".join(
             [table(rows(measured)), "", f"# for conf/dataset/{name}.yaml", snippet(measured), "", f"written to {file}"]

@@ -141,7 +141,6 @@ def test_the_best_of_any_sequence_is_its_latest_optimum(values, down):
     assert not any(taken[latest:])
 
 
-@pytest.mark.xfail(strict=True, reason="Progress.finish_epoch takes a first epoch of NaN, and nothing is >= NaN after")
 def test_a_nan_is_never_the_best():
     """An epoch whose metric is NaN, be it the first, gives way to any that has a number."""
     metrics = Classification(("a", "b"), torch.tensor([0, 1]), CPU).metrics()
@@ -167,7 +166,6 @@ def test_a_damaged_manifest_is_refused(saved, content):
     refusal(saved)
 
 
-@pytest.mark.xfail(strict=True, reason="read_manifest foresees no RecursionError")
 def test_a_manifest_nested_without_end_is_refused(saved):
     """A run directory is not trusted: brackets enough to exhaust the parser are damage like any other."""
     edit(saved, "[" * 100_000)
@@ -278,7 +276,6 @@ def test_another_models_checkpoint_is_refused(trained, tmp_path, model):
         evaluate_run(run, "test", "best", own, None, Bars(False))
 
 
-@pytest.mark.xfail(strict=True, reason="again.load foresees no AttributeError, which torch raises for such a key")
 def test_a_state_dict_whose_keys_are_no_names_is_refused(trained, tmp_path):
     """A run directory is not trusted: whatever its checkpoint holds, the answer is a refusal."""
     run = with_best(trained, tmp_path / "run", {"model": {3: torch.ones(1)}})
@@ -287,7 +284,6 @@ def test_a_state_dict_whose_keys_are_no_names_is_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize("epoch", ["three", None, [3]])
-@pytest.mark.xfail(strict=True, reason="again.evaluate_run takes int() of whatever the manifest has for an epoch")
 def test_a_manifest_whose_epoch_is_no_number_is_refused(trained, tmp_path, epoch):
     """Damage in any of the manifest's fields is a refusal."""
     shutil.copytree(trained, tmp_path / "run")
@@ -319,7 +315,6 @@ def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):
     assert Checkpoints(saved).load("best", CPU)["progress"]["best"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="Checkpoints.save makes its directory outside of storing()")
 def test_a_directory_that_can_not_be_made_is_a_failure_of_storage(tmp_path):
     """Where a file has the directory's name, saving is exit 4 like any other failure to write."""
     (tmp_path / "checkpoints").write_text("in the way")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
+from threading import Condition, get_ident, main_thread
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from microstep import build_trainer, cli, compose
 from microstep.checkpoint import Checkpoints
-from microstep.errors import ConfigError, DataError, Diverged, StorageError
+from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from tests.conftest import ROOT, call, error_of
+from tests.test_names import within
 
 QUICK = ("model=mlp", "epochs=1", "threads=1")
 FORM = re.compile(r"error: \S[^\n]*: [^\n]+; [^\n]+")
@@ -174,7 +176,6 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[subp
     cases = {
         "device": ["device=cuda"],
         "missing": ["dataset=fashion_mnist", f"dataset.root={data / 'nope'}"],
-        "labels": ["dataset=fashion_mnist", f"dataset.root={write_idx(data / 'labels', largest=12)}"],
         "name": ["model=torchvision", "model.name=mobilnet_v3_small"],
     }
     homes = {name: tmp_path_factory.mktemp(name) for name in cases}
@@ -184,7 +185,6 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[subp
 LATE = [
     pytest.param("device", "device=cuda: ", "the options are auto, cpu", marks=NO_CUDA),
     ("missing", "dataset.root=", "train-images-idx3-ubyte or train-images-idx3-ubyte.gz is not there; "),
-    ("labels", "", "labels run from 0 to 12, and there are 10 classes; "),
     ("name", "model", "nearest are mobilenet_v3_small"),
 ]
 
@@ -197,11 +197,11 @@ def test_a_late_refusal_is_one_line_too(late, name: str, subject: str, says: str
     assert FORM.fullmatch(error_of(done))
     assert error_of(done).startswith(f"error: {subject}")
     assert says in error_of(done)
-    assert not [path for path in home.glob("outputs/*")]
+    assert not list(home.glob("outputs/*"))
 
 
 @pytest.mark.xfail(strict=True, reason="cli.discard removes the run directory and one parent: outputs/ stays behind")
-@pytest.mark.parametrize("name", ["missing", "labels", "name"])
+@pytest.mark.parametrize("name", ["missing", "name"])
 def test_a_late_refusal_leaves_nothing_at_all(late, name: str) -> None:
     """A first start that is refused leaves no directory, not even an empty one."""
     _, home = late(name)
@@ -211,6 +211,7 @@ def test_a_late_refusal_leaves_nothing_at_all(late, name: str) -> None:
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
+        (lambda root: write_idx(root, largest=12), "labels run from 0 to 12, and there are 10 classes"),
         (lambda root: write_idx(root, test=0), "0 pictures and 0 labels"),
         (lambda root: write_idx(root, train=0), "0 pictures and 0 labels"),
         (lambda root: (root / "train-labels-idx1-ubyte").unlink(), r"train-labels-idx1-ubyte or .*\.gz is not there"),
@@ -250,7 +251,7 @@ def flipped(content: bytes) -> bytes:
     [
         (["model._target_=nope.Net"], r"^model.*No module named 'nope'"),
         (["model._target_=microstep.model.nope"], "^model.*nope"),
-        (["model._target_=microstep.dataset.digits"], "it makes no Module"),
+        (["scheduler=constant", "scheduler._target_=torch.nn.Identity"], "it makes no Scheduler"),
         (["model=resnet18", "model.norm=layer"], "the options are batch, group"),
         (["precision.dtype=float16"], "the options are float32, float64"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "^optimizer.*Nesterov"),
@@ -441,6 +442,8 @@ def test_a_job_that_fails_in_a_sweep_is_contained(tmp_path: Path) -> None:
 
 # Signals.
 
+LONG = ("model.width=8", "epochs=100000", "threads=1", "log_every_steps=100000")
+
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
@@ -476,7 +479,7 @@ def wait_for_an_epoch(program: subprocess.Popen[str], home: Path) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_cleanly(tmp_path: Path, started, number: signal.Signals) -> None:
     """Exit code 128+n, one line, status interrupted, and a last checkpoint that loads."""
-    program = started("model=mlp", "epochs=100000", "threads=1", "hydra.run.dir=run")
+    program = started(*LONG, "hydra.run.dir=run")
     run = wait_for_an_epoch(program, tmp_path)
     program.send_signal(number)
     _, stderr = program.communicate(timeout=60)
@@ -488,7 +491,7 @@ def test_a_signal_stops_a_run_cleanly(tmp_path: Path, started, number: signal.Si
 
 def test_a_signal_stops_a_whole_sweep(tmp_path: Path, started) -> None:
     """The job that runs is interrupted, and none is started after it."""
-    program = started("-m", "model=mlp", "epochs=100000", "threads=1", "seed=0,1,2", "sweep=s")
+    program = started("-m", *LONG, "seed=0,1,2", "sweep=s")
     run = wait_for_an_epoch(program, tmp_path)
     program.send_signal(signal.SIGTERM)
     _, stderr = program.communicate(timeout=60)
@@ -496,3 +499,31 @@ def test_a_signal_stops_a_whole_sweep(tmp_path: Path, started) -> None:
     assert len(stderr.splitlines()) == 1
     assert facts(run)["status"] == "interrupted"
     assert len(list(tmp_path.rglob("run.json"))) == 1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Stopped, raised inside TensorBoard's queue, leaves its close() waiting for ever"
+)
+def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come while a logger hands an event to its thread: the run ends all the same, and says interrupted."""
+    trainer = build_trainer(compose(["model=mlp", "epochs=2", "threads=1", "progress=false"]), tmp_path / "run")
+    before = signal.signal(signal.SIGTERM, cli.stop)
+    monkeypatch.setattr(Condition, "notify", notify_and_be_stopped)
+    with within(5), pytest.raises(Stopped):
+        trainer.fit()
+    signal.signal(signal.SIGTERM, before)
+    assert facts(tmp_path / "run")["status"] == "interrupted"
+
+
+NOTIFY = Condition.notify
+
+
+def notify_and_be_stopped(self: Condition, n: int = 1) -> None:
+    """Do as `notify` does; at the first waiter that the main thread wakes, a signal comes before it is done."""
+    if get_ident() != main_thread().ident or not self._waiters:
+        return NOTIFY(self, n)
+    Condition.notify = NOTIFY
+    waiter = self._waiters[0]
+    waiter.release()
+    signal.raise_signal(signal.SIGTERM)
+    return self._waiters.remove(waiter)

@@ -73,11 +73,21 @@ def test_a_sample_is_written_with_its_errors(tmp_path):
     done = call("compute_stats.py", "ratio=0.2", "seed=3", "output=own stats (1)", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "own stats (1)").iterdir()
-    train, digits = json.loads(file.read_text())["splits"]["train"], load_digits().images / 16
+    train, digits = json.loads(file.read_text())["splits"]["train ratio=0.2 seed=3"], load_digits().images / 16
     assert (train["count"], train["population"]) == (324, 1617)
     assert 0 < train["mean_standard_error"][0] < 0.01
     assert abs(train["mean"][0] - digits.mean()) < 4 * train["mean_standard_error"][0]
     assert abs(train["std"][0] - digits.std()) < 4 * train["std_standard_error"][0]
+
+
+def test_a_sample_never_replaces_what_is_exact(tmp_path):
+    """Exact and sampled statistics of the same data stand beside each other in the one file."""
+    for words in (["split=test"], [], ["ratio=0.2"]):
+        assert call("compute_stats.py", *words, "output=stats", cwd=tmp_path).returncode == 0
+    (file,) = (tmp_path / "stats").iterdir()
+    splits = json.loads(file.read_text())["splits"]
+    assert list(splits) == ["test", "train", "train ratio=0.2 seed=0"]
+    assert splits["train"]["count"] == splits["train"]["population"] == 1617
 
 
 def test_an_unknown_split_is_exit_2_and_leaves_nothing(tmp_path):

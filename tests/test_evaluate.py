@@ -170,7 +170,6 @@ def test_how_it_is_executed_makes_no_difference(run):
     assert {name: after[name] for name in TEXTS[:3]} == {name: before[name] for name in TEXTS[:3]}
 
 
-@pytest.mark.xfail(strict=True, reason="evaluate_and_report makes its directory outside of storing()")
 def test_a_report_that_can_not_be_written_is_a_failure_of_storage(run):
     """Where a file has the directory's name, the error is exit 4, as for everything that can't be written."""
     shutil.rmtree(run / "reports")

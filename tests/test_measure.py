@@ -136,7 +136,6 @@ def test_a_sample_of_one_is_refused():
         measure(numbered(), ["train"], 0.0001, 0, Seen())
 
 
-@pytest.mark.xfail(strict=True, reason="measure() counts a split that is named twice twice over")
 def test_a_split_named_twice_is_not_counted_twice():
     """`train,train` is refused, or is just `train`: no union holds a picture twice."""
     try:

@@ -43,14 +43,13 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
     """
     config = run_config(run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    entry = checkpoints.manifest.get(checkpoint, {})
     parts = build_parts(config, gate, device)
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
     load(parts, checkpoints, checkpoint)
     directory = run_dir / "reports" / (split if checkpoint == "best" else f"{split}-{checkpoint}")
-    return Evaluated(report(parts, split, directory, bars), directory, int(entry.get("epoch", 0)))
+    return Evaluated(report(parts, split, directory, bars), directory, checkpoints.entry(checkpoint)["epoch"])
 
 
 def run_config(run_dir: Path) -> DictConfig:
@@ -78,7 +77,7 @@ def load(parts: Parts, checkpoints: Checkpoints, which: str) -> None:
     state = checkpoints.load(which, parts.device)
     try:
         parts.model.load_state_dict(state["model"])
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = f"it is not this model's: {str(error).splitlines()[0]}"
         raise CheckpointRefused(str(checkpoints.directory), reason, "check model.* in config.yaml") from None
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from microstep.errors import CheckpointRefused
-from microstep.files import write_json, write_whole
+from microstep.files import storing, write_json, write_whole
 
 MANIFEST = "manifest.json"
+FIELDS = {"file": str, "sha256": str, "bytes": int, "epoch": int, "optimizer_steps": int}
 
 
 class Checkpoints:
@@ -31,7 +32,8 @@ class Checkpoints:
             state: tensors and plain values only; key `model` is the model's state dict.
             best: whether it is the best so far.
         """
-        self.directory.mkdir(exist_ok=True)
+        with storing(self.directory):
+            self.directory.mkdir(exist_ok=True)
         content = serialised(state)
         file = f"epoch-{epoch:04d}.pt"
         write_whole(self.directory / file, content)
@@ -49,24 +51,39 @@ class Checkpoints:
         for old in before - {e["file"] for e in self.manifest.values()}:
             (self.directory / old).unlink(missing_ok=True)
 
+    def entry(self, which: str) -> dict[str, Any]:
+        """Return what the manifest says of the `best` or `last` checkpoint.
+
+        Raises:
+            CheckpointRefused: where there is none, or a field is missing or of another kind.
+        """
+        entry = self.manifest.get(which)
+        if entry is None:
+            reason = f"there is no {which} checkpoint"
+            raise CheckpointRefused(str(self.directory), reason, "let the run finish an epoch")
+        if not whole(entry):
+            raise CheckpointRefused(str(self.directory / MANIFEST), f"its {which} entry is damaged", "use another run")
+        return dict(entry)
+
     def load(self, which: str, device: torch.device) -> dict[str, Any]:
         """Return the state of the `best` or `last` checkpoint, checked by size and SHA-256 before it is read.
 
         Raises:
             CheckpointRefused: where it is missing, is not what was written, or holds more than tensors and values.
         """
-        entry = self.manifest.get(which)
-        if not isinstance(entry, dict):
-            raise CheckpointRefused(
-                str(self.directory), f"there is no {which} checkpoint", "let the run finish an epoch"
-            )
-        file = self.directory / Path(str(entry.get("file"))).name
+        entry = self.entry(which)
+        file = self.directory / Path(entry["file"]).name
         content = verified(file, entry)
         try:
             return dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
         except Exception as error:  # whatever torch makes of bytes that it wasn't given by us
             reason = f"torch can't read it: {str(error).splitlines()[0]}"
             raise CheckpointRefused(str(file), reason, "use another checkpoint") from None
+
+
+def whole(entry: Any) -> bool:
+    """Say whether a manifest's entry has all its fields, each of its kind."""
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items())
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
@@ -77,9 +94,9 @@ def read_manifest(file: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointRefused(str(file), f"it is damaged: {error}", "use another run") from None
 
 
@@ -94,10 +111,10 @@ def verified(file: Path, entry: Mapping[str, Any]) -> bytes:
     """Return a file's content where its size and SHA-256 are the manifest's."""
     if not file.is_file():
         raise CheckpointRefused(str(file), "the manifest names it, and it is not there", "use checkpoint=last or best")
-    if file.stat().st_size != entry.get("bytes"):
-        reason = f"{file.stat().st_size} bytes where the manifest has {entry.get('bytes')}"
+    if file.stat().st_size != entry["bytes"]:
+        reason = f"{file.stat().st_size} bytes where the manifest has {entry['bytes']}"
         raise CheckpointRefused(str(file), reason, "use another checkpoint")
     content = file.read_bytes()
-    if sha256(content).hexdigest() != entry.get("sha256"):
+    if sha256(content).hexdigest() != entry["sha256"]:
         raise CheckpointRefused(str(file), "its checksum is not the manifest's", "use another checkpoint")
     return content

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from microstep.files import storing
 from microstep.types import Batch, Metrics, Precision, Predictions, Report, Split, Task
 
 
@@ -65,5 +66,6 @@ def evaluate_and_report(
     """Return a split's metrics, and its report written into `directory`, both from the same outputs."""
     kept = Kept()
     values = evaluate(model, batches, precision, task, metrics, kept)
-    directory.mkdir(parents=True, exist_ok=True)
-    return values, task.report(kept.predictions(split), directory)
+    with storing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        return values, task.report(kept.predictions(split), directory)

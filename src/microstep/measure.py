@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,8 @@ def measure(
             raise ConfigError(
                 f"split={name}", "no official split", f"the options are {', '.join(OFFICIAL)}, or both: train,test"
             )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"split={','.join(names)}", "a split is named twice", "name each once")
     groups = {name: [name] for name in names} | ({"+".join(names): list(names)} if len(names) > 1 else {})
     return {label: measure_one(dataset, group, label, ratio, seed, bar) for label, group in groups.items()}
 
@@ -106,6 +110,20 @@ def snippet(measured: Mapping[str, Measured]) -> str:
     found = measured[name].statistics
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (found.mean, found.std))
     return f"mean: [{mean}]\nstd: [{std}]"
+
+
+def plain(measured: Mapping[str, Measured], ratio: float | None, seed: int) -> dict[str, Any]:
+    """Return the statistics for JSON; a sample's are named after the draw, so that they never replace exact ones."""
+    draw = "" if ratio is None else f" ratio={ratio} seed={seed}"
+    return {f"{name}{draw}": one.plain() for name, one in measured.items()}
+
+
+def known(file: Path) -> dict[str, Any]:
+    """Return what an earlier call has written of the same data; nothing where the file is missing or damaged."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))["splits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def rows(measured: Mapping[str, Measured]) -> dict[str, str]:

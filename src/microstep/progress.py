@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 
 from microstep.types import LoadedWindow, Metrics, StepResult
 
@@ -38,7 +39,7 @@ class Progress:
         """Count the epoch; say whether it is the best so far. Of equals the later is taken: it has trained longer."""
         value = val[metrics.monitor] if metrics.direction == "max" else -val[metrics.monitor]
         self.epoch = epoch
-        if self.best_epoch and not value >= self.best_value:  # a NaN is never the best
+        if self.best_epoch and not (value >= self.best_value or isnan(self.best_value)):  # a NaN is never the best
             return False
         self.best_epoch, self.best_value = epoch, value
         return True

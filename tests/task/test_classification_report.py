@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from microstep.dataset import ResidentSplit
 from microstep.errors import StorageError
+from microstep.files import storing
 from microstep.task import Classification
 from microstep.types import Predictions, Report
 
@@ -168,7 +169,6 @@ def test_one_class_is_no_crash(tmp_path):
     assert png(tmp_path / "test" / "confusion_matrix.png")
 
 
-@pytest.mark.xfail(strict=True, reason="scikit-learn's confusion_matrix warns of a 1 × 1 matrix, labels or not")
 def test_one_class_is_no_warning_either(tmp_path):
     """The labels are all known: a warning to pass them would only puzzle."""
     reported([0, 0], [0, 0], ("only",), tmp_path / "test")
@@ -220,14 +220,12 @@ def test_curves_are_one_against_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("cost $\\frac$", "b"), ("$x_$", "b")])
-@pytest.mark.xfail(strict=True, reason="pictures.py lets matplotlib read class names between dollars as mathematics")
 def test_dollars_in_a_class_name_are_no_formula(tmp_path, names):
     """A name is drawn as it is written: a finished training isn't lost to a report that can't be drawn."""
     reported([0, 1, 1], [0, 1, 0], names, tmp_path / "test")
     assert png(tmp_path / "test" / "worst_mistakes.png")
 
 
-@pytest.mark.xfail(strict=True, reason="matplotlib warns of every glyph that its font lacks, and pictures.py lets it")
 def test_a_class_name_in_any_script_makes_no_warning(tmp_path):
     """Chinese or Arabic names give a report without lines of warnings on the terminal."""
     reported([0, 1, 1], [0, 1, 0], ("猫", "كلب"), tmp_path / "test")
@@ -245,8 +243,7 @@ def files_limited(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.xfail(strict=True, reason="write_report's files are written outside of storing()")
 def test_where_the_disk_is_full_it_is_a_failure_of_storage(tmp_path):
     """A report that can't be written is exit 4 with the file's name, as for everything that a run writes."""
-    with files_limited(100), pytest.raises(StorageError):
+    with files_limited(100), pytest.raises(StorageError), storing(tmp_path):
         reported([0, 1, 2], [0, 1, 1], ANIMALS, tmp_path / "test")

@@ -46,7 +46,10 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
             magic = stream.read(4)
             if magic != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
                 raise damaged(file, f"it is no idx file of {dimensions} dimensions")
-            shape = np.frombuffer(stream.read(4 * dimensions), dtype=">u4").tolist()
+            header = stream.read(4 * dimensions)
+            if len(header) != 4 * dimensions:
+                raise damaged(file, "its header is cut short")
+            shape = np.frombuffer(header, dtype=">u4").tolist()
             if prod(shape) > LARGEST:
                 raise damaged(file, f"it declares {shape} bytes")
             content = stream.read(prod(shape) + 1)

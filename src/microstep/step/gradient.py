@@ -19,13 +19,21 @@ def accumulate_gradient(
     contributions add up to the mean over all its samples. One batch is held at a time.
     """
     total = torch.zeros(())
-    for batch in map(precision.cast, window):
-        with precision.forward():
-            outputs = model(batch.inputs)
-        loss_sum = task.loss_sum(outputs, batch.targets)
-        loss = loss_sum / weight
-        precision.backward(loss)
-        total = loss.detach() + total
-        if metrics is not None:
-            metrics.update(outputs.detach(), batch.targets, loss_sum)
+    for batch in window:
+        total = add_gradient(model, precision.cast(batch), weight, precision, task, metrics) + total
+        del batch  # or it would live on while the next is fetched
     return total
+
+
+def add_gradient(
+    model: nn.Module, batch: Batch, weight: float, precision: Precision, task: Task, metrics: Metrics | None
+) -> Tensor:
+    """Add one batch's contribution; return its share of the loss."""
+    with precision.forward():
+        outputs = model(batch.inputs)
+    loss_sum = task.loss_sum(outputs, batch.targets)
+    loss = loss_sum / weight
+    precision.backward(loss)
+    if metrics is not None:
+        metrics.update(outputs.detach(), batch.targets, loss_sum)
+    return loss.detach()

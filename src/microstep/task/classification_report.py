@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import classification_report
 
 from microstep.task.pictures import draw_confusion, draw_worst_mistakes
 from microstep.types import Predictions, Report
@@ -29,11 +29,11 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     truth = predictions.targets
     warn_of_absent(truth, class_names, directory.name)
     text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
+    matrix = confusion(truth, predicted, len(class_names))
+    write_matrix(matrix, class_names, directory / "confusion_matrix.csv")
     write_predictions(predictions.indices, truth, predicted, confidence, directory / "predictions.csv")
     pictures = {"confusion_matrix": directory / "confusion_matrix.png"}
-    draw_confusion(
-        confusion_matrix(truth, predicted, labels=range(len(class_names))), class_names, pictures["confusion_matrix"]
-    )
+    draw_confusion(matrix, class_names, pictures["confusion_matrix"])
     if draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
         pictures["worst_mistakes"] = directory / "worst_mistakes.png"
     curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:CURVES])}
@@ -48,18 +48,25 @@ def warn_of_absent(truth: torch.Tensor, class_names: Sequence[str], split: str) 
 
 
 def write_scores(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], directory: Path) -> str:
-    """Write scikit-learn's report as text and JSON and the confusion matrix as CSV; return the text."""
-    labels = range(len(class_names))
-    options = {"labels": labels, "target_names": list(class_names), "zero_division": 0}
+    """Write scikit-learn's report as text and JSON; return the text."""
+    options = {"labels": range(len(class_names)), "target_names": list(class_names), "zero_division": 0}
     text = str(classification_report(truth, predicted, digits=4, **options))
     scores = classification_report(truth, predicted, output_dict=True, **options)
     (directory / "classification_report.txt").write_text(text, encoding="utf-8")
     scores_json = json.dumps(scores, indent=2, ensure_ascii=False) + "\n"
     (directory / "classification_report.json").write_text(scores_json, encoding="utf-8")
-    matrix = confusion_matrix(truth, predicted, labels=labels)
-    rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
-    write_csv(directory / "confusion_matrix.csv", ["true \\ predicted", *class_names], rows)
     return text
+
+
+def confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> np.ndarray:
+    """Return counts by true and predicted class; scikit-learn's warns where there is one class only."""
+    return torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).numpy()
+
+
+def write_matrix(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
+    """Write the confusion matrix, true classes in rows."""
+    rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+    write_csv(file, ["true \\ predicted", *class_names], rows)
 
 
 def write_predictions(

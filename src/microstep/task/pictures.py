@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,6 +22,15 @@ NUMBERED = 30  #: classes up to which each cell of the matrix bears its number
 SHOWN = 16  #: worst mistakes on one picture
 
 
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Draw class names as they are: a $ starts no formula, and a glyph that the font lacks is a box, not a warning."""
+    with rc_context({"text.parse_math": False}), catch_warnings():
+        filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@plain_text()
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Draw counts, coloured by the share of their row, so that rare classes can be read as well."""
     classes = len(class_names)
@@ -44,6 +56,7 @@ def write_numbers(axes: Axes, matrix: np.ndarray, share: np.ndarray) -> None:
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
 
 
+@plain_text()
 def draw_worst_mistakes(
     predictions: Predictions, predicted: Tensor, probabilities: Tensor, class_names: Sequence[str], file: Path
 ) -> bool:

@@ -16,7 +16,7 @@ import microstep
 ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = ("cli", "config", "composer", "overrides", "names", "page", "signatures", "errors")
 LAYERS = (
-    "errors types config signatures names page overrides composer cli files gate randomness statistics",
+    "errors types config signatures names page overrides composer cli files gate randomness signals statistics",
     "precision accumulation task dataset augment model scheduler",
     "step evaluation checkpoint loaders logger measure pace progress machine",
     "trainer facts",

@@ -72,7 +72,6 @@ def test_what_was_replaced_or_cut_is_told_apart_by_a_hash(value: str, other: str
     assert len(job_name(["model.name=" + "x" * 70])) == 80
 
 
-@pytest.mark.xfail(strict=True, reason="names.job_name joins with _ and -, which values may hold: two jobs, one name")
 def test_a_value_that_looks_like_a_key_is_not_mistaken_for_one() -> None:
     """An underscore in a value does not make two jobs one."""
     assert job_name(["model.name=a_seed-2", "seed=3"]) != job_name(["model.name=a", "seed=2_seed-3"])
@@ -151,7 +150,6 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.xfail(strict=True, reason="names.unused takes a dangling parent link for a taken name, and loops for ever")
 def test_a_link_to_a_disk_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     """Where outputs/ points at something unmounted, the start fails at once and says so."""
     (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")

@@ -34,15 +34,7 @@ def test_every_key_is_on_the_page(name: str) -> None:
             assert str(field.metadata.get("range", "")) in line
 
 
-@pytest.mark.parametrize(
-    ("group", "option"),
-    [
-        pytest.param(*pair, marks=pytest.mark.xfail(strict=True, reason="page.page lists the schema's groups only"))
-        if pair[0] == "experiment"
-        else pair
-        for pair in OPTIONS
-    ],
-)
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_is_on_the_page(group: str, option: str) -> None:
     """Each yaml that can be chosen is offered, under its group."""
     assert option in line_of(page("", CONF, "train"), group).replace(",", "").split()

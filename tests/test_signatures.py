@@ -53,7 +53,6 @@ def test_an_annotation_admits_its_scalars(annotation: str, admitted: set[str]) -
     assert scalars(ast.parse(annotation, mode="eval").body) == admitted
 
 
-@pytest.mark.xfail(strict=True, reason="signatures.CONTAINERS lacks typing's capitals and sets: they pass for scalars")
 @pytest.mark.parametrize(
     "annotation", ["List[int]", "Tuple[int, int]", "Dict[str, int]", "set[int]", "Collection[int]"]
 )
@@ -62,9 +61,6 @@ def test_a_container_under_another_name_is_a_container(annotation: str) -> None:
     assert scalars(ast.parse(annotation, mode="eval").body) == set()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="signatures.scalars looks for the bare name Optional: typing.Optional loses None"
-)
 def test_optional_with_its_module_is_optional() -> None:
     """`typing.Optional[int]` admits null."""
     assert scalars(ast.parse("typing.Optional[int]", mode="eval").body) == {"int", "None"}

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser  # the very parser that hydra.main will use
@@ -23,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from microstep import names
+from microstep import names, signals
 from microstep.composer import Composer, quote
 from microstep.errors import ConfigError, MicrostepError, Stopped
 from microstep.page import page
@@ -36,8 +35,7 @@ FRONT_DOOR = os.getpid()
 
 def launch(main: Main, config_name: str) -> NoReturn:
     """Check the command line, run the hydra.main function, and exit with the contract's code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    signals.listen()
     names.register()
     debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main lets exceptions out instead of printing them itself
@@ -53,10 +51,6 @@ def launch(main: Main, config_name: str) -> NoReturn:
             raise
         fail(f"{summarised(error)}; the traceback is in the run's train.log, or set HYDRA_FULL_ERROR=1", 1)
     sys.exit(0)
-
-
-def stop(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(signum)
 
 
 def fail(line: str, code: int) -> NoReturn:
@@ -75,6 +69,10 @@ def run(main: Main, config_name: str, conf: Path) -> None:
     if arguments.help:
         print(page(sys.modules["__main__"].__doc__ or "", conf, config_name))
         return
+    if arguments.config_path:
+        raise ConfigError(
+            f"--config-path {arguments.config_path}", "the yamls are in conf/", "add yours by --config-dir"
+        )
     overrides = [quote(word) for word in arguments.overrides]
     flags = [word for word in sys.argv[1:] if word not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides]  # Hydra's own parser wants the flags on one side
@@ -158,21 +156,23 @@ def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
 def claimed(directory: Path, exact: bool) -> Iterator[Path]:
     """Make a directory of one's own, and take it away again where the job ends with exit code 2."""
     refuse_a_second_run(directory)
-    fresh = not exact or not directory.exists()
+    missing = [path for path in (directory.absolute(), *directory.absolute().parents) if not path.exists()]
     own = names.made(directory) if exact else names.unused(directory)
     try:
         yield own
     except MicrostepError as error:
-        if fresh and error.exit_code == ConfigError.exit_code:
-            discard(own)
+        if error.exit_code == ConfigError.exit_code and (missing or not exact):
+            discard(own, missing[1:])
         raise
 
 
-def discard(directory: Path) -> None:
-    """Remove a directory, and its parent where nothing else is in it."""
+def discard(directory: Path, parents: list[Path]) -> None:
+    """Remove a directory, and those of its parents that were made for it and hold nothing else."""
     shutil.rmtree(directory)
-    if not any(directory.parent.iterdir()):
-        directory.parent.rmdir()
+    for parent in parents:
+        if any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -19,6 +19,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from microstep import config as schema
 from microstep.errors import ConfigError
@@ -39,9 +40,9 @@ OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.D
 def quote(override: str) -> str:
     """Quote a value that means itself, a path above all: commas, `=`, spaces and parentheses then do as well."""
     match = OVERRIDE.fullmatch(override)
-    if not match or match["key"] not in schema.VERBATIM_KEYS or match["value"][:1] in ("", "'", '"'):
+    if not match or match["key"] not in schema.VERBATIM_KEYS or match["value"] in ("", "null"):
         return override
-    if match["value"] == "null":
+    if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already
         return override
     return f"{match['prefix']}{match['key']}={QuotedString(match['value'], Quote.single).with_quotes()}"
 
@@ -124,6 +125,8 @@ class Composer:
     def load(self, overrides: Sequence[str]) -> DictConfig:
         try:
             return hydra_compose(self.config_name, list(overrides), return_hydra_config=True)
+        except YAMLError as error:
+            raise ConfigError("conf", " ".join(str(error).split()), "mend the yaml") from None
         except (HydraException, OmegaConfBaseException) as error:
             for override in map(self.parse, overrides):
                 self.refuse_unknown_option(override)
@@ -144,9 +147,13 @@ class Composer:
             raise ConfigError(subject, "no such option", suggestion(str(override.value()), options))
 
 
+ASIDES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")
+
+
 def translated(error: Exception, overrides: Sequence[str]) -> ConfigError:
-    """Return Hydra's or OmegaConf's refusal as one line."""
-    cause = error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    subject = getattr(cause, "full_key", None) or " ".join(overrides) or "config"
-    return ConfigError(str(subject), lines[0] if lines else type(cause).__name__, "mend the command line or the yaml")
+    """Return Hydra's or OmegaConf's refusal as one line: its reason, and the key where it names one."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = " ".join(line for line in lines if not any(aside in line for aside in ASIDES))
+    named = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
+    subject = next(iter(named), None) or " ".join(overrides) or "conf"
+    return ConfigError(subject, reason or type(error).__name__, "mend the yaml or the command line")

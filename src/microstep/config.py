@@ -149,8 +149,16 @@ def check(config: DictConfig) -> None:
         check_value(key, value, ranges.get(key), CHOICES.get(key))
     if "accum" in config:
         micro_batch_size(config)
+        refuse_two_accums(config)
     if config.get("resume") is not None:
         raise ConfigError(f"resume={config.resume}", "runs can't be resumed yet", "start it afresh without resume=")
+
+
+def refuse_two_accums(config: DictConfig) -> None:
+    """Refuse an accumulation that cuts otherwise than the root's `accum`, which everything reported is made from."""
+    cut = config.accumulation.get("micro_batches", config.accum)
+    if cut != config.accum:
+        raise ConfigError(f"accumulation.micro_batches={cut}", f"accum={config.accum} sets it", f"write accum={cut}")
 
 
 def fields_of(config: DictConfig) -> tuple[Any, ...]:

@@ -39,7 +39,7 @@ def targets_in(node: Any) -> Iterator[str]:
         if "_target_" in node:
             yield str(node["_target_"])
         node = list(node.values())
-    if isinstance(node, list):
+    if isinstance(node, list | tuple | set):  # yaml's own tags make them all
         for inner in node:
             yield from targets_in(inner)
 
@@ -69,15 +69,17 @@ def read_run_config(run_dir: Path) -> dict[str, Any]:
         raise ConfigError(f"run={run_dir}", reason, "it may be damaged") from None
     if not isinstance(content, dict):
         raise ConfigError(f"run={run_dir}", "config.yaml holds no experiment", "it may be damaged")
-    refuse_resolvers(content, run_dir)
+    try:
+        refuse_resolvers(content, run_dir)
+    except RecursionError:
+        raise ConfigError(f"run={run_dir}", "config.yaml holds itself", "it may be damaged") from None
     return content
 
 
 def refuse_resolvers(node: Any, run_dir: Path) -> None:
     """Refuse `${name:…}`: a resolver runs code, or reads the environment."""
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        if isinstance(value, str) and "${" in value and ":" in value.split("${", 1)[1]:
-            raise ConfigError(
-                f"run={run_dir}", f"config.yaml asks a resolver: {value}", "write the value into config.yaml"
-            )
+    if isinstance(node, str) and "${" in node and ":" in node.split("${", 1)[1]:
+        raise ConfigError(f"run={run_dir}", f"config.yaml asks a resolver: {node}", "write the value into config.yaml")
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
+    for value in inner:
         refuse_resolvers(value, run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,14 +29,18 @@ def register() -> None:
 def job_name(overrides: Sequence[str]) -> str:
     """Return `key-value_key-value` of what was typed, less what can't change a result.
 
-    Where characters had to be replaced, or the name was cut at 80 characters, eight of a hash keep it unique.
+    Where characters had to be replaced, a value reads like a key, or the name was cut at 80 characters, eight of a
+    hash keep it unique.
     """
     told = sorted(o for o in overrides if o.lstrip("+").split("=")[0] not in NEUTRAL_KEYS)
     exact = "_".join(o.lstrip("+").replace("=", "-", 1) for o in told) or "defaults"
     safe = UNSAFE.sub("-", exact)
-    if safe == exact and len(safe) <= LONGEST:
+    keys = [o.lstrip("+").split("=")[0] for o in told]
+    plain = all(f"_{exact}".count(f"_{key}-") == 1 for key in keys)  # no value reads like a key of its own
+    if safe == exact and len(safe) <= LONGEST and plain:
         return safe
-    return f"{safe[: LONGEST - 9]}-{sha256(exact.encode()).hexdigest()[:8]}"
+    digest = sha256(repr(told).encode()).hexdigest()
+    return f"{safe[: LONGEST - 9]}-{digest[:8]}"
 
 
 def sweep_name(name: str | None) -> str:
@@ -66,7 +71,7 @@ def made(directory: Path, exist_ok: bool = True) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
-        if isinstance(error, FileExistsError) and not exist_ok:
+        if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(directory):
             raise
         remedy = "make its parent writable, or choose another hydra.run.dir"
         raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None

@@ -38,8 +38,9 @@ def refuse_both_batch_sizes(overrides: Sequence[Override]) -> None:
 
 
 def refuse_many_options(override: Override) -> None:
-    """Refuse anything but one option's name for a group."""
-    if not isinstance(override.value(), str | None):
+    """Refuse anything but one option's name for a group; only a recipe can be left out."""
+    value = override.value()
+    if not isinstance(value, str) and not (value is None and override.key_or_group == "experiment"):
         subject = f"{override.key_or_group}={override.get_value_string()}"
         raise ConfigError(subject, "a group takes the name of one option", "give one, or several with -m: a,b")
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from microstep.config import SCHEMAS
 
+RECIPES = ("experiment",)  #: groups that are no key of the schema
+
 
 def page(introduction: str, conf: Path, config_name: str) -> str:
     """Return the whole page."""
     schema = fields(SCHEMAS[config_name])
-    groups = [f.name for f in schema if (conf / f.name).is_dir()]
+    groups = [name for name in (*(f.name for f in schema), *RECIPES) if (conf / name).is_dir()]
     parts = [introduction.strip()]
     if groups:
         parts.append("Groups (GROUP=OPTION; GROUP.KEY=VALUE changes a value inside; +GROUP.KEY=VALUE adds one):")

@@ -9,7 +9,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 SCALARS = frozenset({"bool", "int", "float", "str", "None"})
-CONTAINERS = frozenset({"list", "tuple", "dict", "Sequence", "Iterable", "Mapping", "Any"})
+CONTAINERS = frozenset(
+    {"list", "tuple", "dict", "set", "frozenset", "sequence", "iterable", "collection", "mapping", "any", "callable"}
+)  #: in lower case, so that typing's own names are among them
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ def scalars(annotation: ast.expr | None) -> frozenset[str]:
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
     names = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in ast.walk(annotation) if isinstance(n, ast.Attribute)}
     constants = {str(n.value) for n in ast.walk(annotation) if isinstance(n, ast.Constant)}
-    if names & CONTAINERS or not names & SCALARS:
+    if {name.lower() for name in names} & CONTAINERS or not names & SCALARS:
         return frozenset()
     optional = {"None"} if "Optional" in names else set()
     return frozenset(((names | constants) & SCALARS) | optional)

@@ -18,6 +18,7 @@ from microstep.logger import EpochReport, Logbook, Results, SplitResult, WindowR
 from microstep.pace import Pace
 from microstep.progress import Progress
 from microstep.randomness import reseed
+from microstep.signals import deferred
 from microstep.types import Batch, LoadedWindow, Metrics, Precision, Scheduler, Step, StepResult, Task
 
 
@@ -49,7 +50,7 @@ class Trainer:
         Raises:
             Diverged: the gradient is no longer finite; the checkpoints are those of the epochs before.
         """
-        with self.logbook:
+        with deferred(), self.logbook:
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude()

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from microstep.logger.bars import Bars
 from microstep.logger.records import EpochReport, Logger, Results, WindowReport
+from microstep.signals import stoppable
 from microstep.types import Batch, LoadedWindow, Metrics
 
 
@@ -42,11 +43,11 @@ class Logbook:
     ) -> Iterator[LoadedWindow]:
         """Yield an epoch's windows under a bar."""
         label = f"train {epoch}/{self.last}"
-        return self.bars.samples(windows, label, samples, lambda window: window.samples, metrics.running)
+        return self.bars.samples(stoppable(windows), label, samples, lambda window: window.samples, metrics.running)
 
     def batches(self, batches: Iterable[Batch], name: str, samples: int, metrics: Metrics) -> Iterator[Batch]:
         """Yield a split's batches under a bar."""
-        return self.bars.samples(batches, name, samples, lambda batch: len(batch.indices), metrics.running)
+        return self.bars.samples(stoppable(batches), name, samples, lambda batch: len(batch.indices), metrics.running)
 
     def wants(self, window: int) -> bool:
         """Say whether this window is to be reported."""

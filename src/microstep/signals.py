@@ -1,0 +1,66 @@
+"""Signals that stop a run: at once while it starts, between two batches while it trains.
+
+An exception out of a signal handler may come between any two instructions, also while a lock is held (TensorBoard's
+queue has one): whoever then waits for that lock waits for ever. So a run that has begun asks, where it is safe, whether
+to stop.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from microstep.errors import Stopped
+
+T = TypeVar("T")
+
+
+class Pending:
+    """What has arrived and waits for a safe moment."""
+
+    deferred = False
+    signum: int | None = None
+
+
+def listen() -> None:
+    """Let SIGINT and SIGTERM stop this process as above; a second one always stops it at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def stop(signum: int, _frame: FrameType | None) -> None:
+    """Handle a signal."""
+    if not Pending.deferred or Pending.signum is not None:
+        raise Stopped(signum)
+    Pending.signum = signum
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let signals wait for the next safe moment, or for the end of this block."""
+    Pending.deferred, Pending.signum = True, None
+    try:
+        yield
+        raise_pending()
+    finally:
+        Pending.deferred = False
+
+
+def raise_pending() -> None:
+    """Stop here where a signal has asked to.
+
+    Raises:
+        Stopped: naming the signal.
+    """
+    if Pending.signum is not None:
+        raise Stopped(Pending.signum)
+
+
+def stoppable(parts: Iterable[T]) -> Iterator[T]:
+    """Yield each part; between two of them is a safe moment."""
+    for part in parts:
+        raise_pending()
+        yield part

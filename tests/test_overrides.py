@@ -65,7 +65,7 @@ REFUSED = [  # what is typed, what the error begins with, and what it must say
     ("sweep=a/b", "sweep=a/b", "it can't name a directory"),
     ("accum", "accum", "not of the form key=value"),
     ("accum==3", "accum==3", "not of the form key=value"),
-    ("hydra.foo=1", "hydra.foo", "'foo'"),
+    ("hydra.foo=1", "hydra.foo", "foo"),
     ("hydra/launcher=nope", "hydra/launcher=nope", "the options are basic"),
     ("accum=2 accum=0", "accum=0", "it must be at least 1"),
 ]

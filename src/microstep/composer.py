@@ -152,7 +152,7 @@ ASIDES = ("full_key:", "object_type=", "reference_type=", "raised while composin
 
 def translated(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Return Hydra's or OmegaConf's refusal as one line: its reason, and the key where it names one."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
     reason = " ".join(line for line in lines if not any(aside in line for aside in ASIDES))
     named = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
     subject = next(iter(named), None) or " ".join(overrides) or "conf"

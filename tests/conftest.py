@@ -7,9 +7,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pytest workers share two cores
 
 import gzip
+import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,17 @@ def fit(overrides: Sequence[str], run_dir: Path):
     from microstep import build_trainer, compose
 
     return build_trainer(compose(["threads=1", "progress=false", *overrides]), run_dir).fit()
+
+
+@contextmanager
+def files_limited(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size: what a full disk looks like to a program."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,7 @@ import csv
 import io
 import json
 import pickle
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from microstep.gate import own
 from microstep.logger import Bars
 from microstep.progress import Progress
 from microstep.task import Classification
-from tests.conftest import fit
+from tests.conftest import files_limited, fit
 
 CPU = torch.device("cpu")
 MANIFEST = "manifest.json"
@@ -292,17 +289,6 @@ def test_a_manifest_whose_epoch_is_no_number_is_refused(trained, tmp_path, epoch
     edit(tmp_path / "run" / "checkpoints", manifest)
     with pytest.raises(CheckpointRefused):
         evaluate_run(tmp_path / "run", "test", "best", own, None, Bars(False))
-
-
-@contextmanager
-def files_limited(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size: what a full disk looks like to a program."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):

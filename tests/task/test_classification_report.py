@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from microstep.errors import StorageError
 from microstep.files import storing
 from microstep.task import Classification
 from microstep.types import Predictions, Report
+from tests.conftest import files_limited
 
 CPU = torch.device("cpu")
 DIGITS = [str(digit) for digit in range(10)]
@@ -230,17 +229,6 @@ def test_a_class_name_in_any_script_makes_no_warning(tmp_path):
     """Chinese or Arabic names give a report without lines of warnings on the terminal."""
     reported([0, 1, 1], [0, 1, 0], ("猫", "كلب"), tmp_path / "test")
     assert rows_of(tmp_path / "test" / "confusion_matrix.csv")[1][0] == "猫"
-
-
-@contextmanager
-def files_limited(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size: what a full disk looks like to a program."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_where_the_disk_is_full_it_is_a_failure_of_storage(tmp_path):

@@ -22,7 +22,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from microstep import build_trainer, cli, compose, signals
+from microstep import build_trainer, compose, directories, signals
 from microstep.checkpoint import Checkpoints
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from tests.conftest import ROOT, call, error_of
@@ -340,7 +340,7 @@ def test_a_refused_directory_is_taken_away_and_others_are_not(tmp_path: Path) ->
     """Exit code 2 discards the directory that was made, and no run beside it; other failures keep theirs."""
     (tmp_path / "day" / "other").mkdir(parents=True)
     for error, kept in ((ConfigError, False), (DataError, False), (Diverged, True), (StorageError, True)):
-        with pytest.raises(error), cli.claimed(tmp_path / "day" / "run", exact=False) as own:
+        with pytest.raises(error), directories.claimed(tmp_path / "day" / "run", exact=False) as own:
             (own / "train.log").write_text("")
             raise error("a", "b", "c")
         assert own.exists() == kept
@@ -351,7 +351,7 @@ def test_a_directory_that_was_there_is_kept(tmp_path: Path) -> None:
     """A directory of the user's own, typed by name, is not discarded with what is in it."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError), cli.claimed(tmp_path / "mine", exact=True):
+    with pytest.raises(ConfigError), directories.claimed(tmp_path / "mine", exact=True):
         raise ConfigError("a", "b", "c")
     assert tree(tmp_path) == {"mine/notes.txt": b"mine"}
 
@@ -359,7 +359,7 @@ def test_a_directory_that_was_there_is_kept(tmp_path: Path) -> None:
 def test_a_parent_that_was_there_is_kept(tmp_path: Path) -> None:
     """Only directories that the program made are taken away."""
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError), cli.claimed(tmp_path / "mine" / "run", exact=True):
+    with pytest.raises(ConfigError), directories.claimed(tmp_path / "mine" / "run", exact=True):
         raise ConfigError("a", "b", "c")
     assert (tmp_path / "mine").exists()
 
@@ -367,7 +367,7 @@ def test_a_parent_that_was_there_is_kept(tmp_path: Path) -> None:
 def test_a_plain_name_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`hydra.run.dir=run` in an empty directory is refused like any other."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError), cli.claimed(Path("run"), exact=True):
+    with pytest.raises(ConfigError), directories.claimed(Path("run"), exact=True):
         raise ConfigError("a", "b", "c")
     assert not list(tmp_path.iterdir())
 
@@ -375,9 +375,9 @@ def test_a_plain_name_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_starts_at_the_same_second_have_a_directory_each(tmp_path: Path) -> None:
     """The name that the time makes is never shared; one that was typed is taken as it is."""
     for name in ("run", "run-2", "run-3"):
-        with cli.claimed(tmp_path / "run", exact=False) as own:
+        with directories.claimed(tmp_path / "run", exact=False) as own:
             assert own == tmp_path / name
-    with cli.claimed(tmp_path / "run", exact=True) as own:
+    with directories.claimed(tmp_path / "run", exact=True) as own:
         assert own == tmp_path / "run"
 
 

@@ -14,9 +14,10 @@ import pytest
 import microstep
 
 ROOT = Path(microstep.__file__).parent
-FRONT_DOOR = ("cli", "config", "composer", "overrides", "names", "page", "signatures", "errors")
+FRONT_DOOR = ("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors")
 LAYERS = (
-    "errors types config signatures names page overrides composer cli files gate randomness signals statistics",
+    "errors types config signatures names page overrides composer cli files gate directories randomness signals "
+    "statistics",
     "precision accumulation task dataset augment model scheduler",
     "step evaluation checkpoint loaders logger measure pace progress machine",
     "trainer facts",

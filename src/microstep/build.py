@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from microstep import machine
 from microstep.checkpoint import Checkpoints
 from microstep.config import experiment_of, micro_batch_size
+from microstep.directories import made, refuse_a_second_run
 from microstep.errors import ConfigError, MicrostepError
 from microstep.facts import Parts, run_facts, start_summary, warn_of_inexactness
 from microstep.files import write_whole
@@ -46,7 +47,8 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
         DataError: for data that are missing or damaged.
         StorageError: where the directory can't be written.
     """
-    directory = new_run_directory(Path(run_dir))
+    refuse_a_second_run(Path(run_dir))
+    directory = made(Path(run_dir)).resolve()
     show_notices()
     record = RunRecord(directory)
     with record.building():
@@ -56,14 +58,6 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
         say(table(start_summary(config, choices(), parts, directory)))
         warn_of_inexactness(parts.model, config.accum)
         return assemble(config, parts, directory, record)
-
-
-def new_run_directory(directory: Path) -> Path:
-    """Return the directory, made, where no run's files are in it."""
-    if (directory / "run.json").exists():
-        raise ConfigError(f"hydra.run.dir={directory}", "it holds a run already", "choose another directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory.resolve()
 
 
 def choices() -> Mapping[str, str]:

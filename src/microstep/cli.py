@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +22,7 @@ from omegaconf import DictConfig
 
 from microstep import names, signals
 from microstep.composer import Composer, quote
+from microstep.directories import claimed, refuse_a_second_run
 from microstep.errors import ConfigError, MicrostepError, Stopped
 from microstep.page import page
 
@@ -144,35 +143,6 @@ def sweep(main: Main, jobs: list[DictConfig]) -> None:
 
 def directory_was_typed(key: str) -> bool:
     return any(word.startswith(f"{key}=") for word in sys.argv[1:])
-
-
-def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a directory that holds a run, before Hydra writes anything into it."""
-    if (directory / "run.json").exists():
-        raise ConfigError(f"{key}={directory}", "it holds a run already", "choose another name, or move the run away")
-
-
-@contextmanager
-def claimed(directory: Path, exact: bool) -> Iterator[Path]:
-    """Make a directory of one's own, and take it away again where the job ends with exit code 2."""
-    refuse_a_second_run(directory)
-    missing = [path for path in (directory.absolute(), *directory.absolute().parents) if not path.exists()]
-    own = names.made(directory) if exact else names.unused(directory)
-    try:
-        yield own
-    except MicrostepError as error:
-        if error.exit_code == ConfigError.exit_code and (missing or not exact):
-            discard(own, missing[1:])
-        raise
-
-
-def discard(directory: Path, parents: list[Path]) -> None:
-    """Remove a directory, and those of its parents that were made for it and hold nothing else."""
-    shutil.rmtree(directory)
-    for parent in parents:
-        if any(parent.iterdir()):
-            break
-        parent.rmdir()
 
 
 def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

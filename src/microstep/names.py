@@ -1,20 +1,16 @@
-"""Names of directories: safe to type, stable across reruns, never two runs in one."""
+"""Names of runs and sweeps: safe to type, stable across reruns."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha256
-from itertools import count
-from pathlib import Path
 from time import strftime
 
 from omegaconf import OmegaConf
 
 from microstep.config import NEUTRAL_KEYS
-from microstep.errors import ConfigError, StorageError
+from microstep.errors import ConfigError
 
 LONGEST = 80
 UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -50,29 +46,3 @@ def sweep_name(name: str | None) -> str:
     if UNSAFE.search(name) or set(name) == {"."} or not name or len(name) > LONGEST:
         raise ConfigError(f"sweep={name}", "it can't name a directory", "use letters, digits and . _ + - only")
     return name
-
-
-def unused(directory: Path) -> Path:
-    """Make and return a directory that nobody has: `-2`, `-3`, … is added where the name is taken."""
-    for n in count(1):
-        candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
-        with suppress(FileExistsError):
-            return made(candidate, exist_ok=False)
-    raise AssertionError("unreachable")
-
-
-def made(directory: Path, exist_ok: bool = True) -> Path:
-    """Make and return a directory.
-
-    Raises:
-        StorageError: where it can't be made.
-        FileExistsError: where it is there and may not be.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(directory):
-            raise
-        remedy = "make its parent writable, or choose another hydra.run.dir"
-        raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
-    return directory

@@ -1,0 +1,67 @@
+"""Run directories: never two runs in one, and none left behind by a run that could not start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+from microstep.errors import ConfigError, MicrostepError, StorageError
+
+
+def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
+    """Refuse a directory that holds a run, before Hydra writes anything into it."""
+    if (directory / "run.json").exists():
+        raise ConfigError(f"{key}={directory}", "it holds a run already", "choose another name, or move the run away")
+
+
+@contextmanager
+def claimed(directory: Path, exact: bool) -> Iterator[Path]:
+    """Make a directory of one's own, and take it away again where the job ends with exit code 2."""
+    refuse_a_second_run(directory)
+    missing = [path for path in (directory.absolute(), *directory.absolute().parents) if not path.exists()]
+    own = made(directory) if exact else unused(directory)
+    try:
+        yield own
+    except MicrostepError as error:
+        if error.exit_code == ConfigError.exit_code and (missing or not exact):
+            discard(own, missing[1:])
+        raise
+
+
+def discard(directory: Path, parents: list[Path]) -> None:
+    """Remove a directory, and those of its parents that were made for it and hold nothing else."""
+    shutil.rmtree(directory)
+    for parent in parents:
+        if any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def unused(directory: Path) -> Path:
+    """Make and return a directory that nobody has: `-2`, `-3`, … is added where the name is taken."""
+    for n in count(1):
+        candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
+        with suppress(FileExistsError):
+            return made(candidate, exist_ok=False)
+    raise AssertionError("unreachable")
+
+
+def made(directory: Path, exist_ok: bool = True) -> Path:
+    """Make and return a directory.
+
+    Raises:
+        StorageError: where it can't be made.
+        FileExistsError: where it is there and may not be.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(directory):
+            raise
+        remedy = "make its parent writable, or choose another hydra.run.dir"
+        raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
+    return directory

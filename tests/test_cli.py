@@ -318,7 +318,6 @@ def test_a_directory_that_holds_a_run_is_untouched(tmp_path: Path, run: str, wor
     assert "torch" not in imported
 
 
-@pytest.mark.xfail(strict=True, reason="cli.sweep resolves hydra.sweep.subdir before a job has its number: exit code 1")
 def test_jobs_may_be_numbered(tmp_path: Path) -> None:
     """Hydra's own way of naming a sweep's directories, `${hydra.job.num}`, gets as far as making them."""
     (tmp_path / "file").write_text("")
@@ -326,9 +325,6 @@ def test_jobs_may_be_numbered(tmp_path: Path) -> None:
     assert call("train.py", *words, cwd=tmp_path).returncode == 4
 
 
-@pytest.mark.xfail(
-    strict=True, reason="jobs that differ in a neutral key only share a name: the second meets the first"
-)
 def test_jobs_never_share_a_directory(tmp_path: Path) -> None:
     """A sweep whose jobs would have one name is refused before the first, or gives each a directory of its own."""
     done = call("train.py", "-m", *QUICK, "dataset.val_samples=5000", "num_workers=0,1", cwd=tmp_path)

@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +21,7 @@ from hydra._internal.utils import get_args_parser  # the very parser that hydra.
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from microstep import names, signals
 from microstep.composer import Composer, quote
@@ -130,8 +133,10 @@ def single(main: Main, job: DictConfig) -> None:
 def sweep(main: Main, jobs: list[DictConfig]) -> None:
     """Run all jobs; one that fails is contained, and told of at the end."""
     directory = Path(str(jobs[0].hydra.sweep.dir))
-    for each in jobs:
-        refuse_a_second_run(directory / str(each.hydra.sweep.subdir), "sweep")
+    names_of_jobs = list(filter(None, map(subdirectory, jobs)))
+    refuse_twins(names_of_jobs)
+    for name in names_of_jobs:
+        refuse_a_second_run(directory / name, "sweep")
     named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
     with claimed(directory, exact=named) as own:
         sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
@@ -139,6 +144,21 @@ def sweep(main: Main, jobs: list[DictConfig]) -> None:
         if FAILURES:
             reason = f"{len(FAILURES)} of {len(jobs)} jobs failed"
             raise MicrostepError(f"sweep {own}", reason, "the lines above say why, and each job's run.json")
+
+
+def subdirectory(job: DictConfig) -> str | None:
+    """Return a job's directory in its sweep; None where only Hydra will know it (`${hydra.job.num}`)."""
+    with suppress(OmegaConfBaseException):
+        return str(job.hydra.sweep.subdir)
+    return None
+
+
+def refuse_twins(names_of_jobs: list[str]) -> None:
+    """Refuse a sweep over what can't change a result: its jobs would be one run."""
+    twins = [name for name, times in Counter(names_of_jobs).items() if times > 1]
+    if twins:
+        reason = "several jobs have this name: they differ in nothing that can change a result"
+        raise ConfigError(twins[0], reason, "sweep over something else, or over seed=0,1,…")
 
 
 def directory_was_typed(key: str) -> bool:

@@ -517,20 +517,10 @@ def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypat
             trainer.fit()
     finally:
         signal.signal(signal.SIGTERM, before)
-        wake_all()
     assert facts(tmp_path / "run")["status"] == "interrupted"
 
 
 NOTIFY = Condition.notify
-MET: list[Condition] = []
-
-
-def wake_all() -> None:
-    """Let a thread go that waits in vain, or this process would never end."""
-    assert MET
-    for condition in MET:
-        with condition:
-            condition.notify_all()
 
 
 def notify_and_be_stopped(self: Condition, n: int = 1) -> None:
@@ -538,7 +528,6 @@ def notify_and_be_stopped(self: Condition, n: int = 1) -> None:
     if get_ident() != main_thread().ident or not self._waiters:
         return NOTIFY(self, n)
     Condition.notify = NOTIFY
-    MET.append(self)
     waiter = self._waiters[0]
     waiter.release()
     signal.raise_signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ Ranges stand beside the types: in a field's metadata here, in `RANGES` for the n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -173,7 +174,7 @@ def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str,
         raise ConfigError(f"{key}={value}", "not a finite number", f"give a number{f' {allowed}' if allowed else ''}")
     if allowed and isinstance(value, int | float) and not isinstance(value, bool) and value not in allowed:
         raise ConfigError(f"{key}={value}", "out of range", f"it must be {allowed}")
-    if choices and value is not None and str(value).split(":")[0] not in choices:
+    if choices and value is not None and re.sub(r"^cuda:[0-9]+$", "cuda", str(value)) not in choices:
         raise ConfigError(f"{key}={value}", "no such option", f"the options are {', '.join(choices)}")
 
 

@@ -39,10 +39,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def cuda(name: str) -> torch.device:
-    """Return a CUDA device with its index."""
-    index = torch.device(name).index if ":" in name else torch.cuda.current_device()
+    """Return a CUDA device with its index, made the current one; CUDA has started then, its generators are there."""
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    index = int(name.split(":")[1]) if ":" in name else torch.cuda.current_device()
     if index >= torch.cuda.device_count():
         raise ConfigError(f"device={name}", f"there are {torch.cuda.device_count()} GPUs", "count from 0")
+    torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 

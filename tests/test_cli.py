@@ -369,12 +369,19 @@ def test_a_plain_name_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_starts_at_the_same_second_have_a_directory_each(tmp_path: Path) -> None:
-    """The name that the time makes is never shared; one that was typed is taken as it is."""
+    """The name that the time makes is never shared, a finished run's neither; one that was typed is taken as it is."""
     for name in ("run", "run-2", "run-3"):
         with directories.claimed(tmp_path / "run", exact=False) as own:
             assert own == tmp_path / name
-    with directories.claimed(tmp_path / "run", exact=True) as own:
-        assert own == tmp_path / "run"
+            (own / "run.json").write_text("{}")
+    with directories.claimed(tmp_path / "typed", exact=True) as own:
+        assert own == tmp_path / "typed"
+
+
+def test_a_refusal_in_the_working_directory_leaves_nothing(tmp_path: Path) -> None:
+    """Where the run directory is the working directory itself, what was written into it is taken away again."""
+    done = call("train.py", "model._target_=nope.Net", "hydra.run.dir=.", cwd=tmp_path)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
 
 
 WEIRD = 'it\'s (a) "b", c=d [é] {x}, 数据 #!$HOME & \\z ~ 100%'

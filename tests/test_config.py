@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from microstep import compose
@@ -157,6 +159,19 @@ def test_a_misspelt_root_attribute_is_an_error() -> None:
         _ = config.acum
     with pytest.raises(Exception, match="acum"):
         config.acum = 3
+
+
+def test_a_config_is_composed_beside_another_hydra() -> None:
+    """A notebook that has Hydra initialised for something else can compose too, and keeps its own."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose(["accum=2"]).accum == 2
+        assert GlobalHydra.instance().is_initialized()
+
+
+def test_a_seed_that_cannot_split_is_refused_by_its_own_name() -> None:
+    """A seed beyond 32 bits is told of as such, not as a wrong number of samples."""
+    with pytest.raises(ConfigError, match=r"^dataset\.split_seed=4294967296: out of range"):
+        compose(["dataset.split_seed=4294967296"])
 
 
 def test_a_missing_value_is_asked_for() -> None:

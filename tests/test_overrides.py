@@ -43,7 +43,7 @@ REFUSED = [  # what is typed, what the error begins with, and what it must say
     ("deterministic=1", "deterministic=1", "give true or false"),
     ("device=1", "device=1", "give text"),
     ("model.width=big", "model.width=big", "it is text; give a whole number"),
-    ("model=mlp model.hidden=3", "model.hidden=3", "give list"),
+    ("model=mlp model.hidden=3", "model.hidden=3", "give a list"),
     ("optimizer.lr=nan", "optimizer.lr=nan", "not a finite number; give a number above 0"),
     ("optimizer.lr=1e999", "optimizer.lr=inf", "not a finite number"),
     ("optimizer.lr=0", "optimizer.lr=0", "it must be above 0"),

@@ -67,7 +67,9 @@ def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:
     try:
         known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"run={run_dir}", "run.json is missing or damaged", "give a run's own directory") from None
+        raise ConfigError(
+            f"run={run_dir}", "run.json is missing or damaged, or the run never began", "give a run's own directory"
+        ) from None
     if known != fingerprint:
         raise DataError(f"run={run_dir}", "the data have changed since the run", "put back what dataset.root held then")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 from microstep import machine
 from microstep.checkpoint import Checkpoints
 from microstep.config import experiment_of, micro_batch_size
-from microstep.directories import made, refuse_a_second_run
+from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
 from microstep.facts import Parts, run_facts, start_summary, warn_of_inexactness
 from microstep.files import write_whole
@@ -30,6 +31,7 @@ from microstep.trainer import Trainer
 from microstep.types import Accumulation, Dataset, Precision, Scheduler, Step, Task
 
 T = TypeVar("T")
+FORESEEN = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)  #: what wrong arguments raise
 INITIALISATION = 0  #: the epoch in the key of a model's first weights; training's epochs count from 1
 EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, so more samples fit at once
 
@@ -47,8 +49,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
         DataError: for data that are missing or damaged.
         StorageError: where the directory can't be written.
     """
-    refuse_a_second_run(Path(run_dir))
-    directory = made(Path(run_dir)).resolve()
+    directory = occupied(Path(run_dir))
     show_notices()
     record = RunRecord(directory)
     with record.building():
@@ -142,8 +143,15 @@ def wanted(target: str, offered: Mapping[str, Any]) -> dict[str, Any]:
 
 def refused(slot: str, target: str, error: Exception) -> MicrostepError:
     """Return why a constructor refused; an error of ours passes as it is."""
-    cause = error.__cause__
+    cause = error.__cause__ or error
     if isinstance(cause, MicrostepError):
         return cause
-    reason = " ".join(str(cause or error).split())
-    return ConfigError(f"{slot} ({target})", reason, f"see the keys of conf/{slot}/")
+    if isinstance(cause, ImportError):
+        reason = f"it can't be imported: {cause}"
+        return ConfigError(f"{slot}._target_={target}", reason, "mend the name, or put its file on PYTHONPATH")
+    if not isinstance(cause, FORESEEN):
+        raise cause
+    reason = " ".join(str(cause).split())
+    key = re.match(r"(\w+=\S+?):? ", reason)  # a constructor of ours begins with what it refuses
+    subject = f"{slot}.{key[1]}" if key else f"{slot} ({target})"
+    return ConfigError(subject, reason[key.end() :] if key else reason, f"see the keys of conf/{slot}/")

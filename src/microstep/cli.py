@@ -88,7 +88,7 @@ def run(main: Main, config_name: str, conf: Path) -> None:
     elif arguments.multirun:
         sweep(main, jobs)
     else:
-        single(main, jobs[0])
+        single(main, jobs[0], own_directory=config_name == "train")
 
 
 def parse(words: list[str]) -> Namespace:
@@ -118,12 +118,14 @@ def quote_plain(path: str) -> str:
     return quote(f"run={Path(path).resolve()}").removeprefix("run=")
 
 
-def single(main: Main, job: DictConfig) -> None:
+def single(main: Main, job: DictConfig, own_directory: bool) -> None:
     """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
     directory = Path(str(job.hydra.run.dir))
-    if directory == Path():  # a program without a run directory
+    if not own_directory:
         main()
         return
+    if directory == Path():
+        raise ConfigError("hydra.run.dir=.", "a run needs a directory of its own", "name one")
     with claimed(directory, exact=directory_was_typed("hydra.run.dir")) as own:
         sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
         main()

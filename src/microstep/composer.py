@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # it cuts a sweep into jobs
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -17,6 +17,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -74,13 +75,17 @@ class Composer:
     def opened(cls, config_dir: Path, config_name: str, also: Path | None = None) -> Iterator[Composer]:
         """Yield a composer over a directory of yamls, and another; Hydra's global state is put back afterwards."""
         schema.register()
-        with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
-            if also is not None:
-                search_path = create_config_search_path(str(config_dir.resolve()))
-                search_path.prepend("command-line", str(also.resolve()), anchor="schema")
-                GlobalHydra.instance().clear()
-                Hydra.create_main_hydra2("microstep", search_path)
+        version.setbase("1.3")
+        search_path = create_config_search_path(str(config_dir.resolve()))
+        if also is not None:
+            search_path.prepend("command-line", str(also.resolve()), anchor="schema")
+        before = get_gh_backup()
+        GlobalHydra.instance().clear()
+        Hydra.create_main_hydra2("microstep", search_path)
+        try:
             yield cls(config_name)
+        finally:
+            restore_gh_from_backup(before)
 
     def jobs(self, overrides: Sequence[str]) -> list[DictConfig]:
         """Return the checked config of every job of a sweep."""

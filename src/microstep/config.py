@@ -51,7 +51,7 @@ RANGES = {
     "accumulation.micro_batches": POSITIVE_INT,
     "dataset.val_samples": POSITIVE_INT,
     "dataset.test_samples": POSITIVE_INT,
-    "dataset.split_seed": NOT_NEGATIVE,
+    "dataset.split_seed": Range(least=0, most=2**32 - 1),
     "model.width": POSITIVE_INT,
     "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,

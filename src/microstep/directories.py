@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from microstep.errors import ConfigError, MicrostepError, StorageError
+from microstep.errors import ConfigError, MicrostepError, RunInUse, StorageError
 
 
 def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
@@ -20,15 +20,20 @@ def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
 
 @contextmanager
 def claimed(directory: Path, exact: bool) -> Iterator[Path]:
-    """Make a directory of one's own, and take it away again where the job ends with exit code 2."""
-    refuse_a_second_run(directory)
-    missing = [path for path in (directory.absolute(), *directory.absolute().parents) if not path.exists()]
-    own = made(directory) if exact else unused(directory)
+    """Make a directory of one's own, and take it away again where the job ends with exit code 2.
+
+    Args:
+        exact: take this one or none; otherwise a name that is taken gets a number.
+    """
+    if exact:
+        refuse_a_second_run(directory)
+    parents = [path for path in directory.absolute().parents if not path.exists()]
+    own, fresh = taken(directory) if exact else (unused(directory), True)
     try:
         yield own
     except MicrostepError as error:
-        if error.exit_code == ConfigError.exit_code and (missing or not exact):
-            discard(own, missing[1:])
+        if fresh and error.exit_code == ConfigError.exit_code:
+            discard(own, parents)
         raise
 
 
@@ -39,6 +44,27 @@ def discard(directory: Path, parents: list[Path]) -> None:
         if any(parent.iterdir()):
             break
         parent.rmdir()
+
+
+def taken(directory: Path) -> tuple[Path, bool]:
+    """Return the directory, and whether it was this call that made it: only then may it be taken away again."""
+    with suppress(FileExistsError):
+        return made(directory, exist_ok=False), True
+    return made(directory), False
+
+
+def occupied(directory: Path) -> Path:
+    """Make the directory this run's by its run.json, which only one process can create.
+
+    Raises:
+        RunInUse: where another has, if only just now.
+    """
+    made(directory)
+    try:
+        (directory / "run.json").open("x").close()
+    except FileExistsError:
+        raise RunInUse(f"hydra.run.dir={directory}", "it holds a run already", "choose another directory") from None
+    return directory.resolve()
 
 
 def unused(directory: Path) -> Path:
@@ -62,6 +88,6 @@ def made(directory: Path, exist_ok: bool = True) -> Path:
     except OSError as error:
         if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(directory):
             raise
-        remedy = "make its parent writable, or choose another hydra.run.dir"
+        remedy = "make its parent writable, or choose another directory"
         raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
     return directory

@@ -42,6 +42,12 @@ class StorageError(MicrostepError):
     exit_code = 4
 
 
+class RunInUse(ConfigError):  # noqa: N818
+    """Another run has this directory."""
+
+    exit_code = 5
+
+
 class CheckpointRefused(MicrostepError):  # noqa: N818
     """A checkpoint is missing, damaged, or not this run's."""
 

@@ -135,7 +135,14 @@ def kind(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
+NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "None": "null",
+    "list": "a list",
+}
 
 
 def check_type(override: Override, types: frozenset[str]) -> None:

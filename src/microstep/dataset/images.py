@@ -33,6 +33,12 @@ class Images:
     indices: Labels | None = None  #: N: each picture's place in what was published, where it isn't 0, 1, 2, …
 
     def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
+            reason = f"the pictures are {self.pixels.dtype} of shape {self.pixels.shape}"
+            raise DataError("dataset", reason, "give uint8, N × C × H × W")
+        if self.labels.dtype != np.int64 or self.labels.ndim != 1:
+            reason = f"the labels are {self.labels.dtype} of shape {self.labels.shape}"
+            raise DataError("dataset", reason, "give int64, one a picture")
         if not len(self.labels) or len(self.pixels) != len(self.labels):
             reason = f"{len(self.pixels)} pictures and {len(self.labels)} labels"
             raise DataError("dataset", reason, "a split needs as many labels as pictures, and at least one")
@@ -89,6 +95,10 @@ def stratified(labels: Labels, held_out: int, seed: int, key: str) -> tuple[Labe
     Raises:
         DataError: where so many can't be held out with every class in both parts.
     """
+    samples, classes = len(labels), len(np.unique(labels))
+    if not classes <= held_out <= samples - classes:
+        reason = f"of {samples:,} samples in {classes} classes it leaves a part without some class"
+        raise DataError(f"{key}={held_out}", reason, f"choose between {classes} and {samples - classes:,}")
     try:
         parts = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed)
     except ValueError as error:

@@ -90,8 +90,7 @@ class Composer:
     def jobs(self, overrides: Sequence[str]) -> list[DictConfig]:
         """Return the checked config of every job of a sweep."""
         parsed = [self.parse(o) for o in overrides]
-        if "effective_batch_size" in {o.key_or_group for o in parsed}:
-            refuse_both_batch_sizes(parsed)
+        refuse_both_batch_sizes(parsed)  # here as well, so that the error names what was typed, not one job of it
         return [self.job(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
 
     def job(self, overrides: Sequence[str]) -> DictConfig:

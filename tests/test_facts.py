@@ -26,6 +26,22 @@ def test_batchnorm_and_dropout_are_named_once_in_one_line(caplog) -> None:
     assert said(caplog, nn.Sequential(nn.GroupNorm(1, 1), nn.Dropout(0.0)), accum=4) == []
 
 
+def test_a_frozen_layer_is_not_told_of(caplog) -> None:
+    """What stays in evaluation mode when the model trains is exact; and asking leaves every mode as it was."""
+
+    class Stays(nn.Sequential):
+        def train(self, mode: bool = True):
+            return super().train(False)
+
+    for before in (True, False):
+        model = nn.Sequential(Stays(nn.BatchNorm2d(1), nn.Dropout(0.5)), nn.Dropout(0.5))
+        model[1].train(before)
+        modes = [module.training for module in model.modules()]
+        assert "BatchNorm" not in said(caplog, model, accum=2)[0]
+        assert said(caplog, model[0], accum=2) == []
+        assert [module.training for module in model.modules()] == modes
+
+
 @pytest.mark.parametrize(
     ("words", "row"),
     [

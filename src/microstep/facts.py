@@ -141,8 +141,9 @@ def batch_row(config: DictConfig) -> str:
 
 def warn_of_inexactness(model: nn.Module, accum: int) -> None:
     """Say once, in one line, where micro-batches are not the same as one big batch, and what to do about it."""
-    norms = sum(isinstance(m, _BatchNorm) for m in model.modules())
-    drops = sum(isinstance(m, _DropoutNd) and m.p > 0 for m in model.modules())
+    active = active_in_training(model)
+    norms = sum(isinstance(m, _BatchNorm) for m in active)
+    drops = sum(isinstance(m, _DropoutNd) and m.p > 0 for m in active)
     if accum == 1 or not norms + drops:
         return
     said = []
@@ -153,3 +154,13 @@ def warn_of_inexactness(model: nn.Module, accum: int) -> None:
     if drops:
         said.append("dropout's masks are drawn a micro-batch at a time: the same in law, not in value (p=0 is exact)")
     log.warning("accum=%d: %s; a larger batch_size with a smaller accum narrows it", accum, "; ".join(said))
+
+
+def active_in_training(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that are in training mode when the model is: frozen ones aren't. The model stays as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train()
+    active = [module for module, _ in before if module.training]
+    for module, mode in before:
+        module.training = mode
+    return active

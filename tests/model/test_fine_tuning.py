@@ -73,6 +73,7 @@ def test_the_head_depends_on_the_seed_alone(weights, tmp_path) -> None:
         ("vit_b_16", ["heads.head.weight", "heads.head.bias"]),
         ("regnet_y_400mf", ["fc.weight", "fc.bias"]),
         ("maxvit_t", ["classifier.5.weight"]),
+        ("swin_t", ["head.weight", "head.bias"]),
         ("googlenet", ["fc.weight", "fc.bias"]),
         ("inception_v3", ["fc.weight", "fc.bias"]),
     ],

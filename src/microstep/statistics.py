@@ -1,19 +1,23 @@
-"""Exact per-channel mean and standard deviation in one streaming pass; of a sample, with standard errors."""
+"""Exact statistics of pictures in one streaming pass, by channel and by class; of a sample, with standard errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
+import torch
 
 CHUNK = 4096  #: pictures held at once while streaming
+PIECE = 2**19  #: pixels of a channel worked on at once: in float64, 4 MiB, they stay in the cache
+EMPTY = "there is nothing to take statistics of: the stream has no pixels"
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Mean and population standard deviation of each channel over all pixels of all pictures.
+    """Mean, population standard deviation and range of each channel over all pixels of all pictures.
 
     Averaging the deviations of pictures or of batches, as tutorials do, gives a smaller number: it leaves out how much
     pictures differ from one another.
@@ -22,34 +26,175 @@ class ChannelStatistics:
     mean: list[float]
     std: list[float]
     count: int  #: pictures
+    minimum: list[float]
+    maximum: list[float]
 
     @classmethod
     def streamed(cls, parts: Iterable[np.ndarray], scale: float) -> ChannelStatistics:
-        """Return the statistics of a stream of uint8 arrays (N × C × H × W), over `scale`, in constant memory.
+        """Return the statistics of a stream of arrays (N × C × H × W), over `scale`, in one pass and constant memory.
 
-        A byte has 256 values: counting them is exact, in whole numbers, and no sum can overflow or cancel.
+        Of bytes (uint8) they are exact: whole numbers are summed, in which nothing overflows or cancels, and how the
+        stream is cut makes no difference. Of other numbers mean and squared deviations from it are found in float64
+        and merged, which is stable however far the mean is from zero; cuts move the last digits.
+
+        Raises:
+            ValueError: where the stream has no pixels, or pictures of differing numbers of channels.
+            TypeError: where bytes and other numbers come in one stream.
         """
-        histogram: Any = 0
         count = 0
+        channels: list[Any] = []
         for part in parts:
-            histogram = histogram + histograms(part)
             count += len(part)
-        mean, std = moments(histogram)
-        return cls((mean / scale).tolist(), (std / scale).tolist(), count)
+            for piece in pieces(part):
+                found = by_channel(piece)
+                channels = [one + more for one, more in zip(channels, found, strict=True)] if channels else found
+        if not channels:
+            raise ValueError(EMPTY)
+        columns = zip(*((one.mean, one.std, one.minimum, one.maximum) for one in channels), strict=True)
+        mean, std, minimum, maximum = ([value / scale for value in column] for column in columns)
+        return cls(mean, std, count, minimum, maximum)
 
 
-def histograms(pixels: np.ndarray) -> np.ndarray:
-    """Return how often each byte occurs in each channel: C × 256, int64."""
-    return np.stack([np.bincount(pixels[:, c].reshape(-1), minlength=256) for c in range(pixels.shape[1])])
+def pieces(part: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a part in pieces of at most `PIECE` pixels a channel, or of one picture; nothing where it has no pixels."""
+    return chunks(part, max(1, PIECE // prod(part.shape[2:]))) if part.size else iter(())
 
 
-def moments(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each channel's mean and population deviation, float64, in units of a byte."""
-    values = np.arange(256, dtype=np.float64)
-    total = histogram.sum(1)
-    mean = histogram @ values / total
-    variance = (histogram * (values - mean[:, None]) ** 2).sum(1) / total
-    return mean, np.sqrt(variance)
+def by_channel(piece: np.ndarray) -> list[Sums] | list[Deviations]:
+    """Return what each channel adds to the statistics."""
+    channels = (piece[:, channel] for channel in range(piece.shape[1]))
+    if piece.dtype == np.uint8:
+        return [Sums.of(pixels) for pixels in channels]
+    return [Deviations.of(pixels) for pixels in channels]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The bytes of one channel, summed exactly."""
+
+    count: int  #: pixels
+    total: int
+    squares: int
+    minimum: int
+    maximum: int
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Sums:
+        """Return the sums of uint8 pixels of any shape.
+
+        Float64 holds every whole number up to 2 ** 53, which 10 ** 11 squares of bytes don't reach: in whatever order
+        they are added, nothing is rounded. It takes half the time of a histogram, and the same for any picture.
+        """
+        flat = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).view(-1)  # torch warns of read-only ones
+        minimum, maximum = flat.aminmax()
+        wide = flat.to(torch.float64)
+        total, squares = wide.sum(), wide.dot(wide)
+        return cls(len(flat), int(total), int(squares), int(minimum), int(maximum))
+
+    def __add__(self, other: Sums) -> Sums:
+        if not isinstance(other, Sums):
+            return NotImplemented
+        return Sums(
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+        )
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def std(self) -> float:
+        """Return the population deviation; the difference, in which floats would cancel, is one of whole numbers."""
+        return sqrt((self.count * self.squares - self.total**2) / self.count**2)
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """The numbers of one channel: their mean, and squared deviations from it.
+
+    Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (The American Statistician 37, 1983).
+    """
+
+    count: int  #: pixels
+    mean: float
+    squares: float  #: the sum of squared deviations
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Deviations:
+        """Return those of pixels of any shape and dtype, in two passes over a float64 copy."""
+        flat = pixels.astype(np.float64).reshape(-1)
+        mean = flat.mean()
+        centred = flat - mean
+        return cls(flat.size, float(mean), float(centred @ centred), float(flat.min()), float(flat.max()))
+
+    def __add__(self, other: Deviations) -> Deviations:
+        if not isinstance(other, Deviations):
+            return NotImplemented
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        return Deviations(
+            count,
+            self.mean + apart * (other.count / count),
+            self.squares + other.squares + apart * apart * (self.count * other.count / count),
+            float(np.minimum(self.minimum, other.minimum)),  # a NaN stays, wherever the stream is cut
+            float(np.maximum(self.maximum, other.maximum)),
+        )
+
+    @property
+    def std(self) -> float:
+        return sqrt(self.squares / self.count)
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """How many pictures each class has, and each channel's mean over all pixels of these."""
+
+    counts: list[int]
+    means: list[list[float] | None]  #: by class, then channel; None for a class without pictures
+
+    @classmethod
+    def streamed(cls, parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> ClassStatistics:
+        """Return the figures of a stream of pictures (N × C × H × W), over `scale`, and their labels (N).
+
+        One pass, in constant memory. Sums of integers are exact, so that cuts make no difference; others are float64.
+
+        Raises:
+            ValueError: where the stream has no pixels, labels don't match the pictures, or one is no class.
+        """
+        counts, areas = np.zeros((2, classes), np.int64)
+        totals: Any = None
+        for pictures, labels in parts:
+            here = class_counts(labels, len(pictures), classes)
+            counts += here
+            areas += here * prod(pictures.shape[2:])
+            totals = class_totals(pictures, labels, classes) + (0 if totals is None else totals)
+        if not areas.any():
+            raise ValueError(EMPTY)
+        means = zip(totals.tolist(), areas.tolist(), strict=True)
+        return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
+
+
+def class_counts(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
+    """Return how many pictures each class has, int64; labels that are none are refused."""
+    if labels.shape != (pictures,):
+        raise ValueError(f"labels of shape {labels.shape} for {pictures} pictures: give each one")
+    if pictures and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels from {labels.min()} to {labels.max()}: they go from 0 to {classes - 1}")
+    return np.bincount(labels, minlength=classes)
+
+
+def class_totals(pictures: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return the sum of each class's pixels by channel: classes × C, int64 for integers, float64 for others."""
+    dtype = np.int64 if np.issubdtype(pictures.dtype, np.integer) else np.float64
+    totals = np.zeros((classes, pictures.shape[1]), dtype)
+    np.add.at(totals, labels, pictures.sum((2, 3), dtype=dtype))
+    return totals
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mean and deviation are exact, whatever the chunks, in constant memory; a sample's come with honest errors."""
+"""Statistics are exact or stable, whatever the chunks, in constant memory; a sample's come with honest errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits
 
-from microstep.statistics import ChannelStatistics, StandardErrors, chunks
+from microstep.statistics import PIECE, ChannelStatistics, ClassStatistics, StandardErrors, chunks
 
-PICTURES = arrays(
-    np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6)), fill=st.nothing()
-)
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
+PICTURES = arrays(np.uint8, SHAPES, fill=st.nothing())
+NUMBERS = arrays(np.float64, SHAPES, elements=st.floats(-1000, 1000), fill=st.nothing())
+DTYPES = [np.float16, np.float32, np.float64, np.int16, np.uint16, np.int64, ">f4"]
 
 
 def streamed(pixels: np.ndarray, scale: float = 255.0, size: int = 4096) -> ChannelStatistics:
     return ChannelStatistics.streamed(chunks(pixels, size), scale)
+
+
+def cut(pixels: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
+    """Return the pixels in parts of any sizes, empty ones too."""
+    return np.split(pixels, sorted(data.draw(st.lists(st.integers(0, len(pixels)), max_size=6))))
 
 
 def brightness(count: int) -> np.ndarray:
@@ -35,20 +41,58 @@ def brightness(count: int) -> np.ndarray:
 @given(pixels=PICTURES, scale=st.sampled_from([255.0, 16.0, 1.0]))
 @settings(deadline=None, max_examples=100)
 def test_it_is_numpys_mean_and_deviation(pixels, scale):
-    """Per channel, over all pixels of all pictures, to the last digits of float64."""
+    """Per channel, over all pixels of all pictures, to the last digits of float64; the range, too, is over `scale`."""
     found, exact = streamed(pixels, scale), pixels.astype(np.float64) / scale
     np.testing.assert_allclose(found.mean, exact.mean((0, 2, 3)), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(found.std, exact.std((0, 2, 3)), rtol=1e-12, atol=1e-12)
+    assert found.minimum == exact.min((0, 2, 3)).tolist()
+    assert found.maximum == exact.max((0, 2, 3)).tolist()
     assert found.count == len(pixels)
+
+
+@given(pixels=PICTURES)
+@settings(deadline=None, max_examples=50)
+def test_it_is_the_integers_fraction(pixels):
+    """Of bytes, the mean is the fraction of two whole numbers rounded once, not a sum of rounded terms."""
+    found = streamed(pixels, 1.0)
+    for channel, mean in enumerate(found.mean):
+        values = pixels[:, channel].reshape(-1).tolist()
+        assert mean == float(Fraction(sum(values), len(values)))
 
 
 @given(pixels=PICTURES, data=st.data())
 @settings(deadline=None, max_examples=50)
 def test_the_chunks_make_no_difference(pixels, data):
     """Cut anywhere, into parts of any sizes, the result is the same to the last bit."""
-    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(pixels) - 1)))))
-    parts = [part for part in np.split(pixels, cuts) if len(part)]
-    assert ChannelStatistics.streamed(iter(parts), 255.0) == streamed(pixels)
+    assert ChannelStatistics.streamed(iter(cut(pixels, data)), 255.0) == streamed(pixels)
+
+
+def test_parts_larger_than_a_piece_are_the_same():
+    """What is worked on at once is a matter of speed: a part of several pieces is summed to the last bit as well."""
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 2, 700, 500), dtype=np.uint8)
+    assert pixels[:, 0].size > 2 * PIECE
+    found, flat = streamed(pixels, 1.0), np.moveaxis(pixels, 1, 0).reshape(2, -1).astype(np.int64)
+    squares, size = (flat**2).sum(1), flat.shape[1]
+    assert found.mean == (flat.sum(1) / size).tolist()
+    variances = [
+        Fraction(int(s), size) - Fraction(int(t), size) ** 2 for s, t in zip(squares, flat.sum(1), strict=True)
+    ]
+    assert found.std == [sqrt(variance) for variance in variances]
+    assert found == streamed(pixels, 1.0, 1)
+
+
+@pytest.mark.parametrize("view", ["read-only", "channels-last", "backwards", "every other"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_any_layout_will_do(view, channels):
+    """Arrays from a file's buffer, transposed or sliced ones: none is written to, and none warns."""
+    pixels = np.ascontiguousarray(brightness(12)[:, :channels])
+    layouts = {
+        "read-only": np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
+        "channels-last": np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        "backwards": np.ascontiguousarray(pixels[::-1, :, ::-1])[::-1, :, ::-1],
+        "every other": np.repeat(pixels, 2, 0)[::2],
+    }
+    assert streamed(layouts[view]) == streamed(pixels)
 
 
 def test_many_bright_pixels_overflow_nothing():
@@ -65,6 +109,69 @@ def test_a_tiny_deviation_does_not_cancel():
     share = Fraction(1, 1_000_000)
     exact = sqrt(share * (1 - share)) / 255
     assert streamed(pixels).std[0] == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_other_numbers_are_numpys_too(dtype):
+    """Floats and wider integers, over `scale`: mean, deviation and range in float64."""
+    pixels = np.random.default_rng(1).uniform(0, 3000, (20, 3, 5, 4)).astype(dtype)
+    found, exact = streamed(pixels, 4.0, 6), pixels.astype(np.float64) / 4
+    np.testing.assert_allclose(found.mean, exact.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(found.std, exact.std((0, 2, 3)), rtol=1e-12)
+    assert found.minimum == exact.min((0, 2, 3)).tolist()
+    assert found.maximum == exact.max((0, 2, 3)).tolist()
+    assert found.count == 20
+
+
+@given(pixels=NUMBERS, data=st.data())
+@settings(deadline=None, max_examples=50)
+def test_the_chunks_move_only_last_digits_of_floats(pixels, data):
+    """Cut anywhere, mean and deviation agree to 1e-10 of the numbers' size, and the range to the bit."""
+    found, whole = ChannelStatistics.streamed(iter(cut(pixels, data)), 1.0), streamed(pixels, 1.0)
+    size = np.abs(pixels).max()
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-10, atol=1e-10 * size)
+    np.testing.assert_allclose(found.std, whole.std, rtol=1e-10, atol=1e-10 * size)
+    assert (found.minimum, found.maximum, found.count) == (whole.minimum, whole.maximum, whole.count)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 200])
+def test_a_mean_far_from_zero_cancels_nothing(size):
+    """Small noise around 10,000 in float32: E[x²] − E[x]² loses every digit of the deviation, ours keeps nine."""
+    noise = np.random.default_rng(2).normal(0, 0.05, (200, 2, 8, 8)) + np.linspace(0, 0.2, 200)[:, None, None, None]
+    pixels = (10_000 + noise).astype(np.float32)
+    exact = pixels.astype(np.float64).std((0, 2, 3))
+    naive = (pixels**2).mean((0, 2, 3)) - pixels.mean((0, 2, 3)) ** 2
+    assert (np.abs(naive / exact**2 - 1) > 0.5).all()
+    np.testing.assert_allclose(streamed(pixels, 1.0, size).std, exact, rtol=1e-9)
+    np.testing.assert_allclose(streamed(pixels, 1.0, size).mean, pixels.astype(np.float64).mean((0, 2, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_nan_is_seen(size):
+    """One pixel that is no number leaves its channel without figures, wherever the stream is cut, and no other."""
+    pixels = brightness(3).astype(np.float32)
+    pixels[1, 0, 2, 2] = np.nan
+    found = streamed(pixels, 1.0, size)
+    assert np.isnan([found.mean[0], found.std[0], found.minimum[0], found.maximum[0]]).all()
+    assert np.isfinite([found.mean[1], found.std[1], found.minimum[1], found.maximum[1]]).all()
+
+
+@pytest.mark.parametrize("parts", [[], [brightness(0)], [np.zeros((3, 1, 0, 4), np.float32)]])
+def test_an_empty_stream_is_refused(parts):
+    """No parts, no pictures or no pixels: it is said so, and no NaN is returned."""
+    with pytest.raises(ValueError, match="the stream has no pixels"):
+        ChannelStatistics.streamed(parts, 255.0)
+    with pytest.raises(ValueError, match="the stream has no pixels"):
+        ClassStatistics.streamed(((part, np.zeros(len(part), np.int64)) for part in parts), 2, 255.0)
+
+
+def test_parts_that_dont_fit_together_are_refused():
+    """Pictures of fewer channels, or of another kind of number, are no more of the same."""
+    with pytest.raises(ValueError, match="shorter"):
+        ChannelStatistics.streamed([brightness(2), brightness(2)[:, :1]], 255.0)
+    for mixed in ([brightness(2), brightness(2) / 255], [brightness(2) / 255, brightness(2)]):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            ChannelStatistics.streamed(mixed, 1.0)
 
 
 def test_averaging_the_deviations_of_pictures_is_another_number():
@@ -97,6 +204,9 @@ def test_a_stream_is_consumed_a_chunk_at_a_time():
     """No more than one chunk is kept while the next is fetched, however long the stream: memory is constant."""
     pixels = brightness(100)
     assert ChannelStatistics.streamed(watched(pixels, 4), 255.0) == streamed(pixels)
+    assert ChannelStatistics.streamed(watched(pixels / 255, 4), 1.0).count == 100
+    labels = np.zeros(4, np.int64)
+    assert ClassStatistics.streamed(((part, labels) for part in watched(pixels, 4)), 1, 255.0).counts == [100]
 
 
 def test_the_errors_stream_as_well():
@@ -146,3 +256,46 @@ def test_the_errors_cover_the_truth_as_often_as_they_should(share):
     covered = coverage(share)
     assert covered.min() > 0.91
     assert covered.max() < 0.98
+
+
+def labelled(pixels: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return zip(chunks(pixels, size), chunks(labels, size), strict=True)
+
+
+@given(pixels=PICTURES, size=st.integers(1, 12), data=st.data())
+@settings(deadline=None, max_examples=50)
+def test_each_class_has_its_own_mean(pixels, size, data):
+    """The mean of a class is that of its pixels alone, as one fraction, however the stream is cut."""
+    labels = data.draw(arrays(np.int64, len(pixels), elements=st.integers(0, 3)))
+    found = ClassStatistics.streamed(labelled(pixels, labels, size), 5, 255.0)
+    for label, (count, mean) in enumerate(zip(found.counts, found.means, strict=True)):
+        own = pixels[labels == label]
+        assert count == len(own)
+        assert mean == (streamed(own).mean if count else None)
+
+
+def test_a_class_without_pictures_has_no_mean():
+    """Neither zero nor NaN is made up for it; it is counted all the same."""
+    found = ClassStatistics.streamed([(brightness(3), np.array([2, 0, 2]))], 4, 1.0)
+    assert found.counts == [1, 0, 2, 0]
+    assert [mean is None for mean in found.means] == [False, True, False, True]
+
+
+def test_classes_of_other_numbers_have_means_too():
+    """Floats are summed in float64, not in their own few digits; integers of any width exactly."""
+    labels = np.arange(400) % 3
+    pixels = (10_000 + np.random.default_rng(4).normal(0, 1, (400, 2, 8, 8))).astype(np.float32)
+    found = ClassStatistics.streamed(labelled(pixels, labels, 70), 3, 2.0)
+    exact = [pixels[labels == label].astype(np.float64).mean((0, 2, 3)) / 2 for label in range(3)]
+    np.testing.assert_allclose(found.means, exact, rtol=1e-13)
+    bright = np.full((400, 1, 8, 8), 65_535, np.uint16)
+    assert ClassStatistics.streamed(labelled(bright, labels, 70), 3, 65_535.0).means == [[1.0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([0, 3], "from 0 to 3"), ([-1, 0], "from -1 to 0"), ([0], "for 2 pictures")]
+)
+def test_a_label_that_is_no_class_is_refused(labels, message):
+    """A label that is negative or too large, or missing, is never counted as another's."""
+    with pytest.raises(ValueError, match=message):
+        ClassStatistics.streamed([(brightness(2), np.array(labels))], 3, 255.0)

@@ -4,6 +4,8 @@
 
 Contestants take turns in one process; medians, and medians of the pairs' ratios. Peak memory above the pictures'
 own is the kernel's high-water mark (Linux), each contestant alone in a fresh process, first call included.
+
+It is not called statistics.py: the benchmarks beside it would import it in place of Python's own module.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 MASK = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15  #: SplitMix64's increment
+COLUMNS = 64  #: numbers that one position may draw
 
 
 def derive(*key: int) -> int:
@@ -15,7 +17,7 @@ def derive(*key: int) -> int:
     """
     state = 0
     for part in key:
-        state = mix((state ^ (part & MASK)) + 0x9E3779B97F4A7C15 & MASK)
+        state = mix((state ^ (part & MASK)) + GOLDEN & MASK)
     return state >> 1
 
 
@@ -24,6 +26,35 @@ def mix(z: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & MASK
     return z ^ (z >> 31)
+
+
+def uniform(positions: Tensor, columns: int, *key: int) -> Tensor:
+    """Return N × columns numbers in [0, 1), float64, each a pure function of (key, position, column).
+
+    They are SplitMix64's outputs number position · COLUMNS + column: any of them can be had without those before, so
+    it makes no difference who draws, in which batch or in which process.
+    """
+    counter = positions.cpu()[:, None] * COLUMNS + torch.arange(columns)
+    bits = mixed(counter * signed(GOLDEN) + signed(2 * derive(*key)))
+    return shifted(bits, 11).double() * 2.0**-53
+
+
+def mixed(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64, whose products wrap as those of uint64 do."""
+    z = (z ^ shifted(z, 30)) * signed(0xBF58476D1CE4E5B9)
+    z = (z ^ shifted(z, 27)) * signed(0x94D049BB133111EB)
+    return z ^ shifted(z, 31)
+
+
+def shifted(z: Tensor, bits: int) -> Tensor:
+    """Shift right as uint64 does: zeros come in from the left."""
+    return (z >> bits) & (MASK >> bits)
+
+
+def signed(value: int) -> int:
+    """Return the int64 with the same bits."""
+    value &= MASK
+    return value - 2**64 if value >> 63 else value
 
 
 def permutation(samples: int, *key: int) -> Tensor:

@@ -6,18 +6,25 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pytest workers share two cores
 
+import atexit
 import gzip
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+CACHE = tempfile.mkdtemp(prefix="microstep-cache-")
+os.environ["XDG_CACHE_HOME"] = CACHE  # subprocesses inherit it: no test reads or writes what the user has cached
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -66,11 +73,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Return a folder of made-up photos in three classes, 60 to train on and 15 to test on, of many sizes."""
+    root = tmp_path_factory.mktemp("photos, (made up)")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 5)):
+        for hue, name in enumerate(("blue", "green", "red")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                height, width = generator.integers(12, 40, 2)
+                pixels = generator.integers(0, 120, (height, width, 3), dtype=np.uint8)
+                pixels[..., 2 - hue] += 120
+                Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
+    return root
+
+
+@pytest.fixture(scope="session")
 def idx_files(tmp_path_factory) -> Path:
     """Return a directory of small Fashion-MNIST files, gzipped."""
     root = tmp_path_factory.mktemp("fashion mnist, (small)")
     generator = np.random.default_rng(0)
-    for prefix, count in (("train", 100), ("t10k", 20)):
+    for prefix, count in (("train", 240), ("t10k", 20)):
         images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
         for name, array in (("images-idx3", images), ("labels-idx1", labels)):

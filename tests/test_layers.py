@@ -17,11 +17,11 @@ ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = ("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors")
 LAYERS = (
     "errors types config signatures names page overrides composer cli files gate directories randomness signals "
-    "statistics",
-    "precision accumulation task dataset augment model scheduler",
-    "step evaluation checkpoint loaders logger measure pace progress machine",
+    "statistics cache",
+    "precision accumulation task dataset augment sampler model scheduler",
+    "step evaluation checkpoint loaders logger measure pace progress machine stats",
     "trainer facts",
-    "build again",
+    "build again predict",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 Graph = dict[str, set[str]]  # module → what it imports, as dotted names

@@ -107,8 +107,10 @@ def admitted(base: DictConfig, node: DictConfig, leaf: str) -> frozenset[str]:
     if node is base:
         return next((from_annotation(f.type) for f in fields(schema_of(base)) if f.name == leaf), frozenset())
     known = signature_of(node)
-    annotated = known.parameters.get(leaf, frozenset()) if known else frozenset()
-    return annotated or from_value(None if OmegaConf.is_missing(node, leaf) else node[leaf])
+    if known and known.parameters.get(leaf):
+        return known.parameters[leaf]
+    shipped = from_value(None if OmegaConf.is_missing(node, leaf) else node[leaf])
+    return shipped | {"None"} if shipped and known and leaf in known.nullable else shipped
 
 
 def schema_of(base: DictConfig) -> type[Any]:

@@ -21,6 +21,7 @@ class Signature:
     parameters: dict[str, frozenset[str]]
     optional: frozenset[str]  #: those with a default: the others come from the yaml, or from the run itself
     open: bool  #: it takes **kwargs
+    nullable: frozenset[str]  #: those whose default is None
 
 
 @cache
@@ -36,10 +37,19 @@ def read(function: ast.FunctionDef) -> Signature:
     """Return a function definition's signature; `self` is left out."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     names = {a.arg: scalars(a.annotation) for a in arguments if a.arg != "self"}
-    positional = [*function.args.posonlyargs, *function.args.args]
-    defaulted = [*positional[len(positional) - len(function.args.defaults) :]]
-    defaulted += [a for a, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if default]
-    return Signature(names, frozenset(a.arg for a in defaulted), open=function.args.kwarg is not None)
+    defaults = defaults_of(function.args)
+    nullable = {
+        name for name, default in defaults.items() if isinstance(default, ast.Constant) and default.value is None
+    }
+    return Signature(names, frozenset(defaults), function.args.kwarg is not None, frozenset(nullable))
+
+
+def defaults_of(arguments: ast.arguments) -> dict[str, ast.expr]:
+    """Return the defaults, by parameter."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    last = positional[len(positional) - len(arguments.defaults) :]
+    named = zip([*last, *arguments.kwonlyargs], [*arguments.defaults, *arguments.kw_defaults], strict=True)
+    return {argument.arg: default for argument, default in named if default is not None}
 
 
 def scalars(annotation: ast.expr | None) -> frozenset[str]:

@@ -47,7 +47,7 @@ def model_of(trainer) -> tuple[torch.nn.Module, torch.optim.Optimizer, torch.opt
 
 
 def normalised(split) -> tuple[Tensor, Tensor]:
-    return torch.addcmul(split.offset, split.images.float(), split.factor), split.labels
+    return split.normaliser(split.images), split.labels
 
 
 def bare(trainer, memory_format: torch.memory_format = torch.contiguous_format) -> Callable[[], None]:
@@ -80,7 +80,8 @@ class PerSample(Dataset):
 
     def __init__(self, split) -> None:
         self.images, self.labels = split.images.squeeze(1).numpy(), split.labels.tolist()
-        mean, std = (-split.offset / split.factor).item() / 255, (1 / split.factor).item() / 255
+        own = split.normaliser
+        mean, std = (-own.offset / own.factor).item() / 255, (1 / own.factor).item() / 255
         parts = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([mean], [std])]
         self.transform = v2.Compose(parts)
 

@@ -4,9 +4,15 @@ import pytest
 
 from microstep import build_trainer, compose
 from tests.conftest import ROOT
+from tests.dataset.cifar_files import write_cifar
 
 CONF = ROOT / "conf"
-EXTRA = {"model/resnet18": ["model.norm=group"]}
+EXTRA = {
+    "model/resnet18": ["model.norm=group"],
+    "model/torchvision": ["batch_size=2"],
+    "augment/randaugment": ["dataset.resident=false", "num_workers=0"],
+    "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],
+}
 
 
 def yamls() -> list[str]:
@@ -15,15 +21,18 @@ def yamls() -> list[str]:
 
 
 @pytest.mark.parametrize("yaml", yamls())
-def test_a_yaml_composes_checks_and_builds(yaml, idx_files, tmp_path) -> None:
+def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch, tmp_path) -> None:
     """Each option of each group makes a trainer whose first window takes a step."""
     group, _, option = yaml.rpartition("/")
     words = [f"{group}={option}", *EXTRA.get(yaml, []), "threads=1", "progress=false"]
-    if "fashion" in yaml:
+    if "mnist" in yaml or "fashion" in yaml:
         words += [f"dataset.root={idx_files}", "dataset.val_samples=20"]
-    if yaml == "model/torchvision":
-        words += ["batch_size=2"]
-    trainer = build_trainer(compose(words), tmp_path)
+    if "cifar" in yaml:
+        write_cifar(tmp_path, 100 if "100" in yaml else 10, monkeypatch)
+        words += [f"dataset.root={tmp_path}", "dataset.val_samples=100", "batch_size=16"]
+    if "image_folder" in yaml:
+        words += [f"dataset.root={photos}"]
+    trainer = build_trainer(compose(words), tmp_path / "run")
     window = next(trainer.loaders.train(epoch=1))
     trainer.model.train()
     assert trainer.step(trainer.model, trainer.optimizer, window.batches, window.weight).updated

@@ -31,12 +31,18 @@ def code_blocks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_readme_runs(command, trained, idx_files, tmp_path) -> None:
+def test_a_command_of_the_readme_runs(command, trained, idx_files, photos, tmp_path) -> None:
     """Typed as it stands, it ends with exit code 0; only Fashion-MNIST is replaced by a few made-up pictures."""
-    program, *words = shlex.split(command.replace("RUN_DIR", str(trained)))[1:]
+    places = {"RUN_DIR": trained, "=DIR": f"={photos}", "FOLDER": photos / "test"}
+    words = command.split()
+    for word, place in places.items():
+        words = [typed.replace(word, str(place)) for typed in words]
+    program, *words = words[1:]
     if "fashion" in command:
         words += [f"dataset.root={idx_files}", "dataset.val_samples=20"]
         words += ["epochs=1"] if program == "train.py" else []
+    if "image_folder" in command and program == "train.py":
+        words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
     done = call(program, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -69,7 +75,8 @@ def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(tmp_path) -
     for name in ("train", "test"):
         pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 6, 6), dtype=np.uint8)
         np.savez(tmp_path / f"{name}.npz", pixels=pixels, labels=np.arange(60) % 2)
-    words = ("--config-dir", "conf", "model=tiny", "dataset=mine", "epochs=1", "model.width=16", "hydra.run.dir=run")
+    words = ("--config-dir", "conf", "model=tiny", "dataset=mine", "epochs=1", "batch_size=16", "model.width=16")
+    words += ("hydra.run.dir=run",)
     done = call("train.py", *words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert "cat" in (tmp_path / "run/reports/test/classification_report.txt").read_text()

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from microstep.accumulation import Fixed
+from microstep.augment import Pipeline, none
+from microstep.augment.mixing import Cutmix, Mixup
 from microstep.dataset import ResidentSplit
+from microstep.dataset.normaliser import Normaliser
 from microstep.loaders import Loaders
+from microstep.sampler import Balanced, Shuffle
 from microstep.task import Classification
 from microstep.types import Batch, Positions, Window
 
@@ -29,7 +33,7 @@ class Rows(ResidentSplit):
     def __init__(self, samples: int) -> None:
         numbers = torch.arange(samples)
         pixels = (numbers % 256).to(torch.uint8).view(-1, 1, 1, 1)
-        super().__init__(pixels, numbers * 7 % 3, 10 * numbers, 1.0, [0.0], [1.0], CPU)
+        super().__init__(pixels, numbers * 7 % 3, 10 * numbers, Normaliser(1.0, [0.0], [1.0], CPU), CPU)
         self.fetched: list[weakref.ref[Tensor]] = []
         self.held: list[int] = []  #: at each fetch, how many earlier batches were still alive
 
@@ -41,9 +45,12 @@ class Rows(ResidentSplit):
         return batch
 
 
-def loaders(split: Rows, batch_size: int = 4, accum: int = 3, seed: int = 0, weights=None, cut=None) -> Loaders:
+def loaders(
+    split: Rows, batch_size: int = 4, accum: int = 3, seed: int = 0, weights=None, cut=None, augment=None, sampler=None
+) -> Loaders:
     task = Classification(("a", "b", "c"), split.targets, CPU, class_weights=weights)
-    return Loaders({"train": split, "val": split}, cut or Fixed(accum, batch_size), task, 5, seed, CPU)
+    splits, sampler, augment = {"train": split, "val": split}, sampler or Shuffle(split.targets), augment or none()
+    return Loaders(splits, sampler, augment, cut or Fixed(accum, batch_size), task, 5, seed, CPU)
 
 
 def order(samples: int, seed: int, epoch: int, batch_size: int = 4, accum: int = 3) -> list[int]:
@@ -175,6 +182,64 @@ def test_any_plan_of_positions_is_followed():
     assert rows == [expected[::2], expected[1::2]]
     for window, members in zip(windows, rows, strict=True):
         assert window.weight == pytest.approx(sum(WEIGHTS[split.targets[row]] for row in members))
+
+
+@pytest.mark.parametrize("rule", [Mixup(0.4), Cutmix(1.0)], ids=str)
+@pytest.mark.parametrize("cut", [(4, 3), (1, 5), (29, 1)])
+def test_partners_and_shares_do_not_depend_on_the_cut(rule, cut):
+    """Whichever micro-batch a sample falls into, it is mixed with the same sample, in the same share."""
+    plan = rule.plan(29, (1, 1), CPU, 0, 2)
+    found = loaders(Rows(29), *cut, augment=Pipeline((), rule)).train(2)
+    batches = [batch for window in found for batch in window.batches]
+    rows = torch.tensor(order(29, 0, 2))
+    partners = rows[plan.partners]
+    assert torch.equal(torch.cat([batch.mix.targets for batch in batches]), partners * 7 % 3)
+    assert torch.equal(torch.cat([batch.mix.share for batch in batches]), plan.share)
+    pixels = torch.cat([batch.inputs for batch in batches]).flatten().double()
+    torch.testing.assert_close(pixels, plan.share * rows + (1 - plan.share) * partners, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("cut", [(4, 3), (29, 1)])
+def test_a_mixed_window_weighs_what_its_labels_do(cut):
+    """Σ λ·w[a] + (1 − λ)·w[b] over the window's samples, known before the first of them is read."""
+    split = Rows(29)
+    windows = list(loaders(split, *cut, weights=WEIGHTS, augment=Pipeline((), Mixup(1.0))).train(1))
+    assert split.fetched == []
+    weights = torch.tensor(WEIGHTS, dtype=torch.float64)
+    for window in windows:
+        parts = [(b.mix.share * weights[b.targets], (1 - b.mix.share) * weights[b.mix.targets]) for b in window.batches]
+        assert window.weight == pytest.approx(sum((own + other).sum().item() for own, other in parts), rel=1e-12)
+
+
+def test_a_sample_that_is_drawn_twice_has_two_positions():
+    """A sampler with replacement brings a row as often as it drew it, each time at a position of its own."""
+    one = loaders(Rows(40), sampler=Balanced(Rows(40).targets))
+    batches = [batch for window in one.train(1) for batch in window.batches]
+    rows = torch.cat([batch.indices for batch in batches]) // 10
+    assert rows.tolist() == Balanced(Rows(40).targets).order(0, 1).tolist()
+    assert len(rows.unique()) < 40
+    assert torch.cat([batch.positions for batch in batches]).tolist() == list(range(40))
+
+
+def test_what_will_be_fetched_is_announced_once_and_in_order():
+    """A split that reads ahead is told the very tensors that fetch will be given, before the first of them."""
+
+    class Announced(Rows):
+        expected: tuple = ()
+
+        def expect(self, requests):
+            self.expected = tuple(requests)
+
+        def fetch(self, rows, positions):
+            assert rows is self.expected[len(self.fetched)][0]
+            return super().fetch(rows, positions)
+
+    split = Announced(26)
+    for window in loaders(split).train(1):
+        assert sum(len(batch.indices) for batch in window.batches) == window.samples
+    assert len(split.fetched) == 7
+    split.fetched.clear()
+    assert len(list(loaders(split).evaluation("val"))) == 6
 
 
 def test_evaluation_goes_through_a_split_in_its_own_order():

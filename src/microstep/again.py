@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
 from microstep.config import Experiment
+from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError, DataError
 from microstep.evaluation import evaluate_and_report
 from microstep.facts import Parts
@@ -27,6 +28,7 @@ class Evaluated:
     epoch: int  #: that the checkpoint was written after
 
 
+@explained()
 def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device: str | None, bars: Bars) -> Evaluated:
     """Evaluate a split with the run's own model, data and precision; write its report into the run directory.
 
@@ -41,9 +43,8 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
         DataError: where the data are no longer those of the run.
         CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
     """
-    config = run_config(run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    parts = build_parts(config, gate, device)
+    parts = build_parts(run_config(run_dir), gate, device, fresh=False)
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")

@@ -6,19 +6,21 @@ import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from microstep import machine
 from microstep.checkpoint import Checkpoints
 from microstep.config import experiment_of, micro_batch_size
+from microstep.dataset import PictureDataset
+from microstep.dataset.workers import explained
 from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
 from microstep.facts import Parts, run_facts, start_summary, warn_of_inexactness
@@ -28,11 +30,12 @@ from microstep.loaders import Loaders
 from microstep.logger import Bars, Console, Logbook, MetricsCsv, RunRecord, TensorBoard, say, show_notices, table
 from microstep.randomness import reseed
 from microstep.trainer import Trainer
-from microstep.types import Accumulation, Dataset, Precision, Scheduler, Step, Task
+from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
 
 T = TypeVar("T")
 FORESEEN = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)  #: what wrong arguments raise
 INITIALISATION = 0  #: the epoch in the key of a model's first weights; training's epochs count from 1
+SHOWN = 32  #: training pictures that TensorBoard shows
 EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, so more samples fit at once
 
 
@@ -52,7 +55,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     directory = occupied(Path(run_dir))
     show_notices()
     record = RunRecord(directory)
-    with record.building():
+    with record.building(), explained():
         write_whole(directory / "config.yaml", OmegaConf.to_yaml(config).encode())
         parts = build_parts(config)
         record.update(**run_facts(config, parts))
@@ -66,25 +69,66 @@ def choices() -> Mapping[str, str]:
     return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
 
 
-def build_parts(config: DictConfig, gate: Gate = own, device: str | None = None) -> Parts:
-    """Return what training and evaluation share."""
+def build_parts(config: DictConfig, gate: Gate = own, device: str | None = None, fresh: bool = True) -> Parts:
+    """Return what training and evaluation share.
+
+    Args:
+        fresh: whether a model that starts from pretrained weights loads them; a checkpoint's will replace them if not.
+    """
     machine.settle(config.threads, config.deterministic)
     place = machine.choose_device(device or config.device)
     precision = make(config, "precision", Precision, gate, device=place)
-    dataset = build_dataset(config, place, gate)
+    dataset = build_dataset(config, place, gate, num_workers=config.num_workers)
     facts = {**dataset.facts, "device": place}
     task = make(config, "task", Task, gate, **facts)
     reseed(place, config.seed, INITIALISATION)
-    model = precision.prepare(make(config, "model", nn.Module, gate, **facts))
-    size = micro_batch_size(config)
-    accumulation = make(config, "accumulation", Accumulation, gate, batch_size=size)
-    loaders = Loaders(dataset.splits, accumulation, task, EVALUATION_FACTOR * size, config.seed, place)
-    return Parts(place, precision, dataset, task, model, accumulation, loaders)
+    model = make(config, "model", nn.Module, gate, **facts, load_weights=fresh)
+    dataset = normalised_as(model, dataset)
+    accumulation = make(config, "accumulation", Accumulation, gate, batch_size=micro_batch_size(config))
+    loaders = build_loaders(config, dataset, accumulation, task, place, gate)
+    return Parts(place, precision, dataset, task, precision.prepare(model), accumulation, loaders)
 
 
-def build_dataset(config: DictConfig, device: torch.device, gate: Gate = own) -> Dataset:
+def build_dataset(
+    config: DictConfig, device: torch.device, gate: Gate = own, num_workers: int | None = None
+) -> Dataset:
     """Return the data set alone."""
-    return make(config, "dataset", Dataset, gate, device=device)
+    bar = Bars(config.progress).pictures
+    return make(config, "dataset", Dataset, gate, device=device, num_workers=num_workers, bar=bar)
+
+
+def build_loaders(
+    config: DictConfig, dataset: Dataset, accumulation: Accumulation, task: Task, device: torch.device, gate: Gate
+) -> Loaders:
+    """Return what brings the batches."""
+    size, train = micro_batch_size(config), dataset.splits["train"]
+    refuse_large(size, len(train))
+    sampler = make(config, "sampler", Sampler, gate, train_targets=train.targets)
+    augment = make(config, "augment", Augment, gate)
+    refuse_unmixable(augment, task)
+    batch_size = EVALUATION_FACTOR * size
+    return Loaders(dataset.splits, sampler, augment, accumulation, task, batch_size, config.seed, device)
+
+
+def normalised_as(model: nn.Module, dataset: Dataset) -> Dataset:
+    """Return the data set normalised as the model's pretrained weights expect it, where it has such."""
+    normalisation = getattr(model, "normalisation", None)
+    if normalisation is None or not isinstance(dataset, PictureDataset):
+        return dataset
+    return dataset.normalised_by(*normalisation)
+
+
+def refuse_large(batch_size: int, samples: int) -> None:
+    """Refuse a micro-batch that no window can fill."""
+    if batch_size > samples:
+        reason = f"the training split has {samples:,} samples"
+        raise ConfigError(f"batch_size={batch_size}", reason, f"choose at most {samples}")
+
+
+def refuse_unmixable(augment: Augment, task: Task) -> None:
+    """Refuse to mix samples of a task that doesn't say what that means for its loss."""
+    if getattr(augment, "mixing_rule", None) and "mix" not in inspect.signature(task.loss_sum).parameters:
+        raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
 def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecord) -> Trainer:
@@ -102,17 +146,17 @@ def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecor
         task=parts.task,
         loaders=parts.loaders,
         checkpoints=Checkpoints(directory / "checkpoints"),
-        logbook=build_logbook(config, directory, record),
+        logbook=build_logbook(config, directory, record, parts.loaders.look(SHOWN)),
         run_dir=directory,
         epochs=config.epochs,
         seed=config.seed,
     )
 
 
-def build_logbook(config: DictConfig, directory: Path, record: RunRecord) -> Logbook:
-    """Return the bars and loggers."""
+def build_logbook(config: DictConfig, directory: Path, record: RunRecord, pictures: Tensor | None) -> Logbook:
+    """Return the bars and loggers; `pictures` are some of those to be trained on."""
     bars = Bars(config.progress)
-    tensorboard = TensorBoard(directory, OmegaConf.to_yaml(config), experiment_of(config))
+    tensorboard = TensorBoard(directory, OmegaConf.to_yaml(config), experiment_of(config), pictures)
     loggers = (Console(bars.shown), MetricsCsv(directory / "metrics.csv"), tensorboard, record)
     return Logbook(bars, loggers, config.log_every_steps)
 
@@ -130,9 +174,14 @@ def make(config: DictConfig, slot: str, kind: type[T], gate: Gate = own, **offer
         made = instantiate(node, **wanted(str(target), offered), _convert_="all")
     except (HydraException, ImportError) as error:
         raise refused(slot, str(target), error) from error
-    if not isinstance(made, kind):
+    if not fits(made, kind):
         raise ConfigError(f"{slot}._target_={target}", f"it makes no {kind.__name__}", "name a target that does")
     return made
+
+
+def fits(made: Any, kind: type[T]) -> TypeGuard[T]:
+    """Say whether it is of a kind; before Python 3.12 a protocol's check evaluates properties: reads pictures."""
+    return (kind is Dataset and isinstance(made, PictureDataset)) or isinstance(made, kind)
 
 
 def wanted(target: str, offered: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 from microstep.errors import ConfigError
 
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
-NEUTRAL_KEYS = frozenset({"num_workers", "progress", "log_every_steps", "resume", "sweep", "trust"})
+NEUTRAL_KEYS = frozenset(
+    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "trust"}
+    | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
+)
 
 #: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
-VERBATIM_KEYS = frozenset({"dataset.root", "resume", "run", "split", "output", "hydra.run.dir", "hydra.sweep.dir"})
+VERBATIM_KEYS = frozenset(
+    {"dataset.root", "resume", "run", "split", "input", "output", "hydra.run.dir", "hydra.sweep.dir"}
+)
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,23 @@ NOT_NEGATIVE = Range(least=0)
 #: Ranges of the numbers that the shipped yamls hold, by dotted key.
 RANGES = {
     "accumulation.micro_batches": POSITIVE_INT,
+    "augment.padding": Range(least=0, most=1),
+    "augment.flip": Range(least=0, most=1),
+    "augment.hole": Range(above=0, most=1),
+    "augment.alpha": POSITIVE,
+    "augment.num_ops": POSITIVE_INT,
+    "augment.magnitude": Range(least=0, most=30),
     "dataset.val_samples": POSITIVE_INT,
     "dataset.test_samples": POSITIVE_INT,
     "dataset.split_seed": Range(least=0, most=2**32 - 1),
+    "dataset.samples": POSITIVE_INT,
+    "dataset.classes": Range(least=2),
+    "dataset.channels": POSITIVE_INT,
+    "dataset.size": POSITIVE_INT,
+    "dataset.val_fraction": Range(above=0, below=1),
+    "dataset.test_fraction": Range(above=0, below=1),
+    "dataset.budget_gib": NOT_NEGATIVE,
+    "dataset.max_pixels": POSITIVE_INT,
     "model.width": POSITIVE_INT,
     "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
@@ -59,6 +78,7 @@ RANGES = {
     "optimizer.eps": NOT_NEGATIVE,
     "precision.init_scale": POSITIVE,
     "precision.max_skipped": POSITIVE_INT,
+    "sampler.power": Range(least=0, most=1),
     "scheduler.warmup": Range(least=0, below=1),
     "scheduler.final": Range(least=0, most=1),
     "scheduler.pct_start": Range(above=0, below=1),
@@ -84,7 +104,7 @@ class Experiment:
     device: str = "auto"
     threads: int | None = number(None, POSITIVE_INT)
     deterministic: bool = True
-    num_workers: int = number(0, NOT_NEGATIVE)
+    num_workers: int | None = number(None, NOT_NEGATIVE)
     max_grad_norm: float | None = number(None, POSITIVE)
     log_every_steps: int = number(10, POSITIVE_INT)
     resume: str | None = None
@@ -94,6 +114,8 @@ class Experiment:
     accumulation: Any = MISSING
     step: Any = MISSING
     dataset: Any = MISSING
+    sampler: Any = MISSING
+    augment: Any = MISSING
     model: Any = MISSING
     task: Any = MISSING
     optimizer: Any = MISSING
@@ -106,6 +128,7 @@ class Evaluation:
 
     run: str = MISSING
     split: str = "test"
+    input: str | None = None  #: pictures to classify instead of a split
     checkpoint: str = "best"
     device: str | None = None
     progress: bool = True
@@ -121,6 +144,7 @@ class Statistics:
     ratio: float | None = number(None, Range(above=0, most=1))
     seed: int = number(0, NOT_NEGATIVE)
     output: str = "outputs/stats"
+    num_workers: int | None = number(None, NOT_NEGATIVE)
     progress: bool = True
 
 
@@ -214,4 +238,13 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
     """Return what describes the experiment, resolved and plain: the config without the neutral keys."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in NEUTRAL_KEYS}
+    return without_neutral(plain)
+
+
+def without_neutral(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config without the keys that can't change a result."""
+    return {
+        str(key): without_neutral(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in node.items()
+        if f"{prefix}{key}" not in NEUTRAL_KEYS
+    }

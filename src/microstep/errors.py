@@ -15,7 +15,8 @@ class MicrostepError(Exception):
 
     def __str__(self) -> str:
         subject, reason, remedy = self.args
-        return " ".join(f"{subject}: {reason}; {remedy}".split())
+        line = " ".join(f"{subject}: {reason}; {remedy}".split())
+        return line.encode(errors="backslashreplace").decode()  # file names need not be UTF-8
 
 
 class ConfigError(MicrostepError):

@@ -42,16 +42,18 @@ class Kept:
     """Outputs, targets and indices of the batches seen, on the CPU."""
 
     rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  #: that batches come on
 
     def __call__(self, batch: Batch, outputs: Tensor) -> None:
         """Keep one batch's."""
         lowest = torch.promote_types(outputs.dtype, torch.float32)
+        self.device = batch.indices.device
         self.rows.append((outputs.to("cpu", lowest), batch.targets.cpu(), batch.indices.cpu()))
 
     def predictions(self, split: Split) -> Predictions:
         """Return them as one."""
         outputs, targets, indices = (torch.cat(column) for column in zip(*self.rows, strict=True))
-        return Predictions(outputs, targets, indices, split)
+        return Predictions(outputs, targets, indices, split, self.device)
 
 
 def evaluate_and_report(

@@ -116,6 +116,7 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, 
     precision = parts.precision
     return {
         "data": f"{chosen(config, choices, 'dataset')}: {parts.dataset.summary}",
+        **seen_as(config, choices),
         "model": f"{chosen(config, choices, 'model')}: {parts.parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe(parts.device),
@@ -123,6 +124,12 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, 
         "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {config.epochs} epochs",
         "run directory": shown(run_dir),
     }
+
+
+def seen_as(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
+    """Return how training samples are drawn and augmented, where it isn't each once and as it is."""
+    found = {slot: chosen(config, choices, slot) for slot in ("sampler", "augment")}
+    return {slot: choice for slot, choice in found.items() if choice.lower() not in ("shuffle", "none")}
 
 
 def chosen(config: DictConfig, choices: Mapping[str, str], slot: str) -> str:

@@ -10,17 +10,31 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from microstep.randomness import permutation
-from microstep.types import Accumulation, Batch, LoadedWindow, Positions, Split, Task, Window
+from microstep.types import (
+    Accumulation,
+    Augment,
+    Batch,
+    LoadedWindow,
+    Mix,
+    Mixing,
+    Positions,
+    Request,
+    Sampler,
+    Split,
+    Task,
+)
 
 
 class Loaders:
     """Training windows and evaluation batches of all splits.
 
-    The order of an epoch is a pure function of (seed, epoch). A window's weight is summed from the labels alone.
+    Which sample stands at which position, what is done to it and what it is mixed with are pure functions of (seed,
+    epoch, position). A window's weight is summed from the labels alone.
 
     Args:
-        splits: by name; `train` is the one that is shuffled.
+        splits: by name; `train` is the one that is sampled and augmented.
+        sampler: says which samples an epoch is made of.
+        augment: says what is done to them.
         accumulation: how an epoch's order is cut.
         task: says what a sample weighs.
         eval_batch_size: samples in a batch of evaluation.
@@ -31,33 +45,54 @@ class Loaders:
     def __init__(
         self,
         splits: Mapping[str, Split],
+        sampler: Sampler,
+        augment: Augment,
         accumulation: Accumulation,
         task: Task,
         eval_batch_size: int,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.splits, self.accumulation, self.seed, self.device = splits, accumulation, seed, device
-        self.eval_batch_size = eval_batch_size
+        self.splits, self.sampler, self.augment, self.accumulation = splits, sampler, augment, accumulation
+        self.eval_batch_size, self.seed, self.device = eval_batch_size, seed, device
         self.weights = task.weight(splits["train"].targets)
         self.clock = Clock()
 
     def train(self, epoch: int) -> Iterator[LoadedWindow]:
         """Yield the epoch's windows; their batches are fetched when they are iterated."""
-        split = self.splits["train"]
-        order = permutation(len(split), self.seed, epoch)
-        weights = self.weights[order]
-        places = Places(order.to(self.device), torch.arange(len(split), device=self.device))
-        for number, window in enumerate(self.accumulation.windows(range(len(split)))):
-            weight = fsum(at(weights, positions).sum().item() for positions in window.micro_batches)
+        plan = self.plan(epoch)
+        windows = list(self.accumulation.windows(range(plan.samples)))
+        requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
+        plan.split.expect([request for window in requests for request in window])
+        for number, window in enumerate(windows):
+            weight = fsum(at(plan.weights, positions).sum().item() for positions in window.micro_batches)
             samples = sum(map(len, window.micro_batches))
-            yield LoadedWindow(number, samples, weight, Fetched(split, places, window, self.clock))
+            yield LoadedWindow(number, samples, weight, Fetched(plan, requests[number], self.clock))
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return what an epoch is made of."""
+        key, train = (self.seed, epoch), self.splits["train"]
+        order = self.sampler.order(*key)
+        mixing = self.augment.mixing(train, self.device, *key)
+        places, weights = torch.arange(len(order), device=self.device), self.weights[order]
+        if mixing is not None:
+            share, partners = mixing.share.cpu().double(), mixing.partners.cpu()
+            weights = share * weights + (1 - share) * weights[partners]
+        return EpochPlan(self.augment.view(train, *key), order.to(self.device), places, weights, mixing)
+
+    def look(self, samples: int) -> Tensor | None:
+        """Return the first pictures of epoch 1 as the model will see them; None where samples are no pictures."""
+        plan = self.plan(epoch=1)
+        batch = plan.fetch(plan.request(range(min(samples, plan.samples))))
+        return plan.split.shown(batch.inputs)
 
     def evaluation(self, name: str) -> Iterator[Batch]:
-        """Yield a split's batches in its own order."""
+        """Yield a split's batches in its own order, as they are."""
         split = self.splits[name]
-        for rows in torch.split(torch.arange(len(split), device=self.device), self.eval_batch_size):
-            yield split.fetch(rows, rows)
+        batches = torch.split(torch.arange(len(split), device=self.device), self.eval_batch_size)
+        requests = [(rows, rows) for rows in batches]
+        split.expect(requests)
+        return (split.fetch(*request) for request in requests)
 
 
 @dataclass
@@ -68,29 +103,57 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Places:
-    """An epoch's order on the device: which row stands at which position."""
+class EpochPlan:
+    """An epoch, fixed before its first sample is read."""
 
-    order: Tensor
-    positions: Tensor
+    split: Split  #: augmented
+    order: Tensor  #: the row at each position, on the run's device
+    positions: Tensor  #: 0, 1, 2, … on the run's device
+    weights: Tensor  #: the weight of the sample at each position, float64, on the CPU
+    mixing: Mixing | None
+
+    @property
+    def samples(self) -> int:
+        """How many samples the epoch has."""
+        return len(self.order)
+
+    def request(self, positions: Positions) -> Request:
+        """Return what to fetch for a micro-batch: its samples, then, where they are mixed, their partners."""
+        chosen = at(self.positions, positions)
+        if self.mixing is None:
+            return at(self.order, positions), chosen
+        both = torch.cat([chosen, self.mixing.partners[chosen]])
+        return self.order[both], both
+
+    def fetch(self, request: Request) -> Batch:
+        """Return a micro-batch."""
+        batch = self.split.fetch(*request)
+        return batch if self.mixing is None else mixed(batch, self.mixing)
+
+
+def mixed(both: Batch, mixing: Mixing) -> Batch:
+    """Return the first half of a batch, each sample mixed with its partner in the second half."""
+    (own, other), (targets, partners) = both.inputs.chunk(2), both.targets.chunk(2)
+    positions, indices = both.positions.chunk(2)[0], both.indices.chunk(2)[0]
+    inputs = mixing.blend(own, other, positions)
+    return Batch(inputs, targets, positions, indices, Mix(partners, mixing.share[positions]))
 
 
 @dataclass(frozen=True)
 class Fetched:
     """A window's batches, fetched one at a time, afresh at each iteration."""
 
-    split: Split
-    places: Places
-    window: Window
+    plan: EpochPlan
+    requests: list[Request]
     clock: Clock
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.fetch, self.window.micro_batches)  # map keeps no reference to what it has yielded
+        return map(self.fetch, self.requests)  # map keeps no reference to what it has yielded
 
-    def fetch(self, positions: Positions) -> Batch:
+    def fetch(self, request: Request) -> Batch:
         """Fetch one micro-batch, and note how long that took."""
         start = perf_counter()
-        batch = self.split.fetch(at(self.places.order, positions), at(self.places.positions, positions))
+        batch = self.plan.fetch(request)
         self.clock.waited += perf_counter() - start
         return batch
 

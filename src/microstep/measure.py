@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from math import ceil
-from pathlib import Path
+from functools import reduce
+from math import ceil, prod
+from operator import add
 from typing import Any
 
 import numpy as np
 
-from microstep.dataset import ResidentDataset, ResidentSplit
+from microstep.dataset.picture_dataset import PictureDataset
+from microstep.dataset.workers import Workers, worker_count
 from microstep.errors import ConfigError
-from microstep.statistics import CHUNK, ChannelStatistics, StandardErrors
-
-OFFICIAL = {"train": ("train", "val"), "test": ("test",)}  #: validation is carved from the official training split
-Bar = Callable[[Iterable[np.ndarray], str, int], Iterator[np.ndarray]]
+from microstep.statistics import ChannelStatistics, ClassStatistics, StandardErrors
+from microstep.stats.sampling import Stratum, standard_errors
+from microstep.stats.survey import Bar, Survey, printable
 
 
 @dataclass(frozen=True)
@@ -26,126 +26,100 @@ class Measured:
 
     statistics: ChannelStatistics
     errors: StandardErrors | None
-    population: int
+    population: int  #: pictures as published, whether or not they were drawn and could be read
+    unreadable: int
+    class_names: tuple[str, ...]
+    classes: ClassStatistics
+    sizes: Counter[tuple[int, int]]  #: how many pictures were published in each width and height
 
     def plain(self) -> dict[str, Any]:
         """Return them for JSON."""
         found = self.statistics
-        plain: dict[str, Any] = {
-            "mean": found.mean,
-            "std": found.std,
-            "count": found.count,
-            "population": self.population,
-        }
-        if self.errors is None:
-            return plain
-        return plain | {"mean_standard_error": self.errors.mean, "std_standard_error": self.errors.std}
+        counts = {"count": found.count, "population": self.population, "unreadable": self.unreadable}
+        plain = {"mean": found.mean, "std": found.std, "min": found.minimum, "max": found.maximum, **counts}
+        if self.errors is not None:
+            plain |= {"mean_standard_error": self.errors.mean, "std_standard_error": self.errors.std}
+        figures = zip(self.class_names, self.classes.counts, self.classes.means, strict=True)
+        plain["classes"] = {name: {"count": count, "mean": mean} for name, count, mean in figures}
+        sizes = self.sizes.most_common()
+        return plain | {"sizes": [{"width": w, "height": h, "count": count} for (w, h), count in sizes]}
 
 
 def measure(
-    dataset: ResidentDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar
+    dataset: PictureDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar
 ) -> dict[str, Measured]:
     """Return the statistics of each official split named; of several, also those of all their pictures together.
 
+    Args, Raises: see `surveyed`.
+    """
+    return figures(surveyed(dataset, names, ratio, seed, bar))
+
+
+def surveyed(dataset: PictureDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar) -> list[Survey]:
+    """Read the official splits named, each picture once; a file that can't be read stops nothing.
+
     Args:
-        names: out of `train` and `test`.
-        ratio: the share of pictures to draw, without replacement; None for all of them, exactly.
+        names: out of `dataset.official`.
+        ratio: the share of pictures to draw from each, without replacement; None for all of them, exactly.
         seed: of the draw.
-        bar: wraps a stream of arrays of so many pictures.
+        bar: wraps a stream of chunks of so many pictures.
 
     Raises:
         ConfigError: for another split, or a sample of fewer than two pictures.
+        DataError: where no picture of a split can be read.
     """
+    refuse(names, list(dataset.official))
+    splits = {name: dataset.official[name] for name in names}
+    drawn = {name: rows_of(len(one), ratio, seed) for name, one in splits.items()}
+    in_memory = all(one.in_memory for one in splits.values())
+    workers = Workers(splits, 0 if in_memory else worker_count(dataset.num_workers))
+    return [Survey.of(name, rows, workers, bar, ratio is not None) for name, rows in drawn.items()]
+
+
+def refuse(names: Sequence[str], options: Sequence[str]) -> None:
+    """Refuse splits that are not there, and those named twice."""
+    several = f", or {'both' if len(options) == 2 else 'several'}: {','.join(options)}" if len(options) > 1 else ""
     for name in names:
-        if name not in OFFICIAL:
-            raise ConfigError(
-                f"split={name}", "no official split", f"the options are {', '.join(OFFICIAL)}, or both: train,test"
-            )
+        if name not in options:
+            raise ConfigError(f"split={name}", "no official split", f"the options are {', '.join(options)}{several}")
     if len(set(names)) < len(names):
         raise ConfigError(f"split={','.join(names)}", "a split is named twice", "name each once")
-    groups = {name: [name] for name in names} | ({"+".join(names): list(names)} if len(names) > 1 else {})
-    return {label: measure_one(dataset, group, label, ratio, seed, bar) for label, group in groups.items()}
 
 
-def measure_one(
-    dataset: ResidentDataset, names: Sequence[str], label: str, ratio: float | None, seed: int, bar: Bar
-) -> Measured:
-    """Return the statistics of the union of some official splits."""
-    splits = [part for name in names for part in parts_of(dataset, name)]
-    population = sum(map(len, splits))
-    scale = splits[0].scale
+def rows_of(population: int, ratio: float | None, seed: int) -> Sequence[int]:
+    """Return the rows to read, ascending."""
     if ratio is None:
-        exact = ChannelStatistics.streamed(bar(streamed(splits), label, population), scale)
-        return Measured(exact, None, population)
+        return range(population)
     count = ceil(ratio * population)
     if count < 2:
         raise ConfigError(f"ratio={ratio}", f"that is {count} of {population} pictures", "draw at least two")
-    drawn = np.sort(np.random.default_rng(seed).choice(population, count, replace=False))
-    statistics = ChannelStatistics.streamed(bar(streamed(splits, drawn), label, count), scale)
-    errors = StandardErrors.of(streamed(splits, drawn), scale, statistics, population)
-    return Measured(statistics, errors, population)
+    rows: list[int] = np.sort(np.random.default_rng(seed).choice(population, count, replace=False)).tolist()
+    return rows
 
 
-def parts_of(dataset: ResidentDataset, name: str) -> list[ResidentSplit]:
-    """Return the splits that make up an official one."""
-    return [split for part in OFFICIAL[name] if isinstance(split := dataset.splits[part], ResidentSplit)]
+def figures(surveys: Sequence[Survey]) -> dict[str, Measured]:
+    """Return the statistics of each split, and of several those of all their pictures."""
+    groups = {survey.split: [survey] for survey in surveys}
+    if len(surveys) > 1:
+        groups["+".join(groups)] = list(surveys)
+    return {label: measured(group) for label, group in groups.items()}
 
 
-def streamed(splits: Sequence[ResidentSplit], drawn: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Yield the pictures of several splits, or those drawn, counted through all of them, a chunk at a time."""
-    starts = np.cumsum([0, *map(len, splits)])
-    rows = (
-        np.arange(len(split)) if drawn is None else drawn[(drawn >= start) & (drawn < start + len(split))] - start
-        for split, start in zip(splits, starts[:-1], strict=True)
+def measured(surveys: Sequence[Survey]) -> Measured:
+    """Return the statistics of some splits' pictures together."""
+    tally, pictures = reduce(add, (survey.tally for survey in surveys)), surveys[0].pictures
+    statistics = ChannelStatistics.of(tally.channels, tally.count, pictures.scale)
+    areas = tally.class_counts * prod(pictures.shape[1:])
+    return Measured(
+        statistics,
+        standard_errors(list(map(stratum, surveys)), statistics) if surveys[0].sampled else None,
+        sum(len(survey.pictures) for survey in surveys),
+        sum(len(survey.unreadable) for survey in surveys),
+        tuple(map(printable, pictures.class_names)),
+        ClassStatistics.of(tally.class_counts, areas, tally.class_totals, pictures.scale),
+        tally.sizes,
     )
-    return chain.from_iterable(
-        (split.pixels(chosen[at : at + CHUNK].tolist()).numpy() for at in range(0, len(chosen), CHUNK))
-        for split, chosen in zip(splits, rows, strict=True)
-    )
 
 
-def snippet(measured: Mapping[str, Measured]) -> str:
-    """Return yaml to paste into the data set's config: the training split's, where it was measured."""
-    name = "train" if "train" in measured else next(iter(measured))
-    found = measured[name].statistics
-    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (found.mean, found.std))
-    return f"mean: [{mean}]\nstd: [{std}]"
-
-
-def plain(measured: Mapping[str, Measured], ratio: float | None, seed: int) -> dict[str, Any]:
-    """Return the statistics for JSON; a sample's are named after the draw, so that they never replace exact ones."""
-    draw = "" if ratio is None else f" ratio={ratio} seed={seed}"
-    return {f"{name}{draw}": one.plain() for name, one in measured.items()}
-
-
-def known(file: Path) -> dict[str, Any]:
-    """Return what an earlier call has written of the same data; nothing where the file is missing or damaged."""
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))["splits"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def rows(measured: Mapping[str, Measured]) -> dict[str, str]:
-    """Return a row a split for the terminal."""
-    return {name: row(one) for name, one in measured.items()}
-
-
-def row(one: Measured) -> str:
-    """Return a split's mean and deviation in one line, with standard errors where it was sampled."""
-    errors = one.errors
-    mean = numbers(one.statistics.mean, errors.mean if errors else None)
-    std = numbers(one.statistics.std, errors.std if errors else None)
-    of = (
-        f"{one.statistics.count:,} pictures"
-        if errors is None
-        else f"{one.statistics.count:,} of {one.population:,} pictures"
-    )
-    return f"mean {mean}  std {std}  ({of}{', exact' if errors is None else ''})"
-
-
-def numbers(values: Sequence[float], errors: Sequence[float] | None) -> str:
-    """Return numbers, each with its standard error where there are errors."""
-    if errors is None:
-        return ", ".join(f"{value:.4f}" for value in values)
-    return ", ".join(f"{value:.4f} ± {error:.4f}" for value, error in zip(values, errors, strict=True))
+def stratum(survey: Survey) -> Stratum:
+    return Stratum(survey.marks.moments, len(survey.pictures))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any
@@ -50,6 +50,11 @@ class ChannelStatistics:
                 channels = [one + more for one, more in zip(channels, found, strict=True)] if channels else found
         if not channels:
             raise ValueError(EMPTY)
+        return cls.of(channels, count, scale)
+
+    @classmethod
+    def of(cls, channels: Sequence[Sums] | Sequence[Deviations], count: int, scale: float) -> ChannelStatistics:
+        """Return the statistics of `count` pictures from what all of them add up to, by channel."""
         columns = zip(*((one.mean, one.std, one.minimum, one.maximum) for one in channels), strict=True)
         mean, std, minimum, maximum = ([value / scale for value in column] for column in columns)
         return cls(mean, std, count, minimum, maximum)
@@ -183,6 +188,11 @@ class ClassStatistics:
             totals = totals + class_totals(pictures, labels, classes)
         if not areas.any():
             raise ValueError(EMPTY)
+        return cls.of(counts, areas, totals, scale)
+
+    @classmethod
+    def of(cls, counts: np.ndarray, areas: np.ndarray, totals: np.ndarray, scale: float) -> ClassStatistics:
+        """Return the figures from each class's pictures, pixels of a channel, and sums of pixels (classes × C)."""
         means = zip(totals.tolist(), areas.tolist(), strict=True)
         return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
 

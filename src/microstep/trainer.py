@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from microstep.checkpoint import Checkpoints
+from microstep.dataset.workers import explained
 from microstep.errors import Diverged
 from microstep.evaluation import evaluate, evaluate_and_report
 from microstep.loaders import Loaders
@@ -50,7 +51,7 @@ class Trainer:
         Raises:
             Diverged: the gradient is no longer finite; the checkpoints are those of the epochs before.
         """
-        with deferred(), self.logbook:
+        with deferred(), self.logbook, explained():
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude()

@@ -19,6 +19,14 @@ Positions = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """What the samples of a batch are mixed with: a loss is `share` · its own + (1 − `share`) · its partner's."""
+
+    targets: Tensor  #: N × …: the partners'
+    share: Tensor  #: N, in 0…1: of the sample itself
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What goes through the model at once: a micro-batch of training, or a batch of evaluation."""
 
@@ -26,6 +34,12 @@ class Batch:
     targets: Tensor  #: N × …
     positions: Tensor  #: N, int64: each sample's place in the epoch's order
     indices: Tensor  #: N, int64: each sample's place in its official split
+    mix: Mix | None = None
+
+    @property
+    def mixed(self) -> tuple[Mix, ...]:
+        """What a task and its metrics are told after the targets: the mix, where there is one."""
+        return () if self.mix is None else (self.mix,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +84,12 @@ class Predictions:
     targets: Tensor
     indices: Tensor
     split: Split
+    device: torch.device  #: where the split's batches come
+
+    def pictures(self, rows: Sequence[int]) -> Tensor | None:
+        """Return these samples as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
+        chosen = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        return self.split.shown(self.split.fetch(chosen, chosen).inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +99,9 @@ class Report:
     text: str
     pictures: Mapping[str, Path] = field(default_factory=dict)
     curves: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: name → (is positive, score)
+
+
+Request = tuple[Tensor, Tensor]  #: rows and positions, as `Split.fetch` takes them
 
 
 @runtime_checkable
@@ -93,18 +116,32 @@ class Split(Protocol):
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
         """Return the batch of these rows of the split (int64, on the run's device)."""
 
-    def pictures(self, rows: Sequence[int]) -> Tensor | None:
-        """Return these samples as N × C × H × W float images in 0…1, or None where they are no pictures."""
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Take note that these very tensors will be fetched, in this order: who reads ahead may begin."""
+
+    def shown(self, inputs: Tensor) -> Tensor | None:
+        """Return a batch's inputs as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
 
 
 @runtime_checkable
 class Dataset(Protocol):
     """Training, validation and test samples, and what they say of themselves."""
 
-    splits: Mapping[str, Split]
-    facts: Mapping[str, Any]  #: offered by name to the constructors of task and model
-    fingerprint: str  #: SHA-256 over the samples and how they were split
-    summary: str  #: one line for the start-up summary
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """`train`, `val` and `test`."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is offered by name to the constructors of task and model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the samples and how they were split."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the start-up summary."""
 
 
 @runtime_checkable
@@ -153,14 +190,43 @@ class Accumulation(Protocol):
         """Return the number of windows in an epoch of that many samples."""
 
 
+@runtime_checkable
+class Sampler(Protocol):
+    """Which samples an epoch is made of, and in which order."""
+
+    def order(self, *key: int) -> Tensor:
+        """Return the row at each position (int64, on the CPU), a pure function of `key`: (seed, epoch)."""
+
+
+class Mixing(Protocol):
+    """An epoch's mixing of samples by twos: who with whom and how much, by position, on the run's device."""
+
+    partners: Tensor  #: the position that each position is mixed with: a permutation, int64
+    share: Tensor  #: what is left of the sample itself, in 0…1
+
+    def blend(self, own: Tensor, other: Tensor, positions: Tensor) -> Tensor:
+        """Return the inputs of some positions, mixed with their partners'."""
+
+
+@runtime_checkable
+class Augment(Protocol):
+    """What is done to training samples: a pure function of (seed, epoch, position)."""
+
+    def view(self, split: Split, *key: int) -> Split:
+        """Return the split as an epoch sees it; `key` is (seed, epoch)."""
+
+    def mixing(self, split: Split, device: torch.device, *key: int) -> Mixing | None:
+        """Return the epoch's mixing, or None where samples are left alone."""
+
+
 class Metrics(Protocol):
     """Sums over the samples seen, kept on the device; reading them is the only thing that waits for it."""
 
     monitor: str  #: the metric by which the best checkpoint is chosen
     direction: Literal["max", "min"]
 
-    def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor) -> None:
-        """Add one batch; `loss_sum` is its summed, weighted loss."""
+    def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
+        """Add one batch; `loss_sum` is its summed, weighted loss. Only batches that are mixed come with a `mix`."""
 
     def compute(self) -> dict[str, float]:
         """Return every metric, `loss` among them, over all samples since the last reset."""
@@ -178,8 +244,11 @@ class Task(Protocol):
     def weight(self, targets: Tensor) -> Tensor:
         """Return each sample's weight (N, float64, on the targets' device)."""
 
-    def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the weighted sum of the samples' losses, a scalar."""
+    def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
+        """Return the weighted sum of the samples' losses, a scalar.
+
+        A task that can't be mixed leaves `mix` out of its signature: only batches that are mixed come with one.
+        """
 
     def metrics(self) -> Metrics:
         """Return fresh metrics."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.dataset import Images, resident_dataset
-from microstep.dataset.images import fingerprint, normalisation, stratified
+from microstep.dataset import Images, PictureDataset, picture_dataset
+from microstep.dataset.splitting import stratified
 from microstep.errors import DataError
 
 CPU = torch.device("cpu")
@@ -27,8 +28,17 @@ def images(count: int = 30, channels: int = 2, seed: int = 0) -> Images:
 def refusal(*arguments, **keys) -> str:
     """Return why pictures were refused."""
     with pytest.raises(DataError) as caught:
-        resident_dataset(*arguments, **keys)
+        assert picture_dataset(*arguments, **keys).splits
     return str(caught.value)
+
+
+def normalised(source: Images, mean=None, std=None) -> PictureDataset:
+    """Return a data set whose training split is these pictures."""
+    return PictureDataset(dict.fromkeys(("train", "val", "test"), source), dict, CPU, mean=mean, std=std)
+
+
+def fingerprint(pictures) -> str:
+    return PictureDataset(pictures, dict, CPU).fingerprint
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2, 0], []], ids=["too few", "too many", "none"])
@@ -64,7 +74,7 @@ def test_stratified_parts_hold_every_class_in_proportion(counts, share, seed):
     """The two parts share no row, lack none, are sorted, and each class is within one of its exact share."""
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     held_out = max(len(counts), int(share * len(labels)))
-    kept, held = stratified(labels, held_out, seed, "key")
+    kept, held = stratified(labels, held_out, seed, "key", "abcde")
     assert len(held) == held_out
     assert sorted([*kept, *held]) == list(range(len(labels)))
     assert (np.diff(kept) > 0).all()
@@ -82,7 +92,7 @@ def test_a_split_that_can_not_hold_every_class_names_its_key(held_out):
 
 def test_normalisation_is_the_training_splits_own():
     """Mean and deviation come from what is trained on alone; validation and test have no say in them."""
-    dataset = resident_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
+    dataset = picture_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
     train = dataset.splits["train"]
     seen = train.fetch(torch.arange(len(train)), torch.arange(len(train))).inputs.double()
     torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2).double(), atol=1e-6, rtol=0)
@@ -93,18 +103,19 @@ def test_normalisation_is_the_training_splits_own():
 
 def test_given_numbers_are_taken_and_the_missing_one_is_computed():
     """A mean without a deviation keeps the mean and computes the deviation, and the other way round."""
-    own_mean, own_std = normalisation(None, None, images())
-    assert normalisation([0.1, 0.2], None, images()) == ([0.1, 0.2], own_std)
-    assert normalisation(None, [0.3, 0.4], images()) == (own_mean, [0.3, 0.4])
+    own = normalised(images()).normalisation
+    mean, std = (normalised(images(), **one).normalisation for one in ({"mean": [0.1, 0.2]}, {"std": [0.3, 0.4]}))
+    assert (mean.mean, mean.std) == ((0.1, 0.2), own.std)
+    assert (std.mean, std.std) == (own.mean, (0.3, 0.4))
 
 
 def test_a_constant_channel_is_centred_and_left_unscaled():
     """A channel that never changes has deviation 0; dividing by it would fill the inputs with NaN."""
     flat = replace(images(), pixels=images().pixels.copy())
     flat.pixels[:, 1] = 51
-    mean, std = normalisation(None, None, flat)
-    assert (mean[1], std[1]) == (0.2, 1.0)
-    train = resident_dataset(flat, flat, CPU, 6, 0, None, None).splits["train"]
+    found = normalised(flat).normalisation
+    assert (found.mean[1], found.std[1]) == (0.2, 1.0)
+    train = picture_dataset(flat, flat, CPU, 6, 0, None, None).splits["train"]
     assert train.fetch(torch.arange(3), torch.arange(3)).inputs[:, 1].abs().max() < 1e-6
 
 
@@ -143,7 +154,7 @@ def test_the_fingerprint_knows_every_byte():
 
 def test_the_facts_that_models_and_tasks_ask_for():
     """Class names, their number, a picture's shape and the training labels are offered by these names."""
-    dataset = resident_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
+    dataset = picture_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
     assert dataset.facts["class_names"] == NAMES
     assert dataset.facts["num_classes"] == 3
     assert dataset.facts["input_shape"] == (2, 4, 5)
@@ -152,5 +163,57 @@ def test_the_facts_that_models_and_tasks_ask_for():
 
 def test_the_summary_is_one_line_of_counts_shape_and_normalisation():
     """What the start-up summary says of the data fits on one line and holds the numbers that matter."""
-    summary = resident_dataset(images(), images(9), CPU, 6, 0, [0.5, 0.25], [0.1, 0.2]).summary
-    assert summary == "24 train / 6 val / 9 test; 2 × 4 × 5, resident; mean 0.5000, 0.2500, std 0.1000, 0.2000"
+    summary = picture_dataset(images(), images(9), CPU, 6, 0, [0.5, 0.25], [0.1, 0.2]).summary
+    assert summary == "24 train / 6 val / 9 test; 2 × 4 × 5, resident; mean 0.5000, 0.2500, std 0.1000, 0.2000 (given)"
+    assert picture_dataset(images(), images(9), CPU, 6, 0, None, None).summary.endswith(
+        "(exact, of 24 training pictures)"
+    )
+
+
+@pytest.fixture
+def notices(caplog):
+    """What the user is warned of."""
+    caplog.set_level(logging.WARNING, "microstep.notice")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("far", [{"mean": [0.3, 0.5]}, {"std": [0.29, 0.6]}, {"std": [0.29, 0.1]}])
+def test_given_numbers_far_from_the_datas_are_warned_of(notices, far):
+    """Another data set's mean or deviation is used as asked, and both it and the pictures' own are shown."""
+    given_numbers = {"mean": [0.5, 0.5], "std": [0.29, 0.29]} | far
+    assert normalised(images(400), **given_numbers).normalisation.origin == "given"
+    (line,) = notices()
+    for value in (*given_numbers["mean"], *given_numbers["std"]):
+        assert f"{value:.4f}" in line
+    own = normalised(images(400)).normalisation
+    assert f"{own.mean[0]:.4f}, {own.mean[1]:.4f} and {own.std[0]:.4f}, {own.std[1]:.4f}" in line
+
+
+def test_given_numbers_near_the_datas_are_no_matter(notices):
+    """The statistics of a part, or rounded ones, are what they should be: there is nothing to say."""
+    assert normalised(images(400), [0.48, 0.52], [0.28, 0.3]).normalisation.origin == "given"
+    assert notices() == []
+
+
+def test_the_weights_own_numbers_are_no_matter_either(notices):
+    """A pretrained model expects its own mean and deviation, whatever the pictures are; grey gets their average."""
+    dataset = normalised(images(400), [0.0, 0.0], [1.0, 1.0]).normalised_by([0.1, 0.2], [0.3, 0.4])
+    assert (dataset.normalisation.mean, dataset.normalisation.origin) == ((0.1, 0.2), "the weights' own")
+    train = dataset.splits["train"]
+    inputs = train.fetch(torch.tensor([0]), torch.tensor([0])).inputs
+    exact = (torch.from_numpy(images(400).pixels[:1]) / 255 - torch.tensor([0.1, 0.2]).view(2, 1, 1)) / 0.3
+    torch.testing.assert_close(inputs[:, 0], exact[:, 0])
+    grey = normalised(images(40, channels=1)).normalised_by([0.1, 0.2, 0.3], [0.2, 0.2, 0.5]).normalisation
+    assert (grey.mean, grey.std) == (pytest.approx((0.2,)), pytest.approx((0.3,)))
+    assert notices() == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "held_out", "words"),
+    [([9, 1], 4, "class dog has one sample only"), ([40, 2], 2, "class dog has 2 samples: one part would have none")],
+)
+def test_a_class_too_small_for_both_parts_is_named(counts, held_out, words):
+    """Not its number: its name, with how many samples it has."""
+    with pytest.raises(DataError) as caught:
+        stratified(np.repeat([0, 1], counts), held_out, 0, f"dataset.val_samples={held_out}", NAMES)
+    assert str(caught.value).startswith(f"dataset.val_samples={held_out}: {words}")

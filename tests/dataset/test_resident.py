@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microstep.dataset import ResidentSplit
+from microstep.dataset.normaliser import Normaliser
 from microstep.types import Split
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ TARGETS, INDICES = torch.arange(40) % 7, 1000 + 3 * torch.arange(40)
 @pytest.fixture(scope="module")
 def split() -> ResidentSplit:
     """Forty pictures of three channels whose official indices are far from their rows."""
-    return ResidentSplit(IMAGES, TARGETS, INDICES, SCALE, MEAN, STD, CPU)
+    return ResidentSplit(IMAGES, TARGETS, INDICES, Normaliser(SCALE, MEAN, STD, CPU), CPU)
 
 
 def test_it_is_a_split(split):
@@ -56,19 +57,24 @@ def test_positions_are_passed_on(split):
 
 
 def test_pictures_are_the_raw_pixels_over_their_scale(split):
-    """For looking at: 0…1, not normalised; and the bytes themselves for statistics."""
-    torch.testing.assert_close(split.pictures([4, 2]), IMAGES[[4, 2]] / SCALE)
-    assert torch.equal(split.pixels([4, 2]), IMAGES[[4, 2]])
-    assert split.pixels([4, 2]).dtype == torch.uint8
+    """For looking at: 0…1, not normalised, in float32, within rounding of the bytes they were made from."""
+    rows = torch.tensor([4, 2])
+    shown = split.shown(split.fetch(rows, rows).inputs)
+    torch.testing.assert_close(shown, IMAGES[rows] / SCALE, atol=1e-6, rtol=0)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
 
 
 def test_no_rows_are_no_pictures(split):
     """A report without mistakes asks for none, and gets none."""
-    assert split.pictures([]).shape == (0, 3, 5, 6)
+    none = torch.empty(0, dtype=torch.int64)
+    assert split.shown(split.fetch(none, none).inputs).shape == (0, 3, 5, 6)
 
 
 def test_fetching_changes_nothing_that_is_kept(split):
     """The stored bytes are the same after a batch was changed in place: an augmentation can't spoil the data."""
     rows = torch.arange(10)
+    before = split.fetch(rows, rows).inputs
     split.fetch(rows, rows).inputs.zero_()
-    assert torch.equal(split.pixels(range(10)), IMAGES[:10])
+    assert torch.equal(split.images[:10], IMAGES[:10])
+    assert torch.equal(split.fetch(rows, rows).inputs, before)

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
+from microstep import build_trainer, compose
 from microstep.config import experiment_of
 from microstep.logger import TensorBoard
 
@@ -47,14 +48,14 @@ def test_the_tags_are_those_that_are_promised(events):
     tags = events.Tags()
     by_group = {"train": TRAIN, "val": METRICS, "test": METRICS}
     assert set(tags["scalars"]) == {f"{group}/{name}" for group, names in by_group.items() for name in names}
-    assert set(tags["images"]) == set(PICTURES)
+    assert set(tags["images"]) == {"train/pictures", *PICTURES}
     assert set(tags["tensors"]) == {"config/text_summary", *CURVES}
     assert {name for name, content in tags.items() if content} == {"scalars", "images", "tensors"}
 
 
 def test_windows_are_one_event_each_every_log_every_steps(trained):
     """Of 69 windows each fifth is told of, in a single event of seven values."""
-    windows = [e for e in raw(trained) if any(v.tag.startswith("train/") for v in e.summary.value)]
+    windows = [e for e in raw(trained) if any(v.tag == "train/loss" for v in e.summary.value)]
     assert [event.step for event in windows] == list(range(5, 70, 5))
     for event in windows:
         assert [value.tag for value in event.summary.value] == [f"train/{name}" for name in TRAIN]
@@ -103,6 +104,18 @@ def test_the_pictures_are_the_reports(events, trained, tag):
     (event,) = events.Images(tag)
     with Image.open(io.BytesIO(event.encoded_image_string)) as shown, Image.open(trained / f"reports/{tag}.png") as own:
         np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), np.asarray(own.convert("RGB")))
+
+
+def test_training_pictures_are_shown_as_the_model_sees_them(events, tmp_path):
+    """The first 32 of epoch 1, eight in a row, each pixel magnified to a square."""
+    (event,) = events.Images("train/pictures")
+    trainer = build_trainer(compose(["progress=false"]), tmp_path)
+    first = next(iter(next(trainer.loaders.train(1)).batches))
+    with Image.open(io.BytesIO(event.encoded_image_string)) as shown:
+        pixels = np.asarray(shown.convert("L"))
+    assert pixels.shape == (4 * 100 + 4, 8 * 100 + 4)  # eight pixels of twelve, and a margin of four
+    one = pixels[104:200:12, 204:300:12]  # the third of the second row
+    np.testing.assert_allclose(one / 255, trainer.loaders.splits["train"].shown(first.inputs)[10, 0], atol=0.01)
 
 
 @pytest.mark.parametrize("digit", [0, 8])

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, classification_report, confusion_mat
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.dataset import ResidentSplit
+from microstep.dataset.normaliser import Normaliser
 from microstep.errors import StorageError
 from microstep.files import storing
 from microstep.task import Classification
@@ -44,10 +45,12 @@ def reported(truth: Sequence[int], guess: Sequence[int], names: Sequence[str], d
     directory.mkdir(exist_ok=True)
     targets = torch.tensor(truth)
     pixels = torch.randint(0, 256, (len(truth), 3, 6, 6), dtype=torch.uint8)
-    split = ResidentSplit(pixels, targets, 100 + torch.arange(len(truth)), 255.0, [0.0] * 3, [1.0] * 3, CPU)
+    split = ResidentSplit(
+        pixels, targets, 100 + torch.arange(len(truth)), Normaliser(255.0, [0.0] * 3, [1.0] * 3, CPU), CPU
+    )
     outputs = 4 * torch.eye(len(names))[list(guess)]
     task = Classification(names, torch.arange(len(names)), CPU)
-    return task.report(Predictions(outputs, targets, split.indices, split), directory)
+    return task.report(Predictions(outputs, targets, split.indices, split, CPU), directory)
 
 
 def notices(caplog) -> list[str]:

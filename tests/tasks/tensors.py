@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from microstep.types import Batch
+from microstep.types import Batch, Request
 
 
 @dataclass
@@ -23,8 +23,11 @@ class TensorSplit:
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
         return Batch(self.inputs[rows], self.targets[rows], positions, self.indices[rows])
 
-    def pictures(self, rows: Sequence[int]) -> None:
-        return None
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Everything is here already."""
+
+    def shown(self, inputs: Tensor) -> None:
+        """These are no pictures."""
 
 
 @dataclass

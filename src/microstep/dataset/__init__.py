@@ -1,8 +1,26 @@
-"""Data sets, resident on the device: a batch is an index-select."""
+"""Data sets of pictures: resident on the device, or streaming from files, behind one interface."""
 
+from microstep.dataset.cifar import cifar
 from microstep.dataset.digits import digits
-from microstep.dataset.fashion_mnist import fashion_mnist
-from microstep.dataset.images import Images, resident_dataset
-from microstep.dataset.resident import ResidentDataset, ResidentSplit
+from microstep.dataset.folder import image_folder
+from microstep.dataset.images import Images
+from microstep.dataset.mnist import mnist
+from microstep.dataset.picture_dataset import PictureDataset, picture_dataset
+from microstep.dataset.pictures import Pictures
+from microstep.dataset.resident import ResidentSplit
+from microstep.dataset.streaming import StreamingSplit
+from microstep.dataset.synthetic import synthetic
 
-__all__ = ["Images", "ResidentDataset", "ResidentSplit", "digits", "fashion_mnist", "resident_dataset"]
+__all__ = [
+    "Images",
+    "PictureDataset",
+    "Pictures",
+    "ResidentSplit",
+    "StreamingSplit",
+    "cifar",
+    "digits",
+    "image_folder",
+    "mnist",
+    "picture_dataset",
+    "synthetic",
+]

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from microstep.dataset.images import Images, resident_dataset, stratified
-from microstep.dataset.resident import ResidentDataset
+from microstep.dataset.images import Images
+from microstep.dataset.picture_dataset import PictureDataset, picture_dataset
+from microstep.dataset.splitting import stratified
 
 
 def digits(
@@ -15,9 +16,11 @@ def digits(
     val_samples: int = 180,
     test_samples: int = 180,
     split_seed: int = 0,
+    resident: bool = True,
+    num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> ResidentDataset:
+) -> PictureDataset:
     """Return the digits, by default 1437 / 180 / 180.
 
     Their makers name no test split, so it is carved first, by `split_seed`, stratified; `train` and `val` are the rest.
@@ -25,5 +28,6 @@ def digits(
     source = load_digits()
     names = tuple(str(name) for name in source.target_names)
     every = Images(source.images.astype(np.uint8)[:, None], source.target.astype(np.int64), names, scale=16.0)
-    kept, held_out = stratified(every.labels, test_samples, split_seed, "dataset.test_samples")
-    return resident_dataset(every.at(kept), every.at(held_out), device, val_samples, split_seed, mean, std)
+    kept, held_out = stratified(every.labels, test_samples, split_seed, f"dataset.test_samples={test_samples}", names)
+    train, test = every.at(kept), every.at(held_out)
+    return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)

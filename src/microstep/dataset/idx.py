@@ -59,7 +59,7 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
         raise damaged(
             file, f"it declares {prod(shape)} bytes and holds {'more' if len(content) > prod(shape) else len(content)}"
         )
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(shape)  # torch warns of arrays it can't write to
 
 
 def damaged(file: Path, reason: str) -> DataError:

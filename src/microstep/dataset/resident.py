@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
 
-from microstep.types import Batch, Split
+from microstep.augment import Pipeline
+from microstep.dataset.normaliser import Normaliser
+from microstep.errors import ConfigError
+from microstep.types import Batch, Request
 
 
 class ResidentSplit:
@@ -19,55 +21,48 @@ class ResidentSplit:
         images: N × C × H × W, uint8, on the CPU.
         targets: N, int64, on the CPU.
         indices: N, int64: each sample's place in its official split.
-        scale: the pixel value that means 1.0.
-        mean, std: per channel, of pixels over `scale`; what a batch's inputs are normalised by.
+        normaliser: makes inputs of bytes.
         device: where batches come from.
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        indices: Tensor,
-        scale: float,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device,
+        self, images: Tensor, targets: Tensor, indices: Tensor, normaliser: Normaliser, device: torch.device
     ) -> None:
-        self.targets, self.indices = targets, indices
-        self.scale, self.device = scale, device
+        self.targets, self.indices, self.normaliser, self.device = targets, indices, normaliser, device
+        self.size = (images.shape[2], images.shape[3])
         self.images, self.labels, self.places = images.to(device), targets.to(device), indices.to(device)
-        # One multiply-add on whole numbers: (x / scale − mean) / std.
-        self.factor = per_channel([1 / (scale * s) for s in std], device)
-        self.offset = per_channel([-m / s for m, s in zip(mean, std, strict=True)], device)
+        self.augmenting: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
         """Return these rows, normalised, as float32 inputs."""
-        images = self.images.index_select(0, rows).float()
-        inputs = torch.addcmul(self.offset, images, self.factor)
-        return Batch(inputs, self.labels.index_select(0, rows), positions, self.places.index_select(0, rows))
+        images = self.images.index_select(0, rows)
+        if self.augmenting is not None:
+            images = self.augmenting(images, positions)
+        labels, places = self.labels.index_select(0, rows), self.places.index_select(0, rows)
+        return Batch(self.normaliser(images), labels, positions, places)
 
-    def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Return these rows as they were read: uint8, on the CPU."""
-        return self.images[list(rows)].cpu()
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Everything is here already."""
 
-    def pictures(self, rows: Sequence[int]) -> Tensor:
-        """Return these rows as images in 0…1, on the CPU."""
-        return self.pixels(rows).float() / self.scale
+    def shown(self, inputs: Tensor) -> Tensor:
+        """Return inputs as images in 0…1, on the CPU."""
+        return self.normaliser.undone(inputs)
 
+    def augmented(self, pipeline: Pipeline, *key: int) -> ResidentSplit:
+        """Return the split as an epoch sees it; the parameters of all its positions are drawn at once.
 
-def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-
-
-@dataclass(frozen=True)
-class ResidentDataset:
-    """Splits, with what the data say of themselves."""
-
-    splits: Mapping[str, Split]
-    facts: Mapping[str, Any]
-    fingerprint: str
-    summary: str
+        Raises:
+            ConfigError: where an operation exists for streamed pictures only.
+        """
+        if not pipeline.resident:
+            raise ConfigError("augment", "it is for streamed pictures only", "add dataset.resident=false")
+        plan = [p.to(self.device) for p in pipeline.plan(torch.arange(len(self)), self.size, *key)]
+        fill = torch.tensor(self.normaliser.fill, dtype=torch.uint8, device=self.device)
+        view = copy(self)
+        view.augmenting = lambda images, positions: pipeline.batched(
+            images, [parameters.index_select(0, positions) for parameters in plan], fill
+        )
+        return view

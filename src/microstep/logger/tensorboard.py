@@ -9,23 +9,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
+from torchvision.utils import make_grid
 
 from microstep.logger.records import EpochReport, Results, WindowReport
+
+SIDE = 96  #: pixels that a picture of the grid has at least, or nearly
 
 
 class TensorBoard:
     """Writes scalars by window and by epoch, the config as text, and at the end pictures, curves and hparams.
 
     Scalars that belong together are one event: seven `add_scalar` calls were seen to cost six times as much.
+
+    Args:
+        directory: the run's.
+        config_yaml: shown as it is.
+        settings: of the hparams tab.
+        pictures: N × C × H × W in 0…1: some of those to be trained on, as the model sees them.
     """
 
-    def __init__(self, directory: Path, config_yaml: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, config_yaml: str, settings: Mapping[str, Any], pictures: Tensor | None = None
+    ) -> None:
         self.writer = SummaryWriter(str(directory))
         self.events = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
         self.settings = flat(settings)
         self.writer.add_text("config", "    " + config_yaml.replace("\n", "\n    "))  # indented: a code block
+        if pictures is not None:
+            self.writer.add_image("train/pictures", grid(pictures))
 
     def window(self, report: WindowReport) -> None:
         """Write `train/…`."""
@@ -69,6 +83,14 @@ class TensorBoard:
     def close(self, error: BaseException | None) -> None:
         """Flush what is queued."""
         self.writer.close()
+
+
+def grid(pictures: Tensor) -> Tensor:
+    """Return pictures side by side, eight in a row; small ones are magnified, pixel by pixel."""
+    times = max(1, SIDE // pictures.shape[-1])
+    magnified = pictures.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    tiled: Tensor = make_grid(magnified, padding=4, pad_value=1.0)
+    return tiled
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:

@@ -31,9 +31,9 @@ def add_gradient(
     """Add one batch's contribution; return its share of the loss."""
     with precision.forward():
         outputs = model(batch.inputs)
-    loss_sum = task.loss_sum(outputs, batch.targets)
+    loss_sum = task.loss_sum(outputs, batch.targets, *batch.mixed)
     loss = loss_sum / weight
     precision.backward(loss)
     if metrics is not None:
-        metrics.update(outputs.detach(), batch.targets, loss_sum)
+        metrics.update(outputs.detach(), batch.targets, loss_sum, *batch.mixed)
     return loss.detach()

@@ -12,7 +12,7 @@ from torch import Tensor
 from microstep.errors import ConfigError, DataError
 from microstep.task.classification_metrics import ClassificationMetrics
 from microstep.task.classification_report import write_report
-from microstep.types import Predictions, Report
+from microstep.types import Mix, Predictions, Report
 
 
 class Classification:
@@ -47,11 +47,21 @@ class Classification:
             return torch.ones(len(targets), dtype=torch.float64)
         return self.class_weights[targets.cpu()]
 
-    def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return torch's cross-entropy, weighted and smoothed, summed: over Σ w[y] it is torch's own mean."""
+    def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
+        """Return torch's cross-entropy, weighted and smoothed, summed: over Σ w[y] it is torch's own mean.
+
+        Where samples are mixed, each counts for both labels, by its share: Σ λ·w[a] + (1 − λ)·w[b] is the weight.
+        """
         logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        if mix is None:
+            return self.cross_entropy(logits, targets, "sum")
+        own, partners = (self.cross_entropy(logits, labels, "none") for labels in (targets, mix.targets))
+        return torch.lerp(partners, own, mix.share.to(logits.dtype)).sum()
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        """Return the weighted, smoothed loss."""
         weights = None if self.on_device is None else self.on_device.to(logits.dtype)
-        return F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return F.cross_entropy(logits, targets, weights, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> ClassificationMetrics:
         """Return fresh metrics: loss, accuracy, macro and weighted F1."""

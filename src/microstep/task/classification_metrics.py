@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from microstep.types import Mix
+
 
 class ClassificationMetrics:
     """Loss, accuracy, macro and weighted F1 over all samples since the last reset.
@@ -24,18 +26,23 @@ class ClassificationMetrics:
         self.precise = torch.float32 if device.type == "mps" else torch.float64
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=self.precise, device=device)
+        self.extra_weight = torch.zeros_like(self.loss_sum)  #: of mixed samples, beyond that of their own labels
         self.one = torch.ones((), dtype=torch.int64, device=device)
 
     def reset(self) -> None:
         """Forget every sample."""
         self.confusion.zero_()
         self.loss_sum.zero_()
+        self.extra_weight.zero_()
 
-    def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor) -> None:
-        """Add a batch: logits (N × classes), labels (N), its summed loss."""
+    def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
+        """Add a batch: logits (N × classes), labels (N), its summed loss. Of mixed samples their own label counts."""
         cells = targets * self.classes + outputs.argmax(1)
         self.confusion.index_add_(0, cells, self.one.expand(len(cells)))
         self.loss_sum += loss_sum.detach()
+        if mix is not None and self.class_weights is not None:
+            own, partners = self.class_weights[targets], self.class_weights[mix.targets]
+            self.extra_weight += ((1 - mix.share) * (partners - own)).sum()
 
     def compute(self) -> dict[str, float]:
         """Return loss, accuracy, f1_macro, f1_weighted; a class that is absent counts as 0 in the macro mean."""
@@ -51,7 +58,7 @@ class ClassificationMetrics:
         counts = confusion.sum(1)
         weights = counts if self.class_weights is None else counts * self.class_weights
         hits = confusion.diagonal().sum()
-        sums = (self.loss_sum, weights.sum(), hits, counts.sum())
+        sums = (self.loss_sum, weights.sum() + self.extra_weight, hits, counts.sum())
         loss, weight, right, samples = torch.stack(
             [value.to(self.precise) for value in sums]
         ).tolist()  # one wait, not four

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, filterwarnings
@@ -64,7 +65,7 @@ def draw_worst_mistakes(
     wrong = (predicted != predictions.targets).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
     rows = wrong[confidence.argsort(descending=True, stable=True)[:SHOWN]].tolist()
-    images = predictions.split.pictures(rows)
+    images = predictions.pictures(rows)
     if images is None:
         return False
     figure = new_figure(9, 0.9 + 2.3 * max(1, -(-len(rows) // 4)))
@@ -93,5 +94,5 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Any, file: Path) -> None:
+def save(figure: Any, file: Path | BytesIO) -> None:
     figure.savefig(file, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from idx files: sound ones become three splits, others an error that says how to get better ones."""
+"""MNIST and its kin from idx files: sound ones become three splits, others an error that says what to do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from microstep import build_trainer, compose
-from microstep.dataset import fashion_mnist
-from microstep.errors import DataError
-from microstep.measure import measure
+from microstep.build import build_dataset
+from microstep.dataset import mnist
+from microstep.dataset.mnist import KINDS
+from microstep.dataset.normalisation import numbers
+from microstep.errors import ConfigError, DataError
+from microstep.statistics import ChannelStatistics
 
 CPU = torch.device("cpu")
 REAL = Path("/usr/share/datasets/fashion-mnist")
@@ -44,17 +47,22 @@ def file_of(root: Path, name: str) -> Path:
     return next(root.glob(f"{name}*"))
 
 
+def fashion(root: Path, **keys):
+    """Return the tiny data set."""
+    return mnist(CPU, "FashionMNIST", str(root), **{"val_samples": 10} | keys)
+
+
 def refused(root: Path) -> str:
     """Return the line that a root is refused with."""
     with pytest.raises(DataError) as caught:
-        fashion_mnist(CPU, str(root), val_samples=10)
+        fashion(root)
     assert caught.value.exit_code == 2
     return str(caught.value)
 
 
 def test_the_four_files_become_three_splits(root):
     """Validation is carved from the training files, a class at a time; the test files are the test split, in order."""
-    dataset = fashion_mnist(CPU, str(root), val_samples=10)
+    dataset = fashion(root)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 50, "val": 10, "test": 20}
     assert torch.bincount(dataset.splits["val"].targets).tolist() == [1] * 10
     assert dataset.splits["test"].indices.tolist() == list(range(20))
@@ -63,11 +71,14 @@ def test_the_four_files_become_three_splits(root):
 
 
 def test_a_picture_reaches_a_batch_with_its_own_label(root):
-    """A batch's rows are the file's pictures over 255, normalised as configured, with their own labels."""
-    test = fashion_mnist(CPU, str(root), val_samples=10, mean=[0.25], std=[0.5]).splits["test"]
+    """A batch's rows are the file's pictures over 255, normalised as given, with their own labels."""
+    test = fashion(root, mean=[0.25], std=[0.5]).splits["test"]
     rows = torch.tensor([7, 3])
     batch = test.fetch(rows, rows)
-    expected = (test.pictures([7, 3]) - 0.25) / 0.5
+    content = file_of(root, "t10k-images-idx3-ubyte").read_bytes()
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    pixels = torch.frombuffer(bytearray(content[16:]), dtype=torch.uint8).view(20, 1, 28, 28)[[7, 3]]
+    expected = (pixels / 255 - 0.25) / 0.5
     torch.testing.assert_close(batch.inputs, expected, atol=1e-6, rtol=0)
     assert batch.targets.tolist() == [7, 3]
 
@@ -123,7 +134,14 @@ def test_labels_that_do_not_belong_to_the_pictures_are_refused(root, labels, rea
 @pytest.mark.parametrize("root", [".gz"], indirect=True)
 def test_a_run_on_it_is_trained_and_tested(root, tmp_path):
     """The configured data set works from the root to the report, from any directory of files."""
-    overrides = ["dataset=fashion_mnist", f"dataset.root={root}", "dataset.val_samples=10", "epochs=1", "model=mlp"]
+    overrides = [
+        "dataset=fashion_mnist",
+        f"dataset.root={root}",
+        "dataset.val_samples=10",
+        "epochs=1",
+        "model=mlp",
+        "batch_size=16",
+    ]
     results = build_trainer(compose([*overrides, "threads=1", "progress=false"]), tmp_path / "run").fit()
     assert 0 <= results.test["accuracy"] <= 1
     assert "Ankle boot" in (tmp_path / "run" / "reports" / "test" / "classification_report.txt").read_text()
@@ -132,10 +150,77 @@ def test_a_run_on_it_is_trained_and_tested(root, tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_the_real_files_have_the_mean_and_deviation_that_the_config_holds():
     """Over all 60,000 official training pictures: 0.2860 and 0.3530, which is what conf/dataset says."""
-    dataset = fashion_mnist(CPU, str(REAL), mean=[0.0], std=[1.0])
-    found = measure(dataset, ["train"], None, 0, lambda parts, label, total: iter(parts))["train"].statistics
+    dataset = mnist(CPU, "FashionMNIST", str(REAL), mean=[0.2860], std=[0.3530])
+    train = dataset.official["train"]
+    found = ChannelStatistics.streamed([train.read(slice(None))], train.scale)
     assert found.count == 60_000
-    assert [f"{value:.4f}" for value in (*found.mean, *found.std)] == ["0.2860", "0.3530"]
+    assert [numbers(found.mean), numbers(found.std)] == ["0.2860", "0.3530"]
     configured = compose(["dataset=fashion_mnist"]).dataset
     assert [list(configured.mean), list(configured.std)] == [[0.2860], [0.3530]]
     assert [len(split) for split in dataset.splits.values()] == [55_000, 5_000, 10_000]
+
+
+def moved(root: Path, kind: str) -> Path:
+    """Put the files where torchvision would."""
+    raw = root / kind / "raw"
+    raw.mkdir(parents=True)
+    for file in list(root.glob("*-ubyte*")):
+        file.rename(raw / file.name)
+    return raw
+
+
+@pytest.mark.parametrize("kind", ["MNIST", "FashionMNIST", "KMNIST"])
+@pytest.mark.parametrize("root", [""], indirect=True, ids=["plain"])
+def test_the_files_lie_in_root_or_where_torchvision_puts_them(root, kind):
+    """`root` itself and `root`/<kind>/raw are the same data, by their fingerprint too."""
+    flat = mnist(CPU, kind, str(root), val_samples=10)
+    moved(root, kind)
+    below = mnist(CPU, kind, str(root), val_samples=10)
+    assert below.fingerprint == flat.fingerprint
+    assert below.facts["class_names"] == flat.facts["class_names"]
+
+
+@pytest.mark.parametrize("root", [""], indirect=True, ids=["plain"])
+def test_each_kind_has_its_own_classes(root):
+    """Ten each, in the order of the labels: digits, clothes, and the first hiragana of ten rows."""
+    names = {kind: mnist(CPU, kind, str(root), val_samples=10).facts["class_names"] for kind in KINDS}
+    assert names["KMNIST"] == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    assert names["FashionMNIST"][0] == "T-shirt/top"
+    assert [name[0] for name in names["MNIST"]] == list("0123456789")
+
+
+def test_a_directory_without_the_files_is_named_as_it_was_typed(tmp_path):
+    """Not some directory below it that the user never heard of; Debian's package is named for Fashion-MNIST alone."""
+    assert refused(tmp_path).startswith(f"dataset.root={tmp_path}: train-images-idx3-ubyte or")
+    with pytest.raises(DataError) as caught:
+        mnist(CPU, "KMNIST", str(tmp_path))
+    assert str(caught.value).endswith("; put the four idx files there, gzipped or not, or add dataset.download=true")
+
+
+def test_another_kind_is_refused():
+    """EMNIST has other classes: the error names the key, what was typed and the options."""
+    with pytest.raises(ConfigError) as caught:
+        build_dataset(compose(["dataset=mnist", "dataset.kind=EMNIST"]), CPU)
+    line = str(caught.value)
+    assert line.startswith("dataset.kind=EMNIST: is unknown: the options are MNIST, FashionMNIST, KMNIST")
+
+
+@pytest.mark.parametrize("root", [""], indirect=True, ids=["plain"])
+def test_what_is_there_is_not_fetched(root, offline):
+    """download=true is no reason to ask the network where the files are there, in either place."""
+    assert len(fashion(root, download=True).splits["test"]) == 20
+    moved(root, "FashionMNIST")
+    assert len(fashion(root, download=True).splits["test"]) == 20
+    assert offline == []
+
+
+def test_what_can_not_be_fetched_leaves_nothing_behind(tmp_path, offline):
+    """Without a network the error says what to put where, and the directory is as it was."""
+    with pytest.raises(DataError) as caught:
+        mnist(CPU, "MNIST", str(tmp_path), download=True)
+    line = str(caught.value)
+    assert line.startswith("dataset.download=true: it could not be fetched (")
+    assert line.endswith(f"into {tmp_path}/MNIST/raw by hand")
+    assert "\n" not in line
+    assert offline
+    assert list(tmp_path.iterdir()) == []

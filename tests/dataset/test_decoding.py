@@ -1,0 +1,279 @@
+"""A picture file becomes C × H × W bytes, whatever it is; a bad one is a line that names it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from microstep.dataset.decoding import FORMATS, SUFFIXES, Decoder, size_of
+from microstep.errors import DataError
+
+RGB, GREY = Decoder(8, 8, 3), Decoder(8, 8, 1)
+COLOUR = (200, 30, 60)
+MODES = ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16"]
+
+
+def saved(directory: Path, image: Image.Image, name: str = "x.png", **options) -> Path:
+    """Write a picture."""
+    image.save(directory / name, **options)
+    return directory / name
+
+
+def colour(file: Path, decoder: Decoder = RGB) -> list[int]:
+    """Return the one colour that all of a file's pixels must have."""
+    pixels = decoder(file)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == decoder.shape
+    first = pixels[:, 0, 0]
+    assert (pixels == first[:, None, None]).all()
+    return first.tolist()
+
+
+def refusal(file: Path, decoder: Decoder = RGB) -> str:
+    """Return the line that a file is refused with, without its own name."""
+    with pytest.raises(DataError) as caught:
+        decoder(file)
+    assert caught.value.exit_code == 2
+    line = str(caught.value)
+    assert "\n" not in line
+    name = str(file).encode(errors="backslashreplace").decode()
+    assert line.startswith(" ".join(f"{name}: ".split()))
+    return line.removeprefix(f"{name}: ")
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def declaring(file: Path, width: int, height: int) -> Path:
+    """Write a small PNG that declares so many pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b""))
+    return file
+
+
+def test_a_picture_of_the_wanted_size_comes_back_bit_by_bit(tmp_path):
+    """Nothing is resampled where nothing need be: RGB and grey are as they were written."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(RGB(saved(tmp_path, Image.fromarray(pixels))), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(GREY(saved(tmp_path, Image.fromarray(pixels[..., 0]))), pixels[None, ..., 0])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (1, 1), (300, 20), (20, 300), (1, 900), (7, 9)])
+@pytest.mark.parametrize(("decoder", "expected"), [(RGB, [200, 30, 60]), (GREY, [84])], ids=["rgb", "grey"])
+def test_every_size_becomes_the_one_asked_for(tmp_path, size, decoder, expected):
+    """Large or small, flat or tall: a picture of one colour stays so; grey is its luminance (ITU-R 601)."""
+    assert colour(saved(tmp_path, Image.new("RGB", size, COLOUR)), decoder) == expected
+
+
+@given(
+    mode=st.sampled_from(MODES),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    channels=st.sampled_from([1, 3]),
+)
+@settings(deadline=None, max_examples=60)
+def test_every_mode_becomes_bytes(tmp_path_factory, mode, size, channels):
+    """Whatever PIL can open, of whatever size, comes out with the wanted shape."""
+    file = saved(tmp_path_factory.mktemp("modes"), Image.new(mode, size), "x.tif" if mode != "RGBA" else "x.png")
+    assert Decoder(5, 6, channels)(file).shape == (channels, 5, 6)
+
+
+def transparent_palette() -> Image.Image:
+    image = Image.new("P", (20, 20), 7)
+    image.putpalette([0, 0, 0] * 256)
+    image.info["transparency"] = 7
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        (Image.new("RGBA", (20, 20), (9, 9, 9, 0)), "x.png"),
+        (Image.new("RGBA", (20, 20), (9, 9, 9, 0)), "x.webp"),
+        (Image.new("LA", (20, 20), (9, 0)), "x.png"),
+        (transparent_palette(), "x.png"),
+        (transparent_palette(), "x.gif"),
+    ],
+    ids=["rgba", "webp", "grey", "palette", "gif"],
+)
+def test_what_is_transparent_is_white(tmp_path, image, name):
+    """The colour that hides below transparency is nobody's intention, and mostly black."""
+    assert colour(saved(tmp_path, image, name)) == [255, 255, 255]
+
+
+def test_what_is_half_transparent_is_half_white(tmp_path):
+    """Black at half its strength over white is grey."""
+    (level,) = {*colour(saved(tmp_path, Image.new("RGBA", (9, 9), (0, 0, 0, 128))))}
+    assert abs(level - 127) <= 1
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_16_bits_are_scaled_not_clipped(tmp_path, name):
+    """65535 is white and 32768 a middle grey; PIL's own conversion makes both white."""
+    levels = {value: colour(saved(tmp_path, Image.new("I;16", (9, 9), value), name)) for value in (0, 32768, 65535)}
+    assert levels == {0: [0] * 3, 32768: [127] * 3, 65535: [255] * 3}
+
+
+def test_a_cmyk_jpeg_is_not_inverted(tmp_path):
+    """Cyan ink is no red light."""
+    file = saved(tmp_path, Image.new("CMYK", (64, 64), (255, 0, 0, 0)), "x.jpg", quality=95)
+    np.testing.assert_allclose(colour(file), [0, 255, 255], atol=3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_upright(tmp_path, orientation):
+    """All eight EXIF orientations of one photograph are one picture: bright at the top left, black opposite."""
+    upright = np.zeros((8, 8), np.uint8)
+    upright[:4, :4], upright[:4, 4:], upright[4:, :4] = 250, 170, 90
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL.Image.Transpose that the camera would have made
+    image = Image.fromarray(upright).resize((64, 64), Image.Resampling.NEAREST)
+    stored = image if orientation == 1 else image.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(tmp_path, stored, "x.jpg", exif=exif, quality=95)
+    np.testing.assert_allclose(GREY(file)[0, 1::4, 1::4], [[250, 170], [90, 0]], atol=6)
+
+
+def test_a_large_exif_block_or_a_broken_one_is_no_matter(tmp_path):
+    """What cameras and editors write beside the picture doesn't decide whether it can be read."""
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 60_000
+    file = saved(tmp_path, Image.new("L", (64, 64), 90), "x.jpg", exif=exif)
+    assert colour(file, GREY) == [90]
+    plain = saved(tmp_path, Image.new("L", (64, 64), 90), "x.jpg").read_bytes()
+    for block in (
+        b"garbage",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03\0\0\0\x01" * 9,
+        b"",
+    ):
+        segment = b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block
+        file.write_bytes(plain[:2] + segment + plain[2:])
+        assert colour(file, GREY) == [90]
+
+
+def test_the_middle_is_kept_in_its_proportions(tmp_path):
+    """A wide picture loses its sides, a tall one its ends; nothing is squeezed."""
+    wide = np.zeros((20, 60), np.uint8)
+    wide[:, 17:43] = 200  # a little more than the middle: filters reach over the edge
+    assert colour(saved(tmp_path, Image.fromarray(wide)), GREY) == [200]
+    assert colour(saved(tmp_path, Image.fromarray(wide.T)), GREY) == [200]
+
+
+def test_fine_patterns_are_averaged_not_sampled(tmp_path):
+    """Antialiased: a checkerboard of single pixels, made small, is an even grey."""
+    board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
+    np.testing.assert_allclose(GREY(saved(tmp_path, Image.fromarray(board))), 127, atol=2)
+
+
+def test_a_jpeg_decoded_small_is_nearly_the_whole_one(tmp_path):
+    """Decoding at a smaller power of two, which is several times as fast, changes no pixel by more than a little."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((256, 256), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
+    fast = Decoder(64, 64, 3)(saved(tmp_path, image, "x.jpg", quality=95)).astype(int)
+    whole = Decoder(64, 64, 3)(saved(tmp_path, Image.open(tmp_path / "x.jpg"), "x.png")).astype(int)
+    assert np.abs(fast - whole).mean() < 1.5
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif", "x.tif", "x.bmp", "x.ppm"])
+def test_a_file_cut_short_is_named(tmp_path, name):
+    """Wherever a copy broke off, in every format: a DataError or the same picture, never half of it in grey."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    file = saved(tmp_path, noise, name)
+    content, whole = file.read_bytes(), RGB(file)
+    for share in (0.0, 0.02, 0.3, 0.6, 0.9, 0.97):
+        file.write_bytes(content[: int(share * len(content))])
+        try:
+            np.testing.assert_array_equal(RGB(file), whole)
+        except DataError as error:
+            assert str(error).startswith(f"{file}: it ")
+        else:
+            assert share > 0.9
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"<html>no such page</html>", b"\xff\xd8\xff" + bytes(99)])
+def test_what_is_no_picture_is_named(tmp_path, content):
+    """Empty files, saved error pages and bytes that only begin well are each a line with what to do."""
+    (tmp_path / "x.jpg").write_bytes(content)
+    line = refusal(tmp_path / "x.jpg")
+    assert line.startswith(f"it is none of {', '.join(FORMATS)}")
+    assert "replace it or take it away" in line
+
+
+def test_a_format_that_is_not_listed_is_refused(tmp_path):
+    """EPS runs programs of its own to be drawn: its name doesn't let it in, and neither does another's."""
+    file = saved(tmp_path, Image.new("RGB", (9, 9)), "x.eps")
+    assert "it is none of" in refusal(file.rename(tmp_path / "x.jpg"))
+    assert not {".eps", ".svg", ".pdf", ".psd"} & SUFFIXES
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    """Nobody knows what is white in them: cut to whole numbers, a picture in 0…1 would be all black."""
+    assert "floating point" in refusal(saved(tmp_path, Image.new("F", (9, 9), 0.5), "x.tif"))
+
+
+@pytest.mark.parametrize(("side", "declared"), [(7000, "7,000 × 7,000 pixels"), (50_000, "far too many pixels")])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side, declared):
+    """A small file that declares gigabytes is known by its header: nothing grows, and the limit can be raised."""
+    file = declaring(tmp_path / "x.png", side, side)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert refusal(file) == (
+        f"it declares {declared}, more than 40,000,000; take it away, or raise the limit: +dataset.max_pixels=…"
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB; it declares 140,000 at least
+    with pytest.raises(DataError):
+        size_of(file)
+
+
+def test_the_limit_is_the_deciders(tmp_path):
+    """A picture of exactly as many pixels is read, one more is refused."""
+    file = saved(tmp_path, Image.new("L", (100, 10)))
+    assert Decoder(8, 8, 1, max_pixels=1000)(file).shape == (1, 8, 8)
+    assert "it declares 100 × 10 pixels, more than 999" in refusal(file, Decoder(8, 8, 1, max_pixels=999))
+
+
+def test_the_declared_size_is_had_without_decoding(tmp_path):
+    """Width and height come from the header, even of a file whose pixels are missing."""
+    assert size_of(declaring(tmp_path / "x.png", 300, 200)) == (300, 200)
+
+
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
+    """Opening a pipe would wait for its other end, reading a device might never end."""
+
+    def hung(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, hung)
+    signal.alarm(20)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "zero.jpg"):
+        assert refusal(tmp_path / name) == "it is no regular file; take it away"
+    signal.alarm(0)
+
+
+def test_a_link_to_nothing_and_a_directory_are_named(tmp_path):
+    """Neither is a picture, whatever it is called."""
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "inner.jpg").mkdir()
+    assert "No such file or directory" in refusal(tmp_path / "gone.jpg")
+    assert "it is no regular file" in refusal(tmp_path / "inner.jpg")
+
+
+@pytest.mark.parametrize("name", [b"a\nb.jpg", b"\xff\xfe.jpg", "图片 1, a=b.jpg".encode()])
+def test_any_file_name_is_read_and_named(tmp_path, name):
+    """Line breaks, bytes that are no UTF-8, spaces, commas and equals signs: read like any other, named in a line."""
+    file = saved(tmp_path, Image.new("L", (9, 9), 50), "x.png").rename(tmp_path / os.fsdecode(name))
+    assert colour(file, GREY) == [50]
+    file.write_bytes(b"")
+    assert "it is none of" in refusal(file)

@@ -1,0 +1,58 @@
+"""Made-up pictures: as many and as large as the config says, the same for the same seed, and learnable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from microstep import compose
+from microstep.build import build_dataset
+from microstep.dataset import synthetic
+from microstep.errors import DataError
+
+CPU = torch.device("cpu")
+SMALL = {"samples": 400, "val_samples": 100, "test_samples": 200, "size": 8}
+
+
+def pixels(dataset, split: str) -> np.ndarray:
+    return dataset.pictures[split].read(slice(None))
+
+
+def test_sizes_are_the_configs():
+    """Counts, classes, channels and side are those asked for; validation is cut out of the samples."""
+    words = ["samples=300", "val_samples=50", "test_samples=40", "classes=5", "channels=1", "size=12"]
+    dataset = build_dataset(compose(["dataset=synthetic", *[f"dataset.{word}" for word in words]]), CPU)
+    assert [len(split) for split in dataset.splits.values()] == [250, 50, 40]
+    assert dataset.facts["input_shape"] == (1, 12, 12)
+    assert dataset.facts["num_classes"] == 5
+    assert np.bincount(dataset.pictures["val"].labels).tolist() == [10] * 5
+
+
+def test_the_seed_makes_it_again():
+    """The same split_seed makes the same pictures and splits, another one others."""
+    first, again, other = (synthetic(CPU, **SMALL, split_seed=seed).fingerprint for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_the_nearest_mean_tells_the_classes_apart(classes):
+    """Each class's mean picture is enough to get more than 90 % of the test pictures right."""
+    dataset = synthetic(CPU, **SMALL, classes=classes)
+    train, labels = pixels(dataset, "train").astype(float), dataset.pictures["train"].labels
+    means = np.stack([train[labels == label].mean(0) for label in range(classes)])
+    distances = ((pixels(dataset, "test")[:, None].astype(float) - means) ** 2).sum((2, 3, 4))
+    assert (distances.argmin(1) == dataset.pictures["test"].labels).mean() > 0.9
+
+
+def test_no_picture_comes_twice():
+    """Test pictures are not training pictures."""
+    dataset = synthetic(CPU, **SMALL)
+    every = [picture.tobytes() for split in dataset.pictures for picture in pixels(dataset, split)]
+    assert len({*every}) == len(every) == 600
+
+
+def test_a_validation_split_that_is_too_small_names_its_key():
+    """Ten classes don't fit five pictures."""
+    with pytest.raises(DataError, match=r"^dataset\.val_samples=5: "):
+        _ = synthetic(CPU, **SMALL | {"val_samples": 5}).pictures

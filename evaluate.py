@@ -3,36 +3,71 @@
     python evaluate.py run=RUN_DIR                     the test split, the best checkpoint by validation
     python evaluate.py run=RUN_DIR split=val           or train
     python evaluate.py run=RUN_DIR checkpoint=last     written to reports/<split>-last/
+    python evaluate.py run=RUN_DIR input=FOLDER        classify pictures without labels: reports/input-<folder>/
+
+FOLDER, its folders too, or one picture: predictions.csv has the five likeliest classes of each picture, and why one
+can't be read; contact_sheet.png shows them. `split` has no part in that.
 
 A run directory is not trusted: what it asks to be built must be named in your own conf/, or in trust=[TARGET,…].
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from microstep import cli
 
+if TYPE_CHECKING:
+    from microstep.gate import Gate
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 @cli.job
 def evaluate(config: DictConfig) -> None:
-    """Evaluate one split of one run."""
-    from microstep.again import evaluate_run
-    from microstep.files import shown
+    """Evaluate one split of one run, or classify pictures."""
     from microstep.gate import targets_of, trusting
-    from microstep.logger import Bars, emit, metrics_row, show_notices, with_report
+    from microstep.logger import emit, show_notices
 
     show_notices()
     gate = trusting(targets_of(cli.config_directories(), config.trust))
+    emit(split_report(config, gate) if config.input is None else input_report(config, gate))
+
+
+def split_report(config: DictConfig, gate: Gate) -> str:
+    """Evaluate a split and return what is said of it."""
+    from microstep.again import evaluate_run
+    from microstep.files import shown
+    from microstep.logger import Bars, metrics_row, with_report
+
     done = evaluate_run(Path(config.run), config.split, config.checkpoint, gate, config.device, Bars(config.progress))
     rows = {
         config.split: metrics_row(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "report": shown(done.directory),
     }
-    emit(with_report(done.result.report.text, rows))
+    return with_report(done.result.report.text, rows)
+
+
+def input_report(config: DictConfig, gate: Gate) -> str:
+    """Classify pictures and return what is said of them."""
+    from microstep.files import shown
+    from microstep.logger import Bars, table
+    from microstep.predict import predict_input
+    from microstep.task.answers import counts, legible
+
+    done = predict_input(Path(config.run), config.input, config.checkpoint, gate, config.device, Bars(config.progress))
+    rows = {
+        "pictures": f"{len(done.answers.rows):,} classified, {len(done.answers.unreadable):,} unreadable",
+        "classes": counts(done.answers),
+        "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
+        "predictions": legible(shown(done.directory / "predictions.csv")),
+        "contact sheet": legible(shown(done.directory / "contact_sheet.png")),
+    }
+    return table(rows)
 
 
 if __name__ == "__main__":

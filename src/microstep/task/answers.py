@@ -1,0 +1,78 @@
+"""What a classifier says of pictures without labels: a table of the likeliest classes."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+
+from torch import Tensor
+
+log = logging.getLogger("microstep.notice")
+RANKED = 5  #: classes told of each picture
+NAMED = 10  #: unreadable pictures warned about by name
+COUNTED = 6  #: classes counted on the terminal
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of N pictures: the k likeliest classes of each of the M that could be read, and why the others couldn't."""
+
+    files: Sequence[str]  #: N
+    class_names: tuple[str, ...]
+    rows: Tensor  #: M, int64: the place in `files` of each picture that could be read
+    classes: Tensor  #: M × k, int64: the likeliest first
+    confidence: Tensor  #: M × k, float64, in 0…1
+    unreadable: Mapping[int, str]  #: by place in `files`
+
+    def top(self, row: int) -> tuple[str, float]:
+        """Return the likeliest class of the row-th readable picture, and its confidence."""
+        return self.class_names[int(self.classes[row, 0])], float(self.confidence[row, 0])
+
+
+def ranked(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the likeliest classes of N × C outputs and their confidences, on the CPU; of equals the first wins."""
+    probabilities = outputs.cpu().double().softmax(1)
+    confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
+    return classes[:, :RANKED].clone(), confidence[:, :RANKED].clone()  # all of them would stay in memory
+
+
+def predictions_csv(answers: Answers) -> bytes:
+    """Return `file,class_1,confidence_1,…,error`, a row a picture; bytes of a name that are no UTF-8 become \\udcXX."""
+    text, k = StringIO(newline=""), answers.classes.shape[1]
+    writer = csv.writer(text)
+    writer.writerow(["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"])
+    told = dict(zip(answers.rows.tolist(), cells(answers), strict=True))
+    for row, file in enumerate(answers.files):
+        writer.writerow([file, *told.get(row, [""] * 2 * k), answers.unreadable.get(row, "")])
+    return text.getvalue().encode(errors="backslashreplace")
+
+
+def cells(answers: Answers) -> Iterator[list[str]]:
+    """Yield class, confidence, class, confidence, … of each picture that could be read."""
+    for pairs in zip(answers.classes.tolist(), answers.confidence.tolist(), strict=True):
+        yield [cell for c, p in zip(*pairs, strict=True) for cell in (answers.class_names[c], f"{p:.6f}")]
+
+
+def counts(answers: Answers) -> str:
+    """Return how often each class is the likeliest, the most frequent first, in one line."""
+    found = Counter(answers.classes[:, 0].tolist()).most_common()
+    line = ", ".join(f"{answers.class_names[c]} {count:,}" for c, count in found[:COUNTED])
+    others = sum(count for _, count in found[COUNTED:])
+    return f"{line}, {others:,} of other classes" if others else line
+
+
+def warn_of_unreadable(answers: Answers) -> None:
+    """Warn of pictures that could not be read, a line each; of many, of the first few."""
+    for row, reason in list(answers.unreadable.items())[:NAMED]:
+        log.warning("%s: %s", legible(answers.files[row]), legible(reason))
+    if (more := len(answers.unreadable) - NAMED) > 0:
+        log.warning("%s more can't be read: the column `error` of predictions.csv says why", f"{more:,}")
+
+
+def legible(name: str) -> str:
+    """Return a name fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -1,0 +1,104 @@
+"""Pictures at a glance, each with what it was taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from math import ceil, sqrt
+
+import numpy as np
+
+from microstep.task.answers import Answers, legible
+from microstep.task.pictures import new_figure, plain_text, save
+
+SHOWN = 60  #: pictures on one sheet
+SIDE = 132  #: pixels of a thumbnail's longer side
+GAP = 12
+CAPTION = 34  #: pixels below a thumbnail, for two lines
+TITLE = 44  #: pixels above them all
+LETTERS = 19  #: that fit under a thumbnail
+UNSURE = 0.5  #: confidence below which a caption is marked
+INK, MARK, PALE = "#222222", "#c0392b", "#888888"
+
+
+def chosen(count: int) -> list[int]:
+    """Return which of so many pictures are shown: all, or SHOWN of them, evenly spread."""
+    return list(map(int, np.linspace(0, count - 1, min(count, SHOWN))))
+
+
+def thumbnail_size(height: int, width: int) -> tuple[int, int]:
+    """Return height and width of thumbnails in a picture's proportions."""
+    scale = SIDE / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+@plain_text()
+def contact_sheet(answers: Answers, shown: Sequence[int], thumbnails: np.ndarray, name: str) -> bytes:
+    """Return a PNG of thumbnails, each over its likeliest class and confidence (red below UNSURE) and its file's name.
+
+    Args:
+        shown: which of the readable pictures; at least one.
+        thumbnails: theirs: N × C × H × W, uint8.
+        name: the folder's, for the title.
+    """
+    height, width = thumbnails.shape[2:]
+    columns = min(len(shown), ceil(sqrt(1.5 * len(shown))))
+    places = [divmod(place, columns) for place in range(len(shown))]
+    corners = [(TITLE + r * (height + CAPTION + GAP), GAP + c * (width + GAP)) for r, c in places]
+    canvas = np.full(
+        (corners[-1][0] + height + CAPTION + GAP, max(4 * SIDE, GAP + columns * (width + GAP)), 3), 255, np.uint8
+    )
+    for (top, left), image in zip(corners, thumbnails, strict=True):
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # one channel spreads over three
+    return drawn(canvas, title(answers, len(shown), name), captions(answers, shown, corners, thumbnails.shape[2:]))
+
+
+Text = tuple[float, float, str, str, float]  #: right, down, in pixels; the words, their colour, their size
+
+
+def captions(
+    answers: Answers, shown: Sequence[int], corners: Sequence[tuple[int, int]], size: Sequence[int]
+) -> list[Text]:
+    """Return the two lines under each thumbnail."""
+    height, width = size
+    lines: list[Text] = []
+    for row, (top, left) in zip(shown, corners, strict=True):
+        guess, confidence = answers.top(row)
+        middle, below = left + width / 2, top + height
+        words = f"{shortened(guess, LETTERS - 5)} {confidence:.0%}"
+        file = answers.files[int(answers.rows[row])].rpartition("/")[2]
+        lines.append((middle, below + 11, words, INK if confidence >= UNSURE else MARK, 8))
+        lines.append((middle, below + 25, shortened(file, LETTERS + 4), PALE, 6))
+    return lines
+
+
+def title(answers: Answers, shown: int, name: str) -> str:
+    """Return what the sheet shows, in one line."""
+    count = len(answers.rows)
+    part = f"{shown} of {count:,} shown" if shown < count else f"{count:,} picture{'s' * (count > 1)}"
+    unsure = int((answers.confidence[:, 0] < UNSURE).sum())
+    note = f"; confidence below {UNSURE:.0%} in red ({unsure:,} of {count:,})" if unsure else ""
+    return f"{shortened(name, 30)}: {part}{note}"
+
+
+def shortened(name: str, letters: int) -> str:
+    """Return a name that fits, its middle left out: a file's end tells most."""
+    name = legible(name)
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[len(name) - half :]}"
+
+
+def drawn(canvas: np.ndarray, headline: str, texts: Sequence[Text]) -> bytes:
+    """Return a canvas of pixels, none of them resampled, with words on it, as PNG."""
+    height, width = canvas.shape[:2]
+    figure = new_figure(1, 1)
+    figure.set_layout_engine("none")
+    figure.set_size_inches(width / figure.dpi, height / figure.dpi)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
+    axes.set_axis_off()
+    axes.text(GAP, TITLE / 2, headline, va="center", color=INK, fontsize=10)
+    for right, down, words, color, size in texts:
+        axes.text(right, down, words, ha="center", va="center", color=color, fontsize=size)
+    save(figure, png := BytesIO())
+    return png.getvalue()

@@ -1,0 +1,391 @@
+"""`evaluate.py input=FOLDER`: pictures without labels, classified as the run's own would be, whatever their form."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from microstep.again import evaluate_run, run_config
+from microstep.build import build_parts
+from microstep.dataset.synthetic import synthetic
+from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
+from microstep.gate import own, trusting
+from microstep.logger import Bars
+from microstep.predict import Predicted, decoder_of, predict_input, suited
+from microstep.task.answers import Answers, legible, predictions_csv, ranked
+from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
+from tests.conftest import call, error_of, files_limited, fit
+
+DIGITS = load_digits()
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def classify(run: Path, place: Path | str, checkpoint: str = "best", gate=own) -> Predicted:
+    """Classify in this process."""
+    return predict_input(run, str(place), checkpoint, gate, None, Bars(False))
+
+
+def rows_of(directory: Path) -> list[dict[str, str]]:
+    with (directory / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def digit(index: int) -> Image.Image:
+    """Return a digit, 8 × 8, whose bytes mean what the data set's 0…16 do, but for rounding."""
+    return Image.fromarray(np.round(DIGITS.images[index] * 255 / 16).astype(np.uint8))
+
+
+def written(folder: Path, count: int) -> Path:
+    """Write the first few digits into a folder."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        digit(index).save(folder / f"{index:04}.png")
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of the finished run, alone in its directory."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
+    """The test split as PNG files: the same classes, and the same confidence but for the rounding of a byte."""
+    done = evaluate_run(run, "test", "best", own, None, Bars(False))
+    truth = rows_of(done.directory)
+    (tmp_path / "in").mkdir()
+    for row in truth:
+        digit(int(row["index"])).save(tmp_path / "in" / f"{int(row['index']):04}.png")
+    found = rows_of(classify(run, tmp_path / "in").directory)
+    assert [row["file"] for row in found] == [f"{int(row['index']):04}.png" for row in truth]
+    same = [a["class_1"] == b["prediction"] for a, b in zip(found, truth, strict=True)]
+    assert np.mean(same) >= 0.99
+    apart = [abs(float(a["confidence_1"]) - float(b["confidence"])) for a, b in zip(found, truth, strict=True)]
+    assert max(apart) < 0.02
+
+
+def palette(image: Image.Image) -> Image.Image:
+    return image.convert("P")
+
+
+def transparent(image: Image.Image) -> Image.Image:
+    """Return a picture with an opaque alpha channel."""
+    return image.convert("RGBA")
+
+
+def sixteen_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+
+
+def wide(image: Image.Image) -> Image.Image:
+    """Return a picture twice as wide, the digit in its middle."""
+    canvas = Image.new("L", (128, 64), 255)
+    canvas.paste(image, (32, 0))
+    return canvas
+
+
+FORMS = [
+    ("png", lambda image: image),
+    ("png", lambda image: image.convert("RGB")),
+    ("png", transparent),
+    ("png", palette),
+    ("gif", palette),
+    ("png", sixteen_bits),
+    ("png", wide),
+    ("jpg", lambda image: image.convert("CMYK")),
+    ("webp", lambda image: image.convert("RGB")),
+]
+
+
+def test_a_photographed_digit_is_recognised_in_any_form(run, tmp_path):
+    """64 × 64, colour, palettes, alpha, 16 bits, wide, many formats: at least 80 % of the labels are found."""
+    (tmp_path / "in").mkdir()
+    for index in range(180):
+        suffix, form = FORMS[index % len(FORMS)]
+        form(digit(index).resize((64, 64), Image.Resampling.BICUBIC)).save(tmp_path / "in" / f"{index:04}.{suffix}")
+    found = rows_of(classify(run, tmp_path / "in").directory)
+    assert len(found) == 180
+    right = np.array([row["class_1"] == str(DIGITS.target[index]) for index, row in enumerate(found)])
+    assert right.mean() >= 0.8
+    assert min(right[form :: len(FORMS)].mean() for form in range(len(FORMS))) >= 0.6
+
+
+def test_five_classes_in_falling_order(run, tmp_path):
+    """A row has the five likeliest of the ten classes, no class twice, and confidences that fall and stay below 1."""
+    for row in rows_of(classify(run, written(tmp_path / "in", 20)).directory):
+        confidences = [float(row[f"confidence_{i}"]) for i in range(1, 6)]
+        assert len({row[f"class_{i}"] for i in range(1, 6)}) == 5
+        assert confidences == sorted(confidences, reverse=True)
+        assert 0.1 < confidences[0] <= sum(confidences) <= 1
+        assert row["error"] == ""
+
+
+def test_folders_of_folders_are_searched_and_hidden_ones_are_not(run, tmp_path):
+    """Files come sorted by their path below the folder, without hidden ones, pipes, and other suffixes."""
+    folder = written(tmp_path / "in", 3)
+    written(folder / "b" / "deep", 1)
+    written(folder / ".hidden", 1)
+    shutil.copy(folder / "0000.png", folder / ".0000.png")
+    (folder / "notes.txt").write_text("no picture")
+    os.mkfifo(folder / "pipe.png")
+    found = [row["file"] for row in rows_of(classify(run, folder).directory)]
+    assert found == ["0000.png", "0001.png", "0002.png", "b/deep/0000.png"]
+
+
+def test_one_picture_can_be_given_whatever_it_is_called(run, tmp_path):
+    """A file is classified alone; its suffix doesn't matter, since it was named."""
+    folder = written(tmp_path / "in", 3)
+    (folder / "0001.png").rename(folder / "one.picture")
+    done = classify(run, folder / "one.picture")
+    assert done.directory == run / "reports" / "input-one.picture"
+    assert [row["file"] for row in rows_of(done.directory)] == ["one.picture"]
+
+
+def damaged(folder: Path) -> Path:
+    """Add files that are no pictures, cut short, gone, or far too large; return the folder."""
+    (folder / "cut.png").write_bytes((folder / "0000.png").read_bytes()[:60])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "bomb.pgm").write_bytes(b"P5 9000 9000 255\n")
+    return folder
+
+
+BAD = {"cut.png", "text.jpg", "empty.png", "gone.png", "bomb.pgm"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_files_do_not_stop_the_others(run, tmp_path, workers):
+    """In this process or in others: the good are classified as without the bad, which say why not in their rows."""
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("num_workers: null", f"num_workers: {workers}"))
+    folder = written(tmp_path / "in", 40)
+    alone = rows_of(classify(run, folder).directory)
+    done = classify(run, damaged(folder))
+    rows = {row["file"]: row for row in rows_of(done.directory)}
+    assert {name for name, row in rows.items() if row["error"]} == BAD
+    assert [row for name, row in rows.items() if name not in BAD] == alone
+    for name in BAD:
+        assert not any(value for column, value in rows[name].items() if column not in ("file", "error"))
+    assert "9,000 × 9,000 pixels" in rows["bomb.pgm"]["error"]
+    assert (len(done.answers.rows), len(done.answers.unreadable)) == (40, 5)
+
+
+def test_batches_make_no_difference(run, tmp_path):
+    """Bad files in between, and batches of another size: each row is still its own picture's."""
+    folder = damaged(written(tmp_path / "in", 30))
+    before = rows_of(classify(run, folder).directory)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("batch_size: 64", "batch_size: 2"))
+    after = rows_of(classify(run, folder).directory)
+    same: Any = partial(pytest.approx, abs=1e-5)
+    assert [row["class_1"] for row in after] == [row["class_1"] for row in before]
+    assert [float(row["confidence_1"] or 0) for row in after] == same(
+        [float(row["confidence_1"] or 0) for row in before]
+    )
+
+
+def test_the_program_says_what_it_did(run, tmp_path):
+    """A table on stdout, exit 0, no directory more; a line a bad file on stderr, whatever its name, of many ten."""
+    folder = written(tmp_path / "in", 4)
+    odd = ["\x1b[31m.png", "a\nb.png", os.fsdecode(b"a\xff.png")]
+    for name in [*odd, *(f"bad{number}.png" for number in range(9))]:
+        (folder / name).write_text("no picture")
+    done = call("evaluate.py", "run=run", "input=in", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "4 classified, 12 unreadable" in done.stdout
+    assert "run/reports/input-in/predictions.csv" in done.stdout
+    warnings = done.stderr.splitlines()
+    named = [r"\x1b[31m.png", r"a\nb.png", r"a\udcff.png", *(f"bad{number}.png" for number in range(7))]
+    assert [line.split(": ")[:2] for line in warnings[:10]] == [["warning", name] for name in named]
+    assert warnings[10:] == ["warning: 2 more can't be read: the column `error` of predictions.csv says why"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "run"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nowhere", "input=nowhere: no such folder or file; "),
+        ("", "input=: no such folder or file; "),
+        ("empty", "input=empty: it holds no pictures (.bmp, "),
+        ("bad", "input=bad/a.png: it is none of JPEG, "),
+        ("bad/b.png", "input=bad/b.png: it is none of JPEG, "),
+    ],
+)
+def test_where_there_is_nothing_to_classify_nothing_is_written(run, tmp_path, monkeypatch, caplog, place, said):
+    """No folder, no pictures, none that can be read: one error that names it, exit 2, no warnings, no report."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "bad" / name).write_text("no picture")
+    with pytest.raises(DataError) as caught:
+        classify(run, place)
+    assert str(caught.value).startswith(said)
+    assert caught.value.exit_code == 2
+    assert not caplog.records
+    assert not list((run / "reports").glob("input-*"))
+
+
+def test_a_misspelt_folder_is_one_line(run):
+    """The program ends with 2 and one line."""
+    done = call("evaluate.py", "run=run", "input=in, (put)", cwd=run.parent)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error_of(done).startswith("error: input=in, (put): no such folder or file; ")
+
+
+def test_awkward_names_come_back_whole(run, tmp_path):
+    """Commas, quotes, newlines, $ and bytes that are no UTF-8: the CSV can be read, and each name be told."""
+    folder = written(tmp_path / "awkward $, (1)", 1)
+    names = ["a,b.png", 'say "x".png', "two\nlines.png", "c\rr.png", "$x^2$.png", "=1+1.png", "数字.png"]
+    for name in [*map(os.fsencode, names), b"caf\xe9.png"]:
+        shutil.copy(folder / "0000.png", os.path.join(os.fsencode(folder), name))  # noqa: PTH118  # bytes
+    done = classify(run, folder)
+    assert {row["file"] for row in rows_of(done.directory)} == {"0000.png", *names, r"caf\udce9.png"}
+    assert done.directory.name == "input-awkward $, (1)"
+    assert (done.directory / "contact_sheet.png").read_bytes().startswith(PNG)
+
+
+def test_names_can_not_steer_a_terminal():
+    """What isn't printable is written as Python writes it; the rest is left alone."""
+    assert legible("a\x1b[31m\nb\udce9 é数") == r"a\x1b[31m\nb\udce9 é数"
+
+
+def test_a_second_call_replaces_the_first_and_no_other_file(run, tmp_path):
+    """The same folder, other pictures: table and sheet are new, what else lies there stays, nothing is left over."""
+    directory = classify(run, written(tmp_path / "in", 12)).directory
+    first = (directory / "contact_sheet.png").read_bytes()
+    (directory / "notes.txt").write_text("mine")
+    shutil.rmtree(tmp_path / "in")
+    classify(run, written(tmp_path / "in", 2))
+    assert len(rows_of(directory)) == 2
+    assert (directory / "contact_sheet.png").read_bytes() != first
+    assert {path.name for path in directory.iterdir()} == {"contact_sheet.png", "notes.txt", "predictions.csv"}
+
+
+def test_twice_the_same_is_the_same_bytes(run, tmp_path):
+    """Neither file holds a date or anything else that differs."""
+    folder = written(tmp_path / "in", 5)
+    files = [classify(run, folder).directory / name for name in ("predictions.csv", "contact_sheet.png")]
+    before = [file.read_bytes() for file in files]
+    classify(run, folder)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_the_rest_of_a_run_is_left_as_it_was(run, tmp_path):
+    """Nothing but reports/input-… is written."""
+    kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    directory = classify(run, written(tmp_path / "in", 2)).directory
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and directory not in path.parents}
+    assert after == kept
+
+
+def test_the_last_checkpoint_has_files_of_its_own(run, tmp_path):
+    """`checkpoint=last` writes to input-<folder>-last."""
+    done = classify(run, written(tmp_path / "in", 2), "last")
+    assert done.directory == run / "reports" / "input-in-last"
+    assert len(rows_of(done.directory)) == 2
+
+
+def test_what_can_not_be_written_is_a_failure_of_storage(run, tmp_path):
+    """A full disk is exit 4, and the files of an earlier call are as they were."""
+    folder = written(tmp_path / "in", 2)
+    directory = classify(run, folder).directory
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    written(tmp_path / "in" / "more", 30)
+    with files_limited(1000), pytest.raises(StorageError):
+        classify(run, folder)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_the_gate_is_no_wider(run, tmp_path):
+    """What the run directory asks to be built must be trusted for `input` as well; damage is refused as ever."""
+    folder = written(tmp_path / "in", 2)
+    with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
+        classify(run, folder, gate=trusting(frozenset()))
+    (file,) = (run / "checkpoints").glob("*.pt")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointRefused):
+        classify(run, folder)
+
+
+def test_changed_data_are_refused(run, tmp_path):
+    """Other data than the run's may have other classes and another normalisation."""
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("split_seed: 0", "split_seed: 1"))
+    with pytest.raises(DataError, match="the data have changed since the run"):
+        classify(run, written(tmp_path / "in", 2))
+
+
+def test_a_run_on_folders_of_colours(tmp_path):
+    """Colour, a size of the run's own, two classes (so k is 2), fp64: red pictures are red, blue ones blue."""
+    generator = np.random.default_rng(0)
+    for place, count in (("data/red", 20), ("data/blue", 20), ("in", 6)):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 120, (20, 30, 3), dtype=np.uint8)
+            pixels[..., 2 if "blue" in place or (place == "in" and number % 2) else 0] += 130
+            Image.fromarray(pixels).save(tmp_path / place / f"{number:02}.png")
+    words = [f"dataset.root={tmp_path / 'data'}", "dataset=image_folder", "dataset.size=12", "num_workers=0"]
+    fit([*words, "batch_size=8", "epochs=4", "precision=fp64"], tmp_path / "run")
+    rows = rows_of(classify(tmp_path / "run", tmp_path / "in").directory)
+    assert list(rows[0]) == ["file", "class_1", "confidence_1", "class_2", "confidence_2", "error"]
+    assert [row["class_1"] for row in rows] == ["red", "blue"] * 3
+    assert all(float(row["confidence_1"]) + float(row["confidence_2"]) == pytest.approx(1, abs=2e-6) for row in rows)
+
+
+def test_only_a_classifier_of_pictures_will_do(run):
+    """Channels that no file holds, data that are no pictures, another task: each is a line that says so."""
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigError, match="input=in: the run's pictures have 2 channels; give a run that classifies"):
+        decoder_of(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
+    parts = build_parts(run_config(run), own, "cpu")
+    with pytest.raises(ConfigError, match="input=in: the run's data are no pictures; "):
+        suited(replace(parts, dataset=object()), "in")
+    with pytest.raises(ConfigError, match="input=in: the run's task is object, no Classification; "):
+        suited(replace(parts, task=object()), "in")
+
+
+def test_a_sheet_shows_all_or_a_few_evenly_spread():
+    """Up to SHOWN pictures all of them, in order; of more the first, the last and others, none twice."""
+    assert chosen(1) == [0]
+    assert chosen(SHOWN) == list(range(SHOWN))
+    for count in (SHOWN + 1, 100, 12_345):
+        assert len(set(chosen(count))) == SHOWN
+        assert (chosen(count)[0], chosen(count)[-1]) == (0, count - 1)
+        assert max(np.diff(chosen(count))) - min(np.diff(chosen(count))) <= 1
+
+
+@pytest.mark.parametrize(("count", "channels", "size"), [(1, 3, (16, 16)), (7, 1, (8, 8)), (60, 3, (30, 10))])
+def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size):
+    """Each thumbnail stands on the sheet pixel by pixel; a class name that looks like a formula is words."""
+    height, width = thumbnail_size(*size)
+    colours = np.random.default_rng(0).permutation(200)[:count].astype(np.uint8) + 20
+    thumbnails = np.broadcast_to(colours[:, None, None, None], (count, channels, height, width))
+    classes, confidence = torch.zeros(count, 1, dtype=torch.int64), torch.linspace(0.2, 0.9, count).double()[:, None]
+    answers = Answers(["f.png"] * count, ("$x^{$",), torch.arange(count), classes, confidence, {})
+    (tmp_path / "sheet.png").write_bytes(contact_sheet(answers, range(count), thumbnails, "na$me"))
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    grey = pixels[..., 0][(pixels == pixels[..., :1]).all(-1)]
+    assert all((grey == colour).sum() >= height * width for colour in colours)
+
+
+def test_few_classes_make_few_columns():
+    """Of two classes both are told; of equals the first wins; what can't be read has an empty row."""
+    answers = Answers(["a", "b"], ("x,y", "z"), torch.tensor([1]), *ranked(torch.tensor([[0.0, 0.0]])), {0: "no"})
+    assert predictions_csv(answers).decode().splitlines() == [
+        "file,class_1,confidence_1,class_2,confidence_2,error",
+        "a,,,,,no",
+        'b,"x,y",0.500000,z,0.500000,',
+    ]

@@ -1,0 +1,192 @@
+"""How fast data come, beside what torchvision's per-sample way gives.
+
+    python benchmarks/data.py pipeline            resident crop_flip against transforms in a DataLoader
+    python benchmarks/data.py wait [rounds]       an epoch of Fashion-MNIST against one prepared batch repeated
+    python benchmarks/data.py folder ROOT         decoding and training on a folder of pictures
+
+Contestants take turns in one process; medians are printed, and ratios as medians of pairs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from microstep import build_trainer, compose
+from microstep.dataset.decoding import Decoder
+from microstep.dataset.folder import listed
+from microstep.dataset.pictures import chunked
+from microstep.dataset.workers import Wanted, Workers
+from microstep.model import SmallCNN
+
+MEAN, STD = [0.5], [0.25]
+PASSES = 4  #: over the folder's pictures in a round of decoding: one alone is half a second
+EPOCHS = 20  #: of resident data in a round: one alone would be over before it is warm
+
+
+def trainer_of(*words: str):
+    trainer = build_trainer(compose([*words, "progress=false", "epochs=1000"]), tempfile.mkdtemp())
+    epochs = iter(range(1, 1001))
+    return trainer, lambda: trainer.train_epoch(next(epochs))
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = perf_counter()
+    run()
+    return perf_counter() - start
+
+
+def rounds_of(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return seconds by contestant; each has warmed up."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            seconds = timed(run)
+            if number:
+                times[name].append(seconds)
+    return times
+
+
+def consumed(batches: Iterable[object]) -> None:
+    for _ in batches:
+        pass
+
+
+class PerSample(Dataset):
+    """Pictures through torchvision's transforms, one at a time."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.images, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
+        size, channels = tuple(images.shape[2:]), images.shape[1]
+        crop = [v2.ToImage(), v2.RandomCrop(size, padding=round(size[0] / 8)), v2.RandomHorizontalFlip()]
+        self.transform = v2.Compose(
+            [*crop, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN * channels, STD * channels)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int):
+        return self.transform(self.images[i]), self.labels[i]
+
+
+def pipeline() -> None:
+    """Print samples a second of the data alone, crop_flip and normalisation included."""
+    for channels, size in ((1, 28), (3, 32)):
+        for batch in (64, 256):
+            shape = (f"dataset.channels={channels}", f"dataset.size={size}", "dataset.samples=21000")
+            trainer, _ = trainer_of("dataset=synthetic", *shape, "augment=crop_flip", f"batch_size={batch}")
+            split, loaders = trainer.loaders.splits["train"], trainer.loaders
+            data = PerSample(split.images, split.targets)
+            contestants: dict[str, Callable[[], object]] = {
+                "resident": lambda loaders=loaders: [
+                    consumed(b for w in loaders.train(epoch) for b in w.batches) for epoch in range(EPOCHS)
+                ]
+            }
+            for workers in (0, 1, 2):
+                plain = DataLoader(data, batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+                contestants[f"DataLoader, {workers} workers"] = lambda plain=plain: consumed(plain)
+            times = rounds_of(contestants, 3)
+            times["resident"] = [seconds / EPOCHS for seconds in times["resident"]]
+            rates = {name: len(split) / statistics.median(values) for name, values in times.items()}
+            best = max(rate for name, rate in rates.items() if name != "resident")
+            for name, rate in rates.items():
+                print(f"{channels}×{size}×{size} batch {batch:3}  {name:22} {rate:12,.0f} samples/s")
+            print(f"{channels}×{size}×{size} batch {batch:3}  resident is {rates['resident'] / best:.1f} × the best\n")
+
+
+class Prepared:
+    """One batch that is there already, again and again: an epoch without any data work."""
+
+    def __init__(self, split) -> None:
+        self.targets, self.indices, self.size = split.targets, split.indices, split.size
+        rows = torch.arange(256)
+        self.batch = split.fetch(rows, rows)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def expect(self, requests) -> None:
+        pass
+
+    def fetch(self, rows, positions):
+        n = len(rows)
+        batch = self.batch
+        return replace(batch, inputs=batch.inputs[:n], targets=batch.targets[:n], positions=positions, indices=rows)
+
+
+def wait(rounds: int) -> None:
+    """Print an epoch of training with crop_flip, and on one prepared batch."""
+    real, epoch = trainer_of("dataset=fashion_mnist", "augment=crop_flip")
+    still, repeated = trainer_of("dataset=fashion_mnist")
+    still.loaders.splits = {**still.loaders.splits, "train": Prepared(still.loaders.splits["train"])}
+    times = rounds_of({"crop_flip": epoch, "one prepared batch": repeated}, rounds)
+    ratio = statistics.median(a / b for a, b in zip(*times.values(), strict=True))
+    for name, values in times.items():
+        print(f"{name:20} {statistics.median(values):8.2f} s an epoch")
+    waited = real.loaders.clock.waited / (rounds + 1) / statistics.median(times["crop_flip"])
+    print(f"ratio {ratio:.3f}, waited for data {waited:.1%} of the time")
+
+
+def decoding(root: Path) -> None:
+    """Print pictures a second, read as statistics and a resident data set read them."""
+    pictures = listed(root, Decoder(64, 64, 3))["train"]
+    wanted = [Wanted("train", rows) for rows in chunked(list(range(len(pictures))) * PASSES, pictures)]
+    pools = {count: Workers({"train": pictures}, count) for count in (0, 1, 2)}
+    times = rounds_of({str(n): lambda pool=pool: consumed(pool.stream(wanted)) for n, pool in pools.items()}, 7)
+    for count, values in times.items():
+        print(f"decoding, {count} workers   {PASSES * len(pictures) / statistics.median(values):8,.0f} pictures/s")
+    print(f"2 workers are {statistics.median(a / b for a, b in zip(times['1'], times['2'], strict=True)):.2f} × one")
+
+
+def torchvisions(root: Path, size: int, width: int) -> Callable[[], None]:
+    """Return an epoch as one writes it with ImageFolder and a DataLoader."""
+    resize = [v2.Resize(size), v2.CenterCrop(size), v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()]
+    finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN * 3, STD * 3)]
+    data = ImageFolder(str(root / "train"), v2.Compose([*resize, *finish]))
+    loader = DataLoader(data, 64, shuffle=True, num_workers=2, persistent_workers=True)
+    model = SmallCNN((3, size, size), len(data.classes), width).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, fused=True)
+
+    def epoch() -> None:
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            inputs = inputs.to(memory_format=torch.channels_last)
+            F.cross_entropy(model(inputs), targets, label_smoothing=0.1).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def folder(root: Path) -> None:
+    """Print decoding, then epochs of training."""
+    decoding(root)
+    common = ("dataset=image_folder", f"dataset.root={root}", "augment=crop_flip", "model.width=8")
+    streaming, stream = trainer_of(*common, "dataset.resident=false", "num_workers=2")
+    _, resident = trainer_of(*common)
+    plain = torchvisions(root, 64, 8)
+    times = rounds_of({"streaming": stream, "resident": resident, "ImageFolder": plain}, 5)
+    for name, values in times.items():
+        pairs = statistics.median(a / b for a, b in zip(times["ImageFolder"], values, strict=True))
+        print(f"{name:12} {statistics.median(values):6.2f} s an epoch; ImageFolder takes {pairs:.2f} × that")
+    print(f"streaming waited {streaming.loaders.clock.waited / 6:.2f} s an epoch for data")
+
+
+if __name__ == "__main__":
+    what, *more = sys.argv[1:] or ["pipeline"]
+    {
+        "pipeline": lambda: pipeline(),
+        "wait": lambda: wait(int(more[0]) if more else 3),
+        "folder": lambda: folder(Path(more[0])),
+    }[what]()

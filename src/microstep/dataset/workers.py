@@ -178,9 +178,10 @@ def sheltered() -> Iterator[None]:
 
 def worker_count(asked: int | None) -> int:
     """Return how many processes: as asked, or one a core that this process may use, at most MOST."""
-    return (
-        min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) if asked is None else asked
-    )
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST, cores)
 
 
 @contextmanager
@@ -196,9 +197,8 @@ def explained() -> Iterator[None]:
         text = " ".join(str(error).split())
         if "DataLoader timed out" in text:
             reason = f"a loader process gave nothing for {re.findall(r'[0-9.]+', text)[0]} seconds"
-            raise MicrostepError(
-                "num_workers", reason, "the disk may hang; num_workers=0 reads in this process"
-            ) from None
+            remedy = "the disk may hang; num_workers=0 reads in this process"
+            raise MicrostepError("num_workers", reason, remedy) from None
         if "DataLoader worker" in text:
             died = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
             reason = f"a loader process died ({died[0] if died else text})"

@@ -54,10 +54,10 @@ def split_report(config: DictConfig, gate: Gate) -> str:
 
 def input_report(config: DictConfig, gate: Gate) -> str:
     """Classify pictures and return what is said of them."""
-    from microstep.files import shown
+    from microstep.files import legible, shown
     from microstep.logger import Bars, table
     from microstep.predict import predict_input
-    from microstep.task.answers import counts, legible
+    from microstep.task.answers import counts
 
     done = predict_input(Path(config.run), config.input, config.checkpoint, gate, config.device, Bars(config.progress))
     rows = {

@@ -20,10 +20,11 @@ from microstep.again import evaluate_run, run_config
 from microstep.build import build_parts
 from microstep.dataset.synthetic import synthetic
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
+from microstep.files import legible
 from microstep.gate import own, trusting
 from microstep.logger import Bars
 from microstep.predict import Predicted, decoder_of, predict_input, suited
-from microstep.task.answers import Answers, legible, predictions_csv, ranked
+from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from tests.conftest import call, error_of, files_limited, fit
 

@@ -70,6 +70,18 @@ def shown(path: Path) -> str:
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
+def legible(name: str) -> str:
+    """Return a name fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def shortened(name: str, letters: int) -> str:
+    """Return a name that fits, its middle left out: a file's end tells most."""
+    name = legible(name)
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[len(name) - half :]}"
+
+
 def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
     """Write a JSON object, readable; a number that JSON doesn't have becomes null."""
     text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)

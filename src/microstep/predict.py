@@ -20,11 +20,11 @@ from microstep.dataset.workers import explained, worker_count
 from microstep.errors import ConfigError, DataError
 from microstep.evaluation import predicted
 from microstep.facts import Parts
-from microstep.files import storing, write_whole
+from microstep.files import legible, storing, write_whole
 from microstep.gate import Gate
 from microstep.logger import Bars
 from microstep.task import Classification
-from microstep.task.answers import Answers, legible, predictions_csv, ranked, warn_of_unreadable
+from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.task.contact_sheet import chosen, contact_sheet, thumbnail_size
 
 REMEDY = "give a run that classifies grey or colour pictures"

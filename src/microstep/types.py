@@ -86,6 +86,11 @@ class Predictions:
     split: Split
     device: torch.device  #: where the split's batches come
 
+    @property
+    def files(self) -> Sequence[str] | None:
+        """The samples' files, where they are some; the split says so."""
+        return getattr(self.split, "files", None)
+
     def pictures(self, rows: Sequence[int]) -> Tensor | None:
         """Return these samples as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
         chosen = torch.tensor(rows, dtype=torch.int64, device=self.device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 import torch
 
-from microstep import compose
+from microstep import build_trainer, compose
 from microstep.accumulation import Fixed
 from microstep.augment import Pipeline, recipes
 from microstep.build import build_parts
@@ -52,6 +53,27 @@ def trained_on(one: Loaders, epoch: int) -> list[Batch]:
     return [
         batch for number, window in enumerate(windows) for _ in range(1 + (number == 1)) for batch in window.batches
     ]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_report_names_files(root, tmp_path, resident):
+    """Whichever the backend, predictions.csv has each sample's file below the root, of its own class."""
+    words = [
+        "dataset=image_folder",
+        f"dataset.root={root}",
+        f"dataset.resident={resident}",
+        "num_workers=0",
+        "epochs=1",
+    ]
+    trainer = build_trainer(
+        compose([*words, "dataset.size=8", "model=mlp", "batch_size=8", "progress=false"]), tmp_path
+    )
+    trainer.fit()
+    with (tmp_path / "reports" / "test" / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {tuple(row) for row in rows} == {("index", "label", "prediction", "confidence", "file")}
+    assert all((root / row["file"]).is_file() for row in rows)
+    assert [sorted(COUNTS)[int(row["label"])] for row in rows] == [Path(row["file"]).parent.name for row in rows]
 
 
 def same(one: Batch, other: Batch) -> bool:

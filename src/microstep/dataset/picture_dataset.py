@@ -14,7 +14,7 @@ import torch
 from microstep.dataset.images import Images
 from microstep.dataset.normalisation import Normalisation, normalisation, read
 from microstep.dataset.normaliser import Normaliser
-from microstep.dataset.pictures import Bar, Pictures, unseen
+from microstep.dataset.pictures import Bar, Pictures, files_of, unseen
 from microstep.dataset.resident import ResidentSplit
 from microstep.dataset.splitting import stratified
 from microstep.dataset.streaming import StreamingSplit
@@ -116,7 +116,7 @@ class PictureDataset:
             return StreamingSplit(name, pictures, self.workers, normaliser, self.device)
         pixels = torch.from_numpy(pictures.read(slice(None)))
         labels, places = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
-        return ResidentSplit(pixels, labels, places, normaliser, self.device)
+        return ResidentSplit(pixels, labels, places, normaliser, self.device, files_of(self.pictures[name]))
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> PictureDataset:
         """Return the data set normalised as the weights expect it that a model starts from."""

@@ -63,6 +63,11 @@ class Pictures(Protocol):
         """Yield, as buffers, all that tells these pictures from others."""
 
 
+def files_of(pictures: Pictures) -> list[str] | None:
+    """Return the pictures' files by row, or None where they are in memory."""
+    return None if pictures.in_memory else [pictures.name(row) for row in range(len(pictures))]
+
+
 def unseen(parts: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
     """Stand in for a bar."""
     return iter(parts)

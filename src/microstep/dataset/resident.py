@@ -23,11 +23,19 @@ class ResidentSplit:
         indices: N, int64: each sample's place in its official split.
         normaliser: makes inputs of bytes.
         device: where batches come from.
+        files: the samples', where they are some.
     """
 
     def __init__(
-        self, images: Tensor, targets: Tensor, indices: Tensor, normaliser: Normaliser, device: torch.device
+        self,
+        images: Tensor,
+        targets: Tensor,
+        indices: Tensor,
+        normaliser: Normaliser,
+        device: torch.device,
+        files: Sequence[str] | None = None,
     ) -> None:
+        self.files = files
         self.targets, self.indices, self.normaliser, self.device = targets, indices, normaliser, device
         self.size = (images.shape[2], images.shape[3])
         self.images, self.labels, self.places = images.to(device), targets.to(device), indices.to(device)

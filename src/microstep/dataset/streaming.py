@@ -10,7 +10,7 @@ from torch import Tensor
 
 from microstep.augment import Pipeline
 from microstep.dataset.normaliser import Normaliser
-from microstep.dataset.pictures import Pictures
+from microstep.dataset.pictures import Pictures, files_of
 from microstep.dataset.workers import Augmenting, Wanted, Workers
 from microstep.types import Batch, Request
 
@@ -31,7 +31,7 @@ class StreamingSplit:
     ) -> None:
         self.name, self.workers, self.normaliser, self.device = name, workers, normaliser, device
         self.targets, self.indices = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
-        self.size = pictures.shape[1:]
+        self.size, self.files = pictures.shape[1:], files_of(pictures)
         self.augmenting: Augmenting | None = None
         self.expected: dict[int, tuple[Tensor, Wanted]] = {}  #: by identity of the rows, which are kept alive for that
 

@@ -11,6 +11,8 @@ from io import StringIO
 
 from torch import Tensor
 
+from microstep.files import legible
+
 log = logging.getLogger("microstep.notice")
 RANKED = 5  #: classes told of each picture
 NAMED = 10  #: unreadable pictures warned about by name
@@ -71,8 +73,3 @@ def warn_of_unreadable(answers: Answers) -> None:
         log.warning("%s: %s", legible(answers.files[row]), legible(reason))
     if (more := len(answers.unreadable) - NAMED) > 0:
         log.warning("%s more can't be read: the column `error` of predictions.csv says why", f"{more:,}")
-
-
-def legible(name: str) -> str:
-    """Return a name fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

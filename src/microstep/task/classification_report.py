@@ -31,7 +31,7 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
     matrix = confusion(truth, predicted, len(class_names))
     write_matrix(matrix, class_names, directory / "confusion_matrix.csv")
-    write_predictions(predictions.indices, truth, predicted, confidence, directory / "predictions.csv")
+    write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
     pictures = {"confusion_matrix": directory / "confusion_matrix.png"}
     draw_confusion(matrix, class_names, pictures["confusion_matrix"])
     if draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
@@ -69,17 +69,22 @@ def write_matrix(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> 
     write_csv(file, ["true \\ predicted", *class_names], rows)
 
 
-def write_predictions(
-    indices: torch.Tensor, truth: torch.Tensor, predicted: torch.Tensor, confidence: torch.Tensor, file: Path
-) -> None:
-    """Write a row a sample: its index in the official split, label, prediction, confidence."""
-    columns = (indices.tolist(), truth.tolist(), predicted.tolist(), (f"{c:.6f}" for c in confidence.tolist()))
-    write_csv(file, ["index", "label", "prediction", "confidence"], zip(*columns, strict=True))
+def write_predictions(predictions: Predictions, predicted: torch.Tensor, confidence: torch.Tensor, file: Path) -> None:
+    """Write a row a sample: its index in the official split, label, prediction, confidence; its file, if any."""
+    columns = {
+        "index": predictions.indices.tolist(),
+        "label": predictions.targets.tolist(),
+        "prediction": predicted.tolist(),
+        "confidence": [f"{c:.6f}" for c in confidence.tolist()],
+    }
+    if predictions.files is not None:
+        columns["file"] = list(predictions.files)
+    write_csv(file, list(columns), zip(*columns.values(), strict=True))
 
 
 def write_csv(file: Path, header: Sequence[str], rows: object) -> None:
     """Write a CSV file."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from math import ceil, sqrt
 
 import numpy as np
 
-from microstep.task.answers import Answers, legible
+from microstep.files import shortened
+from microstep.task.answers import Answers
 from microstep.task.pictures import new_figure, plain_text, save
 
 SHOWN = 60  #: pictures on one sheet
@@ -79,13 +80,6 @@ def title(answers: Answers, shown: int, name: str) -> str:
     unsure = int((answers.confidence[:, 0] < UNSURE).sum())
     note = f"; confidence below {UNSURE:.0%} in red ({unsure:,} of {count:,})" if unsure else ""
     return f"{shortened(name, 30)}: {part}{note}"
-
-
-def shortened(name: str, letters: int) -> str:
-    """Return a name that fits, its middle left out: a file's end tells most."""
-    name = legible(name)
-    half = (letters - 1) // 2
-    return name if len(name) <= letters else f"{name[:half]}…{name[len(name) - half :]}"
 
 
 def drawn(canvas: np.ndarray, headline: str, texts: Sequence[Text]) -> bytes:

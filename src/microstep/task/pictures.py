@@ -17,10 +17,12 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
+from microstep.files import shortened
 from microstep.types import Predictions
 
 NUMBERED = 30  #: classes up to which each cell of the matrix bears its number
 SHOWN = 16  #: worst mistakes on one picture
+LETTERS = 26  #: of a file's name under it
 
 
 @contextmanager
@@ -73,10 +75,17 @@ def draw_worst_mistakes(
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         axes = figure.add_subplot(-(-len(rows) // 4), 4, place + 1)
         truth, guess = (class_names[int(labels[row])] for labels in (predictions.targets, predicted))
-        caption = f"{guess} ({probabilities[row, predicted[row]]:.0%})\ntrue: {truth}, #{int(predictions.indices[row])}"
-        draw_image(axes, image, caption)
+        caption = f"{guess} ({probabilities[row, predicted[row]]:.0%})\ntrue: {truth}"
+        draw_image(axes, image, f"{caption}{found_by(predictions, row)}")
     save(figure, file)
     return True
+
+
+def found_by(predictions: Predictions, row: int) -> str:
+    """Return what a person finds a sample by: its file, else its index."""
+    if predictions.files is None:
+        return f", #{int(predictions.indices[row])}"
+    return f"\n{shortened(Path(predictions.files[row]).name, LETTERS)}"
 
 
 def draw_image(axes: Axes, image: Tensor, caption: str) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits
 
-from microstep.statistics import PIECE, ChannelStatistics, ClassStatistics, StandardErrors, chunks
+from microstep.statistics import PIECE, ChannelStatistics, ClassStatistics, chunks
+from microstep.stats.sampling import StandardErrors, Stratum, moments, standard_errors
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
 PICTURES = arrays(np.uint8, SHAPES, fill=st.nothing())
@@ -29,6 +30,12 @@ def streamed(pixels: np.ndarray, scale: float = 255.0, size: int = 4096) -> Chan
 def cut(pixels: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
     """Return the pixels in parts of any sizes, empty ones too."""
     return np.split(pixels, sorted(data.draw(st.lists(st.integers(0, len(pixels)), max_size=6))))
+
+
+def errors_of(parts, found: ChannelStatistics, population: int) -> StandardErrors:
+    """Return the errors of what was found in these pictures, drawn from so many, as the survey keeps their moments."""
+    kept = np.concatenate([moments(part, 255.0) for part in parts])
+    return standard_errors([Stratum(kept, population)], found)
 
 
 def brightness(count: int) -> np.ndarray:
@@ -212,8 +219,8 @@ def test_a_stream_is_consumed_a_chunk_at_a_time():
 def test_the_errors_stream_as_well():
     """Standard errors, too, keep no picture that they are done with, and don't depend on the chunks."""
     pixels = brightness(100)
-    found = StandardErrors.of(watched(pixels, 4), 255.0, streamed(pixels), 500)
-    whole = StandardErrors.of([pixels], 255.0, streamed(pixels), 500)
+    found = errors_of(watched(pixels, 4), streamed(pixels), 500)
+    whole = errors_of([pixels], streamed(pixels), 500)
     np.testing.assert_allclose(found.mean + found.std, whole.mean + whole.std, rtol=1e-12)
 
 
@@ -222,13 +229,13 @@ def test_the_error_of_the_mean_is_the_textbooks():
     pixels = brightness(60)
     means = pixels.mean((2, 3)) / 255
     textbook = means.std(0, ddof=1) / sqrt(60) * sqrt(1 - 60 / 240)
-    np.testing.assert_allclose(StandardErrors.of([pixels], 255.0, streamed(pixels), 240).mean, textbook, rtol=1e-9)
+    np.testing.assert_allclose(errors_of([pixels], streamed(pixels), 240).mean, textbook, rtol=1e-9)
 
 
 def test_all_of_the_pictures_leave_no_error():
     """A sample that is the whole set is exact, and says so."""
     pixels = brightness(30)
-    errors = StandardErrors.of([pixels], 255.0, streamed(pixels), 30)
+    errors = errors_of([pixels], streamed(pixels), 30)
     assert (errors.mean, errors.std) == ([0.0, 0.0], [0.0, 0.0])
 
 
@@ -239,7 +246,7 @@ def coverage(share: float) -> np.ndarray:
     for seed in range(400):
         drawn = pixels[np.random.default_rng(seed).choice(300, int(share * 300), replace=False)]
         found = streamed(drawn)
-        errors = StandardErrors.of([drawn], 255.0, found, 300)
+        errors = errors_of([drawn], found, 300)
         for row, (value, error, exact) in enumerate(
             [(found.mean, errors.mean, truth.mean), (found.std, errors.std, truth.std)]
         ):

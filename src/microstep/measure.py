@@ -15,8 +15,8 @@ import numpy as np
 from microstep.dataset.picture_dataset import PictureDataset
 from microstep.dataset.workers import Workers, worker_count
 from microstep.errors import ConfigError
-from microstep.statistics import ChannelStatistics, ClassStatistics, StandardErrors
-from microstep.stats.sampling import Stratum, standard_errors
+from microstep.statistics import ChannelStatistics, ClassStatistics
+from microstep.stats.sampling import StandardErrors, Stratum, standard_errors
 from microstep.stats.survey import Bar, Survey, printable
 
 

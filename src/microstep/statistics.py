@@ -1,4 +1,4 @@
-"""Exact statistics of pictures in one streaming pass, by channel and by class; of a sample, with standard errors."""
+"""Exact statistics of pictures in one streaming pass, by channel and by class."""
 
 from __future__ import annotations
 
@@ -212,40 +212,6 @@ def class_totals(pictures: np.ndarray, labels: np.ndarray, classes: int) -> np.n
     totals = np.zeros((classes, pictures.shape[1]), dtype)
     np.add.at(totals, labels, pictures.sum((2, 3), dtype=dtype))
     return totals
-
-
-@dataclass(frozen=True)
-class StandardErrors:
-    """How far a sample's mean and deviation may be from the whole set's: one standard error each, per channel."""
-
-    mean: list[float]
-    std: list[float]
-
-    @classmethod
-    def of(
-        cls, parts: Iterable[np.ndarray], scale: float, statistics: ChannelStatistics, population: int
-    ) -> StandardErrors:
-        """Return the errors of statistics made from these pictures, drawn without replacement from `population`.
-
-        A picture is drawn whole, so its pixels are one observation, not many: the delta method over pictures, with
-        the finite population correction (Cochran, Sampling Techniques, 1977, chapter 2).
-        """
-        mean, std = np.array(statistics.mean), np.array(statistics.std)
-        influence = np.concatenate([influences(part / scale, mean, std) for part in parts])
-        left = 1 - statistics.count / population
-        error = (
-            influence.std(0, ddof=1) * np.sqrt(left / statistics.count)
-            if statistics.count > 1
-            else influence[0] * np.nan
-        )
-        return cls(error[0].tolist(), error[1].tolist())
-
-
-def influences(pictures: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return each picture's pull on the mean and on the deviation: N × 2 × C."""
-    centred = pictures - mean[:, None, None]
-    spread = ((centred**2).mean((2, 3)) - std**2) / (2 * np.where(std > 0, std, 1))
-    return np.stack([centred.mean((2, 3)), spread], axis=1)
 
 
 def chunks(pixels: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:

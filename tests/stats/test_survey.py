@@ -14,7 +14,7 @@ from microstep.dataset import pictures as chunking
 from microstep.dataset.decoding import Decoder
 from microstep.dataset.folder import listed
 from microstep.measure import figures, measure, surveyed
-from microstep.statistics import ChannelStatistics, ClassStatistics, StandardErrors
+from microstep.statistics import ChannelStatistics, ClassStatistics
 from microstep.stats.health import Health
 from microstep.stats.sampling import Stratum, moments, standard_errors
 from microstep.stats.survey import Survey, printable
@@ -136,9 +136,12 @@ def test_errors_from_moments_are_those_from_pixels():
         // np.arange(1, 51, dtype=np.uint8)[:, None, None, None]
     )
     statistics = ChannelStatistics.streamed([pixels], 255.0)
-    exact = StandardErrors.of([pixels], 255.0, statistics, 200)
+    mean, std = np.array(statistics.mean), np.array(statistics.std)
+    centred = pixels / 255.0 - mean[:, None, None]
+    pulls = np.stack([centred.mean((2, 3)), ((centred**2).mean((2, 3)) - std**2) / (2 * std)])
+    exact = pulls.std(1, ddof=1) * np.sqrt((1 - 50 / 200) / 50)
     found = standard_errors([Stratum(moments(pixels, 255.0), 200)], statistics)
-    np.testing.assert_allclose([found.mean, found.std], [exact.mean, exact.std], rtol=1e-9)
+    np.testing.assert_allclose([found.mean, found.std], exact, rtol=1e-9)
 
 
 def test_of_one_picture_no_error_is_known(tmp_path):

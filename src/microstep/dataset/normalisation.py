@@ -53,8 +53,8 @@ def normalisation(
     if mean is not None and std is not None:
         warn_of_far(mean, std, sampled(train, workers))
         return Normalisation(tuple(mean), tuple(std), "given")
-    own, remembered = exact(train, workers, key, bar)
-    origin = f"exact, of {len(train):,} training pictures{', computed before' if remembered else ''}"
+    own, before = exact(train, workers, key, bar)
+    origin = f"exact, of {len(train):,} training pictures{', computed before' if before else ''}"
     return Normalisation(tuple(mean or own.mean), tuple(std or [s or 1.0 for s in own.std]), origin)
 
 

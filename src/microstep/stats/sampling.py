@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microstep.statistics import ChannelStatistics, StandardErrors
+from microstep.statistics import ChannelStatistics
+
+
+@dataclass(frozen=True)
+class StandardErrors:
+    """How far a sample's mean and deviation may be from the whole set's: one standard error each, per channel."""
+
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,20 @@ import pytest
 import microstep
 
 ROOT = Path(microstep.__file__).parent
-FRONT_DOOR = ("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors")
+FRONT_DOOR = (
+    "cli",
+    "config",
+    "composer",
+    "overrides",
+    "names",
+    "directories",
+    "page",
+    "signatures",
+    "errors",
+    "places",
+)
 LAYERS = (
-    "errors types config signatures names page overrides composer cli files gate directories randomness signals "
+    "errors types config signatures names page overrides composer cli files gate directories places randomness signals "
     "statistics cache",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint loaders logger measure pace progress machine stats",

@@ -28,6 +28,7 @@ from microstep.composer import Composer, quote
 from microstep.directories import claimed, refuse_a_second_run
 from microstep.errors import ConfigError, MicrostepError, Stopped
 from microstep.page import page
+from microstep.places import directory_of, refuse_odd_places
 
 Main = Callable[[], Any]
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def launch(main: Main, config_name: str) -> NoReturn:
     debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main lets exceptions out instead of printing them itself
     try:
+        refuse_odd_places(*sys.argv)
         run(main, config_name, Path(sys.argv[0]).resolve().parent / "conf")
         raise_failures()
     except MicrostepError as error:
@@ -120,7 +122,7 @@ def quote_plain(path: str) -> str:
 
 def single(main: Main, job: DictConfig, own_directory: bool) -> None:
     """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
-    directory = Path(str(job.hydra.run.dir))
+    directory = directory_of(job, "hydra.run.dir")
     if not own_directory:
         main()
         return
@@ -134,7 +136,7 @@ def single(main: Main, job: DictConfig, own_directory: bool) -> None:
 
 def sweep(main: Main, jobs: list[DictConfig]) -> None:
     """Run all jobs; one that fails is contained, and told of at the end."""
-    directory = Path(str(jobs[0].hydra.sweep.dir))
+    directory = directory_of(jobs[0], "hydra.sweep.dir")
     names_of_jobs = list(filter(None, map(subdirectory, jobs)))
     refuse_twins(names_of_jobs)
     for name in names_of_jobs:

@@ -1,0 +1,63 @@
+"""Places that can't be worked in, told of before anything is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from microstep.errors import ConfigError
+
+
+def refuse_odd_places(program: str, *words: str) -> None:
+    """Refuse bytes that aren't UTF-8 on the command line, and a working directory or a program that lies badly.
+
+    Raises:
+        ConfigError: naming the word or the directory.
+    """
+    for word in words:
+        refuse_bytes(word, word)
+    here = working_directory()
+    for place in (here, str(Path(here, program).resolve().parent)):
+        refuse_bytes("the working directory" if place == here else "the program's directory", place)
+        refuse_interpolation(place, place)
+
+
+def working_directory() -> str:
+    """Return the working directory, which somebody may have removed."""
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        reason = error.strerror or "it can't be read"
+        raise ConfigError("the working directory", reason, "change to another directory") from None
+
+
+def refuse_bytes(subject: str, text: str) -> None:
+    """Refuse text with bytes that aren't UTF-8: yaml, JSON and TensorBoard can't hold them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        named = text if subject == text else f"{subject} {text}"
+        raise ConfigError(named, "it has bytes that are not UTF-8", "rename it, or name another") from None
+
+
+def refuse_interpolation(subject: str, place: str) -> None:
+    """Refuse a directory whose name reads like a reference: Hydra would look for the key."""
+    if "${" in place:
+        raise ConfigError(subject, "${ in a directory's name is a reference to Hydra", "choose another directory")
+
+
+def directory_of(job: DictConfig, key: str) -> Path:
+    """Return the directory that a key of Hydra's node names.
+
+    Raises:
+        ConfigError: where a reference in it leads nowhere, or its name reads like one.
+    """
+    try:
+        named = str(OmegaConf.select(job, key, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(key, f"can't be resolved: {str(error).splitlines()[0]}", "mend the reference") from None
+    refuse_bytes(key, named)  # a reference to the environment may bring what nobody typed
+    refuse_interpolation(f"{key}={named}", named)
+    return Path(named)

@@ -54,7 +54,8 @@ def split_report(config: DictConfig, gate: Gate) -> str:
 
 def input_report(config: DictConfig, gate: Gate) -> str:
     """Classify pictures and return what is said of them."""
-    from microstep.files import legible, shown
+    from microstep.errors import legible
+    from microstep.files import shown
     from microstep.logger import Bars, table
     from microstep.predict import predict_input
     from microstep.task.answers import counts

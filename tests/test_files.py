@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.files import finite, shown, storing, write_json, write_whole
+from microstep.files import finite, read_json, read_small, shown, storing, write_json, write_whole
 
 ON_A_FULL_DISK = """
 import resource, sys
@@ -124,3 +124,44 @@ def test_a_path_is_shown_as_one_would_type_it(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "here")
     assert shown(tmp_path / "here" / "outputs" / "run") == shown(Path("outputs/run")) == "outputs/run"
     assert shown(tmp_path / "there") == str(tmp_path.resolve() / "there")
+
+
+def test_a_small_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    """To the last byte that is allowed; one more is refused, and a file that is larger by far isn't read whole."""
+    file = tmp_path / "f"
+    file.write_bytes(b"x" * 10)
+    assert read_small(file, 10) == b"x" * 10
+    with pytest.raises(ValueError, match="far too large"):
+        read_small(file, 9)
+    os.truncate(file, 2**40)  # a terabyte of nothing
+    with pytest.raises(ValueError, match="far too large"):
+        read_small(file)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "directory", "pipe", "device"])
+def test_only_a_regular_file_is_read(tmp_path: Path, kind: str) -> None:
+    """A pipe would be waited for for ever, and a device has no end."""
+    file = tmp_path / "f"
+    if kind == "directory":
+        file.mkdir()
+    if kind == "pipe":
+        os.mkfifo(file)
+    if kind == "device":
+        file.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="No such file" if kind == "nothing" else "no regular file"):
+        read_json(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '"x"', "\0", "[" * 500_000, '{"a":' * 100_000, '{"a": ' + "9" * 5000 + "}"]
+)
+def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
+    """Damage, other values, brackets without end: a ValueError, whatever the parser makes of it."""
+    (tmp_path / "f").write_text(text)
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "f")
+    (tmp_path / "f").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match="utf-8"):
+        read_json(tmp_path / "f")
+    write_json(tmp_path / "f", {"a": {"é": [1, None]}})
+    assert read_json(tmp_path / "f") == {"a": {"é": [1, None]}}

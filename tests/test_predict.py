@@ -19,8 +19,7 @@ from sklearn.datasets import load_digits
 from microstep.again import evaluate_run, run_config
 from microstep.build import build_parts
 from microstep.dataset.synthetic import synthetic
-from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
-from microstep.files import legible
+from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
 from microstep.gate import own, trusting
 from microstep.logger import Bars
 from microstep.predict import Predicted, decoder_of, predict_input, suited

@@ -5,6 +5,11 @@ An error is one line: ``<subject>: <reason>; <what to do>``. The subject is what
 """
 
 
+def legible(text: str) -> str:
+    """Return text fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class MicrostepError(Exception):
     """A failure that the user can understand and act upon."""
 
@@ -15,8 +20,7 @@ class MicrostepError(Exception):
 
     def __str__(self) -> str:
         subject, reason, remedy = self.args
-        line = " ".join(f"{subject}: {reason}; {remedy}".split())
-        return line.encode(errors="backslashreplace").decode()  # file names need not be UTF-8
+        return legible(" ".join(f"{subject}: {reason}; {remedy}".split()))
 
 
 class ConfigError(MicrostepError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from microstep.errors import StorageError
+from microstep.errors import StorageError, legible
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -64,15 +64,42 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def read_small(file: Path, largest: int = 2**20) -> bytes:
+    """Return the content of a file that anybody may have made.
+
+    Raises:
+        OSError: where it can't be read, or is no regular file: a pipe would be waited for, a device has no end.
+        ValueError: where it is larger; no more than that is read of it.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    with file.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it is far too large: over {largest:,} bytes")
+    return content
+
+
+def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
+    """Return the JSON object in a file that anybody may have made.
+
+    Raises:
+        OSError: where it can't be read, or is no regular file.
+        ValueError: where it is larger, damaged, or holds something else than an object.
+    """
+    try:
+        content = json.loads(read_small(file, largest).decode())
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, no object")
+    return content
+
+
 def shown(path: Path) -> str:
     """Return a path as a person would type it: relative below the working directory, else absolute."""
     absolute, here = path.resolve(), Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
-
-
-def legible(name: str) -> str:
-    """Return a name fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def shortened(name: str, letters: int) -> str:

@@ -17,10 +17,10 @@ from microstep.dataset.files import PictureFiles
 from microstep.dataset.normaliser import Normaliser
 from microstep.dataset.unlabelled import Readable, readers, reading, unlabelled
 from microstep.dataset.workers import explained, worker_count
-from microstep.errors import ConfigError, DataError
+from microstep.errors import ConfigError, DataError, legible
 from microstep.evaluation import predicted
 from microstep.facts import Parts
-from microstep.files import legible, storing, write_whole
+from microstep.files import storing, write_whole
 from microstep.gate import Gate
 from microstep.logger import Bars
 from microstep.task import Classification

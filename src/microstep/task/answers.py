@@ -11,7 +11,7 @@ from io import StringIO
 
 from torch import Tensor
 
-from microstep.files import legible
+from microstep.errors import legible
 
 log = logging.getLogger("microstep.notice")
 RANKED = 5  #: classes told of each picture

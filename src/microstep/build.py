@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from microstep import machine
 from microstep.checkpoint import Checkpoints
-from microstep.config import experiment_of, micro_batch_size
+from microstep.config import displayed, micro_batch_size
 from microstep.dataset import PictureDataset
 from microstep.dataset.workers import explained
 from microstep.directories import occupied
@@ -156,7 +156,7 @@ def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecor
 def build_logbook(config: DictConfig, directory: Path, record: RunRecord, pictures: Tensor | None) -> Logbook:
     """Return the bars and loggers; `pictures` are some of those to be trained on."""
     bars = Bars(config.progress)
-    tensorboard = TensorBoard(directory, OmegaConf.to_yaml(config), experiment_of(config), pictures)
+    tensorboard = TensorBoard(directory, OmegaConf.to_yaml(config), displayed(config), pictures)
     loggers = (Console(bars.shown), MetricsCsv(directory / "metrics.csv"), tensorboard, record)
     return Logbook(bars, loggers, config.log_every_steps)
 

@@ -241,6 +241,25 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
     return without_neutral(plain)
 
 
+def displayed(config: DictConfig) -> dict[str, Any]:
+    """Return the same to be shown and kept: what asks a resolver stands as it was written, for it may be a secret."""
+    return experiment_of(OmegaConf.create(literal(OmegaConf.to_container(config))))
+
+
+def literal(node: Any) -> Any:
+    """Return a plain structure in which no resolver is asked for anything: `${name:…}` means itself."""
+    if isinstance(node, dict):
+        return {key: literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [literal(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if asks_resolver(node) else node
+
+
+def asks_resolver(value: Any) -> bool:
+    """Say whether a value may ask a resolver: `${name:…}` runs code, or reads the environment."""
+    return isinstance(value, str) and ":" in value.partition("${")[2]
+
+
 def without_neutral(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested config without the keys that can't change a result."""
     return {

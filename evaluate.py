@@ -8,7 +8,8 @@
 FOLDER, its folders too, or one picture: predictions.csv has the five likeliest classes of each picture, and why one
 can't be read; contact_sheet.png shows them. `split` has no part in that.
 
-A run directory is not trusted: what it asks to be built must be named in your own conf/, or in trust=[TARGET,…].
+A run directory is not trusted: what it asks to be built must be named in your own conf/, or in trust=[TARGET,…];
+so must what it asks a resolver for: trust='["${oc.env:DATA}"]'.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 @cli.job
 def evaluate(config: DictConfig) -> None:
     """Evaluate one split of one run, or classify pictures."""
-    from microstep.gate import targets_of, trusting
+    from microstep.config import trusted
+    from microstep.gate import trusting
     from microstep.logger import emit, show_notices
 
     show_notices()
-    gate = trusting(targets_of(cli.config_directories(), config.trust))
+    gate = trusting(cli.config_directories(), trusted(config), Path(config.run))
     emit(split_report(config, gate) if config.input is None else input_report(config, gate))
 
 

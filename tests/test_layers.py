@@ -15,20 +15,12 @@ import microstep
 
 ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = (
-    "cli",
-    "config",
-    "composer",
-    "overrides",
-    "names",
-    "directories",
-    "page",
-    "signatures",
-    "errors",
-    "places",
+    *("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors"),
+    *("gate", "run_config", "places", "files"),
 )
 LAYERS = (
-    "errors types config signatures names page overrides composer cli files gate directories places randomness signals "
-    "statistics cache",
+    "errors types config signatures names page overrides composer cli files gate run_config directories places "
+    "randomness signals statistics cache",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint loaders logger measure pace progress machine stats",
     "trainer facts",

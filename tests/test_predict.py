@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from microstep.again import evaluate_run, run_config
+from microstep.again import evaluate_run
 from microstep.build import build_parts
 from microstep.dataset.synthetic import synthetic
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
 from microstep.gate import own, trusting
 from microstep.logger import Bars
 from microstep.predict import Predicted, decoder_of, predict_input, suited
+from microstep.run_config import run_config
 from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from tests.conftest import call, error_of, files_limited, fit
@@ -313,7 +314,7 @@ def test_the_gate_is_no_wider(run, tmp_path):
     """What the run directory asks to be built must be trusted for `input` as well; damage is refused as ever."""
     folder = written(tmp_path / "in", 2)
     with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
-        classify(run, folder, gate=trusting(frozenset()))
+        classify(run, folder, gate=trusting([]))
     (file,) = (run / "checkpoints").glob("*.pt")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointRefused):
@@ -350,7 +351,7 @@ def test_only_a_classifier_of_pictures_will_do(run):
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="input=in: the run's pictures have 2 channels; give a run that classifies"):
         decoder_of(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
-    parts = build_parts(run_config(run), own, "cpu")
+    parts = build_parts(run_config(run, own), own, "cpu")
     with pytest.raises(ConfigError, match="input=in: the run's data are no pictures; "):
         suited(replace(parts, dataset=object()), "in")
     with pytest.raises(ConfigError, match="input=in: the run's task is object, no Classification; "):

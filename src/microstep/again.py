@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
-from microstep.config import Experiment
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError, DataError
 from microstep.evaluation import evaluate_and_report
 from microstep.facts import Parts
-from microstep.gate import Gate, read_run_config
+from microstep.files import read_json
+from microstep.gate import Gate
 from microstep.logger import Bars, SplitResult
+from microstep.run_config import run_config
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
     Args:
         split: train, val or test.
         checkpoint: best or last.
-        gate: says which `_target_`s of the run's config may be built.
+        gate: says what the run's config may name.
         device: another device than the run's; None for the run's own.
 
     Raises:
@@ -44,7 +42,7 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
         CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
     """
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    parts = build_parts(run_config(run_dir), gate, device, fresh=False)
+    parts = build_parts(run_config(run_dir, gate), gate, device, fresh=False)
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
@@ -53,20 +51,10 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
     return Evaluated(report(parts, split, directory, bars), directory, checkpoints.entry(checkpoint)["epoch"])
 
 
-def run_config(run_dir: Path) -> DictConfig:
-    """Return a run's config, typed again."""
-    plain = read_run_config(run_dir)
-    try:
-        return OmegaConf.merge(OmegaConf.structured(Experiment), plain)  # type: ignore[return-value]
-    except Exception as error:  # OmegaConf raises many kinds
-        reason = f"config.yaml is not an experiment's: {str(error).splitlines()[0]}"
-        raise ConfigError(f"run={run_dir}", reason, "it may be damaged, or of another version") from None
-
-
 def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:
     """Refuse data that are not what the run was trained and tested on."""
     try:
-        known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+        known = read_json(run_dir / "run.json")["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
             f"run={run_dir}", "run.json is missing or damaged, or the run never began", "give a run's own directory"

@@ -29,6 +29,9 @@ VERBATIM_KEYS = frozenset(
     {"dataset.root", "resume", "run", "split", "input", "output", "hydra.run.dir", "hydra.sweep.dir"}
 )
 
+#: Keys whose interpolations are names like any other: nobody asks for their values.
+LITERAL_KEYS = frozenset({"trust"})
+
 
 @dataclass(frozen=True)
 class Range:
@@ -50,6 +53,7 @@ class Range:
 POSITIVE_INT = Range(least=1)
 POSITIVE = Range(above=0)
 NOT_NEGATIVE = Range(least=0)
+MANY = 1024  #: threads or processes at most: far more of them than a machine can start bring it down
 
 #: Ranges of the numbers that the shipped yamls hold, by dotted key.
 RANGES = {
@@ -102,9 +106,9 @@ class Experiment:
     epochs: int = number(20, POSITIVE_INT)
     seed: int = number(0, Range(least=0, most=2**63 - 1))
     device: str = "auto"
-    threads: int | None = number(None, POSITIVE_INT)
+    threads: int | None = number(None, Range(least=1, most=MANY))
     deterministic: bool = True
-    num_workers: int | None = number(None, NOT_NEGATIVE)
+    num_workers: int | None = number(None, Range(least=0, most=MANY))
     max_grad_norm: float | None = number(None, POSITIVE)
     log_every_steps: int = number(10, POSITIVE_INT)
     resume: str | None = None
@@ -144,7 +148,7 @@ class Statistics:
     ratio: float | None = number(None, Range(above=0, most=1))
     seed: int = number(0, NOT_NEGATIVE)
     output: str = "outputs/stats"
-    num_workers: int | None = number(None, NOT_NEGATIVE)
+    num_workers: int | None = number(None, Range(least=0, most=MANY))
     progress: bool = True
 
 
@@ -211,6 +215,8 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
     for key in keys:
         name = f"{prefix}{key}"
+        if name in LITERAL_KEYS:
+            continue
         if OmegaConf.is_missing(node, key):
             raise ConfigError(f"{name}=???", "it has no value", f"give one: {name}=…")
         try:
@@ -258,6 +264,11 @@ def literal(node: Any) -> Any:
 def asks_resolver(value: Any) -> bool:
     """Say whether a value may ask a resolver: `${name:…}` runs code, or reads the environment."""
     return isinstance(value, str) and ":" in value.partition("${")[2]
+
+
+def trusted(config: DictConfig) -> list[str]:
+    """Return what is trusted by name, as it was typed: an interpolation in the list is a name, not its value."""
+    return [str(name) for name in OmegaConf.to_container(config.trust) or ()]
 
 
 def without_neutral(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,85 +1,122 @@
-"""Which `_target_`s may be built: your own command line's and conf/'s all, a run directory's only those."""
+"""What may be built, and asked for: all that your own command line and conf/ name; of a run directory's, only that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from microstep.config import asks_resolver
 from microstep.errors import ConfigError
 
-Gate = Callable[[Any, str], None]
-LARGEST = 2**20  #: bytes that a run's config.yaml may have
+COLLECTIONS = (dict, list, tuple, set)  #: that yaml's tags make
 
 
-def own(node: Any, slot: str) -> None:
-    """Let everything pass: the config is the user's own."""
+@dataclass(frozen=True)
+class Gate:
+    """What a config may name. Make one with `trusting`; `own` is the one for the user's own config.
 
+    Args:
+        targets: that may be built.
+        interpolations: whole values that ask a resolver (`${oc.env:DATA}`), which runs code.
+    """
 
-def trusting(targets: frozenset[str]) -> Gate:
-    """Return a gate that lets only these targets pass, nested ones too."""
+    targets: Container[str]
+    interpolations: Container[str]
 
-    def gate(node: Any, slot: str) -> None:
+    def __call__(self, node: Any, slot: str) -> None:
+        """Let a resolved node pass, or refuse what is to be built in it.
+
+        Raises:
+            ConfigError: for a target that isn't trusted, at any depth, or text that asks a resolver even so: a value
+                put together from pieces of `${…}` would be resolved once more when it is built.
+        """
         for target in targets_in(node):
-            if target not in targets:
+            if target not in self.targets:
                 raise ConfigError(
                     f"{slot}._target_={target}",
                     "the run directory names it, your own conf/ does not",
                     "put it into your conf/, or add trust=[…] if you know what it does",
                 )
+        self.insist(node, slot)
 
-    return gate
+    def insist(self, node: Any, subject: str) -> None:
+        """Refuse a value that asks a resolver and isn't trusted to."""
+        for text in values_in(node):
+            if asks_resolver(text) and text not in self.interpolations:
+                reason = f"the run directory asks a resolver, your own conf/ does not: {text}"
+                remedy = f"""write its value into config.yaml, or add trust='["{text}"]' if you know what it does"""
+                raise ConfigError(subject, reason, remedy)
+
+
+class Everything(Container[str]):
+    """Holds every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+own = Gate(Everything(), Everything())  #: lets everything pass: the config is the user's own
+
+
+def trusting(directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None) -> Gate:
+    """Return a gate for what the yamls below some directories name, and for what is trusted by name.
+
+    Args:
+        run_dir: never speaks for itself, though it may lie below one of the directories.
+
+    Raises:
+        ConfigError: for a file that is no yaml.
+    """
+    contents = [content_of(file) for directory in directories for file in yamls_below(directory, run_dir)]
+    targets = {target for content in contents for target in targets_in(content)}
+    texts = {text for content in contents for text in values_in(content) if asks_resolver(text)}
+    trusted = frozenset(trust)
+    return Gate(trusted | targets, trusted | {text for text in texts if not hands_on(text)})
+
+
+def yamls_below(directory: Path, run_dir: Path | None) -> Iterator[Path]:
+    """Yield the yamls below a directory, in order, but for a run's."""
+    away = run_dir.resolve() if run_dir else None
+    files = filter(Path.is_file, sorted(directory.rglob("*.yaml")))
+    yield from (file for file in files if away not in file.resolve().parents)
+
+
+def content_of(file: Path) -> Any:
+    """Return what one of the user's own yamls holds."""
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(file), str(error), "mend the yaml") from None
+
+
+def hands_on(text: str) -> bool:
+    """Say whether a resolver is given another key's value, which in a run directory's config is a stranger's."""
+    return "${" in re.sub(r"\$\{[^$]*?\}", "", text)  # what is left is a reference around another
 
 
 def targets_in(node: Any) -> Iterator[str]:
     """Yield every `_target_` in a plain structure."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield str(node["_target_"])
+    for inner in inside(node):
+        yield from targets_in(inner)
+
+
+def values_in(node: Any) -> Iterator[Any]:
+    """Yield every value in a plain structure that isn't a collection itself."""
+    if not isinstance(node, COLLECTIONS):
+        yield node
+    for inner in inside(node):
+        yield from values_in(inner)
+
+
+def inside(node: Any) -> Iterable[Any]:
+    """Return what a collection holds."""
     if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list | tuple | set):  # yaml's own tags make them all
-        for inner in node:
-            yield from targets_in(inner)
-
-
-def targets_of(directories: Iterable[Path], trust: Iterable[str] = ()) -> frozenset[str]:
-    """Return every `_target_` that the yamls below some directories name, and those trusted by name."""
-    files = (file for directory in directories for file in sorted(directory.rglob("*.yaml")))
-    contents = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
-    return frozenset(trust) | {target for content in contents for target in targets_in(content)}
-
-
-def read_run_config(run_dir: Path) -> dict[str, Any]:
-    """Return a run's config as plain data: no interpolation but to the config's own keys is in it.
-
-    Raises:
-        ConfigError: where it is no run directory, or its config is no plain yaml, or asks a resolver for something.
-    """
-    file = run_dir / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"run={run_dir}", "config.yaml is not there", "give the directory that a run left behind")
-    if file.stat().st_size > LARGEST:
-        raise ConfigError(f"run={run_dir}", "config.yaml is far too large", "give the directory that a run left behind")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = f"config.yaml is no plain yaml: {str(error).splitlines()[0]}"
-        raise ConfigError(f"run={run_dir}", reason, "it may be damaged") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"run={run_dir}", "config.yaml holds no experiment", "it may be damaged")
-    try:
-        refuse_resolvers(content, run_dir)
-    except RecursionError:
-        raise ConfigError(f"run={run_dir}", "config.yaml holds itself", "it may be damaged") from None
-    return content
-
-
-def refuse_resolvers(node: Any, run_dir: Path) -> None:
-    """Refuse `${name:…}`: a resolver runs code, or reads the environment."""
-    if isinstance(node, str) and "${" in node and ":" in node.split("${", 1)[1]:
-        raise ConfigError(f"run={run_dir}", f"config.yaml asks a resolver: {node}", "write the value into config.yaml")
-    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
-    for value in inner:
-        refuse_resolvers(value, run_dir)
+        return node.values()
+    return node if isinstance(node, COLLECTIONS) else ()

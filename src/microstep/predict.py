@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from microstep.again import insist_on_same_data, load, run_config
+from microstep.again import insist_on_same_data, load
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
 from microstep.dataset import PictureDataset
@@ -23,6 +23,7 @@ from microstep.facts import Parts
 from microstep.files import storing, write_whole
 from microstep.gate import Gate
 from microstep.logger import Bars
+from microstep.run_config import run_config
 from microstep.task import Classification
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.task.contact_sheet import chosen, contact_sheet, thumbnail_size
@@ -49,7 +50,7 @@ def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device
     Args:
         place: a folder, searched with its folders, or one picture.
         checkpoint: best or last.
-        gate: says which `_target_`s of the run's config may be built.
+        gate: says what the run's config may name.
         device: another device than the run's; None for the run's own.
 
     Raises:
@@ -58,7 +59,7 @@ def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device
         CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
         StorageError: where nothing can be written.
     """
-    config = run_config(run_dir)
+    config = run_config(run_dir, gate)
     pictures = unlabelled(place, Decoder(1, 1, 3))  # before anything slow: a misspelt folder is told of at once
     checkpoints = Checkpoints(run_dir / "checkpoints")
     parts = build_parts(config, gate, device, fresh=False)

@@ -22,7 +22,7 @@ LAYERS = (
     "errors types config signatures names page overrides composer cli files gate run_config directories places "
     "randomness signals statistics cache",
     "precision accumulation task dataset augment sampler model scheduler",
-    "step evaluation checkpoint loaders logger measure pace progress machine stats",
+    "step evaluation checkpoint export loaders logger measure pace progress machine stats",
     "trainer facts",
     "build again predict",
 )

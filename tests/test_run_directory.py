@@ -63,7 +63,7 @@ def test_every_file_is_there_and_none_besides(trained):
     """The run directory holds what the documentation lists: nothing is missing, nothing is strewn about."""
     listed = {"config.yaml", ".hydra", "train.log", "run.json", "metrics.csv", "checkpoints", "reports"}
     (events,) = trained.glob("events.out.tfevents.*")
-    assert names(trained) == listed | {events.name}
+    assert names(trained) == listed | {events.name, "model.safetensors"}
     assert names(trained / ".hydra") == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert names(trained / "reports") == {"val", "test"}
     assert names(trained / "reports" / "val") == names(trained / "reports" / "test") == REPORT

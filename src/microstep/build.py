@@ -23,7 +23,8 @@ from microstep.dataset import PictureDataset
 from microstep.dataset.workers import explained
 from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
-from microstep.facts import Parts, run_facts, start_summary, warn_of_inexactness
+from microstep.export import weights_file
+from microstep.facts import Parts, chosen, run_facts, start_summary, warn_of_inexactness
 from microstep.files import write_whole
 from microstep.gate import Gate, own
 from microstep.loaders import Loaders
@@ -147,6 +148,7 @@ def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecor
         loaders=parts.loaders,
         checkpoints=Checkpoints(directory / "checkpoints"),
         logbook=build_logbook(config, directory, record, parts.loaders.look(SHOWN)),
+        weights=weights_file(directory, config, parts.dataset, chosen(config, choices(), "dataset")),
         run_dir=directory,
         epochs=config.epochs,
         seed=config.seed,

@@ -32,6 +32,9 @@ VERBATIM_KEYS = frozenset(
 #: Keys whose interpolations are names like any other: nobody asks for their values.
 LITERAL_KEYS = frozenset({"trust"})
 
+#: A run's best weights for others, in its directory; also what evaluate.py calls them.
+EXPORTED = "model.safetensors"
+
 
 @dataclass(frozen=True)
 class Range:

@@ -14,6 +14,7 @@ from microstep.checkpoint import Checkpoints
 from microstep.dataset.workers import explained
 from microstep.errors import Diverged
 from microstep.evaluation import evaluate, evaluate_and_report
+from microstep.export import WeightsFile
 from microstep.loaders import Loaders
 from microstep.logger import EpochReport, Logbook, Results, SplitResult, WindowReport
 from microstep.pace import Pace
@@ -36,6 +37,7 @@ class Trainer:
     loaders: Loaders
     checkpoints: Checkpoints
     logbook: Logbook
+    weights: WeightsFile
     run_dir: Path
     epochs: int
     seed: int
@@ -148,6 +150,7 @@ class Trainer:
         seconds = self.pace.total_seconds()
         self.model.load_state_dict(self.checkpoints.load("best", self.loaders.device)["model"])
         splits = {name: self.report(name) for name in ("val", "test")}
+        self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)
         counts = self.progress.counts()
         del counts["epoch"]
         results = Results(self.run_dir, self.progress.best_epoch, **counts, train_seconds=seconds, splits=splits)

@@ -3,6 +3,7 @@
     python evaluate.py run=RUN_DIR                     the test split, the best checkpoint by validation
     python evaluate.py run=RUN_DIR split=val           or train
     python evaluate.py run=RUN_DIR checkpoint=last     written to reports/<split>-last/
+    python evaluate.py run=RUN_DIR checkpoint=model.safetensors   the best as others get it: reports/<split>-model/
     python evaluate.py run=RUN_DIR input=FOLDER        classify pictures without labels: reports/input-<folder>/
 
 FOLDER, its folders too, or one picture: predictions.csv has the five likeliest classes of each picture, and why one

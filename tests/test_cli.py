@@ -110,7 +110,11 @@ def test_a_config_error_is_one_line_before_anything_happens(tmp_path: Path, word
     [
         ("evaluate.py", "", "run=???: it has no value; give one: run="),
         ("evaluate.py", "rn=x", "rn=x: no such key; did you mean run?"),
-        ("evaluate.py", "run=x checkpoint=first", "checkpoint=first: no such option; the options are best, last"),
+        (
+            "evaluate.py",
+            "run=x checkpoint=first",
+            "checkpoint=first: no such option; the options are best, last, model.safetensors",
+        ),
         ("evaluate.py", "-m run=a,b", "-m: only train.py has runs to sweep over; "),
         ("compute_stats.py", "ratio=0", "ratio=0"),
         ("compute_stats.py", "dataset=cifar", "dataset=cifar: no such option; did you mean cifar10 or cifar100?"),

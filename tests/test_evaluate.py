@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from microstep.again import evaluate_run
 from microstep.checkpoint import Checkpoints
-from microstep.errors import ConfigError, DataError, StorageError
+from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
+from microstep.export import WeightsFile
 from microstep.gate import own
 from microstep.logger import Bars
 from tests.conftest import call, error_of
@@ -96,6 +99,58 @@ def test_the_last_checkpoint_has_a_report_of_its_own(run):
     assert texts(run / "reports" / "test") == before
 
 
+def test_the_weights_for_others_give_the_same_report(run):
+    """`checkpoint=model.safetensors` needs no checkpoint: every digit is that of the best, in a report of its own."""
+    before = texts(run / "reports" / "test")
+    shutil.rmtree(run / "checkpoints")
+    done = call("evaluate.py", "run=run", "checkpoint=model.safetensors", cwd=run.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert texts(run / "reports" / "test-model") == texts(run / "reports" / "test") == before
+    assert "checkpoint  model.safetensors, of epoch 3\n" in done.stdout
+
+
+def other_model(file: Path) -> None:
+    """Make the weights those of another model, soundly written."""
+    WeightsFile(file, {}).write(torch.nn.Linear(2, 2), 1, {})
+
+
+def flipped(file: Path) -> None:
+    """Flip a bit of the last weight: safetensors itself would not notice."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 4
+    file.write_bytes(content)
+
+
+def device_file(file: Path) -> None:
+    """Put a pipe in its place: to read it would take for ever."""
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGES = {
+    "missing": (Path.unlink, "it is not there; it is written when a run finishes"),
+    "no file": (device_file, "it is not there"),
+    "empty": (lambda file: file.write_bytes(b""), "it can't be read: "),
+    "text": (lambda file: file.write_text("no weights, and more than eight bytes"), "it can't be read: "),
+    "cut off": (lambda file: file.write_bytes(file.read_bytes()[:-100]), "it can't be read: "),
+    "huge header": (lambda file: file.write_bytes(b"\xff" * 7 + b"\x7f" + file.read_bytes()[8:]), "it can't be read: "),
+    "flipped": (flipped, "its checksum is not the one in its header"),
+    "not ours": (lambda file: save_file(load_file(file), file), "it can't be read: '__metadata__'"),
+    "another model": (other_model, "it is not this model's: "),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_weights_that_are_not_what_was_written_are_refused(run, damage, said):
+    """Missing, no file at all, cut off, changed by one bit, another model's: exit 6, and no report."""
+    damage(run / "model.safetensors")
+    with pytest.raises(CheckpointRefused) as caught:
+        again(run, checkpoint="model.safetensors")
+    assert str(caught.value).startswith(f"{run / 'model.safetensors'}: {said}")
+    assert caught.value.exit_code == 6
+    assert not (run / "reports" / "test-model").exists()
+
+
 @pytest.fixture(scope="module")
 def refusals(trained, tmp_path_factory) -> Refusals:
     """What the program says where it must refuse."""
@@ -107,6 +162,8 @@ def refusals(trained, tmp_path_factory) -> Refusals:
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
     words = {"split": ("run=sound", "split=tset"), "run": ("run=nowhere",), "bit": ("run=flipped",)}
+    (home / "flipped" / "model.safetensors").write_bytes(b"cut off")
+    words["weights"] = ("run=flipped", "checkpoint=model.safetensors")
     done = {name: call("evaluate.py", *typed, cwd=home) for name, typed in words.items()}
     assert sorted(path.name for path in home.iterdir()) == ["flipped", "sound"]
     assert not (home / "sound" / "reports" / "tset").exists()
@@ -117,6 +174,7 @@ CASES = [
     ("split", 2, "error: split=tset: "),
     ("run", 2, "error: run=nowhere: "),
     ("bit", 6, "checksum"),
+    ("weights", 6, "error: flipped/model.safetensors: it can't be read: "),
 ]
 
 

@@ -76,6 +76,15 @@ def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
     assert max(apart) < 0.02
 
 
+def test_the_weights_for_others_say_the_same(run, tmp_path):
+    """`checkpoint=model.safetensors` needs no checkpoint, and classifies as the best does, to the digit."""
+    best = classify(run, written(tmp_path / "in", 20))
+    shutil.rmtree(run / "checkpoints")
+    done = classify(run, tmp_path / "in", "model.safetensors")
+    assert (done.directory, done.epoch) == (run / "reports" / "input-in-model", best.epoch)
+    assert rows_of(done.directory) == rows_of(best.directory)
+
+
 def palette(image: Image.Image) -> Image.Image:
     return image.convert("P")
 

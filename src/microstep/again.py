@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
+from microstep.config import EXPORTED
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError, DataError
 from microstep.evaluation import evaluate_and_report
+from microstep.export import exported
 from microstep.facts import Parts
 from microstep.files import read_json
 from microstep.gate import Gate
@@ -23,7 +29,7 @@ class Evaluated:
 
     result: SplitResult
     directory: Path
-    epoch: int  #: that the checkpoint was written after
+    epoch: int  #: that the weights are of
 
 
 @explained()
@@ -32,7 +38,7 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
 
     Args:
         split: train, val or test.
-        checkpoint: best or last.
+        checkpoint: best, last, or model.safetensors: the best as others get it.
         gate: says what the run's config may name.
         device: another device than the run's; None for the run's own.
 
@@ -41,14 +47,13 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
         DataError: where the data are no longer those of the run.
         CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
     """
-    checkpoints = Checkpoints(run_dir / "checkpoints")
     parts = build_parts(run_config(run_dir, gate), gate, device, fresh=False)
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
-    load(parts, checkpoints, checkpoint)
-    directory = run_dir / "reports" / (split if checkpoint == "best" else f"{split}-{checkpoint}")
-    return Evaluated(report(parts, split, directory, bars), directory, checkpoints.entry(checkpoint)["epoch"])
+    epoch = load(parts, run_dir, checkpoint)
+    directory = report_directory(run_dir, split, checkpoint)
+    return Evaluated(report(parts, split, directory, bars), directory, epoch)
 
 
 def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:
@@ -63,14 +68,26 @@ def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:
         raise DataError(f"run={run_dir}", "the data have changed since the run", "put back what dataset.root held then")
 
 
-def load(parts: Parts, checkpoints: Checkpoints, which: str) -> None:
-    """Load a checkpoint's weights into the model."""
-    state = checkpoints.load(which, parts.device)
+def load(parts: Parts, run_dir: Path, which: str) -> int:
+    """Load weights of the run into the model; return the epoch that they are of."""
+    place = run_dir / (EXPORTED if which == EXPORTED else "checkpoints")
+    state, epoch = exported(place) if which == EXPORTED else saved(Checkpoints(place), which, parts.device)
     try:
-        parts.model.load_state_dict(state["model"])
+        parts.model.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = f"it is not this model's: {str(error).splitlines()[0]}"
-        raise CheckpointRefused(str(checkpoints.directory), reason, "check model.* in config.yaml") from None
+        raise CheckpointRefused(str(place), reason, "check model.* in config.yaml") from None
+    return epoch
+
+
+def saved(checkpoints: Checkpoints, which: str, device: torch.device) -> tuple[Mapping[str, Any], int]:
+    """Return the model's state that a checkpoint holds, and the epoch that it was written after."""
+    return checkpoints.load(which, device).get("model", {}), checkpoints.entry(which)["epoch"]
+
+
+def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
+    """Return where a report goes: each kind of weights but the best has a directory of its own."""
+    return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 
 def report(parts: Parts, name: str, directory: Path, bars: Bars) -> SplitResult:

@@ -160,7 +160,7 @@ SCHEMAS: dict[str, type[Any]] = {"train": Experiment, "evaluate": Evaluation, "c
 #: Words that a string key may take.
 CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
-    "checkpoint": ("best", "last"),
+    "checkpoint": ("best", "last", EXPORTED),
 }
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from microstep.again import insist_on_same_data, load
+from microstep.again import insist_on_same_data, load, report_directory
 from microstep.build import build_parts
-from microstep.checkpoint import Checkpoints
 from microstep.dataset import PictureDataset
 from microstep.dataset.decoding import Decoder
 from microstep.dataset.files import PictureFiles
@@ -37,7 +36,7 @@ class Predicted:
 
     answers: Answers
     directory: Path
-    epoch: int  #: that the checkpoint was written after
+    epoch: int  #: that the weights are of
 
 
 @explained()
@@ -49,7 +48,7 @@ def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device
 
     Args:
         place: a folder, searched with its folders, or one picture.
-        checkpoint: best or last.
+        checkpoint: best, last, or model.safetensors: the best as others get it.
         gate: says what the run's config may name.
         device: another device than the run's; None for the run's own.
 
@@ -61,18 +60,17 @@ def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device
     """
     config = run_config(run_dir, gate)
     pictures = unlabelled(place, Decoder(1, 1, 3))  # before anything slow: a misspelt folder is told of at once
-    checkpoints = Checkpoints(run_dir / "checkpoints")
     parts = build_parts(config, gate, device, fresh=False)
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     dataset, task = suited(parts, place)
     pictures = replace(pictures, decoder=decoder_of(dataset, place))
-    load(parts, checkpoints, checkpoint)
+    epoch = load(parts, run_dir, checkpoint)
     answers = classified(parts, dataset, task, pictures, worker_count(config.num_workers), bars)
     name = Path(place).resolve().name or "root"
-    directory = run_dir / "reports" / (f"input-{name}" if checkpoint == "best" else f"input-{name}-{checkpoint}")
+    directory = report_directory(run_dir, f"input-{name}", checkpoint)
     write(answers, pictures, directory, name)
     warn_of_unreadable(answers)
-    return Predicted(answers, directory, checkpoints.entry(checkpoint)["epoch"])
+    return Predicted(answers, directory, epoch)
 
 
 def suited(parts: Parts, place: str) -> tuple[PictureDataset, Classification]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
 from microstep import build_trainer, compose
 from microstep.build import make
 from microstep.errors import ConfigError, DataError
+from microstep.export import WeightsFile
 from microstep.model import torchvision_model
 from microstep.model.pretrained import ShapesAlone, head_of, trained_options
 from tests.model.states import CLASSES, HEAD, NAME, core, saved, trained_state
@@ -121,6 +123,23 @@ def test_a_checkpoint_of_a_run_is_such_a_file(weights, shape, tmp_path) -> None:
         assert second.keys() - same <= {"classifier.1.weight", *HEAD}
 
 
+@pytest.mark.parametrize("shape", [COLOUR, GREY], ids=["colour", "grey"])
+def test_the_weights_that_a_run_writes_for_others_are_such_a_file(shape, tmp_path) -> None:
+    """model.safetensors is the next model's backbone as the run's checkpoint is, to the bit: MNASNet too."""
+    for name in (NAME, "mnasnet0_5"):
+        first = seeded(name, shape, 5)
+        WeightsFile(tmp_path / "model.safetensors", {}).write(first, 1, {})
+        models = [
+            seeded(name, COLOUR, 4, seed=4, weights=file)
+            for file in (str(tmp_path / "model.safetensors"), saved(first.state_dict(), tmp_path / "checkpoint.pt"))
+        ]
+        states = [core(model).state_dict() for model in models]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+        theirs = core(first).state_dict()
+        apart = {key for key in states[0] if not torch.equal(states[0][key], theirs[key])}
+        assert {key.rpartition(".")[0] for key in apart} == {list(theirs)[-1].rpartition(".")[0]}
+
+
 def test_mnasnet_is_loaded_from_a_plain_dictionary_too(tmp_path) -> None:
     """It insists on the version that torch keeps beside a state dict, and that a plain dictionary hasn't."""
     file = saved(dict(trained_state("mnasnet0_5")), tmp_path / "weights.pt")
@@ -222,6 +241,32 @@ def test_a_damaged_file_is_refused(content, weights, tmp_path) -> None:
     cut_off = Path(weights).read_bytes()[content] if isinstance(content, slice) else content
     (tmp_path / "weights.pth").write_bytes(cut_off)
     assert "it is damaged, or holds more than tensors" in refusal(str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", slice(-200), slice(40)], ids=repr)
+def test_a_damaged_safetensors_file_is_refused(content, tmp_path) -> None:
+    """The same one line for safetensors: an empty one, some text, one without its end, the mere beginning of one."""
+    file = tmp_path / "weights.safetensors"
+    save_file(trained_state(), file)
+    file.write_bytes(file.read_bytes()[content] if isinstance(content, slice) else content)
+    assert "it is damaged, or holds more than tensors" in refusal(str(file))
+
+
+def test_code_is_not_run_whatever_the_suffix(tmp_path) -> None:
+    """A pickle that is called .safetensors is no safetensors file."""
+    refusal(saved({**trained_state(), "evil": Evil(tmp_path / "marker")}, tmp_path / "evil.safetensors"))
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_safetensors_file_of_others_is_understood(tmp_path, monkeypatch) -> None:
+    """Without metadata, and with the prefix that some trainers leave, as any other file; by any version of torch."""
+    monkeypatch.setattr(torch, "load", partial(pytest.fail, "only later versions of it can"))
+    save_file({f"module.{name}": tensor for name, tensor in trained_state().items()}, tmp_path / "weights.safetensors")
+    model = torchvision_model(NAME, COLOUR, 4, weights=str(tmp_path / "weights.safetensors"))
+    ours = core(model).state_dict()
+    assert {name for name, tensor in trained_state().items() if not torch.equal(ours[name], tensor)} == HEAD
+    save_file({"fc.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    assert "it doesn't fit mobilenet_v3_small: it lacks" in refusal(str(tmp_path / "other.safetensors"))
 
 
 @pytest.mark.parametrize(

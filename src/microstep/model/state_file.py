@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from microstep.errors import DataError
@@ -38,11 +39,16 @@ def is_entry(pair: tuple[Any, Any]) -> bool:
 
 
 def content_of(file: Path, subject: str) -> Any:
-    """Return what torch.load makes of a file, where it is tensors and plain values alone: no code in it is run."""
+    """Return what torch.load makes of a file, where it is tensors and plain values alone: no code in it is run.
+
+    One that ends in `.safetensors` is read with safetensors: it holds a state dict by itself.
+    """
     if not file.is_file():
         remedy = "give a file of weights, or DEFAULT for torchvision's own"
         raise DataError(subject, f"there is no file {file.absolute()}", remedy)
     try:
+        if file.suffix == ".safetensors":  # torch.load takes them only since its later versions
+            return load(file.read_bytes())
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise refused(subject, file, f"it can't be read: {error.strerror or error}") from None
@@ -53,7 +59,7 @@ def content_of(file: Path, subject: str) -> Any:
 def refused(subject: str, file: Path, reason: str) -> DataError:
     """Return the error about a file, which it names where the subject doesn't."""
     named = reason if subject.endswith(str(file)) else f"{file}: {reason}"
-    return DataError(subject, named, "give a file made by torch.save(model.state_dict(), …)")
+    return DataError(subject, named, "give a file made by torch.save(model.state_dict(), …) or safetensors")
 
 
 def bare(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:

@@ -67,7 +67,7 @@ def torchvision_model(
 
     Args:
         weights: null; `DEFAULT`, torchvision's best, fetched into torch.hub's directory if they aren't there; or a file
-            with a state dict, or a checkpoint with one as `model` or `state_dict`.
+            with a state dict (`.safetensors` or torch's), or a checkpoint with one as `model` or `state_dict`.
         freeze: null; or `backbone`, and the head alone is trained.
         load_weights: false leaves the weights unread, for a model whose own are loaded afterwards.
 

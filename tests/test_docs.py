@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from tests.conftest import ROOT, call
 
 README = (ROOT / "README.md").read_text()
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+RUN_DIRECTORY = (ROOT / "docs" / "run-directory.md").read_text()
 
 
 def commands() -> list[str]:
@@ -80,6 +82,23 @@ def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(tmp_path) -
     done = call("train.py", *words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert "cat" in (tmp_path / "run/reports/test/classification_report.txt").read_text()
+
+
+def test_the_weights_for_others_are_read_as_the_page_shows(trained, tmp_path) -> None:
+    """The example of docs/run-directory.md classifies the first digit, which is a zero, and is sure of it."""
+    (example,) = (block for block in code_blocks(RUN_DIRECTORY) if "safe_open" in block)
+    example = example.replace("RUN_DIR", str(trained))
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"0 0\.[5-9]\d{3}\n", done.stdout)
+
+
+def test_the_page_names_every_key_of_the_weights_for_others(trained) -> None:
+    """No key of the metadata is left out of docs/run-directory.md's table, and none is there that isn't in the file."""
+    section = RUN_DIRECTORY.partition("## Weights for others")[2].partition("What a data set")[0]
+    keys = " ".join(re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE))
+    with safe_open(trained / "model.safetensors", "pt") as file:
+        assert set(re.findall(r"\w+", keys)) == set(file.metadata())
 
 
 def test_tensorboard_serves_the_runs(trained) -> None:

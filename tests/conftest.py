@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.faults.zygote import Zygote
+
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = tempfile.mkdtemp(prefix="microstep-cache-")
 os.environ["XDG_CACHE_HOME"] = CACHE  # subprocesses inherit it: no test reads or writes what the user has cached
@@ -49,6 +51,18 @@ def fit(overrides: Sequence[str], run_dir: Path):
     from microstep import build_trainer, compose
 
     return build_trainer(compose(["threads=1", "progress=false", *overrides]), run_dir).fit()
+
+
+def irregular(file: Path, kind: str) -> None:
+    """Make something that is no regular file."""
+    if kind == "directory":
+        file.mkdir()
+    if kind == "pipe":
+        os.mkfifo(file)
+    if kind == "device":
+        file.symlink_to("/dev/zero")
+    if kind == "loop":
+        file.symlink_to(file)
 
 
 @contextmanager
@@ -100,3 +114,11 @@ def idx_files(tmp_path_factory) -> Path:
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
             (root / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
     return root
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Start programs as real processes, all imports done."""
+    started = Zygote.started()
+    yield started
+    started.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from microstep.composer import CONF
 from microstep.errors import ConfigError
 from microstep.gate import own, trusting
 from microstep.run_config import DEEPEST, read_run_config, run_config
+from tests.conftest import irregular
 from tests.faults.planted import run_with, sound, written
 
 SHIPPED = trusting([CONF])
@@ -116,14 +116,7 @@ def test_a_directory_without_a_config_is_no_run(tmp_path: Path) -> None:
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     """A pipe would be waited for and a device has no end; each is refused at once."""
     file = tmp_path / "config.yaml"
-    if kind == "directory":
-        file.mkdir()
-    if kind == "pipe":
-        os.mkfifo(file)
-    if kind == "device":
-        file.symlink_to("/dev/zero")
-    if kind == "loop":
-        file.symlink_to(file)
+    irregular(file, kind)
     with pytest.raises(ConfigError, match=r"config\.yaml can't be read: (it is no regular file|Too many levels)"):
         read_run_config(tmp_path, own)
 

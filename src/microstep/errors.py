@@ -60,9 +60,15 @@ class CheckpointRefused(MicrostepError):  # noqa: N818
 
 
 class Stopped(BaseException):
-    """A signal asks the program to stop. Not an Exception: nothing that contains a job's failures may contain it."""
+    """A signal asks the program to stop. Not an Exception: nothing that contains a job's failures may contain it.
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
+    Args:
+        signum: the signal's number.
+        safe: whether it comes at a safe moment, with nothing half done; otherwise it may come between any two lines.
+    """
+
+    def __init__(self, signum: int, safe: bool = False) -> None:
+        super().__init__(signum, safe)
+        self.signum, self.safe = signum, safe
+        self.remedy = ""  #: how to go on, where whoever started the job knows
         self.exit_code = 128 + signum

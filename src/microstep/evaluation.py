@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from microstep.files import storing
+from microstep.files import written_together
 from microstep.types import Batch, Metrics, Precision, Predictions, Report, Split, Task
 
 
@@ -68,6 +68,7 @@ def evaluate_and_report(
     """Return a split's metrics, and its report written into `directory`, both from the same outputs."""
     kept = Kept()
     values = evaluate(model, batches, precision, task, metrics, kept)
-    with storing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        return values, task.report(kept.predictions(split), directory)
+    with written_together(directory) as draft:
+        report = task.report(kept.predictions(split), draft)
+    moved = {title: directory / file.relative_to(draft) for title, file in report.pictures.items()}
+    return values, replace(report, pictures=moved)

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 from microstep.errors import StorageError, legible
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TEMPORARY = ".*.tmp"  #: what files are called until they are whole
 
 
 @contextmanager
-def storing(file: Path) -> Iterator[None]:
-    """Turn a failure to write into an error that names the file.
+def storing(file: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn a failure to write into an error that names the file, and on a full disk the bytes needed and free.
 
     Raises:
         StorageError: exit code 4.
@@ -26,42 +28,108 @@ def storing(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space" if error.errno in FULL else "check that the directory can be written"
-        raise StorageError(str(file), error.strerror or str(error), remedy) from error
+        reason = error.strerror or str(error)
+        if error.errno not in FULL:
+            raise StorageError(str(file), reason, "check that the directory can be written") from error
+        asked = "" if needed is None else f"{needed:,} bytes are needed, "
+        raise StorageError(str(file), f"{reason}: {asked}{free(file):,} are free", "free some space") from error
+
+
+def free(file: Path) -> int:
+    """Return the bytes that are free where a file is to be."""
+    place = next(path for path in file.absolute().parents if path.exists())
+    return shutil.disk_usage(place).free
 
 
 def write_whole(file: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
     Args:
-        durable: also survive a power cut: flush file and directory to the disk.
+        durable: also survive a power cut: content to the disk first, then the name, then the directory.
 
     Raises:
         StorageError: nothing has changed then, and no temporary file is left.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with storing(file):
+    with storing(file, len(content)):
         try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                if durable:
-                    os.fsync(stream.fileno())
-            temporary.replace(file)
+            write(temporary, content, durable)
+            os.replace(temporary, file)  # noqa: PTH105  # each of the four calls is spelt out: their order is the point
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         if durable:
-            flush_directory(file.parent)
+            flush(file.parent)
 
 
-def flush_directory(directory: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def write(file: Path, content: bytes, durable: bool) -> None:
+    """Write a new file."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        put(descriptor, content)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put(descriptor: int, content: bytes) -> None:
+    """Write all of it: one call may take less than it is given."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def append(file: Path, content: bytes) -> None:
+    """Append to a file; where that fails, it is as it was.
+
+    Raises:
+        StorageError: where there is no room.
+    """
+    with storing(file, len(content)), file.open("ab") as stream:
+        before = stream.tell()
+        try:
+            put(stream.fileno(), content)
+        except OSError:
+            stream.truncate(before)
+            raise
+
+
+def flush(path: Path) -> None:
+    """Make a file's content, or the names in a directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def written_together(directory: Path) -> Iterator[Path]:
+    """Yield a draft of a directory, whose files take their places in it once all of them are written.
+
+    Raises:
+        StorageError: none of them is there then, and those of before still are.
+    """
+    draft = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    with storing(directory):
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+            directory.mkdir(exist_ok=True)
+            for file in draft.iterdir():
+                file.replace(directory / file.name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what writers that died have left below a directory that is this process's own."""
+    for left in list(directory.rglob(TEMPORARY)):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def read_small(file: Path, largest: int = 2**20) -> bytes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
-from microstep.files import storing
+from microstep.files import append
 from microstep.logger.records import EpochReport, Results, WindowReport
 
 
@@ -28,11 +29,12 @@ class MetricsCsv:
             "lr": report.lr,
             "samples_per_second": round(report.samples_per_second, 1),
         }
-        with storing(self.file), self.file.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if stream.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row))
+        if not self.file.exists() or not self.file.stat().st_size:
+            writer.writeheader()
+        writer.writerow(row)
+        append(self.file, text.getvalue().encode())
 
     def finish(self, results: Results) -> None:
         """The last row is written already."""

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard.summary import hparams
-from torch.utils.tensorboard.writer import SummaryWriter
+from torch.utils.tensorboard.summary import hparams, image, pr_curve, text
 from torchvision.utils import make_grid
 
+from microstep.logger.events import PREFIX, EventsFile
 from microstep.logger.records import EpochReport, Results, WindowReport
 
 SIDE = 96  #: pixels that a picture of the grid has at least, or nearly
@@ -34,12 +34,14 @@ class TensorBoard:
     def __init__(
         self, directory: Path, config_yaml: str, settings: Mapping[str, Any], pictures: Tensor | None = None
     ) -> None:
-        self.writer = SummaryWriter(str(directory))
-        self.events = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
+        begun = any(directory.glob(f"{PREFIX}.*"))
+        self.events = EventsFile(directory)
         self.settings = flat(settings)
-        self.writer.add_text("config", "    " + config_yaml.replace("\n", "\n    "))  # indented: a code block
+        if begun:  # a run that is taken up again has said that already
+            return
+        self.events.add(text("config", "    " + config_yaml.replace("\n", "\n    ")))  # indented: a code block
         if pictures is not None:
-            self.writer.add_image("train/pictures", grid(pictures))
+            self.events.add(image("train/pictures", grid(pictures), dataformats="CHW"))
 
     def window(self, report: WindowReport) -> None:
         """Write `train/…`."""
@@ -61,28 +63,27 @@ class TensorBoard:
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Write one event of several scalars."""
         summary = Summary(value=[Summary.Value(tag=f"{group}/{name}", simple_value=v) for name, v in values.items()])
-        self.events.add_summary(summary, step)
+        self.events.add(summary, step)
 
     def finish(self, results: Results) -> None:
         """Write `test/…`, pictures, precision-recall curves and the hparams table's row."""
         self.scalars("test", results.test, results.best_epoch)
         for name, split in results.splits.items():
             for title, file in split.report.pictures.items():
-                image = np.asarray(Image.open(file).convert("RGB"))
-                self.writer.add_image(f"{name}/{title}", image, results.best_epoch, dataformats="HWC")
+                pixels = np.asarray(Image.open(file).convert("RGB"))
+                self.events.add(image(f"{name}/{title}", pixels, dataformats="HWC"), results.best_epoch)
         for label, (positive, score) in results.splits["test"].report.curves.items():
-            self.writer.add_pr_curve(f"test/pr/{label}", positive, score, results.best_epoch)
+            self.events.add(pr_curve(f"test/pr/{label}", positive.numpy(), score.numpy()), results.best_epoch)
         self.write_hparams(results)
 
     def write_hparams(self, results: Results) -> None:
         """Write settings and metrics as one run of the hparams tab; `add_hparams` would make a stray sub-run."""
         metrics = {f"test/{name}": value for name, value in results.test.items()}
-        for part in hparams(self.settings, metrics):  # type: ignore[no-untyped-call]
-            self.events.add_summary(part)
+        for part in hparams(self.settings, metrics):
+            self.events.add(part)
 
     def close(self, error: BaseException | None) -> None:
-        """Flush what is queued."""
-        self.writer.close()
+        """Nothing is held open."""
 
 
 def grid(pictures: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Signals that stop a run: at once while it starts, between two batches while it trains.
 
+SIGINT is Ctrl-C, SIGTERM what schedulers and `kill` send, SIGUSR1 what Slurm sends ahead of time where it is asked to.
+
 An exception out of a signal handler may come between any two instructions, also while a lock is held (TensorBoard's
 queue has one): whoever then waits for that lock waits for ever. So a run that has begun asks, where it is safe, whether
 to stop.
@@ -16,6 +18,7 @@ from typing import TypeVar
 from microstep.errors import Stopped
 
 T = TypeVar("T")
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Pending:
@@ -26,8 +29,8 @@ class Pending:
 
 
 def listen() -> None:
-    """Let SIGINT and SIGTERM stop this process as above; a second one always stops it at once."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Let these signals stop this process as above; a second one always stops it at once."""
+    for number in STOPPING:
         signal.signal(number, stop)
 
 
@@ -56,7 +59,7 @@ def raise_pending() -> None:
         Stopped: naming the signal.
     """
     if Pending.signum is not None:
-        raise Stopped(Pending.signum)
+        raise Stopped(Pending.signum, safe=True)
 
 
 def stoppable(parts: Iterable[T]) -> Iterator[T]:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, _utils
 from microstep.augment import Pipeline
 from microstep.dataset.pictures import Pictures
 from microstep.errors import MicrostepError
+from microstep.signals import STOPPING
 
 MOST = 8  #: processes that are started where nobody says how many
 TIMEOUT = 300.0  #: seconds that a worker may take for one batch
@@ -169,7 +170,7 @@ def sheltered() -> Iterator[None]:
 
     Processes started meanwhile inherit that, and so are out of their reach from the first moment.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -182,6 +183,12 @@ def worker_count(asked: int | None) -> int:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST, cores)
+
+
+def ignore_other_deaths() -> None:
+    """Let nothing more be raised out of torch's signal handler while one death is dealt with; the next pool sets it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _utils.signal_handling._SIGCHLD_handler_set = False
 
 
 @contextmanager
@@ -200,6 +207,7 @@ def explained() -> Iterator[None]:
             remedy = "the disk may hang; num_workers=0 reads in this process"
             raise MicrostepError("num_workers", reason, remedy) from None
         if "DataLoader worker" in text:
+            ignore_other_deaths()
             died = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
             reason = f"a loader process died ({died[0] if died else text})"
             remedy = "most likely memory ran out, or /dev/shm: choose fewer num_workers, or a smaller batch_size"

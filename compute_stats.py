@@ -12,11 +12,11 @@ with too few pictures; a bad file is no failure here. Pictures are decoded by nu
 import hydra
 from omegaconf import DictConfig
 
-from microstep import cli
+from microstep import cli, jobs
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="compute_stats")
-@cli.job
+@jobs.job
 def compute_stats(config: DictConfig) -> None:
     """Compute the statistics of one data set."""
     from pathlib import Path
@@ -30,7 +30,7 @@ def compute_stats(config: DictConfig) -> None:
     show_notices()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
     bar = Bars(config.progress).pictures
-    emit(report(dataset, cli.choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar))
+    emit(report(dataset, jobs.choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar))
 
 
 if __name__ == "__main__":

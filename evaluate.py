@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from microstep import cli
+from microstep import cli, jobs
 
 if TYPE_CHECKING:
     from microstep.gate import Gate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-@cli.job
+@jobs.job
 def evaluate(config: DictConfig) -> None:
     """Evaluate one split of one run, or classify pictures."""
     from microstep.config import trusted
@@ -36,7 +36,7 @@ def evaluate(config: DictConfig) -> None:
     from microstep.logger import emit, show_notices
 
     show_notices()
-    gate = trusting(cli.config_directories(), trusted(config), Path(config.run))
+    gate = trusting(jobs.config_directories(), trusted(config), Path(config.run))
     emit(split_report(config, gate) if config.input is None else input_report(config, gate))
 
 

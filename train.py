@@ -5,21 +5,29 @@ python train.py precision=amp accum=2                      mixed precision, two 
 python train.py -m precision=fp32,amp accum=1,2,4          six runs, one for each combination
 python train.py -m effective_batch_size=64 accum=1,2,4     the same batch, cut differently
 python train.py dataset=fashion_mnist model=resnet18 model.norm=group
+python train.py resume=RUN_DIR                             go on with a run that was interrupted, bit for bit
 """
 
 import hydra
 from omegaconf import DictConfig
 
-from microstep import cli
+from microstep import cli, jobs
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@cli.job
+@jobs.job
 def train(config: DictConfig) -> None:
     """Run one job."""
     from microstep.build import build_trainer  # torch is imported here, once the config is known to be right
+    from microstep.resuming import resume_trainer
 
-    build_trainer(config, cli.run_directory()).fit()
+    resumed = jobs.resumed(config)
+    if resumed is None:
+        build_trainer(config, jobs.run_directory()).fit()
+    elif resumed.finished:
+        print(jobs.finished_already(resumed.directory))
+    else:
+        resume_trainer(resumed).fit()
 
 
 if __name__ == "__main__":

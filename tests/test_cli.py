@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
-from threading import Condition, get_ident, main_thread
+from threading import get_ident, main_thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +24,11 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from microstep import build_trainer, compose, directories, signals
+from microstep import build_trainer, compose, directories, files, signals
 from microstep.checkpoint import Checkpoints
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from tests.conftest import ROOT, call, error_of
+from tests.faults.zygote import Zygote
 from tests.test_names import within
 
 QUICK = ("model=mlp", "epochs=1", "threads=1")
@@ -33,7 +36,7 @@ FORM = re.compile(r"error: \S[^\n]*: [^\n]+; [^\n]+")
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 
 
-def facts(run: Path) -> dict[str, object]:
+def facts(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "run.json").read_text(encoding="utf-8")))
 
 
@@ -406,15 +409,141 @@ def test_any_path_will_do(tmp_path: Path) -> None:
     assert "accuracy" in again.stdout
 
 
+# Resuming.
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("resume=nope", "resume=nope: config.yaml is not there; give the directory that a run left behind"),
+        ("-m resume=nope seed=0,1", "resume=nope: it is one run, and -m starts several; leave -m out, or resume=auto"),
+        ("resume=auto", "resume=auto: each start has a new directory; name one: hydra.run.dir=DIR"),
+        ("-m resume=auto seed=0,1", "resume=auto: each start of a sweep has a new directory; name it: sweep=NAME"),
+        ("resume=a hydra.run.dir=b", "resume=a: it names the directory already; leave hydra.run.dir= out"),
+        ("resume=auto hydra.run.dir=.", "hydra.run.dir=.: a run needs a directory of its own; name one"),
+    ],
+)
+def test_a_resume_that_names_no_run_is_refused(tmp_path: Path, words: str, says: str) -> None:
+    """Exit code 2 in one line, before torch; no directory is made, not even that which was named."""
+    done, imported = watched("train.py", *words.split(), cwd=tmp_path)
+    assert (done.returncode, error_of(done)) == (2, f"error: {says}")
+    assert not list(tmp_path.iterdir())
+    assert "torch" not in imported
+
+
+LEAST = ("model=mlp", "threads=1", "progress=false", "epochs=2", "scheduler=constant")
+
+
+def lines(home: Path) -> list[str]:
+    """Return what the last programs of a zygote have said."""
+    text = (home / "output.txt").read_text()
+    (home / "output.txt").unlink()
+    return text.splitlines()
+
+
+@pytest.fixture(scope="module")
+def finished(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a finished run."""
+    home = tmp_path_factory.mktemp("finished")
+    assert zygote.run("train.py", *LEAST, "hydra.run.dir=run", cwd=home) == 0, lines(home)
+    lines(home)
+    return home
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(finished, tmp_path / "home")
+
+
+@pytest.mark.parametrize("words", [["resume=run"], [*LEAST, "hydra.run.dir=run", "resume=auto"]])
+def test_a_finished_run_has_nothing_left_to_do(home: Path, words: list[str]) -> None:
+    """It says so and how to go further, with exit code 0, without torch; no byte is changed."""
+    before = tree(home)
+    done, imported = watched("train.py", *words, cwd=home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "run: the run is finished already; epochs=N lets it go further, where its schedule can\n"
+    assert tree(home) == before
+    assert "torch" not in imported
+
+
+def test_a_resume_leaves_hydras_record_and_the_config_alone(zygote: Zygote, home: Path) -> None:
+    """What a resume changes is in run.json: `.hydra/` and config.yaml say how the run was started."""
+    before = {name: content for name, content in tree(home).items() if ".hydra" in name or name == "run/config.yaml"}
+    assert len(before) == 4
+    assert zygote.run("train.py", "resume=run", "epochs=3", "num_workers=1", cwd=home) == 0, lines(home)
+    assert {name: tree(home)[name] for name in before} == before
+    assert facts(home / "run")["resumed"][0]["overrides"] == {"epochs": 3, "num_workers": 1}
+    assert [path.name for path in home.iterdir() if path.is_dir()] == ["run"]
+    assert "resumed after epoch 2: it is the same run, bit for bit" in (home / "run" / "train.log").read_text()
+
+
+def test_what_would_make_another_run_of_it_is_refused(home: Path) -> None:
+    """Exit code 2 in one line, before torch; no byte of the run is changed."""
+    before = tree(home)
+    done, imported = watched("train.py", "resume=run", "seed=1", "epochs=3", cwd=home)
+    says = "resume=run: this is another experiment: seed=1 (it has 0); leave it as it was, or start a new run"
+    assert (done.returncode, error_of(done)) == (2, f"error: {says}")
+    assert tree(home) == before
+    assert "torch" not in imported
+
+
+def test_auto_starts_and_then_goes_on(zygote: Zygote, tmp_path: Path) -> None:
+    """One command for a job that a scheduler may stop and start: another experiment's is refused."""
+    words = ("resume=auto", "hydra.run.dir=run", *LEAST)
+    assert zygote.run("train.py", *words, cwd=tmp_path) == 0, lines(tmp_path)
+    assert zygote.run("train.py", *words, "epochs=3", cwd=tmp_path) == 0, lines(tmp_path)
+    assert facts(tmp_path / "run")["epoch"] == 3
+    lines(tmp_path)
+    assert zygote.run("train.py", *words, "seed=7", cwd=tmp_path) == 2
+    assert "this is another experiment: seed=7 (it has 0)" in lines(tmp_path)[-1]
+
+
+def test_a_run_goes_on_wherever_it_lies(zygote: Zygote, home: Path) -> None:
+    """Under a name of spaces, quotes and any script."""
+    (home / "run").rename(home / WEIRD[:40])
+    assert zygote.run("train.py", f"resume={WEIRD[:40]}", "epochs=3", cwd=home) == 0, lines(home)
+    assert facts(home / WEIRD[:40])["status"] == "finished"
+    assert len([path for path in home.iterdir() if path.is_dir()]) == 1
+
+
+def test_a_sweep_goes_on_by_its_name(zygote: Zygote, tmp_path: Path) -> None:
+    """What is finished is left alone, what is missing is run, what was stopped goes on; without it all is refused."""
+    words = ("-m", *LEAST, "seed=0,1,2", "sweep=s")
+    assert zygote.run("train.py", *words, cwd=tmp_path) == 0, lines(tmp_path)
+    sweep = tmp_path / "outputs" / "sweeps" / "s"
+    done, missing, stopped = (next(sweep.glob(f"*seed-{n}*")) for n in range(3))
+    shutil.rmtree(missing)
+    (stopped / "run.json").write_text('{"status": "interrupted"}')
+    before = {name: content for name, content in tree(done).items() if ".hydra" not in name and name != "train.log"}
+    assert zygote.run("train.py", *words, cwd=tmp_path) == 2
+    lines(tmp_path)
+    assert zygote.run("train.py", *words, "resume=auto", cwd=tmp_path) == 0, lines(tmp_path)
+    assert any("the run is finished already" in line for line in lines(tmp_path))
+    assert {name: tree(done)[name] for name in before} == before
+    assert [facts(run)["status"] for run in (done, missing, stopped)] == ["finished"] * 3
+    assert len(facts(stopped)["resumed"]) == 1
+    assert len(list(sweep.glob("*/run.json"))) == 3
+
+
 # Divergence, warnings, sweeps.
 
 
+DIVERGED = (
+    r"error: epoch 1, step \d+: the loss \(.+\) or its gradient \(.+\) is not finite in fp32, "
+    r"over samples (\d+, ){12}… \(64, all in train\.log\); lower optimizer\.lr or set max_grad_norm; .*"
+)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
-    """Exit code 3; the line names epoch and step, and run.json tells the same; the directory stays."""
+    """Exit code 3; the line names epoch, step, both values and the samples; run.json tells the same; all stays."""
     done = call("train.py", *QUICK, "optimizer.lr=1e12", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 3
-    assert re.fullmatch(r"error: epoch 1, step \d+: the gradient is not finite .*; .*optimizer\.lr.*", error_of(done))
+    assert re.fullmatch(DIVERGED, error_of(done))
     assert "no checkpoint was written yet" in error_of(done)
+    (named,) = re.findall(r"is made of samples \[(.*)\]", (tmp_path / "run" / "train.log").read_text())
+    assert len(set(named.split(", "))) == 64
+    assert ", ".join(named.split(", ")[:12]) in error_of(done)
     assert (facts(tmp_path / "run")["status"], facts(tmp_path / "run")["error"]) == ("failed", error_of(done)[7:])
 
 
@@ -427,10 +556,10 @@ def test_what_was_reached_before_diverging_is_kept(tmp_path: Path) -> None:
     """A run that diverges in its second epoch keeps the first one's checkpoint, and says so."""
     words = ["model=mlp", "epochs=2", "threads=1", "progress=false", "scheduler=constant"]
     config = compose([*words, "scheduler._target_=tests.test_cli.explodes"])
-    with pytest.raises(Diverged, match=r"^epoch 2, step \d+: .*the checkpoints of earlier epochs are kept$") as caught:
+    with pytest.raises(Diverged, match=r"^epoch 2, step \d+: .*the checkpoint of epoch 1 is kept$") as caught:
         build_trainer(config, tmp_path / "run").fit()
     assert (facts(tmp_path / "run")["status"], facts(tmp_path / "run")["error"]) == ("failed", str(caught.value))
-    kept = Checkpoints(tmp_path / "run" / "checkpoints").load("best", torch.device("cpu"))
+    kept = Checkpoints(tmp_path / "run" / "checkpoints").load("best")
     assert kept["progress"]["epoch"] == 1
     assert all(weight.isfinite().all() for weight in kept["model"].values())
 
@@ -496,15 +625,17 @@ def wait_for_an_epoch(program: subprocess.Popen[str], home: Path) -> Path:
 
 
 def test_control_c_stops_a_run_cleanly(tmp_path: Path, started) -> None:
-    """Exit code 130, one line, status interrupted, and a last checkpoint that loads."""
+    """Exit code 130, one line that says how to go on, status interrupted, and a last checkpoint that loads."""
     program = started(*LONG, "hydra.run.dir=run")
     run = wait_for_an_epoch(program, tmp_path)
     program.send_signal(signal.SIGINT)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode == 128 + signal.SIGINT
-    assert re.fullmatch(r"error: [^\n]*SIGINT[^\n]*\n", stderr)
+    assert stderr == "error: stopped by SIGINT; python train.py resume=run goes on\n"
     assert facts(run)["status"] == "interrupted"
-    assert Checkpoints(run / "checkpoints").load("last", torch.device("cpu"))["progress"]["epoch"] >= 1
+    progress = Checkpoints(run / "checkpoints").load("last")["progress"]
+    assert progress["epoch"] >= 1
+    assert progress["windows"] == 23 * progress["epoch"] + progress["window"]  # it is of the very window
 
 
 def test_a_signal_stops_a_whole_sweep(tmp_path: Path, started) -> None:
@@ -520,27 +651,27 @@ def test_a_signal_stops_a_whole_sweep(tmp_path: Path, started) -> None:
 
 
 def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may come while a logger hands an event to its thread: the run ends all the same, and says interrupted."""
+    """It may come while a row is half written: the row is finished, and so is the run, which says interrupted."""
     trainer = build_trainer(compose(["model=mlp", "epochs=2", "threads=1", "progress=false"]), tmp_path / "run")
     before = signal.signal(signal.SIGTERM, signals.stop)
-    monkeypatch.setattr(Condition, "notify", notify_and_be_stopped)
+    monkeypatch.setattr(files, "put", half_and_be_stopped)
     try:
         with within(5), pytest.raises(Stopped):
             trainer.fit()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert facts(tmp_path / "run")["status"] == "interrupted"
+    (header, row) = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert header.count(",") == row.count(",")
 
 
-NOTIFY = Condition.notify
+PUT = files.put
 
 
-def notify_and_be_stopped(self: Condition, n: int = 1) -> None:
-    """Do as `notify` does; at the first waiter that the main thread wakes, a signal comes before it is done."""
-    if get_ident() != main_thread().ident or not self._waiters:
-        return NOTIFY(self, n)
-    Condition.notify = NOTIFY
-    waiter = self._waiters[0]
-    waiter.release()
+def half_and_be_stopped(descriptor: int, content: bytes) -> None:
+    """Do as `put` does; in the middle of the first row that the main thread writes a signal comes."""
+    if get_ident() != main_thread().ident or not content.startswith(b"epoch,"):
+        return PUT(descriptor, content)
+    PUT(descriptor, content[:20])
     signal.raise_signal(signal.SIGTERM)
-    return self._waiters.remove(waiter)
+    return PUT(descriptor, content[20:])

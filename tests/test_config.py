@@ -19,6 +19,7 @@ from microstep.config import (
     NEUTRAL_KEYS,
     RANGES,
     SCHEMAS,
+    Checkpointing,
     Experiment,
     Range,
     check,
@@ -99,7 +100,8 @@ def test_a_range_belongs_to_a_key_that_exists(key: str) -> None:
     group, _, leaf = key.partition(".")
     nodes = [yaml.safe_load(file.read_text("utf-8")) for file in (CONF / group).glob("*.yaml")]
     takers = [node for node in nodes if leaf in node or leaf in getattr(signature(node["_target_"]), "parameters", {})]
-    assert takers
+    schema = {field.name for field in fields(Checkpointing)} if group == "checkpoint" else set()
+    assert takers or leaf in schema
 
 
 def test_a_range_is_closed_or_open_as_it_says() -> None:
@@ -144,6 +146,7 @@ def test_windows_are_cut_as_the_effective_batch_size_says() -> None:
 def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
     """Workers, bars, names and the backend are in no hash; whatever else is changed, is."""
     neutral = ["num_workers=4", "progress=false", "log_every_steps=3", "sweep=s", "dataset.resident=false"]
+    neutral += ["checkpoint.every_epochs=2", "checkpoint.every_minutes=5", "checkpoint.every_steps=7"]
     assert experiment_of(compose(neutral)) == experiment_of(compose())
     assert experiment_of(compose(["seed=1"])) != experiment_of(compose())
     assert experiment_of(compose(["optimizer.lr=0.031"])) != experiment_of(compose())
@@ -154,7 +157,8 @@ def test_every_neutral_key_is_a_key() -> None:
     """A misspelt neutral key would change hashes in silence: each one is in some schema."""
     roots = {field.name for schema in SCHEMAS.values() for field in fields(schema)}
     parameters = {f"dataset.{name}" for name in (signature("microstep.dataset.image_folder").parameters)}
-    assert roots | parameters | {"dataset.download"} >= NEUTRAL_KEYS
+    saving = {f"checkpoint.{field.name}" for field in fields(Checkpointing)}
+    assert roots | parameters | saving | {"dataset.download"} >= NEUTRAL_KEYS
 
 
 def test_a_misspelt_root_attribute_is_an_error() -> None:

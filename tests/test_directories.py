@@ -1,12 +1,13 @@
 """A run directory is one run's."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from microstep.directories import occupied
-from microstep.errors import RunInUse
+from microstep.directories import has_checkpoint, occupied, refuse_a_second_run, status_of
+from microstep.errors import ConfigError
 from tests.conftest import ROOT
 
 
@@ -21,13 +22,44 @@ def test_of_two_that_start_at_once_in_one_directory_one_runs(tmp_path) -> None:
     said = [process.communicate(timeout=200)[1] for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes[0] == 0 and codes[1] in (2, 5), said
-    assert "it holds a run already" in "".join(said)
+    reason = {2: "it holds a run already", 5: "another run is at work in it (pid "}[codes[1]]
+    assert reason in "".join(said)
+    assert len("".join(said).splitlines()) == 1
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 2
 
 
 def test_a_directory_is_occupied_once(tmp_path) -> None:
-    """run.json is created by one process only: there is no moment in which two believe it theirs."""
-    occupied(tmp_path / "run")
-    with pytest.raises(RunInUse) as refused:
-        occupied(tmp_path / "run")
-    assert refused.value.exit_code == 5
+    """Once a run has a checkpoint, or is finished, its directory is no other's; and the lock on it is given back."""
+    for name, content in (("checkpoints/manifest.json", "{}"), ("run.json", json.dumps({"status": "finished"}))):
+        run = tmp_path / name.replace("/", "-")
+        (run / name).parent.mkdir(parents=True)
+        (run / name).write_text(content)
+        with pytest.raises(ConfigError, match=r"it holds a run already; resume=.* goes on with it"):
+            occupied(run)
+            assert not still_locked(run)
+
+
+def still_locked(run) -> bool:
+    """Say whether another process finds a directory taken."""
+    code = f"from pathlib import Path; from microstep.owner import owned; owned(Path({str(run)!r}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted", None])
+def test_what_died_before_its_first_checkpoint_may_be_started_afresh(tmp_path, status) -> None:
+    """There is nothing to lose in it: its directory is taken."""
+    if status:
+        (tmp_path / "run.json").write_text(json.dumps({"status": status}))
+    assert (status_of(tmp_path), has_checkpoint(tmp_path)) == (status, False)
+    refuse_a_second_run(tmp_path)
+    lock = occupied(tmp_path)
+    assert still_locked(tmp_path)
+    lock.release()
+    assert not still_locked(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{", "[" * 100_000, '{"status"', "\ud800"])
+def test_a_damaged_run_json_has_no_status(tmp_path, content) -> None:
+    """A run directory may be anybody's: whatever is in its run.json, the answer is that nothing is known."""
+    (tmp_path / "run.json").write_text(content, errors="surrogatepass")
+    assert status_of(tmp_path) is None

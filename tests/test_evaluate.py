@@ -19,7 +19,9 @@ from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageE
 from microstep.export import WeightsFile
 from microstep.gate import own
 from microstep.logger import Bars
+from microstep.progress import Progress
 from tests.conftest import call, error_of
+from tests.faults.runs import manifest_of
 
 TEXTS = ("classification_report.txt", "classification_report.json", "confusion_matrix.csv", "predictions.csv")
 Refusals = dict[str, "subprocess.CompletedProcess[str]"]
@@ -43,10 +45,11 @@ def run(trained, tmp_path) -> Path:
 def with_worse_last(run: Path) -> Path:
     """Add a last checkpoint whose model answers with the same class whatever it sees."""
     checkpoints = Checkpoints(run / "checkpoints")
-    state = checkpoints.load("best", torch.device("cpu"))
+    state = checkpoints.load("best")
     for value in state["model"].values():
         value.zero_()
-    checkpoints.save(state, 4, 92, best=False)
+    checkpoints.save(state, Progress(epoch=4, optimizer_steps=92), best=False)
+    checkpoints.settle()
     return run
 
 
@@ -157,7 +160,7 @@ def refusals(trained, tmp_path_factory) -> Refusals:
     home = tmp_path_factory.mktemp("refusals")
     for name in ("sound", "flipped"):
         shutil.copytree(trained, home / name)
-    (file,) = (home / "flipped" / "checkpoints").glob("*.pt")
+    file = home / "flipped" / "checkpoints" / manifest_of(home / "flipped")["best"]["file"]
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)

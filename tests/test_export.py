@@ -20,8 +20,9 @@ from torch import nn
 
 from microstep import build_trainer, compose
 from microstep.checkpoint import Checkpoints
+from microstep.config import displayed
 from microstep.errors import StorageError
-from microstep.export import WeightsFile, architecture, packed, weights_file
+from microstep.export import WeightsFile, packed, weights_file
 from tests.conftest import call, files_limited, fit
 from tests.tasks.tensors import split_in_three
 from tests.tasks.test_tasks import CONF, REGRESSION
@@ -97,7 +98,7 @@ def test_the_weights_are_those_of_the_best_epoch(tmp_path) -> None:
     about, state = opened(tmp_path / "run" / "model.safetensors")
     assert int(about["epoch"]) == results.best_epoch < 4
     assert json.loads(about["metrics"]) == results.val
-    assert same(state, Checkpoints(tmp_path / "run" / "checkpoints").load("best", CPU)["model"])
+    assert same(state, Checkpoints(tmp_path / "run" / "checkpoints").load("best")["model"])
     assert not same(state, last_weights(tmp_path / "run"))
 
 
@@ -175,7 +176,7 @@ def test_what_the_environment_holds_is_not_told(monkeypatch) -> None:
     config = OmegaConf.create({"size": 3, "behind": "<${oc.env:SECRET}>", "model": node})
     assert config.model.deep[1].x == "<hunter2>"
     expected = {"_target_": "a.b", "width": 3, "near": 3, "deep": ["${oc.env:SECRET}", {"x": "<${oc.env:SECRET}>"}]}
-    assert architecture(config) == expected
+    assert displayed(config)["model"] == expected
 
 
 def test_names_in_any_script_come_back(tmp_path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from torch import nn
 
 from microstep import compose
-from microstep.facts import batch_row, experiment_hash, warn_of_inexactness
+from microstep.facts import batch_row, warn_of_inexactness
+from microstep.identity import experiment_hash
 
 
 def said(caplog, model: nn.Module, accum: int) -> list[str]:

@@ -16,15 +16,16 @@ import microstep
 ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = (
     *("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors"),
-    *("gate", "run_config", "places", "files"),
+    *("owner", "resumption", "amendments", "run_config", "gate", "places", "jobs", "starting"),
 )
 LAYERS = (
-    "errors types config signatures names page overrides composer cli files gate run_config directories places "
-    "randomness signals statistics cache",
+    "errors types config signatures names page overrides composer cli files gate directories randomness signals "
+    "statistics cache owner run_config amendments resumption places jobs starting",
     "precision accumulation task dataset augment sampler model scheduler",
-    "step evaluation checkpoint export loaders logger measure pace progress machine stats",
-    "trainer facts",
-    "build again predict",
+    "step evaluation checkpoint manifest recovery snapshot cadence divergence loaders logger measure pace progress "
+    "machine stats export archive",
+    "parts trainer facts identity",
+    "build resuming again predict",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 Graph = dict[str, set[str]]  # module → what it imports, as dotted names

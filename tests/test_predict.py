@@ -27,6 +27,7 @@ from microstep.run_config import run_config
 from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from tests.conftest import call, error_of, files_limited, fit
+from tests.faults.runs import manifest_of
 
 DIGITS = load_digits()
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -324,7 +325,7 @@ def test_the_gate_is_no_wider(run, tmp_path):
     folder = written(tmp_path / "in", 2)
     with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
         classify(run, folder, gate=trusting([]))
-    (file,) = (run / "checkpoints").glob("*.pt")
+    file = run / "checkpoints" / manifest_of(run)["best"]["file"]
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointRefused):
         classify(run, folder)

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from microstep import compose
 from microstep.build import build_parts
-from microstep.facts import experiment_hash
+from microstep.identity import experiment_hash
 
 TYPED = ["epochs=3", "log_every_steps=5"]
 REPORT = {
@@ -42,6 +42,7 @@ FACTS = {
     "samples_per_second",
     "peak_memory_bytes",
     "metrics",
+    "checkpoints",
     "experiment_hash",
     "versions",
     "git",
@@ -61,13 +62,13 @@ def names(directory: Path) -> set[str]:
 
 def test_every_file_is_there_and_none_besides(trained):
     """The run directory holds what the documentation lists: nothing is missing, nothing is strewn about."""
-    listed = {"config.yaml", ".hydra", "train.log", "run.json", "metrics.csv", "checkpoints", "reports"}
+    listed = {"config.yaml", ".hydra", "train.log", "run.json", "metrics.csv", "checkpoints", "reports", ".lock"}
     (events,) = trained.glob("events.out.tfevents.*")
     assert names(trained) == listed | {events.name, "model.safetensors"}
     assert names(trained / ".hydra") == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert names(trained / "reports") == {"val", "test"}
     assert names(trained / "reports" / "val") == names(trained / "reports" / "test") == REPORT
-    assert names(trained / "checkpoints") == {"manifest.json", "epoch-0003.pt"}
+    assert names(trained / "checkpoints") == {"manifest.json", "epoch-0002.pt", "epoch-0003.pt"}
 
 
 def test_a_run_is_one_line_in_tensorboard(trained):
@@ -122,6 +123,14 @@ def test_run_json_measures_something(record):
     assert record["device"].startswith("cpu") or "cuda" in record["device"]
 
 
+def test_run_json_tells_what_saving_cost(record, trained):
+    """A save an epoch; the bytes of the last; how long training stood still, which is little of the run."""
+    manifest = json.loads((trained / "checkpoints" / "manifest.json").read_text())
+    saving = record["checkpoints"]
+    assert (saving["saves"], saving["bytes"]) == (3, manifest["last"]["bytes"])
+    assert 0 < saving["pause_seconds"] < record["train_seconds"]
+
+
 def test_the_command_is_what_was_typed(record):
     """It can be pasted into a shell: the program and every word after it."""
     assert record["command"].endswith("train.py epochs=3 log_every_steps=5 hydra.run.dir=run")
@@ -163,14 +172,15 @@ def test_metrics_csv_has_the_documented_columns(trained):
 
 
 def test_the_manifest_tells_the_truth(trained):
-    """Size and SHA-256 of both checkpoints are those of the files; the last is of the last epoch and step."""
+    """Size and SHA-256 of each checkpoint are those of its file; the last is of the last epoch and step."""
     manifest = json.loads((trained / "checkpoints" / "manifest.json").read_text())
-    assert set(manifest) == {"last", "best"}
+    assert set(manifest) == {"last", "previous", "best"}
     for entry in manifest.values():
         content = (trained / "checkpoints" / entry["file"]).read_bytes()
-        assert set(entry) == {"file", "sha256", "bytes", "epoch", "optimizer_steps"}
+        assert set(entry) == {"file", "sha256", "bytes", "epoch", "window", "optimizer_steps"}
         assert (entry["bytes"], entry["sha256"]) == (len(content), sha256(content).hexdigest())
-    assert (manifest["last"]["epoch"], manifest["last"]["optimizer_steps"]) == (3, 69)
+    assert [manifest[which]["epoch"] for which in ("last", "previous")] == [3, 2]
+    assert [manifest[which]["optimizer_steps"] for which in ("last", "previous")] == [69, 46]
 
 
 def test_the_best_epoch_is_the_same_everywhere(trained, record):

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from microstep.build import build_trainer as build_trainer
     from microstep.composer import compose as compose
     from microstep.logger.records import Results as Results
+    from microstep.resuming import resume as resume
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
 
-NAMES = {"build_trainer": "microstep.build", "compose": "microstep.composer", "Results": "microstep.logger.records"}
-__all__ = ["Results", "build_trainer", "compose"]
+NAMES = {
+    "Results": "microstep.logger.records",
+    "build_trainer": "microstep.build",
+    "compose": "microstep.composer",
+    "resume": "microstep.resuming",
+}
+__all__ = ["Results", "build_trainer", "compose", "resume"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
 from microstep.config import EXPORTED
@@ -16,10 +14,10 @@ from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError, DataError
 from microstep.evaluation import evaluate_and_report
 from microstep.export import exported
-from microstep.facts import Parts
 from microstep.files import read_json
 from microstep.gate import Gate
 from microstep.logger import Bars, SplitResult
+from microstep.parts import Parts
 from microstep.run_config import run_config
 
 
@@ -71,7 +69,7 @@ def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:
 def load(parts: Parts, run_dir: Path, which: str) -> int:
     """Load weights of the run into the model; return the epoch that they are of."""
     place = run_dir / (EXPORTED if which == EXPORTED else "checkpoints")
-    state, epoch = exported(place) if which == EXPORTED else saved(Checkpoints(place), which, parts.device)
+    state, epoch = exported(place) if which == EXPORTED else saved(Checkpoints(place), which)
     try:
         parts.model.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -80,9 +78,9 @@ def load(parts: Parts, run_dir: Path, which: str) -> int:
     return epoch
 
 
-def saved(checkpoints: Checkpoints, which: str, device: torch.device) -> tuple[Mapping[str, Any], int]:
+def saved(checkpoints: Checkpoints, which: str) -> tuple[Mapping[str, Any], int]:
     """Return the model's state that a checkpoint holds, and the epoch that it was written after."""
-    return checkpoints.load(which, device).get("model", {}), checkpoints.entry(which)["epoch"]
+    return checkpoints.load(which).get("model", {}), checkpoints.entry(which).epoch
 
 
 def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from microstep import machine
+from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
 from microstep.config import displayed, micro_batch_size
 from microstep.dataset import PictureDataset
@@ -24,11 +26,24 @@ from microstep.dataset.workers import explained
 from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
 from microstep.export import weights_file
-from microstep.facts import Parts, chosen, run_facts, start_summary, warn_of_inexactness
-from microstep.files import write_whole
+from microstep.facts import chosen, run_facts, start_summary, warn_of_inexactness
+from microstep.files import remove_temporaries, write_whole
 from microstep.gate import Gate, own
+from microstep.identity import identity
 from microstep.loaders import Loaders
-from microstep.logger import Bars, Console, Logbook, MetricsCsv, RunRecord, TensorBoard, say, show_notices, table
+from microstep.logger import (
+    Bars,
+    Console,
+    Logbook,
+    MetricsCsv,
+    RunRecord,
+    TensorBoard,
+    cut_back,
+    say,
+    show_notices,
+    table,
+)
+from microstep.parts import Parts
 from microstep.randomness import reseed
 from microstep.trainer import Trainer
 from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
@@ -40,29 +55,46 @@ SHOWN = 32  #: training pictures that TensorBoard shows
 EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, so more samples fit at once
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a trainer is to be built for."""
+
+    config: DictConfig
+    directory: Path  #: this process's own
+    record: RunRecord
+    gate: Gate  #: says what the config may name
+    names: Mapping[str, str]  #: the options chosen, by group, where they are known
+
+
 def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     """Return the trainer of an experiment; its files go to `run_dir`, which holds no run yet.
 
+    Until the trainer's `fit` is over, or this process, no other may have the directory.
+
     Args:
         config: a checked config, as `compose` returns it.
-        run_dir: made where it isn't there.
+        run_dir: made where it isn't there. What a run left in it that died before its first checkpoint is replaced.
 
     Raises:
         ConfigError: for a constructor that refuses what the config gives it, a device that isn't there, or a
             directory that holds a run already.
+        RunInUse: where another process is at work in the directory.
         DataError: for data that are missing or damaged.
         StorageError: where the directory can't be written.
     """
-    directory = occupied(Path(run_dir))
     show_notices()
-    record = RunRecord(directory)
+    directory = Path(run_dir)
+    record = RunRecord(directory, occupied(directory))
     with record.building(), explained():
-        write_whole(directory / "config.yaml", OmegaConf.to_yaml(config).encode())
-        parts = build_parts(config)
-        record.update(**run_facts(config, parts))
-        say(table(start_summary(config, choices(), parts, directory)))
-        warn_of_inexactness(parts.model, config.accum)
-        return assemble(config, parts, directory, record)
+        return begin(Run(config, directory.resolve(), record, own, choices()))
+
+
+def begin(run: Run) -> Trainer:
+    """Return the trainer of a new run; what died in its directory is removed."""
+    remove_temporaries(run.directory)
+    cut_back(run.directory, {})
+    write_whole(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
+    return assemble(run, build_parts(run.config, run.gate))
 
 
 def choices() -> Mapping[str, str]:
@@ -70,15 +102,22 @@ def choices() -> Mapping[str, str]:
     return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
 
 
-def build_parts(config: DictConfig, gate: Gate = own, device: str | None = None, fresh: bool = True) -> Parts:
+def build_parts(
+    config: DictConfig,
+    gate: Gate = own,
+    device: str | None = None,
+    fresh: bool = True,
+    saved_dtype: str | None = None,
+) -> Parts:
     """Return what training and evaluation share.
 
     Args:
         fresh: whether a model that starts from pretrained weights loads them; a checkpoint's will replace them if not.
+        saved_dtype: what a precision that chooses by the device is to compute in, whatever the device.
     """
     machine.settle(config.threads, config.deterministic)
     place = machine.choose_device(device or config.device)
-    precision = make(config, "precision", Precision, gate, device=place)
+    precision = make(config, "precision", Precision, gate, device=place, saved_dtype=saved_dtype)
     dataset = build_dataset(config, place, gate, num_workers=config.num_workers)
     facts = {**dataset.facts, "device": place}
     task = make(config, "task", Task, gate, **facts)
@@ -132,12 +171,17 @@ def refuse_unmixable(augment: Augment, task: Task) -> None:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
-def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecord) -> Trainer:
-    """Return the trainer of these parts."""
-    optimizer = make(config, "optimizer", Optimizer, params=list(parts.model.parameters()))
-    scheduler = make(config, "scheduler", Scheduler, optimizer=optimizer, total_steps=parts.steps * config.epochs)
+def assemble(run: Run, parts: Parts) -> Trainer:
+    """Return the trainer of these parts, and say what it will do."""
+    config = run.config
+    run.record.update(**run_facts(config, parts))
+    say(table(start_summary(config, run.names, parts, run.directory)))
+    warn_of_inexactness(parts.model, config.accum)
+    optimizer = make(config, "optimizer", Optimizer, run.gate, params=list(parts.model.parameters()))
+    steps = parts.steps * config.epochs
+    scheduler = make(config, "scheduler", Scheduler, run.gate, optimizer=optimizer, total_steps=steps)
     shared: dict[str, Any] = {"precision": parts.precision, "task": parts.task, "metrics": parts.task.metrics()}
-    step = make(config, "step", Step, **shared, max_grad_norm=config.max_grad_norm)
+    step = make(config, "step", Step, run.gate, **shared, max_grad_norm=config.max_grad_norm)
     return Trainer(
         model=parts.model,
         optimizer=optimizer,
@@ -146,21 +190,23 @@ def assemble(config: DictConfig, parts: Parts, directory: Path, record: RunRecor
         precision=parts.precision,
         task=parts.task,
         loaders=parts.loaders,
-        checkpoints=Checkpoints(directory / "checkpoints"),
-        logbook=build_logbook(config, directory, record, parts.loaders.look(SHOWN)),
-        weights=weights_file(directory, config, parts.dataset, chosen(config, choices(), "dataset")),
-        run_dir=directory,
+        checkpoints=Checkpoints(run.directory / "checkpoints"),
+        logbook=build_logbook(run, parts.loaders.look(SHOWN)),
+        cadence=Cadence(**config.checkpoint),
+        identity={"run": identity(config, parts), "choices": dict(run.names)},
+        weights=weights_file(run.directory, config, parts.dataset, chosen(config, run.names, "dataset")),
+        run_dir=run.directory,
         epochs=config.epochs,
         seed=config.seed,
     )
 
 
-def build_logbook(config: DictConfig, directory: Path, record: RunRecord, pictures: Tensor | None) -> Logbook:
+def build_logbook(run: Run, pictures: Tensor | None) -> Logbook:
     """Return the bars and loggers; `pictures` are some of those to be trained on."""
-    bars = Bars(config.progress)
-    tensorboard = TensorBoard(directory, OmegaConf.to_yaml(config), displayed(config), pictures)
-    loggers = (Console(bars.shown), MetricsCsv(directory / "metrics.csv"), tensorboard, record)
-    return Logbook(bars, loggers, config.log_every_steps)
+    bars = Bars(run.config.progress)
+    tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), displayed(run.config), pictures)
+    loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
+    return Logbook(bars, loggers, run.config.log_every_steps)
 
 
 def make(config: DictConfig, slot: str, kind: type[T], gate: Gate = own, **offered: Any) -> T:

@@ -1,120 +1,137 @@
-"""Checkpoints: plain torch files, a manifest with their checksums, and the care to load nothing else."""
+"""The checkpoints of a run: written while training goes on, always one good one there, nothing else ever loaded."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping
-from hashlib import sha256
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import torch
-
+from microstep.archive import packed, unpacked
 from microstep.errors import CheckpointRefused
-from microstep.files import storing, write_json, write_whole
+from microstep.files import flush, storing, write_whole
+from microstep.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
+from microstep.progress import Place, Progress
+from microstep.snapshot import snapshot
 
-MANIFEST = "manifest.json"
-FIELDS = {"file": str, "sha256": str, "bytes": int, "epoch": int, "optimizer_steps": int}
+log = logging.getLogger("microstep.notice")
+
+
+@dataclass
+class Saving:
+    """What saving has cost so far."""
+
+    saves: int = 0
+    bytes: int = 0  #: of the last one
+    pause_seconds: float = 0.0  #: that training stood still
+    write_seconds: float = 0.0  #: of a second thread
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last, and the best by validation. Both may be the same file."""
+    """The last checkpoint, the one before it, and the best by validation; some may be the same file.
+
+    A checkpoint is copied at once and written in a second thread. It is written whole, to the disk, before the manifest
+    points to it, and nothing is removed before that: whenever the process dies, the manifest names a good one.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.manifest = read_manifest(directory / MANIFEST)
+        self.entries = read_manifest(directory)
+        last = self.entries.get("last")
+        self.place = last.place if last else Place()  #: that was saved last
+        self.saving = Saving()
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: Future[None] | None = None
 
-    def save(self, state: Mapping[str, Any], epoch: int, optimizer_steps: int, best: bool) -> None:
-        """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names.
+    def save(self, state: Mapping[str, Any], progress: Progress, best: bool, logs: Sequence[Path] = ()) -> None:
+        """Copy the state, and have it written.
 
         Args:
             state: tensors and plain values only; key `model` is the model's state dict.
+            progress: where the run stands.
             best: whether it is the best so far.
-        """
-        with storing(self.directory):
-            self.directory.mkdir(exist_ok=True)
-        content = serialised(state)
-        file = f"epoch-{epoch:04d}.pt"
-        write_whole(self.directory / file, content)
-        digest = sha256(content).hexdigest()
-        entry = {
-            "file": file,
-            "sha256": digest,
-            "bytes": len(content),
-            "epoch": epoch,
-            "optimizer_steps": optimizer_steps,
-        }
-        before = {e["file"] for e in self.manifest.values()}
-        self.manifest = self.manifest | {"last": entry} | ({"best": entry} if best else {})
-        write_json(self.directory / MANIFEST, self.manifest, durable=True)
-        for old in before - {e["file"] for e in self.manifest.values()}:
-            (self.directory / old).unlink(missing_ok=True)
-
-    def entry(self, which: str) -> dict[str, Any]:
-        """Return what the manifest says of the `best` or `last` checkpoint.
+            logs: files that the state tells the size of: they are flushed to the disk first.
 
         Raises:
-            CheckpointRefused: where there is none, or a field is missing or of another kind.
+            StorageError: where this one can't be begun, or the one before could not be written.
         """
-        entry = self.manifest.get(which)
-        if entry is None:
+        start = perf_counter()
+        self.settle()
+        copied = snapshot(state)
+        place, steps = progress.place, progress.optimizer_steps
+        self.writing = self.thread.submit(self.write, copied, place, steps, best, logs)
+        self.place = place
+        self.saving.saves += 1
+        self.saving.pause_seconds += perf_counter() - start
+
+    def write(self, state: Mapping[str, Any], place: Place, steps: int, best: bool, logs: Sequence[Path]) -> None:
+        """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names."""
+        start = perf_counter()
+        with storing(self.directory):
+            self.directory.mkdir(exist_ok=True)
+            for file in logs:
+                flush(file)
+        content = packed(state)
+        entry = entry_of(content, place, steps)
+        write_whole(self.directory / entry.file, content)
+        self.point_at(entry, best)
+        self.saving.bytes = len(content)
+        self.saving.write_seconds += perf_counter() - start
+
+    def point_at(self, entry: Entry, best: bool) -> None:
+        """Make an entry the last, keep the newest before it that verifies, and remove files that are named no more."""
+        before = next((e for e in map(self.entries.get, ("last", "previous")) if e and self.good(e, entry)), None)
+        named = {"last": entry, "previous": before, "best": entry if best else self.entries.get("best")}
+        kept = {name: e for name, e in named.items() if e is not None}
+        write_manifest(self.directory, kept)
+        self.entries = dict(kept)
+        with storing(self.directory):
+            for file in set(self.directory.glob("epoch-*.pt")) - {self.directory / e.file for e in kept.values()}:
+                file.unlink(missing_ok=True)
+
+    def good(self, entry: Entry, newer: Entry) -> bool:
+        """Say whether an entry's file is whole, and not that of a newer one."""
+        return entry.file != newer.file and verifies(self.directory / entry.file, entry)
+
+    def settle(self) -> None:
+        """Wait until what was saved is written.
+
+        Raises:
+            StorageError: where it could not be.
+        """
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong with the last save, if it has; wait for nothing."""
+        if self.writing is not None and self.writing.done():
+            self.settle()
+
+    def entry(self, which: str) -> Entry:
+        """Return what the manifest says of the `best`, `last` or `previous` checkpoint.
+
+        Raises:
+            CheckpointRefused: where there is none, or its entry is damaged.
+        """
+        self.settle()
+        if which not in self.entries:
             reason = f"there is no {which} checkpoint"
             raise CheckpointRefused(str(self.directory), reason, "let the run finish an epoch")
-        if not whole(entry):
-            raise CheckpointRefused(str(self.directory / MANIFEST), f"its {which} entry is damaged", "use another run")
-        return dict(entry)
+        entry = self.entries[which]
+        if entry is None:
+            raise CheckpointRefused(str(self.directory), f"the manifest's {which} entry is damaged", "use another run")
+        return entry
 
-    def load(self, which: str, device: torch.device) -> dict[str, Any]:
-        """Return the state of the `best` or `last` checkpoint, checked by size and SHA-256 before it is read.
+    def load(self, which: str) -> dict[str, Any]:
+        """Return a state, on the CPU, checked by size and SHA-256 before it is read.
 
         Raises:
             CheckpointRefused: where it is missing, is not what was written, or holds more than tensors and values.
         """
         entry = self.entry(which)
-        file = self.directory / Path(entry["file"]).name
-        content = verified(file, entry)
-        try:
-            return dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
-        except Exception as error:  # whatever torch makes of bytes that it wasn't given by us
-            reason = f"torch can't read it: {str(error).splitlines()[0]}"
-            raise CheckpointRefused(str(file), reason, "use another checkpoint") from None
-
-
-def whole(entry: Any) -> bool:
-    """Say whether a manifest's entry has all its fields, each of its kind."""
-    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items())
-
-
-def read_manifest(file: Path) -> dict[str, Any]:
-    """Return a manifest; empty before the first checkpoint.
-
-    Raises:
-        CheckpointRefused: where it is damaged.
-    """
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointRefused(str(file), f"it is damaged: {error}", "use another run") from None
-
-
-def serialised(state: Mapping[str, Any]) -> bytes:
-    """Return a state as torch.save writes it."""
-    stream = io.BytesIO()
-    torch.save(dict(state), stream)
-    return stream.getvalue()
-
-
-def verified(file: Path, entry: Mapping[str, Any]) -> bytes:
-    """Return a file's content where its size and SHA-256 are the manifest's."""
-    if not file.is_file():
-        raise CheckpointRefused(str(file), "the manifest names it, and it is not there", "use checkpoint=last or best")
-    if file.stat().st_size != entry["bytes"]:
-        reason = f"{file.stat().st_size} bytes where the manifest has {entry['bytes']}"
-        raise CheckpointRefused(str(file), reason, "use another checkpoint")
-    content = file.read_bytes()
-    if sha256(content).hexdigest() != entry["sha256"]:
-        raise CheckpointRefused(str(file), "its checksum is not the manifest's", "use another checkpoint")
-    return content
+        file = self.directory / entry.file
+        return unpacked(file, verified(file, entry))

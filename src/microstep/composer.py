@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -109,6 +109,24 @@ class Composer:
         job = self.load(overrides)
         schema.check(without_hydra(job))
         sweep_name(job.get("sweep"))
+        return job
+
+    def amended(self, run: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        """Return a run's own config with what was typed, which is held against it and not against the defaults."""
+        parsed = [self.parse(o) for o in overrides]
+        for override in parsed:
+            refuse_deletions_and_sweeps(override)
+        choices = [o for o in parsed if self.is_group(o)]
+        for override in choices:
+            refuse_many_options(override)
+        base, job = self.base(tuple(str(o.input_line) for o in choices)), run.copy()
+        for override in choices:
+            OmegaConf.update(job, override.key_or_group, base.get(override.key_or_group), merge=False)
+        for override in parsed:
+            if override not in choices and not override.is_hydra_override():
+                check_override(override, job)
+                OmegaConf.update(job, override.key_or_group, override.value(), force_add=override.is_add())
+        schema.check(job)
         return job
 
     def parse(self, override: str) -> Override:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -21,19 +21,23 @@ from microstep.errors import ConfigError
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "progress", "log_every_steps", "resume", "sweep", "trust"}
+    | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
 )
+
+#: Keys that a resume may set besides those: the first more epochs, the others where it goes on, and with which data.
+RESUMABLE_KEYS = frozenset({"epochs", "device", "threads", "dataset.root"})
 
 #: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
 VERBATIM_KEYS = frozenset(
     {"dataset.root", "resume", "run", "split", "input", "output", "hydra.run.dir", "hydra.sweep.dir"}
 )
 
-#: Keys whose interpolations are names like any other: nobody asks for their values.
-LITERAL_KEYS = frozenset({"trust"})
-
 #: A run's best weights for others, in its directory; also what evaluate.py calls them.
 EXPORTED = "model.safetensors"
+
+#: Keys whose interpolations are names like any other: nobody asks for their values.
+LITERAL_KEYS = frozenset({"trust"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,9 @@ RANGES = {
     "augment.alpha": POSITIVE,
     "augment.num_ops": POSITIVE_INT,
     "augment.magnitude": Range(least=0, most=30),
+    "checkpoint.every_epochs": POSITIVE_INT,
+    "checkpoint.every_minutes": POSITIVE,
+    "checkpoint.every_steps": POSITIVE_INT,
     "dataset.val_samples": POSITIVE_INT,
     "dataset.test_samples": POSITIVE_INT,
     "dataset.split_seed": Range(least=0, most=2**32 - 1),
@@ -78,6 +85,7 @@ RANGES = {
     "dataset.test_fraction": Range(above=0, below=1),
     "dataset.budget_gib": NOT_NEGATIVE,
     "dataset.max_pixels": POSITIVE_INT,
+    "model.dropout": Range(least=0, below=1),
     "model.width": POSITIVE_INT,
     "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
@@ -100,6 +108,15 @@ def number(default: Any, allowed: Range) -> Any:
 
 
 @dataclass
+class Checkpointing:
+    """When a run saves, besides after its last epoch and after its best."""
+
+    every_epochs: int = 1
+    every_minutes: float | None = None
+    every_steps: int | None = None
+
+
+@dataclass
 class Experiment:
     """The root of an experiment. Groups are nodes of their own; `train.yaml` says which are chosen by default."""
 
@@ -117,6 +134,8 @@ class Experiment:
     resume: str | None = None
     sweep: str | None = None
     progress: bool = True
+    trust: list[str] = field(default_factory=list)  #: targets that a run to be resumed may name
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
     precision: Any = MISSING
     accumulation: Any = MISSING
     step: Any = MISSING
@@ -182,8 +201,6 @@ def check(config: DictConfig) -> None:
     if "accum" in config:
         micro_batch_size(config)
         refuse_two_accums(config)
-    if config.get("resume") is not None:
-        raise ConfigError(f"resume={config.resume}", "runs can't be resumed yet", "start it afresh without resume=")
 
 
 def refuse_two_accums(config: DictConfig) -> None:
@@ -247,7 +264,7 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
     """Return what describes the experiment, resolved and plain: the config without the neutral keys."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    return without_neutral(plain)
+    return without(plain, NEUTRAL_KEYS)
 
 
 def displayed(config: DictConfig) -> dict[str, Any]:
@@ -274,10 +291,10 @@ def trusted(config: DictConfig) -> list[str]:
     return [str(name) for name in OmegaConf.to_container(config.trust) or ()]
 
 
-def without_neutral(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested config without the keys that can't change a result."""
+def without(node: dict[Any, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config without some keys, dotted."""
     return {
-        str(key): without_neutral(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        str(key): without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()
-        if f"{prefix}{key}" not in NEUTRAL_KEYS
+        if f"{prefix}{key}" not in keys
     }

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from microstep.errors import ConfigError, MicrostepError, RunInUse, StorageError
+from filelock import FileLock
+
+from microstep.errors import ConfigError, MicrostepError, StorageError
+from microstep.files import read_json
+from microstep.owner import owned
 
 
 def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a directory that holds a run, before Hydra writes anything into it."""
-    if (directory / "run.json").exists():
-        raise ConfigError(f"{key}={directory}", "it holds a run already", "choose another name, or move the run away")
+    """Refuse a directory whose run has got somewhere; what died before its first checkpoint may be started afresh."""
+    if has_checkpoint(directory) or status_of(directory) == "finished":
+        remedy = f"resume={shlex.quote(str(directory))} goes on with it, or choose another name"
+        raise ConfigError(f"{key}={directory}", "it holds a run already", remedy)
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Say whether a run in a directory has anything to go on from."""
+    return (directory / "checkpoints" / "manifest.json").exists()
+
+
+def status_of(directory: Path) -> str | None:
+    """Return what run.json says of a run; None where there is none."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return str(read_json(directory / "run.json")["status"])
+    return None
 
 
 @contextmanager
@@ -53,18 +71,20 @@ def taken(directory: Path) -> tuple[Path, bool]:
     return made(directory), False
 
 
-def occupied(directory: Path) -> Path:
-    """Make the directory this run's by its run.json, which only one process can create.
+def occupied(directory: Path) -> FileLock:
+    """Make a directory this process's own, for a new run.
 
     Raises:
-        RunInUse: where another has, if only just now.
+        RunInUse: where another process has it.
+        ConfigError: where it holds a run already.
     """
-    made(directory)
+    lock = owned(made(directory))
     try:
-        (directory / "run.json").open("x").close()
-    except FileExistsError:
-        raise RunInUse(f"hydra.run.dir={directory}", "it holds a run already", "choose another directory") from None
-    return directory.resolve()
+        refuse_a_second_run(directory)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
 
 
 def unused(directory: Path) -> Path:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from microstep.config import EXPORTED
+from microstep.config import EXPORTED, displayed
 from microstep.dataset import PictureDataset
-from microstep.errors import CheckpointRefused
-from microstep.files import finite, legible, write_whole
+from microstep.errors import CheckpointRefused, legible
+from microstep.files import finite, write_whole
 from microstep.types import Dataset
 
 log = logging.getLogger("microstep.notice")
 UNFIT = (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError)  #: what no plain tensor raises
 PREFIX = 8  #: bytes that hold the header's length; the header's own length is a multiple of it
-RESOLVER = re.compile(r"\$\{.*:", re.DOTALL)
-MASK = "\0{"  #: in place of `${` where nothing is to be resolved
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     """
     facts = dataset.facts
     lists = {key: list(facts[key]) for key in ("class_names", "input_shape") if key in facts}
-    described = {"architecture": architecture(config), **lists, **normalised_by(dataset)}
+    described = {"architecture": displayed(config)["model"], **lists, **normalised_by(dataset)}
     about = {key: json.dumps(value, default=str) for key, value in described.items()}
     return WeightsFile(directory / EXPORTED, {"format": "pt", "dataset": legible(name), **about, **own_version()})
 
@@ -85,22 +82,6 @@ def own_version() -> dict[str, str]:
     with suppress(PackageNotFoundError):
         return {"microstep": version("microstep")}
     return {}
-
-
-def architecture(config: DictConfig) -> Any:
-    """Return the model's node, references to other keys followed, resolvers left as written: they may tell secrets."""
-    unasked = replaced(OmegaConf.to_container(config), lambda s: s.replace("${", MASK) if RESOLVER.search(s) else s)
-    node = OmegaConf.to_container(OmegaConf.create(unasked).model, resolve=True)
-    return replaced(node, lambda s: s.replace(MASK, "${"))
-
-
-def replaced(node: Any, change: Callable[[str], str]) -> Any:
-    """Return a plain structure with its texts changed."""
-    if isinstance(node, dict):
-        return {key: replaced(value, change) for key, value in node.items()}
-    if isinstance(node, list):
-        return [replaced(value, change) for value in node]
-    return change(node) if isinstance(node, str) else node
 
 
 def packed(state: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:

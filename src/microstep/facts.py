@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from microstep import machine
-from microstep.config import experiment_of, micro_batch_size
+from microstep.config import micro_batch_size
 from microstep.files import shown
-from microstep.loaders import Loaders
-from microstep.types import Accumulation, Dataset, Precision, Task
+from microstep.identity import experiment_hash, versions
+from microstep.parts import Parts
 
 log = logging.getLogger("microstep.notice")
-PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What training and evaluation share."""
-
-    device: torch.device
-    precision: Precision
-    dataset: Dataset
-    task: Task
-    model: nn.Module
-    accumulation: Accumulation
-    loaders: Loaders
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps an epoch."""
-        return self.accumulation.steps(len(self.dataset.splits["train"]))
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that are trained."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
 def run_facts(config: DictConfig, parts: Parts) -> dict[str, Any]:
@@ -71,30 +42,6 @@ def run_facts(config: DictConfig, parts: Parts) -> dict[str, Any]:
         "git": git(),
         "command": shlex.join(sys.orig_argv),
     }
-
-
-def experiment_hash(config: DictConfig, data_fingerprint: str) -> str:
-    """Return a SHA-256 over what the result depends on: the experiment, the data, the source."""
-    described = {"experiment": experiment_of(config), "data": data_fingerprint, "source": source_hash()}
-    return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def source_hash() -> str:
-    """Return a SHA-256 over this package's source."""
-    root = Path(__file__).parent
-    files = sorted(root.rglob("*.py"))
-    return sha256(b"".join(str(f.relative_to(root)).encode() + f.read_bytes() for f in files)).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def git() -> dict[str, Any]:

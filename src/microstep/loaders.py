@@ -58,16 +58,16 @@ class Loaders:
         self.weights = task.weight(splits["train"].targets)
         self.clock = Clock()
 
-    def train(self, epoch: int) -> Iterator[LoadedWindow]:
-        """Yield the epoch's windows; their batches are fetched when they are iterated."""
+    def train(self, epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
+        """Yield the epoch's windows from the `first` on; their batches are fetched when they are iterated."""
         plan = self.plan(epoch)
-        windows = list(self.accumulation.windows(range(plan.samples)))
+        windows = list(self.accumulation.windows(range(plan.samples)))[first:]
         requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
         plan.split.expect([request for window in requests for request in window])
         for number, window in enumerate(windows):
             weight = fsum(at(plan.weights, positions).sum().item() for positions in window.micro_batches)
             samples = sum(map(len, window.micro_batches))
-            yield LoadedWindow(number, samples, weight, Fetched(plan, requests[number], self.clock))
+            yield LoadedWindow(first + number, samples, weight, Fetched(plan, requests[number], self.clock))
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return what an epoch is made of."""

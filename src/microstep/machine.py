@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -48,8 +52,22 @@ def cuda(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def processor() -> str:
+    """Return the processor and the instructions that torch uses of it: other ones round otherwise."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        name = models[0] if models else name
+    return f"{platform.machine()}, {name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def name_of(device: torch.device) -> str:
+    """Return the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def describe(device: torch.device) -> str:
     """Return the device in words."""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        return f"{device} ({name_of(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

@@ -171,6 +171,6 @@ def without_hydra(job: DictConfig) -> DictConfig:
     """Return the job's own part, as Hydra hands it to a program."""
     copy = job.copy()
     OmegaConf.set_struct(copy, False)
-    del copy["hydra"]
+    copy.pop("hydra", None)  # a run's own config has none
     OmegaConf.set_struct(copy, True)
     return copy

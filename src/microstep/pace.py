@@ -17,11 +17,11 @@ class Pace:
         self.waited = 0.0
         self.samples_per_second = 0.0  #: of the last epoch's training
 
-    def start_epoch(self) -> None:
-        """An epoch's training begins: what came before it is in no lap."""
+    def start_epoch(self, samples_seen: int) -> None:
+        """An epoch's training begins, or goes on: what came before is in no lap."""
         self.epoch_began = self.lap_began = perf_counter()
         self.waited = self.clock.waited
-        self.epoch_samples = self.samples_seen
+        self.epoch_samples = self.samples_seen = samples_seen
 
     def lap(self, samples_seen: int) -> dict[str, float]:
         """Return samples a second and the share of time waited for data since the last lap."""
@@ -33,12 +33,11 @@ class Pace:
     def end_training(self, samples_seen: int) -> None:
         """An epoch's training is over: what follows is validation."""
         self.samples_per_second = (samples_seen - self.epoch_samples) / self.epoch_seconds()
-        self.samples_seen = samples_seen
 
     def epoch_seconds(self) -> float:
         """Return the seconds since the epoch began."""
         return perf_counter() - self.epoch_began
 
     def total_seconds(self) -> float:
-        """Return the seconds since the run began."""
+        """Return the seconds since this process began with the run."""
         return perf_counter() - self.run_began

@@ -18,10 +18,10 @@ from microstep.dataset.unlabelled import Readable, readers, reading, unlabelled
 from microstep.dataset.workers import explained, worker_count
 from microstep.errors import ConfigError, DataError, legible
 from microstep.evaluation import predicted
-from microstep.facts import Parts
 from microstep.files import storing, write_whole
 from microstep.gate import Gate
 from microstep.logger import Bars
+from microstep.parts import Parts
 from microstep.run_config import run_config
 from microstep.task import Classification
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable

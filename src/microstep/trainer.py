@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
 from microstep.dataset.workers import explained
-from microstep.errors import Diverged
+from microstep.divergence import diverged
+from microstep.errors import Stopped
 from microstep.evaluation import evaluate, evaluate_and_report
 from microstep.export import WeightsFile
 from microstep.loaders import Loaders
-from microstep.logger import EpochReport, Logbook, Results, SplitResult, WindowReport
+from microstep.logger import EpochReport, Logbook, Results, SplitResult, WindowReport, logs_of
 from microstep.pace import Pace
 from microstep.progress import Progress
 from microstep.randomness import reseed
@@ -37,6 +40,8 @@ class Trainer:
     loaders: Loaders
     checkpoints: Checkpoints
     logbook: Logbook
+    cadence: Cadence
+    identity: Mapping[str, Any]  #: what run it is, for the checkpoints
     weights: WeightsFile
     run_dir: Path
     epochs: int
@@ -44,45 +49,51 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.progress = Progress()
-        self.lr = 0.0
         self.pace = Pace(self.loaders.clock)
 
     def fit(self) -> Results:
-        """Train all epochs, then report the best checkpoint on validation and test.
+        """Train all epochs that are left, then report the best checkpoint on validation and test.
+
+        A signal lets the window be finished and is raised as `Stopped` once a checkpoint is written.
 
         Raises:
-            Diverged: the gradient is no longer finite; the checkpoints are those of the epochs before.
+            Diverged: the loss or its gradient is no longer finite; the checkpoints are those of before.
+            StorageError: a checkpoint or a log could not be written; the checkpoints are those of before.
         """
-        with deferred(), self.logbook, explained():
+        with deferred(), self.logbook, explained(), self.saved_when_stopped():
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude()
 
     def run_epoch(self, epoch: int) -> None:
-        """Train, validate, save, log."""
+        """Train, validate, log, save."""
         self.train_epoch(epoch)
         val = self.evaluate("val")
         best = self.progress.finish_epoch(epoch, val, self.step.metrics)
-        self.save(best)
         self.log_epoch(val, best)
+        if best or epoch == self.epochs or self.cadence.after_epoch(epoch):
+            self.save(best)
 
     def train_epoch(self, epoch: int) -> None:
-        """Take one optimizer step over each of the epoch's windows."""
+        """Take one optimizer step over each of the epoch's windows that are left."""
         self.model.train()
-        self.step.metrics.reset()
-        self.pace.start_epoch()
+        if not self.progress.window:
+            self.step.metrics.reset()
+        self.pace.start_epoch(self.progress.samples_seen)
         for window in self.windows(epoch):
             reseed(self.loaders.device, self.seed, epoch, window.number)
             result = self.step(self.model, self.optimizer, window.batches, window.weight)
             self.note(epoch, window, result)
             if result.updated:
                 self.scheduler.step()
+            if self.cadence.after_window(self.progress.windows):
+                self.save()
         self.pace.end_training(self.progress.samples_seen)
 
     def windows(self, epoch: int) -> Iterator[LoadedWindow]:
-        """Yield the epoch's windows under a bar."""
-        samples = len(self.loaders.splits["train"])
-        return self.logbook.windows(self.loaders.train(epoch), epoch, samples, self.step.metrics)
+        """Yield the windows that are left of the epoch under a bar."""
+        windows, samples = self.loaders.train(epoch, first=self.progress.window), len(self.loaders.splits["train"])
+        return self.logbook.windows(windows, epoch, self.progress.epoch_samples, samples, self.step.metrics)
 
     def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
         """Yield a split's batches under a bar."""
@@ -94,36 +105,56 @@ class Trainer:
         return evaluate(self.model, self.batches(name, metrics), self.precision, self.task, metrics)
 
     def note(self, epoch: int, window: LoadedWindow, result: StepResult) -> None:
-        """Count the window, stop where it shows that the run has diverged, tell the loggers."""
-        self.progress.count(window, result)
-        self.stop_if_diverged(epoch, result)
-        self.lr = self.optimizer.param_groups[0]["lr"]  # the rate of this step, not of the next
+        """Count the window, stop where it shows that the run can't go on, tell the loggers."""
+        self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
+        if self.progress.skipped_in_a_row > self.precision.max_skipped:
+            raise diverged(epoch, window, result, self.precision.name, self.checkpoints.place)
+        self.checkpoints.raise_failure()
         if self.logbook.wants(self.progress.windows):
             self.log_window(result)
 
-    def stop_if_diverged(self, epoch: int, result: StepResult) -> None:
-        """Raise where a step was skipped that the precision doesn't allow to be."""
-        if self.progress.skipped_in_a_row > self.precision.max_skipped:
-            where = f"epoch {epoch}, step {self.progress.windows}"
-            reason = f"the gradient is not finite (loss {result.loss.item():.4g}) in {self.precision.name}"
-            kept = "the checkpoints of earlier epochs are kept" if epoch > 1 else "no checkpoint was written yet"
-            raise Diverged(where, reason, f"lower optimizer.lr or set max_grad_norm; {kept}")
+    def save(self, best: bool = False) -> None:
+        """Have a checkpoint written while training goes on."""
+        logs = logs_of(self.run_dir)
+        sizes = {file.name: file.stat().st_size for file in logs}
+        self.checkpoints.save(self.state_dict() | {"logs": sizes}, self.progress, best, logs)
+        self.cadence.saved()
 
-    def save(self, best: bool) -> None:
-        """Write a checkpoint."""
-        self.checkpoints.save(self.state_dict(), self.progress.epoch, self.progress.optimizer_steps, best)
+    @contextmanager
+    def saved_when_stopped(self) -> Iterator[None]:
+        """Save where a signal stops the run at a safe moment; leave nothing half written, however it ends."""
+        try:
+            yield
+        except Stopped as stopped:
+            if stopped.safe and self.progress.place != self.checkpoints.place:
+                self.save()
+            raise
+        finally:
+            self.checkpoints.settle()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run is made of: tensors and plain values."""
-        parts = ("model", "optimizer", "scheduler", "precision")
-        return {part: getattr(self, part).state_dict() for part in parts} | {"progress": asdict(self.progress)}
+        seconds = self.progress.seconds + self.pace.total_seconds()
+        states = {name: part.state_dict() for name, part in self.parts().items()}
+        return states | {"progress": asdict(self.progress) | {"seconds": seconds}, **self.identity}
+
+    def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
+        """Take a run up where its checkpoint was made."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.progress = progress
+
+    def parts(self) -> dict[str, Any]:
+        """Return what has a state."""
+        names = ("model", "optimizer", "scheduler", "precision")
+        return {name: getattr(self, name) for name in names} | {"metrics": self.step.metrics}
 
     def log_window(self, result: StepResult) -> None:
         """Tell the loggers of a window; here more than the norm is read from the device."""
         report = WindowReport(
             window=self.progress.windows,
             loss=result.loss.item(),
-            lr=self.lr,
+            lr=self.progress.lr,
             grad_norm=result.grad_norm,
             loss_scale=self.precision.loss_scale(),
             skipped_steps=self.progress.skipped_steps,
@@ -138,7 +169,7 @@ class Trainer:
             epochs=self.epochs,
             train=self.step.metrics.compute(),
             val=val,
-            lr=self.lr,
+            lr=self.progress.lr,
             samples_per_second=self.pace.samples_per_second,
             seconds=self.pace.epoch_seconds(),
             best=best,
@@ -147,13 +178,16 @@ class Trainer:
 
     def conclude(self) -> Results:
         """Report the best checkpoint."""
-        seconds = self.pace.total_seconds()
-        self.model.load_state_dict(self.checkpoints.load("best", self.loaders.device)["model"])
+        seconds = self.progress.seconds + self.pace.total_seconds()
+        self.model.load_state_dict(self.checkpoints.load("best")["model"])
         splits = {name: self.report(name) for name in ("val", "test")}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)
         counts = self.progress.counts()
         del counts["epoch"]
-        results = Results(self.run_dir, self.progress.best_epoch, **counts, train_seconds=seconds, splits=splits)
+        saving = self.checkpoints.saving
+        results = Results(
+            self.run_dir, self.progress.best_epoch, **counts, train_seconds=seconds, saving=saving, splits=splits
+        )
         self.logbook.finish(results)
         return results
 

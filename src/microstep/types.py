@@ -241,6 +241,11 @@ class Metrics(Protocol):
 
     def reset(self) -> None: ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, as tensors and plain values: a checkpoint made in mid-epoch holds them."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
 
 @runtime_checkable
 class Task(Protocol):

@@ -155,13 +155,27 @@ def test_bars_can_be_switched_off(monkeypatch):
     """With progress=false even a terminal is sent nothing, and epochs and parts still come through."""
     with terminal_as_stderr(monkeypatch) as shown:
         bars = Bars(wanted=False)
-        assert list(bars.epochs(range(1, 4), 3)) == [1, 2, 3]
+        assert list(bars.epochs(range(1, 4), 0, 3)) == [1, 2, 3]
         assert counted(bars, 3, 0) == ([0, 1, 2], 0)
     assert shown == [""]
     assert not bars.shown
 
 
 def test_a_resumed_runs_bar_counts_all_epochs(monkeypatch):
-    """Of five epochs of which two were done before, three are yielded."""
-    with terminal_as_stderr(monkeypatch):
-        assert list(Bars(wanted=True).epochs(range(3, 6), 5)) == [3, 4, 5]
+    """Of five epochs of which two were done before, three are yielded, and the bar begins at two of five."""
+    with terminal_as_stderr(monkeypatch) as shown:
+        assert list(Bars(wanted=True).epochs(range(3, 6), 2, 5)) == [3, 4, 5]
+    assert "| 2/5 [" in shown[0]
+    assert "| 5/5 [" in shown[0]
+    assert "0/5" not in shown[0]
+
+
+def test_a_resumed_epochs_bar_begins_where_it_was(monkeypatch):
+    """Of 100 samples of which 60 were seen before, the bar counts from 60 to 100."""
+    with terminal_as_stderr(monkeypatch) as shown:
+        for _ in Bars(wanted=True).samples([20, 20], "train 2/3", 100, int, dict, done=60):
+            sleep(0.5)
+    counts = [float(count) for count in re.findall(r"\| ([\d.]+)/100 ", shown[0])]
+    assert counts
+    assert min(counts) >= 60
+    assert max(counts) == 100

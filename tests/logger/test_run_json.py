@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from microstep import build_trainer, compose
-from microstep.errors import ConfigError, DataError, Diverged, Stopped
+from microstep.checkpoint import Saving
+from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from microstep.logger import EpochReport, Results, RunRecord, SplitResult
+from microstep.owner import owned
 from microstep.types import Report
-from tests.conftest import fit
+from tests.conftest import files_limited, fit
 
 QUICK = ["model=mlp", "epochs=1"]
 
@@ -43,7 +45,7 @@ def epoch(number: int, accuracy: float, best: bool) -> EpochReport:
 
 def test_it_says_running_from_the_start(tmp_path):
     """Before anything is built the file is there: a run that dies of a power cut is known to have been one."""
-    record = RunRecord(tmp_path)
+    record = RunRecord(tmp_path, owned(tmp_path))
     with record.building():
         assert read(tmp_path) == {"status": "running", "error": None}
         record.update(device="cpu")
@@ -63,15 +65,31 @@ def test_it_says_running_from_the_start(tmp_path):
 )
 def test_it_says_how_the_run_ended(tmp_path, error, status, said):
     """Finished; interrupted by a signal, and which; or failed, with the line that the terminal got."""
-    record = RunRecord(tmp_path)
+    record = RunRecord(tmp_path, owned(tmp_path))
     record.update()
     record.close(error)
     assert (read(tmp_path)["status"], read(tmp_path)["error"]) == (status, said)
 
 
+def test_the_directory_is_given_back_when_it_is_closed(tmp_path):
+    """Also where the record itself can't be written any more."""
+    lock = owned(tmp_path)
+    record = RunRecord(tmp_path, lock)
+    with files_limited(10), pytest.raises(StorageError):
+        record.close(None)
+    assert not lock.is_locked
+
+
+def test_what_is_known_of_a_run_that_is_taken_up_stays(tmp_path):
+    """What a resume begins with is what run.json said, but for how it ended."""
+    before = {"status": "failed", "error": "epoch 3: it is NaN; lower the rate", "epoch": 2, "device": "cpu"}
+    RunRecord(tmp_path, owned(tmp_path), before).update(device="cuda")
+    assert read(tmp_path) == {"status": "running", "error": None, "epoch": 2, "device": "cuda"}
+
+
 def test_it_keeps_up_with_the_epochs(tmp_path):
     """Counts are the last epoch's, `best` is the best one's: a look at a running run tells how it goes."""
-    record = RunRecord(tmp_path)
+    record = RunRecord(tmp_path, owned(tmp_path))
     for report in (epoch(1, 0.5, True), epoch(2, 0.75, True), epoch(3, 0.25, False)):
         record.epoch(report)
     found = read(tmp_path)
@@ -82,28 +100,30 @@ def test_it_keeps_up_with_the_epochs(tmp_path):
 
 def test_the_results_are_added_to_what_is_known(tmp_path):
     """Validation and test metrics of the best checkpoint stand beside what the best epoch said of itself."""
-    record = RunRecord(tmp_path)
+    record = RunRecord(tmp_path, owned(tmp_path))
     record.epoch(epoch(1, 0.5, True))
     splits = {name: SplitResult({"accuracy": value}, Report("")) for name, value in (("val", 0.5), ("test", 0.4))}
-    record.finish(Results(tmp_path, 1, 10, 0, 100, 1.23456, splits))
+    saving = Saving(saves=3, bytes=1000, pause_seconds=0.123456, write_seconds=2.0)
+    record.finish(Results(tmp_path, 1, 10, 0, 100, 1.23456, saving, splits))
     found = read(tmp_path)
     assert found["metrics"]["best"]["epoch"] == 1
     assert (found["metrics"]["val"], found["metrics"]["test"]) == ({"accuracy": 0.5}, {"accuracy": 0.4})
     assert found["train_seconds"] == 1.235
+    assert found["checkpoints"] == {"saves": 3, "bytes": 1000, "pause_seconds": 0.1235, "write_seconds": 2.0}
     assert found["peak_memory_bytes"] > 10e6
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_json_has_no_number_for_is_null(tmp_path, value):
     """A NaN of a metric doesn't make a file that strict readers refuse."""
-    record = RunRecord(tmp_path)
+    record = RunRecord(tmp_path, owned(tmp_path))
     record.epoch(epoch(1, value, True))
     assert read(tmp_path)["metrics"]["best"]["accuracy"] is None
 
 
 def test_names_in_any_script_stay_readable(tmp_path):
     """The file is UTF-8, not escapes."""
-    RunRecord(tmp_path).update(command="python train.py dataset.root=データ")
+    RunRecord(tmp_path, owned(tmp_path)).update(command="python train.py dataset.root=データ")
     assert "データ" in (tmp_path / "run.json").read_text(encoding="utf-8")
 
 

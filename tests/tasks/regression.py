@@ -52,6 +52,12 @@ class SquaredError:
     def reset(self) -> None:
         self.total = self.weight = 0.0
 
+    def state_dict(self) -> dict[str, float]:
+        return {"total": self.total, "weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.total, self.weight = state["total"], state["weight"]
+
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor) -> None:
         self.total += loss_sum.item()
         self.weight += self.task.weight(targets).sum().item()

@@ -55,6 +55,12 @@ class PixelAccuracy:
     def reset(self) -> None:
         self.loss = self.right = self.pixels = 0.0
 
+    def state_dict(self) -> dict[str, float]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        vars(self).update(state)
+
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor) -> None:
         labelled = targets != UNLABELLED
         self.loss += loss_sum.item()

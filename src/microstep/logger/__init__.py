@@ -2,6 +2,7 @@
 
 from microstep.logger.bars import Bars
 from microstep.logger.console import Console, emit, metrics_row, say, show_notices, table, with_report
+from microstep.logger.files import cut_back, logs_of
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
 from microstep.logger.records import EpochReport, Logger, Results, SplitResult, WindowReport
@@ -20,7 +21,9 @@ __all__ = [
     "SplitResult",
     "TensorBoard",
     "WindowReport",
+    "cut_back",
     "emit",
+    "logs_of",
     "metrics_row",
     "say",
     "show_notices",

@@ -20,24 +20,42 @@ class Bars:
         self.shown = wanted and sys.stderr.isatty()
         self.outer: tqdm[Any] | None = None
 
-    def epochs(self, epochs: Iterable[int], total: int) -> Iterator[int]:
-        """Yield the epochs under the outer bar."""
-        with tqdm(epochs, total=total, desc="epochs", unit="epoch", disable=not self.shown, dynamic_ncols=True) as bar:
+    def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
+        """Yield the epochs that are left under the outer bar."""
+        with tqdm(
+            epochs, initial=done, total=total, desc="epochs", unit="epoch", disable=not self.shown, dynamic_ncols=True
+        ) as bar:
             self.outer = bar
             yield from bar
 
     def samples(
-        self, parts: Iterable[T], label: str, total: int, count: Callable[[T], int], running: Callable[[], Values]
+        self,
+        parts: Iterable[T],
+        label: str,
+        total: int,
+        count: Callable[[T], int],
+        running: Callable[[], Values],
+        done: int = 0,
     ) -> Iterator[T]:
         """Yield windows or batches under the inner bar, which counts samples and shows the running metrics.
 
         The metrics are read only when the bar is drawn: reading them waits for the device.
+
+        Args:
+            done: samples that were seen before the first of these parts.
         """
         if not self.shown:
             yield from parts
             return
         with tqdm(
-            total=total, desc=label, unit=" samples", unit_scale=True, leave=False, delay=DELAY, dynamic_ncols=True
+            initial=done,
+            total=total,
+            desc=label,
+            unit=" samples",
+            unit_scale=True,
+            leave=False,
+            delay=DELAY,
+            dynamic_ncols=True,
         ) as bar:
             for part in parts:
                 yield part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 from microstep.logger.bars import Bars
@@ -30,20 +31,21 @@ class Logbook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for logger in self.loggers:
-            logger.close(error)
+        with ExitStack() as closing:  # one that can't close keeps no other from it
+            for logger in reversed(self.loggers):
+                closing.callback(logger.close, error)
 
     def epochs(self, first: int, last: int) -> Iterator[int]:
         """Yield the epochs' numbers under the outer bar."""
         self.last = last
-        return self.bars.epochs(range(first, last + 1), last)
+        return self.bars.epochs(range(first, last + 1), first - 1, last)
 
     def windows(
-        self, windows: Iterable[LoadedWindow], epoch: int, samples: int, metrics: Metrics
+        self, windows: Iterable[LoadedWindow], epoch: int, done: int, samples: int, metrics: Metrics
     ) -> Iterator[LoadedWindow]:
-        """Yield an epoch's windows under a bar."""
+        """Yield the windows that are left of an epoch, of whose samples so many are done, under a bar."""
         label = f"train {epoch}/{self.last}"
-        return self.bars.samples(stoppable(windows), label, samples, lambda window: window.samples, metrics.running)
+        return self.bars.samples(stoppable(windows), label, samples, lambda w: w.samples, metrics.running, done)
 
     def batches(self, batches: Iterable[Batch], name: str, samples: int, metrics: Metrics) -> Iterator[Batch]:
         """Yield a split's batches under a bar."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from microstep.checkpoint import Saving
 from microstep.types import Report
 
 
@@ -59,6 +60,7 @@ class Results:
     skipped_steps: int
     samples_seen: int
     train_seconds: float
+    saving: Saving
     splits: Mapping[str, SplitResult]  #: `val` and `test`
 
     @property
@@ -73,7 +75,7 @@ class Results:
 
 
 class Logger(Protocol):
-    """Something that is told how a run goes."""
+    """Something that is told how a run goes. What it writes it writes at once: a checkpoint notes the size of logs."""
 
     def window(self, report: WindowReport) -> None: ...
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from microstep.errors import MicrostepError, Stopped
 from microstep.files import write_json
@@ -17,11 +19,17 @@ from microstep.logger.records import EpochReport, Results, WindowReport
 
 
 class RunRecord:
-    """Keeps run.json true: `running` until it is closed; then `finished`, `interrupted` or `failed`."""
+    """Keeps run.json true: `running` until it is closed; then `finished`, `interrupted` or `failed`.
 
-    def __init__(self, run_dir: Path) -> None:
-        self.file = run_dir / "run.json"
-        self.facts: dict[str, Any] = {"status": "running", "error": None}
+    Args:
+        run_dir: the run's.
+        lock: what makes the directory this process's own; released when it is closed.
+        before: what run.json says of a run that is taken up again.
+    """
+
+    def __init__(self, run_dir: Path, lock: FileLock, before: Mapping[str, Any] | None = None) -> None:
+        self.file, self.lock = run_dir / "run.json", lock
+        self.facts: dict[str, Any] = {**(before or {}), "status": "running", "error": None}
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -58,17 +66,26 @@ class RunRecord:
     def finish(self, results: Results) -> None:
         """Note the best checkpoint's metrics."""
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}
-        self.update(train_seconds=round(results.train_seconds, 3), metrics=metrics, **peak_memory())
+        saving = {name: round(value, 4) for name, value in asdict(results.saving).items()}
+        seconds = round(results.train_seconds, 3)
+        self.update(train_seconds=seconds, metrics=metrics, checkpoints=saving, **peak_memory())
 
     def close(self, error: BaseException | None) -> None:
-        """Record how the run ended."""
-        if error is None:
-            self.update(status="finished")
-        elif isinstance(error, Stopped | KeyboardInterrupt):
-            self.update(status="interrupted", error=f"stopped by signal {getattr(error, 'signum', 2)}")
-        else:
-            known = isinstance(error, MicrostepError)
-            self.update(status="failed", error=str(error) if known else f"{type(error).__name__}: {error}")
+        """Record how the run ended, and give the directory back."""
+        try:
+            self.update(**outcome(error))
+        finally:
+            self.lock.release()
+
+
+def outcome(error: BaseException | None) -> dict[str, Any]:
+    """Return how a run ended."""
+    if error is None:
+        return {"status": "finished"}
+    if isinstance(error, Stopped | KeyboardInterrupt):
+        return {"status": "interrupted", "error": f"stopped by signal {getattr(error, 'signum', 2)}"}
+    known = isinstance(error, MicrostepError)
+    return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
 def peak_memory() -> dict[str, int]:

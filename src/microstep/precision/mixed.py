@@ -13,8 +13,15 @@ from microstep.precision.torch_precision import TorchPrecision
 log = logging.getLogger("microstep.notice")
 
 
-def amp(device: torch.device, channels_last: bool = True) -> TorchPrecision:
-    """Return the mixed precision that is right for the device: fp16 with a scaler on CUDA, bf16 elsewhere."""
+def amp(device: torch.device, channels_last: bool = True, saved_dtype: str | None = None) -> TorchPrecision:
+    """Return the mixed precision that is right for the device: fp16 with a scaler on CUDA, bf16 elsewhere.
+
+    Args:
+        saved_dtype: what a run that is taken up again has computed in: it goes on so, whatever the device.
+    """
+    if saved_dtype is not None:
+        make, reason = (fp16, bf16)[saved_dtype == "bfloat16"], "amp: what the run has computed in so far"
+        return make(device, channels_last=channels_last, reason=reason)
     if device.type == "cuda":
         return fp16(device, channels_last=channels_last, reason="amp: fp16 autocast with a gradient scaler on CUDA")
     return bf16(

@@ -47,6 +47,7 @@ class TorchPrecision:
         self.scaler = scaler or GradScaler(device.type, enabled=False)  # off, it passes everything through
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.max_skipped = max_skipped
+        self.taint = torch.zeros(())  #: 0 times the window's loss so far
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model on the device, in this dtype and memory format."""
@@ -66,11 +67,12 @@ class TorchPrecision:
         return torch.autocast(self.device.type, self.autocast)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the scaled gradient of `loss`."""
+        """Add the scaled gradient of `loss`; note whether that is finite: its gradient may be where it isn't."""
+        self.taint = self.taint + loss.detach() * 0
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, optimizer: Optimizer, max_grad_norm: float | None) -> UpdateResult:
-        """Unscale once, clip, step; leave everything alone where the gradient's norm is not finite.
+        """Unscale once, clip, step; leave everything alone where the loss or the gradient's norm is not finite.
 
         The norm is the one number the host reads. The optimizer is called directly: whether the gradient is finite is
         known by then, and a fused SGD whose very first step a scaler skips was seen to make its momentum NaN.
@@ -78,7 +80,8 @@ class TorchPrecision:
         self.scaler.unscale_(optimizer)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         total = get_total_norm(gradients)
-        norm = total.item()
+        norm = (total + self.taint).item()
+        self.taint = torch.zeros(())
         if updated := math.isfinite(norm):
             if max_grad_norm is not None and norm > max_grad_norm:
                 clip_grads_with_norm_([p for g in optimizer.param_groups for p in g["params"]], max_grad_norm, total)

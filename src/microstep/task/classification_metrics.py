@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from microstep.types import Mix
+
+SUMS = ("confusion", "loss_sum", "extra_weight")
 
 
 class ClassificationMetrics:
@@ -31,9 +33,17 @@ class ClassificationMetrics:
 
     def reset(self) -> None:
         """Forget every sample."""
-        self.confusion.zero_()
-        self.loss_sum.zero_()
-        self.extra_weight.zero_()
+        for name in SUMS:
+            getattr(self, name).zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums."""
+        return {name: getattr(self, name) for name in SUMS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up saved sums."""
+        for name in SUMS:
+            getattr(self, name).copy_(state[name])
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
         """Add a batch: logits (N × classes), labels (N), its summed loss. Of mixed samples their own label counts."""

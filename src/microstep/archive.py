@@ -1,0 +1,79 @@
+"""What a checkpoint's bytes are: torch's own archive, from which nothing but tensors and plain values is ever made."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from microstep.errors import CheckpointRefused
+
+#: What the pickle in an archive may name: what snapshots are made of. torch's own list also has bytearray, of any size.
+NAMED = re.compile(
+    r"collections (OrderedDict|Counter)|torch\._utils _rebuild_tensor_v2|"
+    r"torch (Size|device|\w+Storage|[a-z]+\d+\w*|bool)"
+)
+LARGEST_PICKLE = 2**26  #: bytes of what an archive says besides its tensors
+
+
+def packed(state: Mapping[str, Any]) -> bytes:
+    """Return a state as torch.save writes it."""
+    stream = io.BytesIO()
+    torch.save(dict(state), stream)
+    return stream.getvalue()
+
+
+def unpacked(file: Path, content: bytes) -> dict[str, Any]:
+    """Return the state that a checkpoint's bytes hold, on the CPU. No code in them is run.
+
+    Raises:
+        CheckpointRefused: where they are no archive of torch's, declare more than they hold, or are more than tensors
+            and plain values.
+    """
+    try:
+        insist_on_plain(content)
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except Exception as error:  # whatever zipfile, pickletools and torch make of bytes that we didn't write
+        reason = f"torch can't read it: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        raise CheckpointRefused(str(file), reason, "use another checkpoint") from None
+
+
+def insist_on_plain(content: bytes) -> None:
+    """Refuse what torch.save doesn't write of a snapshot, before torch unpacks any of it.
+
+    Raises:
+        ValueError: for a packed member, one that declares more than there is, or a pickle that names anything else.
+        BadZipFile: for what is no archive: a pickle by itself, and torch's format of before 2020.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        size = sum(member.file_size for member in members)
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members) or size > len(content):
+            raise ValueError("its archive is packed, or declares more than it holds")
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                insist_on_plain_pickle(archive.read(member))
+
+
+def insist_on_plain_pickle(content: bytes) -> None:
+    """Refuse a pickle that names more than tensors are made of."""
+    if len(content) > LARGEST_PICKLE:
+        raise ValueError("its pickle is far too large")
+    foreign = [name for name in names_in(content) if not NAMED.fullmatch(name)]
+    if foreign:
+        raise ValueError(f"it holds more than tensors and plain values ({foreign[0]}), and code is not run")
+
+
+def names_in(content: bytes) -> Iterator[str]:
+    """Yield what a pickle names, as `module name`; `?` where it is put together while it is loaded."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument)
+        elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+            yield "?"

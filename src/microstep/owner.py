@@ -1,0 +1,57 @@
+"""One owner: while a process works in a run directory, no other does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from microstep.errors import RunInUse, StorageError
+from microstep.files import shown, storing
+
+LOCK = ".lock"
+
+
+def owned(directory: Path) -> FileLock:
+    """Make a directory this process's own until the lock is released, or the process is gone, however it went.
+
+    The system keeps the lock, not the file: nothing has to be cleaned up after a crash, and processes that this one
+    forks don't hold it. In one process a directory may be owned several times over; the last release counts.
+
+    Raises:
+        RunInUse: where another process has it, with its pid and host.
+        StorageError: where the directory can't be written.
+    """
+    lock = FileLock(directory.resolve() / LOCK, is_singleton=True, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        reason = f"another run is at work in it ({holder(directory)})"
+        raise RunInUse(shown(directory), reason, "wait for it, stop it, or choose another directory") from None
+    except OSError as error:
+        raise StorageError(str(directory), error.strerror or str(error), "check that it can be written") from None
+    with storing(directory / LOCK):
+        (directory / LOCK).write_text(f"pid {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    return lock
+
+
+@contextmanager
+def owning(directory: Path) -> Iterator[None]:
+    """Own a directory for a while."""
+    lock = owned(directory)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def holder(directory: Path) -> str:
+    """Return who has a directory, as far as it has said so."""
+    try:
+        return (directory / LOCK).read_text(encoding="utf-8")[:200] or "it has just begun"
+    except (OSError, UnicodeDecodeError):
+        return "it doesn't say which"

@@ -1,0 +1,139 @@
+"""How jobs start: each in a directory of its own, or in that of the run that it goes on with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from microstep.composer import Composer, quote
+from microstep.config import trusted
+from microstep.directories import claimed, refuse_a_second_run
+from microstep.errors import ConfigError, MicrostepError, Stopped
+from microstep.files import shown
+from microstep.gate import trusting
+from microstep.jobs import FAILURES, TAKEN_UP, finished_already, raise_failures
+from microstep.overrides import without_hydra
+from microstep.owner import owning
+from microstep.places import directory_of
+from microstep.resumption import AUTO, Resumption, automatic, goes_on, named
+
+Main = Callable[[], Any]
+Start = Callable[[Main], None]
+
+
+def prepared(composer: Composer, overrides: Sequence[str], multirun: bool, sources: Sequence[Path]) -> Start:
+    """Return how the jobs of a command line start, once all of it is checked."""
+    if multirun:
+        return partial(sweep, jobs=composer.jobs(overrides))
+    typed: dict[str, Any] = {str(o.key_or_group): o.value() for o in map(composer.parse, overrides)}
+    if typed.get("resume") in (None, AUTO):
+        return partial(single, job=composer.job(overrides), sources=sources)
+    directory = Path(str(typed["resume"]))
+    if "hydra.run.dir" in typed:
+        raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
+    gate = trusting(sources, typed.get("trust") or (), directory)
+    return partial(go_on, resumed=named(directory, composer, overrides, gate), words=overrides)
+
+
+def single(main: Main, job: DictConfig, sources: Sequence[Path]) -> None:
+    """Run one job, in a new directory or in that of its run that goes on."""
+    directory, typed = directory_of(job, "hydra.run.dir"), directory_was_typed("hydra.run.dir")
+    if directory == Path():
+        raise ConfigError("hydra.run.dir=.", "a run needs a directory of its own", "name one")
+    if job.resume == AUTO and not typed:
+        raise ConfigError("resume=auto", "each start has a new directory", "name one: hydra.run.dir=DIR")
+    if goes_on(job.resume, directory):
+        gate = trusting(sources, trusted(job), directory)
+        go_on(main, automatic(directory, without_hydra(job), gate), words=())
+    else:
+        start(main, directory)
+
+
+def start(main: Main, directory: Path) -> None:
+    """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
+    with claimed(directory, exact=directory_was_typed("hydra.run.dir")) as own, owning(own):
+        sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
+        run_single(main, own)
+
+
+def go_on(main: Main, resumed: Resumption, words: Sequence[str]) -> None:
+    """Go on with a run in its own directory; Hydra, which knows of the defaults alone, doesn't see the words."""
+    if resumed.finished:
+        print(finished_already(resumed.directory))
+        return
+    with owning(resumed.directory):
+        own = set(words) - {word for word in words if word.startswith(("resume=", "hydra"))}
+        sys.argv[1:] = [word for word in sys.argv[1:] if word not in own]
+        sys.argv.append(f"hydra.run.dir={quote_plain(str(resumed.directory))}")
+        sys.argv.append("hydra.output_subdir=null")  # .hydra stays as it is
+        TAKEN_UP.append(resumed)
+        run_single(main, resumed.directory)
+
+
+def run_single(main: Main, directory: Path) -> None:
+    """Run one job; where a signal stops it, say how to go on."""
+    try:
+        main()
+    except Stopped as stopped:
+        stopped.remedy = f"python train.py resume={shlex.quote(shown(directory))} goes on"
+        raise
+    raise_failures()
+
+
+def sweep(main: Main, jobs: list[DictConfig]) -> None:
+    """Run all jobs; one that fails is contained, and told of at the end."""
+    directory = directory_of(jobs[0], "hydra.sweep.dir")
+    names_of_jobs = list(filter(None, map(subdirectory, jobs)))
+    refuse_twins(names_of_jobs)
+    if jobs[0].resume is None:
+        for name in names_of_jobs:
+            refuse_a_second_run(directory / name, "sweep")
+    named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
+    refuse_resuming(jobs[0].resume, named)
+    with claimed(directory, exact=named) as own:
+        sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
+        main()
+        if FAILURES:
+            reason = f"{len(FAILURES)} of {len(jobs)} jobs failed"
+            raise MicrostepError(f"sweep {own}", reason, "the lines above say why, and each job's run.json")
+
+
+def refuse_resuming(resume: str | None, named: bool) -> None:
+    """Refuse to resume a sweep otherwise than by its name."""
+    if resume not in (None, AUTO):
+        raise ConfigError(f"resume={resume}", "it is one run, and -m starts several", "leave -m out, or resume=auto")
+    if resume == AUTO and not named:
+        raise ConfigError("resume=auto", "each start of a sweep has a new directory", "name it: sweep=NAME")
+
+
+def subdirectory(job: DictConfig) -> str | None:
+    """Return a job's directory in its sweep; None where only Hydra will know it (`${hydra.job.num}`)."""
+    with suppress(OmegaConfBaseException):
+        return str(job.hydra.sweep.subdir)
+    return None
+
+
+def refuse_twins(names_of_jobs: list[str]) -> None:
+    """Refuse a sweep over what can't change a result: its jobs would be one run."""
+    twins = [name for name, times in Counter(names_of_jobs).items() if times > 1]
+    if twins:
+        reason = "several jobs have this name: they differ in nothing that can change a result"
+        raise ConfigError(twins[0], reason, "sweep over something else, or over seed=0,1,…")
+
+
+def directory_was_typed(key: str) -> bool:
+    return any(word.startswith(f"{key}=") for word in sys.argv[1:])
+
+
+def quote_plain(path: str) -> str:
+    """Return a path as one quoted word of Hydra's grammar."""
+    return quote(f"run={Path(path).resolve()}").removeprefix("run=")

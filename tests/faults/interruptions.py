@@ -1,0 +1,41 @@
+"""Signals that arrive at a moment of one's choice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from microstep import signals
+from microstep.errors import Stopped
+from microstep.trainer import Trainer
+from microstep.types import LoadedWindow
+
+
+class Lost(BaseException):
+    """The process is gone: nothing more is written."""
+
+
+def stop_at(trainer: Trainer, windows: int, lost: bool = False) -> None:
+    """Train until so many windows of the run are done, then stop by a real SIGTERM; or as if the process were gone."""
+    whole_epoch = trainer.loaders.train
+
+    def train(epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
+        for window in whole_epoch(epoch, first):
+            if trainer.progress.windows == windows and lost:
+                raise Lost
+            if trainer.progress.windows == windows:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield window
+
+    trainer.loaders.train = train  # type: ignore[method-assign]
+    before = {number: signal.getsignal(number) for number in signals.STOPPING}
+    signals.listen()
+    try:
+        with pytest.raises(Lost if lost else Stopped):
+            trainer.fit()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

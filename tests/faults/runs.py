@@ -1,0 +1,74 @@
+"""What two runs have to have in common to be the same run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+UNTIMED = ("classification_report.txt", "classification_report.json", "confusion_matrix.csv", "predictions.csv")
+TIMED = {"train/samples_per_second", "train/data_wait_fraction"}
+
+
+def manifest_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "checkpoints" / "manifest.json").read_text())
+
+
+def unfinished(finished: Path, copy: Path) -> Path:
+    """Return a copy of a finished run that looks as if it had been stopped at its end."""
+    shutil.copytree(finished, copy)
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    return copy
+
+
+def state_of(run: Path, which: str) -> dict[str, Any]:
+    """Return the state in a checkpoint, as anybody would read it."""
+    return torch.load(run / "checkpoints" / manifest_of(run)[which]["file"], weights_only=True)
+
+
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv, but for how fast it was."""
+    with (run / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: value for name, value in row.items() if name != "samples_per_second"} for row in rows]
+
+
+def scalars_of(run: Path) -> dict[str, list[tuple[int, str]]]:
+    """Return every scalar that TensorBoard shows, by step, but for speed; as text: a NaN then equals itself."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = set(events.Tags()["scalars"]) - TIMED
+    return {tag: [(event.step, repr(event.value)) for event in events.Scalars(tag)] for tag in sorted(tags)}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Return in what two finished runs differ that should be the same bit for bit."""
+    found = []
+    for which in ("last", "best"):
+        a, b = state_of(one, which), state_of(other, which)
+        for part in ("model", "optimizer", "scheduler", "precision", "metrics"):
+            found += [f"{which} {part}"] if not same(a[part], b[part]) else []
+    for split in ("val", "test"):
+        for name in UNTIMED:
+            pair = [(run / "reports" / split / name).read_bytes() for run in (one, other)]
+            found += [f"{split}/{name}"] if pair[0] != pair[1] else []
+    found += ["metrics.csv"] if metrics_of(one) != metrics_of(other) else []
+    found += ["TensorBoard"] if scalars_of(one) != scalars_of(other) else []
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two states are equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)

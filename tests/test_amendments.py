@@ -1,0 +1,187 @@
+"""What a resume may change, and what it may not: the line says each key with both its values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from microstep import compose
+from microstep.amendments import ALLOWED, amended, amendments, earlier, typed_keys
+from microstep.errors import ConfigError
+
+RUN = ("epochs=3", "scheduler=constant")
+SUBJECT = "resume=run"
+
+
+def changes(*words: str, run: tuple[str, ...] = RUN) -> dict[str, object]:
+    """Return what these words change of a run that was started with others."""
+    return amendments(compose(run), compose(words), typed_keys(words), SUBJECT)
+
+
+def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
+    with pytest.raises(ConfigError) as caught:
+        changes(*words, run=run)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("num_workers=3", "num_workers", 3),
+        ("progress=false", "progress", False),
+        ("log_every_steps=7", "log_every_steps", 7),
+        ("checkpoint.every_epochs=2", "checkpoint.every_epochs", 2),
+        ("checkpoint.every_minutes=0.5", "checkpoint.every_minutes", 0.5),
+        ("checkpoint.every_steps=9", "checkpoint.every_steps", 9),
+        ("device=cpu", "device", "cpu"),
+        ("threads=2", "threads", 2),
+        ("dataset.root=/elsewhere", "dataset.root", "/elsewhere"),
+        ("dataset.resident=false", "dataset.resident", False),
+        ("epochs=4", "epochs", 4),
+    ],
+)
+def test_what_does_not_change_the_result_may_be_changed(word: str, key: str, value: object) -> None:
+    """Workers, bars, logging, when it saves, where it runs, where the data lie, and more epochs."""
+    folder = ["dataset=image_folder"] if key == "dataset.root" else []  # digits need none
+    assert changes(*folder, word, run=(*RUN, *folder, *[f"{key}=/data" for _ in folder])) == {key: value}
+
+
+def test_every_key_that_may_be_changed_is_tried() -> None:
+    """The list above is all there is, but for two keys of some data sets."""
+    tried = {row[1] for row in test_what_does_not_change_the_result_may_be_changed.pytestmark[0].args[1]}
+    assert tried | {"dataset.budget_gib", "dataset.download"} == ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("seed=1", "seed=1 (it has 0)"),
+        ("accum=2", "accum=2 (it has 1)"),
+        ("batch_size=32", "batch_size=32 (it has 64)"),
+        ("optimizer.lr=0.5", "optimizer.lr=0.5 (it has 0.03)"),
+        ("max_grad_norm=1", "max_grad_norm=1.0 (it has None)"),
+        ("deterministic=false", "deterministic=False (it has True)"),
+        ("precision=bf16", "precision._target_=microstep.precision.bf16 (it has microstep.precision."),
+        ("model=mlp", "model._target_=microstep.model.mlp (it has microstep.model.SmallCNN)"),
+        ("scheduler=cosine", "scheduler._target_=microstep.scheduler.cosine (it has microstep.scheduler.constant)"),
+        ("+optimizer.maximize=true", "optimizer.maximize=True (it has None)"),
+    ],
+)
+def test_what_would_make_another_run_of_it_is_refused(word: str, told: str) -> None:
+    """Exit code 2, with what was typed and what the run has."""
+    line = refusal(word)
+    assert line.startswith(f"{SUBJECT}: this is another experiment: ")
+    assert told in line
+    assert line.endswith("; leave it as it was, or start a new run")
+
+
+def test_all_that_is_refused_is_told_at_once() -> None:
+    """Nobody has to find out one after the other; what may be changed is not among it."""
+    line = refusal("seed=1", "num_workers=2", "accum=4", "batch_size=64")
+    assert "seed=1 (it has 0), accum=4 (it has 1);" in line
+    assert "num_workers" not in line
+    assert "batch_size" not in line
+
+
+def test_what_the_run_has_anyway_may_be_typed() -> None:
+    """The command that started a run can be typed again: an option that was chosen then, a list, a reference."""
+    words = ("model=mlp", "model.hidden=[32,16]", "optimizer.lr=0.1", "epochs=3", "scheduler=constant", "accum=2")
+    assert changes(*words, run=words) == {}
+
+
+def test_a_default_of_the_program_is_not_what_was_typed() -> None:
+    """A run with other epochs, seed and model than the defaults' goes on without any of them being typed."""
+    assert changes(run=("epochs=3", "seed=5", "model=mlp", "optimizer.lr=0.5")) == {}
+    assert changes("num_workers=2", run=("seed=5", "model=mlp")) == {"num_workers": 2}
+
+
+def test_words_about_resuming_are_no_keys() -> None:
+    """`resume`, `trust`, `sweep` and what is Hydra's own change nothing of the run."""
+    words = ["resume=run", "trust=[a.B]", "sweep=s", "hydra.run.dir=x", "hydra/job_logging=none"]
+    assert typed_keys([*words, "+optimizer.nesterov=true", "model@model=mlp"]) == ["optimizer.nesterov", "model"]
+
+
+def test_epochs_can_not_shrink() -> None:
+    """What was trained is not taken back; as many as there were is nothing new."""
+    assert refusal("epochs=2") == "epochs=2: the run has 3; choose as many or more"
+    assert changes("epochs=3") == {}
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "onecycle"])
+def test_epochs_can_not_grow_where_the_rate_was_planned(scheduler: str) -> None:
+    """A run of more epochs would have had other rates from its first step."""
+    planned = "its learning rate was planned for 3 epochs; start a new run, or use scheduler=constant next time"
+    assert refusal("epochs=9", run=("epochs=3", f"scheduler={scheduler}")) == f"epochs=9: {planned}"
+
+
+def test_epochs_can_not_grow_where_another_key_refers_to_them() -> None:
+    """A schedule, or anything else, that was given ${epochs} counts as planned, whatever it is called."""
+    run = compose(RUN)
+    OmegaConf.set_struct(run, False)
+    run.scheduler = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": "${epochs}"}
+    with pytest.raises(ConfigError, match="its learning rate was planned for 3 epochs"):
+        amendments(run, compose(["epochs=4"]), ["epochs"], SUBJECT)
+    run.scheduler.T_max = 3
+    assert amendments(run, compose(["epochs=4"]), ["epochs"], SUBJECT) == {"epochs": 4}
+
+
+def test_epochs_can_not_grow_under_a_schedule_that_is_not_known() -> None:
+    """A target that can't be looked at may do anything with them."""
+    run = compose(RUN)
+    run.scheduler._target_ = "nowhere.Schedule"
+    with pytest.raises(ConfigError, match="its learning rate was planned"):
+        amendments(run, compose(["epochs=4"]), ["epochs"], SUBJECT)
+
+
+def note(run_dir: Path, resumed: object) -> Path:
+    """Write a run.json that has been resumed like this."""
+    (run_dir / "run.json").write_text(json.dumps({"status": "interrupted", "resumed": resumed}))
+    return run_dir
+
+
+def test_what_earlier_resumes_changed_counts(tmp_path: Path) -> None:
+    """In order: of a key that was changed twice the later value."""
+    times = [{"overrides": {"epochs": 4, "threads": 2}}, {"overrides": {}}, {"overrides": {"epochs": 5}}]
+    assert earlier(note(tmp_path, times)) == {"epochs": 5, "threads": 2}
+    config = amended(compose(RUN), earlier(tmp_path), SUBJECT)
+    assert (config.epochs, config.threads) == (5, 2)
+
+
+@pytest.mark.parametrize("resumed", [None, 3, "text", {}, [3], [None], [{}], [{"overrides": 3}], [{"overrides": None}]])
+def test_a_damaged_list_of_resumes_is_none(tmp_path: Path, resumed: object) -> None:
+    """run.json is no part of what a run is made of: config.yaml and the checkpoint are."""
+    assert earlier(note(tmp_path, resumed)) == {}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "[" * 100_000])
+def test_a_damaged_run_json_changes_nothing(tmp_path: Path, content: str) -> None:
+    """Nor does one that is no JSON at all."""
+    (tmp_path / "run.json").write_text(content)
+    assert earlier(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"seed": 7}, "run.json says that a resume changed seed"),
+        ({"model._target_": "os.system"}, "run.json says that a resume changed model._target_"),
+        ({"trust": ["os.system"]}, "run.json says that a resume changed trust"),
+        ({"epochs": "many"}, "epochs=many: "),
+        ({"epochs": 0}, "epochs=0: out of range"),
+        ({"epochs": [3]}, "epochs="),
+        ({"threads": {"a": 1}}, "threads="),
+        ({"device": "gpu"}, "device=gpu: no such option"),
+        ({"dataset.root": "${oc.env:HOME}"}, "run.json"),
+        ({"dataset.root": "a ${epochs} ${oc.env:HOME}"}, "run.json"),
+    ],
+)
+def test_a_run_json_that_was_tampered_with_is_refused(tmp_path: Path, overrides: object, says: str) -> None:
+    """A run directory is not trusted: only what a resume may change is taken from it, and no resolver is asked."""
+    run = compose([*RUN, "dataset=image_folder", "dataset.root=/data"])
+    with pytest.raises(ConfigError) as caught:
+        amended(run, earlier(note(tmp_path, [{"overrides": overrides}])), SUBJECT)
+    assert says in str(caught.value)
+    assert str(Path.home()) not in str(caught.value)

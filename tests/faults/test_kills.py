@@ -1,0 +1,68 @@
+"""kill -9 at random moments: what is resumed until it is finished is the uninterrupted run, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.runs import differences, manifest_of
+from tests.faults.zygote import Zygote
+
+CONF = Path(__file__).parent / "conf"
+KILLS = 8  #: of each run: 64 in all
+COMMON = ("threads=1", "progress=false", "checkpoint.every_steps=4", "log_every_steps=3", "augment=crop_flip")
+MLP = ("model=mlp", "model.dropout=0.2", "batch_size=32")
+STREAMED = ("dataset.resident=false", "epochs=6")
+RUNS = {
+    "fp32": (*MLP, "epochs=18"),
+    "bf16": (*MLP, "precision=bf16", "epochs=12"),
+    "fp16 with a scaler": (
+        *MLP,
+        "precision=fp16",
+        "precision.init_scale=1e7",
+        "precision.growth_interval=9",
+        "epochs=8",
+    ),
+    "accum": (*MLP, "accum=3", "batch_size=10", "epochs=12", "optimizer=adamw", "scheduler=onecycle"),
+    "no workers": (*MLP, *STREAMED, "num_workers=0", "augment=randaugment"),
+    "two workers": (*MLP, *STREAMED, "num_workers=2"),
+    "sam and cutmix": (*MLP, "step=sam", "augment=cutmix", "epochs=10", "task.class_weights=balanced"),
+    "batch norm": ("--config-dir", str(CONF), "model=normed", "precision=bf16", "epochs=10", "accum=2"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Path, name: str) -> None:
+    """Weights, optimizer, reports, metrics.csv and TensorBoard's scalars are those of a run that nobody disturbed."""
+    words = list({word.split("=")[0]: word for word in (*COMMON, *RUNS[name])}.values())  # the last of a key counts
+    began = time.monotonic()
+    assert zygote.run("train.py", *words, "hydra.run.dir=whole", cwd=tmp_path) == 0, said(tmp_path)
+    seconds, moments, killed, number = time.monotonic() - began, random.Random(name), 0, 0
+    while killed < KILLS:  # of runs at work: where one was finished before it could be killed, another is begun
+        code = killed_after(moments.uniform(0.2, 0.9) * seconds, zygote, tmp_path, *words, f"hydra.run.dir=run{number}")
+        killed, number = killed + (code != 0), number + (code == 0)
+    assert zygote.run("train.py", *words, f"hydra.run.dir=run{number}", "resume=auto", cwd=tmp_path) == 0
+    for run in tmp_path.glob("run*"):
+        assert differences(run, tmp_path / "whole") == []
+        assert not list(run.rglob(".*.tmp"))
+        kept = {entry["file"] for entry in manifest_of(run).values()}
+        assert {file.name for file in run.glob("checkpoints/*.pt")} == kept
+
+
+def killed_after(seconds: float, zygote: Zygote, home: Path, *words: str) -> int:
+    """Start or resume a run and kill it after a while; return its exit code: 0 where it was over before."""
+    pid = zygote.start("train.py", *words, "resume=auto", cwd=home)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)  # nobody has waited for it yet: the pid is its own in any case
+    code = zygote.wait(pid)
+    assert code in (0, -signal.SIGKILL), said(home)
+    return code
+
+
+def said(directory: Path) -> str:
+    return (directory / "output.txt").read_text()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ def start(main: Main, directory: Path) -> None:
     """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
     with claimed(directory, exact=directory_was_typed("hydra.run.dir")) as own, owning(own):
         sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
-        run_single(main, own)
+        with saying(resume_command(own)):
+            main()
+        raise_failures()
 
 
 def go_on(main: Main, resumed: Resumption, words: Sequence[str]) -> None:
@@ -76,17 +78,24 @@ def go_on(main: Main, resumed: Resumption, words: Sequence[str]) -> None:
         sys.argv.append(f"hydra.run.dir={quote_plain(str(resumed.directory))}")
         sys.argv.append("hydra.output_subdir=null")  # .hydra stays as it is
         TAKEN_UP.append(resumed)
-        run_single(main, resumed.directory)
+        with saying(resume_command(resumed.directory)):
+            main()
+        raise_failures()
 
 
-def run_single(main: Main, directory: Path) -> None:
-    """Run one job; where a signal stops it, say how to go on."""
+def resume_command(directory: Path) -> str:
+    """Return what goes on with a run."""
+    return f"python train.py resume={shlex.quote(shown(directory))} goes on"
+
+
+@contextmanager
+def saying(remedy: str) -> Iterator[None]:
+    """Let a signal's line say how to go on."""
     try:
-        main()
+        yield
     except Stopped as stopped:
-        stopped.remedy = f"python train.py resume={shlex.quote(shown(directory))} goes on"
+        stopped.remedy = remedy
         raise
-    raise_failures()
 
 
 def sweep(main: Main, jobs: list[DictConfig]) -> None:
@@ -101,7 +110,10 @@ def sweep(main: Main, jobs: list[DictConfig]) -> None:
     refuse_resuming(jobs[0].resume, named)
     with claimed(directory, exact=named) as own:
         sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
-        main()
+        with saying(
+            "the same command with resume=auto goes on" if named else "name a sweep, and resume=auto can go on"
+        ):
+            main()
         if FAILURES:
             reason = f"{len(FAILURES)} of {len(jobs)} jobs failed"
             raise MicrostepError(f"sweep {own}", reason, "the lines above say why, and each job's run.json")

@@ -93,6 +93,22 @@ def test_a_signal_to_the_whole_group_spares_the_workers(zygote: Zygote, tmp_path
     wait_for(lambda: not alive_in(pid))
 
 
+def test_a_signal_stops_a_whole_sweep(zygote: Zygote, tmp_path: Path) -> None:
+    """No other job begins; the job at work has saved, and the line says how the sweep goes on, which it does."""
+    words = ("-m", "threads=1", "progress=false", "model=mlp", "epochs=200", "seed=0,1", "sweep=s")
+    pid = zygote.start("train.py", *words, cwd=tmp_path)
+    sweep = tmp_path / "outputs" / "sweeps" / "s"
+    wait_for(lambda: bool(list(sweep.glob("*/checkpoints/manifest.json"))))
+    os.kill(pid, signal.SIGTERM)
+    assert zygote.wait(pid) == 128 + signal.SIGTERM, said(tmp_path)
+    assert said(tmp_path).splitlines()[-1] == "error: stopped by SIGTERM; the same command with resume=auto goes on"
+    assert [record_of(file.parent)["status"] for file in sweep.glob("*/run.json")] == ["interrupted"]
+    pid = zygote.start("train.py", *words, "resume=auto", cwd=tmp_path)
+    wait_for(lambda: "it is the same run, bit for bit" in said(tmp_path))
+    os.kill(pid, signal.SIGTERM)
+    zygote.wait(pid)
+
+
 def test_a_second_signal_stops_at_once(zygote: Zygote, tmp_path: Path) -> None:
     """Who can't wait sends it again: nothing is saved any more, and what was saved before is whole."""
     run = tmp_path / "run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from microstep.files import flush, storing, write_whole
 from microstep.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
 from microstep.progress import Place, Progress
 from microstep.snapshot import snapshot
-
-log = logging.getLogger("microstep.notice")
 
 
 @dataclass

@@ -95,17 +95,11 @@ class Composer:
 
     def job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, Hydra's own node included."""
-        parsed = [self.parse(o) for o in overrides]
-        for override in parsed:
-            refuse_deletions_and_sweeps(override)
-        refuse_both_batch_sizes(parsed)
-        choices = [o for o in parsed if self.is_group(o)]
-        for override in choices:
-            refuse_many_options(override)
+        choices, values = self.divided(overrides)
+        refuse_both_batch_sizes(values)
         base = self.base(tuple(str(o.input_line) for o in choices))
-        for override in parsed:
-            if override not in choices and not override.is_hydra_override():
-                check_override(override, base)
+        for override in values:
+            check_override(override, base)
         job = self.load(overrides)
         schema.check(without_hydra(job))
         sweep_name(job.get("sweep"))
@@ -113,21 +107,25 @@ class Composer:
 
     def amended(self, run: DictConfig, overrides: Sequence[str]) -> DictConfig:
         """Return a run's own config with what was typed, which is held against it and not against the defaults."""
+        choices, values = self.divided(overrides)
+        base, job = self.base(tuple(str(o.input_line) for o in choices)), run.copy()
+        for override in choices:
+            OmegaConf.update(job, override.key_or_group, base.get(override.key_or_group), merge=False)
+        for override in values:
+            check_override(override, job)
+            OmegaConf.update(job, override.key_or_group, override.value(), force_add=override.is_add())
+        schema.check(job)
+        return job
+
+    def divided(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
+        """Return a single job's choices of options, and the values that it sets; Hydra's own values are left out."""
         parsed = [self.parse(o) for o in overrides]
         for override in parsed:
             refuse_deletions_and_sweeps(override)
         choices = [o for o in parsed if self.is_group(o)]
         for override in choices:
             refuse_many_options(override)
-        base, job = self.base(tuple(str(o.input_line) for o in choices)), run.copy()
-        for override in choices:
-            OmegaConf.update(job, override.key_or_group, base.get(override.key_or_group), merge=False)
-        for override in parsed:
-            if override not in choices and not override.is_hydra_override():
-                check_override(override, job)
-                OmegaConf.update(job, override.key_or_group, override.value(), force_add=override.is_add())
-        schema.check(job)
-        return job
+        return choices, [o for o in parsed if o not in choices and not o.is_hydra_override()]
 
     def parse(self, override: str) -> Override:
         """Return the parsed override."""

@@ -49,10 +49,12 @@ def named(directory: Path, composer: Composer, overrides: Sequence[str], gate: G
     Raises:
         ConfigError: where it is no run directory, or the words would make another run of it.
     """
-    keys, subject = typed_keys(overrides), f"resume={directory}"
+    keys = typed_keys(overrides)
     if "experiment" in keys:
-        raise ConfigError(subject, "experiment= describes a whole run, and it has its own", "leave it out")
-    run = amended(config_of(directory, gate, subject), earlier(directory), subject)
+        raise ConfigError(
+            f"resume={directory}", "experiment= describes a whole run, and it has its own", "leave it out"
+        )
+    run = config_of(directory, gate)
     return resumption(directory, run, composer.amended(run, overrides), keys, gate)
 
 
@@ -62,9 +64,8 @@ def automatic(directory: Path, job: DictConfig, gate: Gate) -> Resumption:
     Raises:
         ConfigError: where it is the run of another experiment, with each key and both values.
     """
-    subject = f"resume={directory}"
-    run = amended(config_of(directory, gate, subject), earlier(directory), subject)
-    refuse_another_experiment(run, job, subject)
+    run = config_of(directory, gate)
+    refuse_another_experiment(run, job, f"resume={directory}")
     return resumption(directory, run, job, sorted(ALLOWED), gate)
 
 
@@ -76,13 +77,15 @@ def resumption(directory: Path, run: DictConfig, job: DictConfig, keys: Sequence
     return Resumption(directory.resolve(), amended(run, changes, subject), changes, finished, gate)
 
 
-def config_of(directory: Path, gate: Gate, subject: str) -> DictConfig:
-    """Return a run's own config; an error of its directory names what was typed here."""
+def config_of(directory: Path, gate: Gate) -> DictConfig:
+    """Return a run's own config, as earlier resumes have left it; an error of its directory names what was typed."""
+    subject = f"resume={directory}"
     try:
-        return run_config(directory, gate)
+        config = run_config(directory, gate)
     except ConfigError as error:
         blamed, reason, remedy = error.args
         raise ConfigError(subject if blamed == f"run={directory}" else blamed, reason, remedy) from None
+    return amended(config, earlier(directory), subject)
 
 
 def goes_on(resume: str | None, directory: Path) -> bool:

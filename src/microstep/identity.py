@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,6 +57,7 @@ def experiment_hash(config: DictConfig, data_fingerprint: str) -> str:
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
+@cache
 def source_hash() -> str:
     """Return a SHA-256 over this package's source."""
     root = Path(__file__).parent

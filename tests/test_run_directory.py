@@ -47,6 +47,7 @@ FACTS = {
     "versions",
     "git",
     "command",
+    "choices",
 }
 
 
@@ -134,6 +135,13 @@ def test_run_json_tells_what_saving_cost(record, trained):
 def test_the_command_is_what_was_typed(record):
     """It can be pasted into a shell: the program and every word after it."""
     assert record["command"].endswith("train.py epochs=3 log_every_steps=5 hydra.run.dir=run")
+
+
+def test_the_options_are_those_chosen(record):
+    """Each group of the experiment has its option by name; Hydra's own groups are left out."""
+    assert record["choices"]["model"] == "small_cnn"
+    assert record["choices"]["precision"] == "fp32"
+    assert not any(group.startswith("hydra") for group in record["choices"])
 
 
 def test_outside_a_repository_git_is_null(record):

@@ -174,7 +174,7 @@ def refuse_unmixable(augment: Augment, task: Task) -> None:
 def assemble(run: Run, parts: Parts) -> Trainer:
     """Return the trainer of these parts, and say what it will do."""
     config = run.config
-    run.record.update(**run_facts(config, parts))
+    run.record.update(**run_facts(config, parts, run.names))
     say(table(start_summary(config, run.names, parts, run.directory)))
     warn_of_inexactness(parts.model, config.accum)
     optimizer = make(config, "optimizer", Optimizer, run.gate, params=list(parts.model.parameters()))

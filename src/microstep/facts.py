@@ -25,8 +25,8 @@ from microstep.parts import Parts
 log = logging.getLogger("microstep.notice")
 
 
-def run_facts(config: DictConfig, parts: Parts) -> dict[str, Any]:
-    """Return what run.json says from the start."""
+def run_facts(config: DictConfig, parts: Parts, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return what run.json says from the start; `names` are the options chosen, by group."""
     sizes = {name: len(split) for name, split in parts.dataset.splits.items()}
     return {
         "epochs": config.epochs,
@@ -41,6 +41,7 @@ def run_facts(config: DictConfig, parts: Parts) -> dict[str, Any]:
         "versions": versions(),
         "git": git(),
         "command": shlex.join(sys.orig_argv),
+        "choices": {group: option for group, option in names.items() if group in config},
     }
 
 

@@ -107,7 +107,7 @@ def idx_files(tmp_path_factory) -> Path:
     """Return a directory of small Fashion-MNIST files, gzipped."""
     root = tmp_path_factory.mktemp("fashion mnist, (small)")
     generator = np.random.default_rng(0)
-    for prefix, count in (("train", 240), ("t10k", 20)):
+    for prefix, count in (("train", 160), ("t10k", 20)):
         images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
         for name, array in (("images-idx3", images), ("labels-idx1", labels)):

@@ -8,7 +8,7 @@ import torch
 from microstep import build_trainer, compose
 from microstep.errors import ConfigError
 from microstep.model import torchvision_model
-from tests.conftest import call, error_of
+from tests.conftest import error_of
 
 TASKS = ("--config-dir", str(Path(__file__).parent / "tasks" / "conf"))
 REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
@@ -28,9 +28,9 @@ REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
         (["sampler=balanced", "sampler.power=3"], "sampler.power=3: out of range; "),
     ],
 )
-def test_what_does_not_go_together_is_refused(words, says, tmp_path):
+def test_what_does_not_go_together_is_refused(zygote, words, says, tmp_path):
     """Exit code 2, one line that names the key and the way out, and nothing left behind."""
-    done = call("train.py", *words, cwd=tmp_path)
+    done = zygote.call("train.py", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert error_of(done).startswith(f"error: {says}")
     assert list(tmp_path.iterdir()) == []

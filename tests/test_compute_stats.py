@@ -80,9 +80,9 @@ def test_in_a_pipe_there_are_no_bars(exact):
     assert "\r" not in exact[0].stdout
 
 
-def test_a_sample_is_written_with_its_errors(tmp_path):
+def test_a_sample_is_written_with_its_errors(zygote, tmp_path):
     """`ratio=` draws that share; the file holds the errors, and they reach the exact result."""
-    done = call("compute_stats.py", "ratio=0.2", "seed=3", "output=own stats (1)", cwd=tmp_path)
+    done = zygote.call("compute_stats.py", "ratio=0.2", "seed=3", "output=own stats (1)", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     file = json_of(tmp_path / "own stats (1)")
     train, digits = json.loads(file.read_text())["splits"]["train ratio=0.2 seed=3"], load_digits().images / 16
@@ -92,10 +92,10 @@ def test_a_sample_is_written_with_its_errors(tmp_path):
     assert abs(train["std"][0] - digits.std()) < 4 * train["std_standard_error"][0]
 
 
-def test_a_sample_never_replaces_what_is_exact(tmp_path):
+def test_a_sample_never_replaces_what_is_exact(zygote, tmp_path):
     """Exact and sampled statistics of the same data stand beside each other in the one file."""
     for words in (["split=test"], [], ["ratio=0.2"]):
-        assert call("compute_stats.py", *words, "output=stats", cwd=tmp_path).returncode == 0
+        assert zygote.call("compute_stats.py", *words, "output=stats", cwd=tmp_path).returncode == 0
     found = json.loads(json_of(tmp_path / "stats").read_text())
     splits = found["splits"]
     assert list(splits) == ["test", "train", "train ratio=0.2 seed=0"]
@@ -103,31 +103,31 @@ def test_a_sample_never_replaces_what_is_exact(tmp_path):
     assert list(found["health"]) == list(splits)
 
 
-def test_an_unknown_split_is_exit_2_and_leaves_nothing(tmp_path):
+def test_an_unknown_split_is_exit_2_and_leaves_nothing(zygote, tmp_path):
     """The refusal is one line that names what was typed and the options, and no directory is made."""
-    done = call("compute_stats.py", "split=val", cwd=tmp_path)
+    done = zygote.call("compute_stats.py", "split=val", cwd=tmp_path)
     assert done.returncode == 2
     assert error_of(done).startswith("error: split=val: ")
     assert "train, test" in error_of(done)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_can_not_be_written_is_exit_4(tmp_path):
+def test_an_output_that_can_not_be_written_is_exit_4(zygote, tmp_path):
     """A file where the directory should be is a failure of storage, not of the config, in one line."""
     (tmp_path / "taken").write_text("")
-    done = call("compute_stats.py", "output=taken", cwd=tmp_path)
+    done = zygote.call("compute_stats.py", "output=taken", cwd=tmp_path)
     assert done.returncode == 4
     assert "taken" in error_of(done)
     assert (tmp_path / "taken").read_text() == ""
 
 
 @pytest.fixture(scope="module")
-def sick(tmp_path_factory) -> tuple[Path, str, dict]:
+def sick(zygote, tmp_path_factory) -> tuple[Path, str, dict]:
     """`compute_stats.py` on a folder of pictures with much wrong, decoded by two processes; text and JSON."""
     home = tmp_path_factory.mktemp("sick")
     sick_folder(home / "data")
     words = ["dataset=image_folder", "dataset.root=data", "dataset.size=16", "split=train,test", "num_workers=2"]
-    done = call("compute_stats.py", *words, "output=stats", cwd=home, XDG_CACHE_HOME=str(home / "cache"))
+    done = zygote.call("compute_stats.py", *words, "output=stats", cwd=home, XDG_CACHE_HOME=str(home / "cache"))
     assert (done.returncode, done.stderr) == (0, "")
     return home, done.stdout, json.loads(json_of(home / "stats").read_text())
 
@@ -141,17 +141,17 @@ def test_a_sick_data_set_is_no_failure(sick):
     assert "\n      train: train/dog/text.png: it is none of JPEG, PNG" in text
 
 
-def test_a_class_too_small_to_train_on_is_reported(tmp_path):
+def test_a_class_too_small_to_train_on_is_reported(zygote, tmp_path):
     """Measuring splits nothing: a folder that training would refuse, for want of samples, has its report."""
     for name, count in (("cat", 12), ("dog", 1)):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(count):
             picture(100 * count + number).save(tmp_path / "data" / name / f"{number}.png")
     words = ("dataset=image_folder", f"dataset.root={tmp_path / 'data'}", "num_workers=0")
-    done = call("compute_stats.py", *words, cwd=tmp_path)
+    done = zygote.call("compute_stats.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\n      dog: 1\n" in done.stdout
-    refused = call("train.py", *words, "model=mlp", cwd=tmp_path)
+    refused = zygote.call("train.py", *words, "model=mlp", cwd=tmp_path)
     assert (refused.returncode, "class dog has one sample only" in error_of(refused)) == (2, True)
 
 
@@ -199,21 +199,21 @@ def test_a_healthy_report_is_short(exact):
     ) in text
 
 
-def test_a_report_on_one_split_says_how_to_find_leaks(tmp_path):
+def test_a_report_on_one_split_says_how_to_find_leaks(zygote, tmp_path):
     """Only what was asked for is looked at; the text names the splits to add, and that a sample is not the whole."""
-    done = call("compute_stats.py", "ratio=0.1", cwd=tmp_path)
+    done = zygote.call("compute_stats.py", "ratio=0.1", cwd=tmp_path)
     assert "health of train: 162 of 1,617 pictures\n" in done.stdout
     assert "to find leaks between splits: split=train,test\n" in done.stdout
     assert "only the pictures drawn were looked at" in done.stdout
 
 
-def test_nothing_readable_is_exit_2_and_leaves_nothing(tmp_path):
+def test_nothing_readable_is_exit_2_and_leaves_nothing(zygote, tmp_path):
     """A split without one good file is a failure of the data, told in one line."""
     for name in ("train/a/1.png", "train/b/2.png", "val/a/3.png", "test/a/4.png"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_text("no picture")
     words = ["dataset=image_folder", "dataset.root=data", "num_workers=0"]
-    done = call("compute_stats.py", *words, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    done = zygote.call("compute_stats.py", *words, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 2
     assert error_of(done).startswith("error: split=train: none of 2 pictures can be read (train/a/1.png: ")
     assert not (tmp_path / "outputs").exists()

@@ -23,7 +23,7 @@ from microstep.checkpoint import Checkpoints
 from microstep.config import displayed
 from microstep.errors import StorageError
 from microstep.export import WeightsFile, packed, weights_file
-from tests.conftest import call, files_limited, fit
+from tests.conftest import files_limited, fit
 from tests.tasks.tensors import split_in_three
 from tests.tasks.test_tasks import CONF, REGRESSION
 from tests.tasks.weights import last_weights
@@ -102,10 +102,10 @@ def test_the_weights_are_those_of_the_best_epoch(tmp_path) -> None:
     assert not same(state, last_weights(tmp_path / "run"))
 
 
-def test_a_task_without_classes_leaves_out_what_it_hasnt(tmp_path) -> None:
+def test_a_task_without_classes_leaves_out_what_it_hasnt(zygote, tmp_path) -> None:
     """Regression has no class names, no picture's shape and no normalisation; fp64 weights stay fp64."""
     words = ("--config-dir", str(CONF), *REGRESSION, "precision=fp64", "epochs=1", "hydra.run.dir=run")
-    done = call("train.py", *words, cwd=tmp_path)
+    done = zygote.call("train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     about, state = opened(tmp_path / "run" / "model.safetensors")
     kept = {"format", "dataset", "architecture", "epoch", "metrics", "microstep", "sha256"}

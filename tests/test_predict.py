@@ -26,7 +26,7 @@ from microstep.predict import Predicted, decoder_of, predict_input, suited
 from microstep.run_config import run_config
 from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
-from tests.conftest import call, error_of, files_limited, fit
+from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of
 
 DIGITS = load_digits()
@@ -207,13 +207,13 @@ def test_batches_make_no_difference(run, tmp_path):
     )
 
 
-def test_the_program_says_what_it_did(run, tmp_path):
+def test_the_program_says_what_it_did(zygote, run, tmp_path):
     """A table on stdout, exit 0, no directory more; a line a bad file on stderr, whatever its name, of many ten."""
     folder = written(tmp_path / "in", 4)
     odd = ["\x1b[31m.png", "a\nb.png", os.fsdecode(b"a\xff.png")]
     for name in [*odd, *(f"bad{number}.png" for number in range(9))]:
         (folder / name).write_text("no picture")
-    done = call("evaluate.py", "run=run", "input=in", cwd=tmp_path)
+    done = zygote.call("evaluate.py", "run=run", "input=in", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "4 classified, 12 unreadable" in done.stdout
     assert "run/reports/input-in/predictions.csv" in done.stdout
@@ -249,9 +249,9 @@ def test_where_there_is_nothing_to_classify_nothing_is_written(run, tmp_path, mo
     assert not list((run / "reports").glob("input-*"))
 
 
-def test_a_misspelt_folder_is_one_line(run):
+def test_a_misspelt_folder_is_one_line(zygote, run):
     """The program ends with 2 and one line."""
-    done = call("evaluate.py", "run=run", "input=in, (put)", cwd=run.parent)
+    done = zygote.call("evaluate.py", "run=run", "input=in, (put)", cwd=run.parent)
     assert (done.returncode, done.stdout) == (2, "")
     assert error_of(done).startswith("error: input=in, (put): no such folder or file; ")
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from microstep.step import standard
-from tests.conftest import call, fit
+from tests.conftest import fit
 from tests.mutants import RULES, sum_not_normalised
 from tests.tasks.weights import identical, last_weights, relative
 
@@ -13,28 +13,28 @@ FP64 = ("precision=fp64", "epochs=3", "model.width=8")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(zygote, tmp_path_factory):
     """A run over whole windows of 21: `batch_size=21 accum=1`, three epochs of digits, whose last window is ragged."""
-    return run(tmp_path_factory.mktemp("whole"), *FP64, "batch_size=21", "accum=1")
+    return run(zygote, tmp_path_factory.mktemp("whole"), *FP64, "batch_size=21", "accum=1")
 
 
-def run(directory, *words):
-    done = call("train.py", *words, "hydra.run.dir=run", cwd=directory)
+def run(zygote, directory, *words):
+    done = zygote.call("train.py", *words, "hydra.run.dir=run", cwd=directory)
     assert done.returncode == 0, done.stderr
     return directory / "run"
 
 
-def test_seven_times_three_is_twenty_one(whole, tmp_path) -> None:
+def test_seven_times_three_is_twenty_one(zygote, whole, tmp_path) -> None:
     """In fp64 `batch_size=7 accum=3` ends where `batch_size=21 accum=1` does, to 1e-10 relative in every tensor."""
-    cut = run(tmp_path, *FP64, "batch_size=7", "accum=3")
+    cut = run(zygote, tmp_path, *FP64, "batch_size=7", "accum=3")
     assert relative(last_weights(cut), last_weights(whole)) < 1e-10
     steps = [json.loads((r / "run.json").read_text())["optimizer_steps"] for r in (cut, whole)]
     assert steps == [3 * 69, 3 * 69]
 
 
-def test_an_effective_batch_is_cut_by_accum_alone(whole, tmp_path) -> None:
+def test_an_effective_batch_is_cut_by_accum_alone(zygote, whole, tmp_path) -> None:
     """`effective_batch_size=21 accum=7` is the same experiment again, in micro-batches of three."""
-    cut = run(tmp_path, *FP64, "effective_batch_size=21", "accum=7")
+    cut = run(zygote, tmp_path, *FP64, "effective_batch_size=21", "accum=7")
     assert relative(last_weights(cut), last_weights(whole)) < 1e-10
 
 
@@ -49,12 +49,12 @@ def test_each_wrong_rule_is_caught_by_a_whole_run(whole, monkeypatch, tmp_path, 
     assert relative(last_weights(tmp_path / "run"), last_weights(whole)) > 1e-6
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path) -> None:
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(zygote, tmp_path) -> None:
     """Two runs of one command end with bit-identical weights; another seed doesn't."""
     words = ("epochs=2", "model.width=8", "progress=false")
     runs = {}
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
-        assert call("train.py", *words, f"seed={seed}", f"hydra.run.dir={name}", cwd=tmp_path).returncode == 0
+        assert zygote.call("train.py", *words, f"seed={seed}", f"hydra.run.dir={name}", cwd=tmp_path).returncode == 0
         runs[name] = last_weights(tmp_path / name)
     assert identical(runs["one"], runs["again"])
     assert not identical(runs["one"], runs["other"])

@@ -14,7 +14,6 @@ import torch
 from microstep.dataset import ResidentSplit, StreamingSplit
 from microstep.dataset.normalisation import CHECKED
 from microstep.errors import ConfigError, DataError
-from tests.conftest import call
 from tests.dataset.folders import filled, names, opened, painted, sizes
 
 COUNTS = {"ant": 20, "bee": 30, "cat": 40}
@@ -256,18 +255,18 @@ def test_any_name_of_a_file_or_class_will_do(root):
 WORDS = ("model=small_cnn", "model.width=4", "dataset.size=16", "epochs=1", "batch_size=16", "threads=1")
 
 
-def test_a_run_on_a_folder_of_an_awkward_name(tmp_path):
+def test_a_run_on_a_folder_of_an_awkward_name(zygote, tmp_path):
     """Spaces, commas, equals signs and Chinese characters, quoted as Hydra wants it."""
     root = filled(tmp_path / "my pictures, a=b 图片", COUNTS)
     words = ("dataset=image_folder", f"dataset.root='{root}'", "dataset.resident=false", "num_workers=1")
-    done = call("train.py", *words, *WORDS, "hydra.run.dir=run", cwd=tmp_path)
+    done = zygote.call("train.py", *words, *WORDS, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "72 train / 9 val / 9 test; 3 × 16 × 16, streaming, 1 workers" in done.stdout
     assert (tmp_path / "run" / "reports" / "test" / "classification_report.txt").read_text().split()[4] == "ant"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_turns_out_bad_during_training_is_named(tmp_path, workers):
+def test_a_picture_that_turns_out_bad_during_training_is_named(zygote, tmp_path, workers):
     """Where nothing has to be read beforehand, a damaged file is met in its epoch: exit code 2 and one line."""
     root = filled(tmp_path / "data", {"ant": 400, "bee": 400})
     train = opened(root).pictures["train"]
@@ -277,7 +276,7 @@ def test_a_picture_that_turns_out_bad_during_training_is_named(tmp_path, workers
     file.write_bytes(file.read_bytes()[:90])
     given = ("dataset.mean=[0.2,0.2,0.2]", "dataset.std=[0.2,0.2,0.2]", "dataset.resident=false")
     words = ("dataset=image_folder", f"dataset.root={root}", *given, f"num_workers={workers}", "dataset.size=16")
-    done = call("train.py", *words, *WORDS, "hydra.run.dir=run", "progress=false", cwd=tmp_path)
+    done = zygote.call("train.py", *words, *WORDS, "hydra.run.dir=run", "progress=false", cwd=tmp_path)
     assert done.returncode == 2, done
     *before, last = done.stderr.splitlines()
     assert last.startswith(f"error: {file}: it ")

@@ -17,8 +17,9 @@ from microstep.composer import CONF
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.gate import Gate, trusting
 from microstep.logger import Bars
-from tests.conftest import call, error_of
+from tests.conftest import error_of
 from tests.faults.planted import FOREIGN, PLANTS, Node, evil, plant, run_with, sound, written
+from tests.faults.zygote import Zygote
 
 SLOTS = ("precision", "dataset", "task", "model", "accumulation", "sampler", "augment")  # what an evaluation builds
 MLP = {"_target_": "microstep.model.mlp"}
@@ -193,22 +194,22 @@ def test_a_hydra_node_is_no_part_of_an_experiment(tmp_path: Path, marker: Path) 
     assert not marker.exists()
 
 
-def test_hydra_s_own_files_are_left_unread(tmp_path: Path, marker: Path, trained: Path) -> None:
+def test_hydra_s_own_files_are_left_unread(zygote: Zygote, tmp_path: Path, marker: Path, trained: Path) -> None:
     """What lies in a sound run's .hydra/ is for people: the run is evaluated, and nothing planted there runs."""
     run = shutil.copytree(trained, tmp_path / "run")
     hydra = yaml.safe_dump({"hydra": hydra_node(marker)})
     (run / ".hydra" / "hydra.yaml").write_text(hydra)
     (run / ".hydra" / "config.yaml").write_text(hydra + sound())
     (run / ".hydra" / "overrides.yaml").write_text(f"- hydra.callbacks={CALLBACK.format(marker)}\n- model={FOREIGN}\n")
-    done = call("evaluate.py", f"run={run}", cwd=tmp_path)
+    done = zygote.call("evaluate.py", f"run={run}", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert not marker.exists()
 
 
-def test_a_callback_of_one_s_own_does_run(tmp_path: Path, marker: Path) -> None:
+def test_a_callback_of_one_s_own_does_run(zygote: Zygote, tmp_path: Path, marker: Path) -> None:
     """The two tests above can fail: typed by the user, the planted callback is Hydra's and runs."""
     words = (f"+hydra.callbacks.evil._target_={FOREIGN}", f"+hydra.callbacks.evil.file={marker}")
-    assert call("evaluate.py", "run=nowhere", *words, cwd=tmp_path).returncode == 2
+    assert zygote.call("evaluate.py", "run=nowhere", *words, cwd=tmp_path).returncode == 2
     assert marker.exists()
 
 
@@ -240,11 +241,11 @@ PLANTED: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_the_program_refuses_with_exit_code_2(tmp_path: Path, marker: Path, name: str) -> None:
+def test_the_program_refuses_with_exit_code_2(zygote: Zygote, tmp_path: Path, marker: Path, name: str) -> None:
     """`evaluate.py run=…` on a stranger's directory: it says in one line what it found, and runs and leaves nothing."""
     run = written(tmp_path / "run", sound())
     PLANTED[name](run, marker)
-    done = call("evaluate.py", f"run={run}", cwd=tmp_path)
+    done = zygote.call("evaluate.py", f"run={run}", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert error_of(done).startswith(
         f"error: model._target_={FOREIGN}: " if name == "target" else f"error: run={run}: "
@@ -253,23 +254,23 @@ def test_the_program_refuses_with_exit_code_2(tmp_path: Path, marker: Path, name
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
-def test_the_program_builds_what_is_trusted_by_name(tmp_path: Path, marker: Path) -> None:
+def test_the_program_builds_what_is_trusted_by_name(zygote: Zygote, tmp_path: Path, marker: Path) -> None:
     """The test above can fail: `trust=[…]` lets the same targets and interpolations in, and they run."""
     run = run_with(tmp_path / "run", model={**MLP, "hidden": [evil(marker)]}, sweep="${oc.env:HOME}")
     words = (f"run={run}", f"""trust=[{FOREIGN},"${{oc.env:HOME}}"]""")
-    assert call("evaluate.py", *words, cwd=tmp_path).returncode == 2  # a marker is no hidden layer
+    assert zygote.call("evaluate.py", *words, cwd=tmp_path).returncode == 2  # a marker is no hidden layer
     assert marker.exists()
 
 
-def test_an_interpolation_of_one_s_own_conf_is_let_in(tmp_path: Path, trained: Path) -> None:
+def test_an_interpolation_of_one_s_own_conf_is_let_in(zygote: Zygote, tmp_path: Path, trained: Path) -> None:
     """A user whose own yaml reads the environment can evaluate his own runs."""
     run = shutil.copytree(trained, tmp_path / "run")
     text = (run / "config.yaml").read_text().replace("sweep: null", "sweep: ${oc.env:MINE}")
     (run / "config.yaml").write_text(text)
-    assert call("evaluate.py", f"run={run}", cwd=tmp_path, MINE="s").returncode == 2
+    assert zygote.call("evaluate.py", f"run={run}", cwd=tmp_path, MINE="s").returncode == 2
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "mine.yaml").write_text("# @package _global_\nsweep: ${oc.env:MINE}\n")
-    done = call("evaluate.py", "--config-dir", "mine", f"run={run}", cwd=tmp_path, MINE="s")
+    done = zygote.call("evaluate.py", "--config-dir", "mine", f"run={run}", cwd=tmp_path, MINE="s")
     assert (done.returncode, done.stderr) == (0, "")
 
 

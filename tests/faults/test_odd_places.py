@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from microstep.errors import ConfigError
 from microstep.places import directory_of, refuse_odd_places
 from tests.conftest import call, error_of
+from tests.faults.zygote import Zygote
 
 ODD = """it's (a) "b", c=d [e] {f} $g %s %(message)s %d{} ~ & ; \\ 数据 é 😀"""  #: a name that the file system takes
 QUICK = ("model=mlp", "epochs=1", "threads=1")
@@ -22,28 +23,28 @@ def status(run: Path) -> str:
     return str(json.loads((run / "run.json").read_text())["status"])
 
 
-def test_an_odd_working_directory_will_do(tmp_path: Path, idx_files: Path) -> None:
+def test_an_odd_working_directory_will_do(zygote: Zygote, tmp_path: Path, idx_files: Path) -> None:
     """Spaces, commas, quotes, `%`, Chinese and emoji in it, in the data's root and in the run's name: all works."""
     home = tmp_path / ODD
     home.mkdir()
     (home / f"data {ODD}").symlink_to(idx_files)
     words = ["dataset=fashion_mnist", f"dataset.root=data {ODD}", "dataset.val_samples=20", "batch_size=16"]
     words += ["dataset.mean=null", "dataset.std=null", f"hydra.run.dir=run {ODD}"]
-    done = call("train.py", *QUICK, *words, cwd=home)
+    done = zygote.call("train.py", *QUICK, *words, cwd=home)
     assert (done.returncode, done.stderr) == (0, "")
     assert status(home / f"run {ODD}") == "finished"
     assert sorted(path.name for path in home.iterdir()) == [f"data {ODD}", f"run {ODD}"]
-    again = call("evaluate.py", f"run=run {ODD}", f"input=data {ODD}", cwd=home)
+    again = zygote.call("evaluate.py", f"run=run {ODD}", f"input=data {ODD}", cwd=home)
     assert again.returncode == 2  # there are no pictures in it, which is told of by its name
     assert f"input=data {ODD}" in error_of(again)
-    again = call("evaluate.py", f"run=run {ODD}", cwd=home)
+    again = zygote.call("evaluate.py", f"run=run {ODD}", cwd=home)
     assert (again.returncode, again.stderr) == (0, "")
     assert ODD in again.stdout
 
 
-def test_a_sweep_in_an_odd_place_will_do(tmp_path: Path) -> None:
+def test_a_sweep_in_an_odd_place_will_do(zygote: Zygote, tmp_path: Path) -> None:
     """Its directory has such a name, each run's own is safe to type, and an option's value may be odd as well."""
-    done = call("train.py", "-m", *QUICK, "accum=1,2", f"hydra.sweep.dir={ODD}/s", cwd=tmp_path)
+    done = zygote.call("train.py", "-m", *QUICK, "accum=1,2", f"hydra.sweep.dir={ODD}/s", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     runs = sorted(path for path in (tmp_path / ODD / "s").iterdir() if path.is_dir())
     assert [path.name for path in runs] == [f"accum-{n}_epochs-1_model-mlp_threads-1" for n in (1, 2)]

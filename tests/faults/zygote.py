@@ -1,7 +1,9 @@
 """A process that has imported everything and forks the programs on request: a real process each, without the start-up.
 
-It speaks lines of JSON: `{"program", "words", "cwd", "environment"}` is answered by a pid, `{"wait": pid}` by an exit
-code, negative for a signal as subprocess has it.
+It speaks lines of JSON: `{"program", "words", "cwd", "environment", "outputs"}` is answered by a pid, `{"wait": pid}`
+by an exit code, negative for a signal as subprocess has it.
+
+What such a process can't tell is what a program imports, or would: that is for `tests.conftest.call`.
 """
 
 from __future__ import annotations
@@ -9,13 +11,19 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 300  #: seconds, after which a program that `call` waits for is killed
 
 
 def serve() -> None:
@@ -26,32 +34,33 @@ def serve() -> None:
     import microstep.task  # noqa: F401  # whatever a run will need, but for cli, which notes whose process it is
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports what any optimizer does
-    for line in sys.stdin:
-        asked = json.loads(line)
+    print(os.getpid(), flush=True)  # ready
+    while asked := json.loads(sys.stdin.readline() or "null"):
         pid = asked.get("wait") or begin(**asked)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if "wait" in asked else pid
         print(code, flush=True)
 
 
-def begin(program: str, words: list[str], cwd: str, environment: dict[str, str]) -> int:
-    """Fork a process group of its own that runs a program as a shell would."""
+def begin(program: str, words: list[str], cwd: str, environment: dict[str, str], outputs: list[str]) -> int:
+    """Fork a process group of its own that runs a program as a shell would, its stdout and its stderr in files."""
     pid = os.fork()
     if pid:
         return pid
     os.setpgid(0, 0)
     os.chdir(cwd)
     os.environ.update(environment)
-    descriptor = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for standard in (1, 2):
-        os.dup2(descriptor, standard)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    for standard, file in enumerate(outputs, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), standard)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv[1:] = words
+    code = 0
     try:
         runpy.run_path(str(ROOT / program), run_name="__main__")
     except SystemExit as leaving:
-        sys.stdout.flush()
-        os._exit(int(leaving.code or 0))
-    os._exit(0)
+        code = int(leaving.code or 0)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 @dataclass
@@ -62,16 +71,21 @@ class Zygote:
 
     @classmethod
     def started(cls) -> Zygote:
-        """Return a zygote that is ready."""
+        """Return a zygote that is ready, so that how long a program takes can be measured."""
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         command = [sys.executable, "-m", "tests.faults.zygote"]
         pipe = subprocess.PIPE
-        return cls(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT))
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT)
+        assert process.stdout and int(process.stdout.readline()) == process.pid
+        return cls(process)
 
     def start(self, program: str, *words: str, cwd: Path, **environment: str) -> int:
         """Start a program, whose output goes to `output.txt` in its working directory; return its pid."""
-        return self.ask(program=program, words=words, cwd=str(cwd), environment=environment)
+        return self.begin(program, words, cwd, environment, "output.txt", "output.txt")
+
+    def begin(self, program: str, words: Sequence[str], cwd: Path, environment: dict[str, str], *outputs: str) -> int:
+        return self.ask(program=program, words=words, cwd=str(cwd), environment=environment, outputs=outputs)
 
     def wait(self, pid: int) -> int:
         """Return a program's exit code."""
@@ -81,6 +95,18 @@ class Zygote:
         """Start a program, wait for it, return its exit code."""
         return self.wait(self.start(program, *words, cwd=cwd, **environment))
 
+    def call(self, program: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a program as `tests.conftest.call` does."""
+        with tempfile.TemporaryDirectory(prefix="microstep-call-") as place:
+            outputs = [Path(place) / name for name in ("stdout", "stderr")]
+            pid = self.begin(program, words, cwd, environment, *map(str, outputs))
+            timer = Timer(TIMEOUT, killed, [pid])
+            timer.start()
+            code = self.wait(pid)
+            timer.cancel()
+            stdout, stderr = (file.read_text() for file in outputs)
+        return subprocess.CompletedProcess([program, *words], code, stdout, stderr)
+
     def ask(self, **message: Any) -> int:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(message) + "\n")
@@ -88,9 +114,17 @@ class Zygote:
         return int(self.process.stdout.readline())
 
     def stop(self) -> None:
-        """Let it end."""
+        """Let it end. A process that was forked meanwhile may hold the other end of its stdin: it is told."""
+        assert self.process.stdin
+        self.process.stdin.write("null\n")
         with self.process:  # closes both ends
             pass
+
+
+def killed(group: int) -> None:
+    """Kill a group of processes that takes too long, if it is still there."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":

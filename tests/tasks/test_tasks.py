@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import call
 from tests.tasks.weights import last_weights, relative
 
 CONF = Path(__file__).parent / "conf"
@@ -17,26 +16,26 @@ SEGMENTATION = ("task=segmentation", "dataset=inked_digits", "model=pixelwise", 
     [(REGRESSION, "mean absolute error"), (SEGMENTATION, "pixel accuracy")],
     ids=["tabular", "pixels"],
 )
-def test_a_task_of_ones_own_trains_exactly_under_accumulation(words, learnt, tmp_path) -> None:
+def test_a_task_of_ones_own_trains_exactly_under_accumulation(zygote, words, learnt, tmp_path) -> None:
     """Through train.py, two cuts of one effective batch end at the same weights; the task's report is printed."""
     common = ("--config-dir", str(CONF), *words, "precision=fp64", "epochs=3", "max_grad_norm=1")
     cuts = {"whole": ("batch_size=40",), "cut": ("batch_size=8", "accum=5")}
     for name, cut in cuts.items():
-        done = call("train.py", *common, *cut, f"hydra.run.dir={name}", cwd=tmp_path)
+        done = zygote.call("train.py", *common, *cut, f"hydra.run.dir={name}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert learnt in done.stdout
     whole, cut = (last_weights(tmp_path / name) for name in cuts)
     assert relative(cut, whole) < 1e-10
 
 
-def test_a_task_of_ones_own_can_be_evaluated_again(tmp_path) -> None:
+def test_a_task_of_ones_own_can_be_evaluated_again(zygote, tmp_path) -> None:
     """evaluate.py builds it too, once `trust` or one's own conf/ names its parts; otherwise it is refused."""
     words = ("--config-dir", str(CONF), *SEGMENTATION, "epochs=1", "hydra.run.dir=run")
-    assert call("train.py", *words, cwd=tmp_path).returncode == 0
-    refused = call("evaluate.py", "run=run", cwd=tmp_path)
+    assert zygote.call("train.py", *words, cwd=tmp_path).returncode == 0
+    refused = zygote.call("evaluate.py", "run=run", cwd=tmp_path)
     assert refused.returncode == 2
     assert "trust" in refused.stderr
     names = ["Segmentation", "inked_digits", "pixelwise"]
     trust = f"trust=[{','.join(f'tests.tasks.segmentation.{name}' for name in names)}]"
-    assert "pixel accuracy" in call("evaluate.py", "run=run", trust, cwd=tmp_path).stdout
-    assert "pixel accuracy" in call("evaluate.py", "--config-dir", str(CONF), "run=run", cwd=tmp_path).stdout
+    assert "pixel accuracy" in zygote.call("evaluate.py", "run=run", trust, cwd=tmp_path).stdout
+    assert "pixel accuracy" in zygote.call("evaluate.py", "--config-dir", str(CONF), "run=run", cwd=tmp_path).stdout

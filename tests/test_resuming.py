@@ -237,16 +237,13 @@ def test_other_threads_are_told_of(run: Path, capsys) -> None:
 
 
 def test_other_versions_are_told_of(run: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each package with both versions; also a change of microstep's own source."""
+    """Each package with both versions; also a change of the source."""
     now = identity.versions()
     monkeypatch.setattr(identity, "versions", lambda: now | {"torch": "9.9"})
-    monkeypatch.setattr(identity, "source_hash", lambda: "another")
+    monkeypatch.setattr(identity, "source_hash", lambda config: "another")
     out, err = said_on_resume(run, capsys)
     assert SAME not in out
-    assert (
-        f"the run continues, but is not the same bit for bit: microstep's own source, torch 9.9 (was {now['torch']})"
-        in err
-    )
+    assert f"the run continues, but is not the same bit for bit: the source, torch 9.9 (was {now['torch']})" in err
 
 
 def test_without_determinism_nothing_is_promised(tmp_path: Path, capsys) -> None:

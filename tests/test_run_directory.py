@@ -20,11 +20,13 @@ from microstep.identity import experiment_hash
 
 TYPED = ["epochs=3", "log_every_steps=5"]
 REPORT = {
+    "calibration.csv",
     "classification_report.txt",
     "classification_report.json",
     "confusion_matrix.csv",
     "confusion_matrix.png",
     "predictions.csv",
+    "reliability.png",
     "worst_mistakes.png",
 }
 FACTS = {
@@ -38,6 +40,8 @@ FACTS = {
     "device",
     "world_size",
     "parameters",
+    "monitor",
+    "direction",
     "train_seconds",
     "samples_per_second",
     "peak_memory_bytes",
@@ -174,6 +178,7 @@ def test_metrics_csv_has_the_documented_columns(trained):
         "val_f1_weighted",
         "lr",
         "samples_per_second",
+        "seconds",
     ]
     assert [(row["epoch"], row["optimizer_steps"]) for row in rows] == [("1", "23"), ("2", "46"), ("3", "69")]
     assert all(float(value) > 0 for row in rows for value in row.values())

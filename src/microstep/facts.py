@@ -19,7 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from microstep import machine
 from microstep.config import micro_batch_size
 from microstep.files import shown
-from microstep.identity import experiment_hash, versions
+from microstep.identity import experiment_hash, source_hash, versions
 from microstep.parts import Parts
 
 log = logging.getLogger("microstep.notice")
@@ -28,6 +28,7 @@ log = logging.getLogger("microstep.notice")
 def run_facts(config: DictConfig, parts: Parts, names: Mapping[str, str]) -> dict[str, Any]:
     """Return what run.json says from the start; `names` are the options chosen, by group."""
     sizes = {name: len(split) for name, split in parts.dataset.splits.items()}
+    metrics = parts.task.metrics()
     return {
         "epochs": config.epochs,
         "effective_batch_size": micro_batch_size(config) * config.accum,
@@ -36,8 +37,11 @@ def run_facts(config: DictConfig, parts: Parts, names: Mapping[str, str]) -> dic
         "threads": torch.get_num_threads(),
         "world_size": 1,
         "parameters": parts.parameters,
+        "monitor": metrics.monitor,
+        "direction": metrics.direction,
         "data": {"fingerprint": parts.dataset.fingerprint, "samples": sizes},
         "experiment_hash": experiment_hash(config, parts.dataset.fingerprint),
+        "source_hash": source_hash(config),
         "versions": versions(),
         "git": git(),
         "command": shlex.join(sys.orig_argv),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import platform
+import sysconfig
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from microstep import machine
 from microstep.config import RESUMABLE_KEYS, experiment_of, without
+from microstep.gate import targets_in
 from microstep.parts import Parts
 
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
@@ -26,7 +30,7 @@ def identity(config: DictConfig, parts: Parts) -> dict[str, Any]:
     return {
         "experiment": experiment_hash(config, parts.dataset.fingerprint),
         "config": config_hash(config),
-        "source": source_hash(),
+        "source": source_hash(config),
         "data": parts.dataset.fingerprint,
         "classes": list(parts.dataset.facts.get("class_names", ())),
         "precision": dict(parts.precision.describe()),
@@ -53,16 +57,34 @@ def config_hash(config: DictConfig) -> str:
 
 def experiment_hash(config: DictConfig, data_fingerprint: str) -> str:
     """Return a SHA-256 over what the result depends on: the experiment, the data, the source."""
-    described = {"experiment": experiment_of(config), "data": data_fingerprint, "source": source_hash()}
+    described = {"experiment": experiment_of(config), "data": data_fingerprint, "source": source_hash(config)}
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def source_hash(config: DictConfig) -> str:
+    """Return a SHA-256 over the source: this package's, and of whatever else it builds that nobody installed."""
+    targets = targets_in(OmegaConf.to_container(config))
+    packages = sorted({str(target).partition(".")[0] for target in targets} | {"microstep"})
+    return sha256("".join(map(package_hash, packages)).encode()).hexdigest()
+
+
 @cache
-def source_hash() -> str:
-    """Return a SHA-256 over this package's source."""
-    root = Path(__file__).parent
-    files = sorted(root.rglob("*.py"))
+def package_hash(package: str) -> str:
+    """Return a SHA-256 over a top-level package's source, or module's; of an installed one its version tells enough."""
+    found = None
+    with suppress(ImportError, ValueError):
+        found = find_spec(package)
+    origin = Path(found.origin) if found and found.origin and Path(found.origin).is_file() else None
+    if origin is None or (package != "microstep" and is_installed(origin)):
+        return package
+    root, files = origin.parent, sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
     return sha256(b"".join(str(f.relative_to(root)).encode() + f.read_bytes() for f in files)).hexdigest()
+
+
+def is_installed(file: Path) -> bool:
+    """Say whether a file came with Python, or by a package manager."""
+    homes = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(file.resolve().is_relative_to(home) for home in homes)
 
 
 def versions() -> dict[str, str]:
@@ -81,6 +103,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = ("device", "machine", "threads", "deterministic", "precision")
     told = [f"{name} {now[name]} (was {before.get(name)})" for name in names if before.get(name) != now[name]]
     if before.get("source") != now["source"]:
-        told.append("microstep's own source")
+        told.append("the source")
     known = dict(before.get("versions") or {})
     return told + [f"{name} {v} (was {known.get(name)})" for name, v in now["versions"].items() if known.get(name) != v]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.files import finite, read_json, read_small, shown, storing, write_json, write_whole
+from microstep.files import finite, read_json, read_small, shown, storing, write_json, write_whole, written_together
 from tests.conftest import irregular
 
 ON_A_FULL_DISK = """
@@ -163,3 +163,11 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
         read_json(tmp_path / "f")
     write_json(tmp_path / "f", {"a": {"é": [1, None]}})
     assert read_json(tmp_path / "f") == {"a": {"é": [1, None]}}
+
+
+def test_a_draft_has_the_name_of_what_it_becomes(tmp_path: Path) -> None:
+    """Titles of a report's pictures and its warnings name the split, and nothing is left beside it."""
+    with written_together(tmp_path / "reports" / "test") as draft:
+        assert draft.name == "test"
+        (draft / "title.txt").write_text(draft.name)
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["reports", "test", "title.txt"]

@@ -16,16 +16,17 @@ import microstep
 ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = (
     *("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors"),
-    *("owner", "resumption", "amendments", "run_config", "gate", "places", "jobs", "starting"),
+    *("owner", "resumption", "amendments", "run_config", "gate", "places", "jobs", "starting", "roster"),
+    "summary",
 )
 LAYERS = (
     "errors types config signatures names page overrides composer cli files gate directories randomness signals "
-    "statistics cache owner run_config amendments resumption places jobs starting",
+    "statistics cache terminal owner run_config amendments resumption places jobs starting roster summary isolation",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint manifest recovery snapshot cadence divergence loaders logger measure pace progress "
-    "machine stats export archive",
+    "machine stats export archive comparison",
     "parts trainer facts identity",
-    "build resuming again predict",
+    "build resuming again predict compare sweep",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 Graph = dict[str, set[str]]  # module → what it imports, as dotted names

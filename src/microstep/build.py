@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from microstep import machine
 from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
-from microstep.config import displayed, micro_batch_size
+from microstep.config import micro_batch_size
 from microstep.dataset import PictureDataset
 from microstep.dataset.workers import explained
 from microstep.directories import occupied
@@ -40,6 +40,7 @@ from microstep.logger import (
     TensorBoard,
     cut_back,
     say,
+    settings_of,
     show_notices,
     table,
 )
@@ -204,7 +205,8 @@ def assemble(run: Run, parts: Parts) -> Trainer:
 def build_logbook(run: Run, pictures: Tensor | None) -> Logbook:
     """Return the bars and loggers; `pictures` are some of those to be trained on."""
     bars = Bars(run.config.progress)
-    tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), displayed(run.config), pictures)
+    settings = settings_of(run.config, run.names)
+    tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, pictures)
     loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
     return Logbook(bars, loggers, run.config.log_every_steps)
 

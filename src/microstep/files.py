@@ -106,12 +106,13 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def written_together(directory: Path) -> Iterator[Path]:
-    """Yield a draft of a directory, whose files take their places in it once all of them are written.
+    """Yield a draft of a directory, of the same name; its files take their places once all of them are written.
 
     Raises:
         StorageError: none of them is there then, and those of before still are.
     """
-    draft = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    aside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    draft = aside / directory.name  # a report's titles and warnings call the split by it
     with storing(directory):
         try:
             draft.mkdir(parents=True)
@@ -120,7 +121,7 @@ def written_together(directory: Path) -> Iterator[Path]:
             for file in draft.iterdir():
                 file.replace(directory / file.name)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_temporaries(directory: Path) -> None:

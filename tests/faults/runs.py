@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-UNTIMED = ("classification_report.txt", "classification_report.json", "confusion_matrix.csv", "predictions.csv")
+TABLES = ("confusion_matrix.csv", "predictions.csv", "calibration.csv")
+UNTIMED = ("classification_report.txt", "classification_report.json", *TABLES)
+TABS = ("_hparams_/session_end_info", "custom_scalars__config__")
+TIMED_COLUMNS = {"samples_per_second", "seconds"}
 TIMED = {"train/samples_per_second", "train/data_wait_fraction"}
 
 
@@ -36,7 +39,7 @@ def metrics_of(run: Path) -> list[dict[str, str]]:
     """Return the rows of metrics.csv, but for how fast it was."""
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    return [{name: value for name, value in row.items() if name != "samples_per_second"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMED_COLUMNS} for row in rows]
 
 
 def scalars_of(run: Path) -> dict[str, list[tuple[int, str]]]:
@@ -45,6 +48,12 @@ def scalars_of(run: Path) -> dict[str, list[tuple[int, str]]]:
     events.Reload()
     tags = set(events.Tags()["scalars"]) - TIMED
     return {tag: [(event.step, repr(event.value)) for event in events.Scalars(tag)] for tag in sorted(tags)}
+
+
+def tabs_of(run: Path) -> list[tuple[str, str]]:
+    """Return how the hparams tab says that the run ended, and the layouts of its charts."""
+    events = EventAccumulator(str(run)).Reload()
+    return [(str(events.SummaryMetadata(tag)), str([e.tensor_proto for e in events.Tensors(tag)])) for tag in TABS]
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -59,7 +68,7 @@ def differences(one: Path, other: Path) -> list[str]:
             pair = [(run / "reports" / split / name).read_bytes() for run in (one, other)]
             found += [f"{split}/{name}"] if pair[0] != pair[1] else []
     found += ["metrics.csv"] if metrics_of(one) != metrics_of(other) else []
-    found += ["TensorBoard"] if scalars_of(one) != scalars_of(other) else []
+    found += ["TensorBoard"] if (scalars_of(one), tabs_of(one)) != (scalars_of(other), tabs_of(other)) else []
     return found
 
 

@@ -25,7 +25,7 @@ def epoch(number: int, val: dict[str, float]) -> EpochReport:
         val=val,
         lr=0.1 / 3,
         samples_per_second=1234.5678,
-        seconds=1.0,
+        seconds=1.23456,
         best=True,
     )
 
@@ -46,19 +46,19 @@ def test_a_row_an_epoch_as_it_ends(tmp_path):
 
 
 def test_numbers_keep_all_their_digits(tmp_path):
-    """What is read back is the number that was measured, to the last bit; only the speed is rounded."""
+    """What is read back is the number that was measured, to the last bit; only the speed and the time are rounded."""
     MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.1 + 0.2, "accuracy": 2 / 3}))
     (row,) = rows(tmp_path / "metrics.csv")
     assert (float(row["train_loss"]), float(row["lr"])) == (1 / 3, 0.1 / 3)
     assert (float(row["val_loss"]), float(row["val_accuracy"])) == (0.1 + 0.2, 2 / 3)
-    assert row["samples_per_second"] == "1234.6"
+    assert (row["samples_per_second"], row["seconds"]) == ("1234.6", "1.235")
 
 
 def test_the_header_names_the_tasks_own_metrics(tmp_path):
     """A task of another kind gets columns of its own: nothing here knows what a label is."""
     MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.5, "mean absolute error, in °C": 3.0}))
     header = ["epoch", "optimizer_steps", "train_loss", "val_loss", "val_mean absolute error, in °C"]
-    assert list(rows(tmp_path / "metrics.csv")[0]) == [*header, "lr", "samples_per_second"]
+    assert list(rows(tmp_path / "metrics.csv")[0]) == [*header, "lr", "samples_per_second", "seconds"]
 
 
 def test_a_second_logger_goes_on_in_the_same_file(tmp_path):

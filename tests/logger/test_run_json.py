@@ -56,8 +56,8 @@ def test_it_says_running_from_the_start(tmp_path):
     ("error", "status", "said"),
     [
         (None, "finished", None),
-        (Stopped(15), "interrupted", "stopped by signal 15"),
-        (KeyboardInterrupt(), "interrupted", "stopped by signal 2"),
+        (Stopped(15), "interrupted", "stopped by SIGTERM"),
+        (KeyboardInterrupt(), "interrupted", "stopped by SIGINT"),
         (Diverged("epoch 3", "it is NaN", "lower the rate"), "failed", "epoch 3: it is NaN; lower the rate"),
         (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,20 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
 from microstep import build_trainer, compose
-from microstep.config import experiment_of
-from microstep.logger import TensorBoard
+from microstep.errors import Stopped, StorageError
+from microstep.logger import EpochReport, TensorBoard, WindowReport, settings_of
+from tests.conftest import files_limited
 
 TRAIN = ["loss", "lr", "grad_norm", "loss_scale", "skipped_steps", "samples_per_second", "data_wait_fraction"]
 METRICS = ["loss", "accuracy", "f1_macro", "f1_weighted"]
-PICTURES = [f"{split}/{name}" for split in ("val", "test") for name in ("confusion_matrix", "worst_mistakes")]
+REPORTED = ("confusion_matrix", "reliability", "worst_mistakes")
+PICTURES = [f"{split}/{name}" for split in ("val", "test") for name in REPORTED]
 CURVES = [f"test/pr/{digit}" for digit in range(10)]
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
 
@@ -46,10 +51,11 @@ def hparams(events: EventAccumulator, part: str) -> HParamsPluginData:
 def test_the_tags_are_those_that_are_promised(events):
     """Scalars by window and by epoch, pictures, curves, the config: none is missing and none is strewn in."""
     tags = events.Tags()
-    by_group = {"train": TRAIN, "val": METRICS, "test": METRICS}
+    by_group = {"train": TRAIN, **dict.fromkeys(("train_epoch", "val", "best_val", "test"), METRICS)}
     assert set(tags["scalars"]) == {f"{group}/{name}" for group, names in by_group.items() for name in names}
     assert set(tags["images"]) == {"train/pictures", *PICTURES}
-    assert set(tags["tensors"]) == {"config/text_summary", *CURVES}
+    row = {"_hparams_/session_start_info", "_hparams_/session_end_info"}
+    assert set(tags["tensors"]) == {"config/text_summary", "custom_scalars__config__", *row, *CURVES}
     assert {name for name, content in tags.items() if content} == {"scalars", "images", "tensors"}
 
 
@@ -132,42 +138,118 @@ def test_the_curves_are_of_the_test_split(events, trained, digit):
     assert (positives, negatives) == (labels.count(digit), 180 - labels.count(digit))
 
 
+def test_training_is_by_epoch_too(events, trained):
+    """On the axis that validation has: metrics.csv's training loss, for a chart with both."""
+    with (trained / "metrics.csv").open() as stream:
+        losses = [np.float32(row["train_loss"]) for row in csv.DictReader(stream)]
+    assert [event.value for event in events.Scalars("train_epoch/loss")] == losses
+    for name in METRICS:
+        assert [event.step for event in events.Scalars(f"train_epoch/{name}")] == [1, 2, 3]
+
+
+def test_the_best_validation_is_the_last_of_its_tag(events, trained):
+    """The hparams tab shows a tag's last value: of `val/…` the last epoch's, of `best_val/…` the best's."""
+    best = json.loads((trained / "run.json").read_text())["metrics"]["best"]
+    for name in METRICS:
+        last = events.Scalars(f"best_val/{name}")[-1]
+        assert (last.step, last.value) == (best["epoch"], np.float32(best[name]))
+
+
 def test_hparams_are_in_the_runs_own_file(events, trained):
-    """The table's row is part of this run: its settings with their values, and its test metrics by their tags."""
+    """The table's row is part of this run: its settings with their values, and that it went well."""
     settings = hparams(events, "session_start_info").session_start_info.hparams
     assert settings["optimizer.lr"].number_value == 0.03
     assert settings["batch_size"].number_value == 64
-    assert settings["model"].string_value == "SmallCNN"
-    infos = hparams(events, "experiment").experiment
-    assert {info.name.tag for info in infos.metric_infos} == {f"test/{name}" for name in METRICS}
-    assert {info.name for info in infos.hparam_infos} == set(settings)
+    assert settings["model"].string_value == "small_cnn"
+    assert hparams(events, "session_end_info").session_end_info.status == STATUS_SUCCESS
     assert [path for path in trained.iterdir() if path.is_dir() and path.name[0].isdigit()] == []
 
 
+def test_the_columns_are_left_to_tensorboard(events):
+    """No run lists columns: TensorBoard would take the first run's for every other's, and knew none that differ."""
+    assert "_hparams_/experiment" not in events.PluginTagToContent("hparams")
+
+
 def test_hparams_leave_out_what_can_not_change_a_result(events):
-    """Columns in the table are settings of the experiment, in dotted keys; a resume or a bar is none."""
+    """Columns are settings of the experiment, in dotted keys; no resume, no bar, and nothing twice."""
     settings = set(hparams(events, "session_start_info").session_start_info.hparams)
-    assert {"seed", "accum", "accumulation.micro_batches", "task.label_smoothing"} <= settings
+    assert {"seed", "accum", "optimizer.momentum", "task.label_smoothing"} <= settings
     assert not settings & {"progress", "log_every_steps", "resume", "sweep", "num_workers"}
+    assert "accumulation.micro_batches" not in settings  # it is ${accum}
 
 
-def test_settings_of_any_kind_become_a_row(tmp_path):
-    """Lists, nulls, truths and nested groups: each gets a value that the table can hold."""
-    from microstep import compose
+def test_settings_of_any_kind_become_a_row():
+    """Numbers, truths and texts keep their type; lists are texts; a group is called by the option that was chosen."""
+    config = compose(["dataset=fashion_mnist", "model=mlp", "model.hidden=[16,8]", "optimizer.lr=1"])
+    settings = settings_of(config, {"model": "mlp"})
+    assert settings["model.hidden"] == "[16, 8]"
+    assert (settings["deterministic"], settings["accum"], settings["optimizer.lr"]) == (True, 1, 1.0)
+    assert (settings["model"], settings["optimizer"]) == ("mlp", "SGD")
 
-    config = compose(["dataset=fashion_mnist", "model=mlp", "model.hidden=[16,8]", "max_grad_norm=1"])
-    board = TensorBoard(tmp_path, "text: 1", experiment_of(config))
-    assert board.settings["model.hidden"] == "[16, 8]"
-    assert board.settings["effective_batch_size"] == "None"
-    assert board.settings["deterministic"] is True
-    assert board.settings["max_grad_norm"] == 1.0
-    board.close(None)
+
+NULLABLE = {"max_grad_norm": "1.0", "effective_batch_size": "64", "task.class_weights": "balanced"}
+
+
+@pytest.mark.parametrize(("key", "value"), NULLABLE.items())
+def test_a_key_that_may_be_null_is_a_text_in_every_run(key, value):
+    """One type a column, or TensorBoard could not sort it: `null` in one run, what was typed in another."""
+    typed, default = (settings_of(compose(words), {})[key] for words in ([f"{key}={value}"], []))
+    assert (typed, default) == (value, "null")
+
+
+def test_a_long_list_is_cut_short():
+    """A thousand weights of classes would be a column that nobody can read."""
+    config = compose([f"task.class_weights={[1.0] * 1000}"])
+    assert len(settings_of(config, {})["task.class_weights"]) == 200
+
+
+def of_epoch(number: int, best: bool = False) -> EpochReport:
+    values = {"loss": 1.0 / number, "error (%)": 5.0}
+    return EpochReport(number, 3, 1, 1, 0, {**values, "only_train": 0.0}, values, 0.1, 1.0, 1.0, best)
+
+
+def test_the_layout_is_made_of_the_tasks_own_metrics(tmp_path):
+    """A chart a metric, of training and validation by epoch, whatever the names; once, with the first epoch."""
+    board = TensorBoard(tmp_path, "a: 1", {})
+    for epoch in (1, 2, 3):
+        board.epoch(of_epoch(epoch))
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Tensors("custom_scalars__config__")
+    (category,) = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]).category
+    assert [chart.title for chart in category.chart] == ["loss", "error (%)"]
+    for chart in category.chart:
+        tags = [f"{group}/{chart.title}" for group in ("train_epoch", "val")]
+        patterns = chart.multiline.tag
+        assert [[bool(re.match(p, tag)) for tag in tags] for p in patterns] == [[True, False], [False, True]]
+        assert not any(re.match(p, f"{tag}_2") for p in patterns for tag in tags)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the run failed"), Stopped(15)])
+def test_a_run_that_did_not_finish_keeps_its_row(tmp_path, error):
+    """With its settings, what it had come to, and that it failed; so does one that was killed, without a word of it."""
+    board = TensorBoard(tmp_path, "a: 1", {"seed": 3})
+    board.epoch(of_epoch(1, best=True))
+    board.epoch(of_epoch(2))
+    killed = EventAccumulator(str(tmp_path)).Reload()
+    assert hparams(killed, "session_start_info").session_start_info.hparams["seed"].number_value == 3
+    assert [event.value for event in killed.Scalars("best_val/loss")] == [1.0]
+    board.close(error)
+    ended = EventAccumulator(str(tmp_path)).Reload()
+    assert hparams(ended, "session_end_info").session_end_info.status == STATUS_FAILURE
+
+
+def test_a_full_disk_at_the_end_hides_no_failure(tmp_path):
+    """What ended the run is told, not that its end could not be written; a run that went well is told of the disk."""
+    board = TensorBoard(tmp_path, "a: 1", {})
+    with files_limited(board.events.file.stat().st_size):
+        board.close(RuntimeError("the run failed"))
+        with pytest.raises(StorageError):
+            board.close(None)
 
 
 def test_what_was_told_is_on_the_disk_after_close(tmp_path):
     """Also after an error: the windows up to a failure can be looked at."""
     board = TensorBoard(tmp_path, "a: 1", {})
-    board.scalars("train", {"loss": 2.5}, 7)
+    board.window(WindowReport(7, 2.5, 0.1, 1.0, 1.0, 0, 1.0, 0.0))
     board.close(RuntimeError("the run failed"))
     (event,) = EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
     assert (event.step, event.value) == (7, 2.5)

@@ -1,13 +1,15 @@
 """What is seen and kept of a run: bars, the terminal, metrics.csv, TensorBoard, run.json."""
 
 from microstep.logger.bars import Bars
-from microstep.logger.console import Console, emit, metrics_row, say, show_notices, table, with_report
+from microstep.logger.console import Console, metrics_row, say, show_notices, table, with_report
 from microstep.logger.files import cut_back, logs_of
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
 from microstep.logger.records import EpochReport, Logger, Results, SplitResult, WindowReport
 from microstep.logger.run_json import RunRecord
+from microstep.logger.settings import settings_of
 from microstep.logger.tensorboard import TensorBoard
+from microstep.terminal import emit
 
 __all__ = [
     "Bars",
@@ -26,6 +28,7 @@ __all__ = [
     "logs_of",
     "metrics_row",
     "say",
+    "settings_of",
     "show_notices",
     "table",
     "with_report",

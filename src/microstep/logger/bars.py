@@ -8,16 +8,18 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from microstep.terminal import Terminal
+
 T = TypeVar("T")
 Values = Mapping[str, float]
 DELAY = 0.4  #: seconds that a split must take before it gets a bar
 
 
 class Bars:
-    """Bars on stderr where it is a terminal and `wanted`; otherwise nothing is drawn."""
+    """Bars on stderr where it is a terminal of the run's own and `wanted`; otherwise nothing is drawn."""
 
     def __init__(self, wanted: bool) -> None:
-        self.shown = wanted and sys.stderr.isatty()
+        self.shown = wanted and sys.stderr.isatty() and Terminal.heard is None
         self.outer: tqdm[Any] | None = None
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:

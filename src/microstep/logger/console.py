@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
-
-from tqdm import tqdm
 
 from microstep.files import shown
 from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.terminal import Terminal, emit
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +45,14 @@ def say(text: str) -> None:
     log.info(text)
 
 
-def emit(text: str, stream: TextIO | None = None) -> None:
-    """Print above any bar. A reader that has gone away (`| head`) doesn't stop a run."""
-    stream = stream or sys.stdout
-    try:
-        tqdm.write(text, file=stream)
-        stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 class Notices(logging.Handler):
     """Shows what is logged under `microstep.notice`, in one line each: `warning: …` on stderr, or plain on stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one."""
         warns = record.levelno >= logging.WARNING
+        if warns and Terminal.heard is not None:
+            Terminal.heard.append(record.getMessage())
         emit(f"warning: {record.getMessage()}" if warns else record.getMessage(), sys.stderr if warns else sys.stdout)
 
 

@@ -28,6 +28,7 @@ class MetricsCsv:
             **{f"val_{name}": value for name, value in report.val.items()},
             "lr": report.lr,
             "samples_per_second": round(report.samples_per_second, 1),
+            "seconds": round(report.seconds, 3),
         }
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ def outcome(error: BaseException | None) -> dict[str, Any]:
     if error is None:
         return {"status": "finished"}
     if isinstance(error, Stopped | KeyboardInterrupt):
-        return {"status": "interrupted", "error": f"stopped by signal {getattr(error, 'signum', 2)}"}
+        return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
     known = isinstance(error, MicrostepError)
     return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
 

@@ -13,6 +13,7 @@ import torch
 from sklearn.metrics import classification_report
 
 from microstep.task.pictures import draw_confusion, draw_worst_mistakes
+from microstep.task.reliability import HEADER, calibration, calibration_rows, draw_reliability
 from microstep.types import Predictions, Report
 
 log = logging.getLogger("microstep.notice")
@@ -32,8 +33,11 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     matrix = confusion(truth, predicted, len(class_names))
     write_matrix(matrix, class_names, directory / "confusion_matrix.csv")
     write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
-    pictures = {"confusion_matrix": directory / "confusion_matrix.png"}
+    bins = calibration(confidence, predicted == truth)
+    write_csv(directory / "calibration.csv", HEADER, calibration_rows(bins))
+    pictures = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
     draw_confusion(matrix, class_names, pictures["confusion_matrix"])
+    draw_reliability(bins, pictures["reliability"])
     if draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
         pictures["worst_mistakes"] = directory / "worst_mistakes.png"
     curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:CURVES])}

@@ -1,0 +1,87 @@
+"""What an experiment's settings are in a table: a column a key, of one type in every run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from microstep.config import Experiment, asks_resolver, displayed
+from microstep.signatures import signature
+
+Value = bool | int | float | str
+LETTERS = 200  #: of a text, at most: a thousand class weights make no column
+
+
+def settings_of(config: DictConfig, choices: Mapping[str, str]) -> dict[str, Value]:
+    """Return an experiment's settings by dotted key; what can't change a result is left out, and what repeats another.
+
+    A key that may be null is a text in every run, `null` or `1.0`: in TensorBoard's hparams tab a column of texts and
+    numbers can't be sorted, and one without the nulls counts as the same in all runs.
+
+    Args:
+        choices: the options chosen, by group: `optimizer` is `adamw`. In a notebook it is what the group builds.
+    """
+    shown = displayed(config)
+    texts = {*root_texts(), *part_texts(shown)}
+    values = {key: value for key, value in leaves(shown) if not repeats(config, key)}
+    groups = {key: target.rpartition(".")[2] for key, target in targets(shown)}
+    rows = groups | {group: choices[group] for group in groups if choices.get(group)}
+    return rows | {key: worded(value) if key in texts else plain(value) for key, value in values.items()}
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key and its value, a list's whole; `_target_` is no setting."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        elif key != "_target_":
+            yield f"{prefix}{key}", value
+
+
+def targets(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each part's dotted key and what it builds."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            if "_target_" in value:
+                yield f"{prefix}{key}", str(value["_target_"])
+            yield from targets(value, f"{prefix}{key}.")
+
+
+def repeats(config: DictConfig, key: str) -> bool:
+    """Say whether a key is a reference to another: `accumulation.micro_batches` is `${accum}`."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    written = OmegaConf.to_container(node).get(name)  # type: ignore[union-attr]
+    return isinstance(written, str) and "${" in written and not asks_resolver(written)
+
+
+def root_texts() -> set[str]:
+    """Return the root keys that may be null."""
+    return {key for key, hint in get_type_hints(Experiment).items() if NoneType in get_args(hint)}
+
+
+def part_texts(node: Mapping[str, Any]) -> set[str]:
+    """Return the parts' keys that may be null, as far as their constructors tell."""
+    known = {part: signature(target) for part, target in targets(node)}
+    return {
+        f"{part}.{key}"
+        for part, found in known.items()
+        if found
+        for key, types in found.parameters.items()
+        if "None" in types or key in found.nullable
+    }
+
+
+def plain(value: Any) -> Value:
+    """Return a truth or a number as it is, anything else as text."""
+    return value if isinstance(value, bool | int | float) else worded(value)
+
+
+def worded(value: Any) -> str:
+    """Return a value as one would type it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"

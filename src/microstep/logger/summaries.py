@@ -1,0 +1,111 @@
+"""What TensorBoard's tabs are made of, as summaries of a bounded size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.plugins.hparams.metadata import (
+    NULL_TENSOR,
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    create_summary_metadata,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from torch import Tensor
+from torch.utils.tensorboard.summary import custom_scalars, text
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from microstep.logger.settings import Value
+
+SIDE = 96  #: pixels that a picture of the grid has at least, or nearly
+PICTURE_BYTES = 2**19  #: of a picture as PNG, at most: a larger one is halved until it fits
+TEXT_BYTES = 2**16  #: of the config; the rest is in config.yaml
+
+
+def scalars(values: Mapping[str, float]) -> Summary:
+    """Return scalars by tag: what belongs together is one event, for seven of them were seen to cost six times more."""
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+
+
+def tagged(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Return values by tag."""
+    return {f"{group}/{name}": value for name, value in values.items()}
+
+
+def code(tag: str, source: str) -> Summary:
+    """Return a text as a block of code."""
+    if len(source.encode()) > TEXT_BYTES:
+        source = source.encode()[:TEXT_BYTES].decode(errors="ignore") + "\n…"
+    return text(tag, "    " + source.replace("\n", "\n    "))  # indented, it is code to Markdown
+
+
+def picture(tag: str, file: Path) -> Summary:
+    """Return a picture, the file itself if it is a PNG that is small enough."""
+    with Image.open(file) as image:
+        return bounded(tag, image, file.read_bytes() if image.format == "PNG" else encoded(image))
+
+
+def pictures(tag: str, images: Tensor) -> Summary:
+    """Return N × C × H × W pictures side by side, eight in a row; small ones are magnified, pixel by pixel."""
+    times = max(1, SIDE // images.shape[-1])
+    magnified = images.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    image = to_pil_image(make_grid(magnified, padding=4, pad_value=1.0))
+    return bounded(tag, image, encoded(image))
+
+
+def bounded(tag: str, image: Image.Image, png: bytes) -> Summary:
+    """Return an image that takes no more bytes than a picture may."""
+    while len(png) > PICTURE_BYTES:
+        image = image.convert("RGB").reduce(2)
+        png = encoded(image)
+    shape = {"height": image.height, "width": image.width, "colorspace": len(image.getbands())}
+    return Summary(value=[Summary.Value(tag=tag, image=Summary.Image(**shape, encoded_image_string=png))])
+
+
+def encoded(image: Image.Image) -> bytes:
+    """Return an image as PNG."""
+    stream = BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def layout(metrics: Iterable[str]) -> Summary:
+    """Return the charts of the custom scalars tab: each metric's training and validation by epoch on one."""
+    charts = {name: ["Multiline", [exactly(f"{group}/{name}") for group in ("train_epoch", "val")]] for name in metrics}
+    return custom_scalars({"training and validation, by epoch": charts})
+
+
+def exactly(tag: str) -> str:
+    """Return the pattern of this tag alone: the tab takes tags for patterns of beginnings."""
+    return f"^{re.escape(tag)}$"
+
+
+def session_start(settings: Mapping[str, Value]) -> Summary:
+    """Return a run's row in the hparams tab; `add_hparams` would make a stray sub-run.
+
+    Nothing is said of the columns (an `experiment` in its words): the tab then finds them itself, over all runs, those
+    first in which the runs differ. It would take the first run's word for every other.
+    """
+    start = SessionStartInfo()
+    for key, value in settings.items():
+        kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+        setattr(start.hparams[key], kind, value)
+    return hparams(SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+
+
+def session_end(failed: bool) -> Summary:
+    """Return how a run ended, for its row."""
+    end = SessionEndInfo(status=STATUS_FAILURE if failed else STATUS_SUCCESS)
+    return hparams(SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
+
+
+def hparams(tag: str, content: HParamsPluginData) -> Summary:
+    """Return a summary for the hparams tab."""
+    return Summary(value=[Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)])

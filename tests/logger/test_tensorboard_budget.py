@@ -1,0 +1,89 @@
+"""What a run writes for TensorBoard is bounded, whatever its pictures and however many its classes."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from microstep.checkpoint import Saving
+from microstep.dataset import ResidentSplit
+from microstep.dataset.normaliser import Normaliser
+from microstep.logger import EpochReport, Results, SplitResult, TensorBoard, WindowReport
+from microstep.task import Classification
+from microstep.types import Predictions, Report
+
+BUDGET = 4 * 2**20  #: bytes, as docs/tensorboard.md has it, besides what grows with the run
+CPU = torch.device("cpu")
+VALUES = {"loss": 1.0, "accuracy": 0.5, "f1_macro": 0.5, "f1_weighted": 0.5}
+
+
+def report_of(classes: int, samples: int, directory: Path) -> Report:
+    """Write the report of made-up predictions about noisy pictures, half of them wrong."""
+    directory.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes, (samples,), generator=generator)
+    pixels = torch.randint(0, 256, (samples, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    normaliser = Normaliser(255.0, [0.0] * 3, [1.0] * 3, CPU)
+    split = ResidentSplit(pixels, labels, torch.arange(samples), normaliser, CPU)
+    outputs = 3 * torch.randn(samples, classes, generator=generator)
+    outputs[torch.arange(0, samples, 2), labels[::2]] += 12
+    task = Classification([f"{n}, a class with quite a long name" for n in range(classes)], labels, CPU)
+    return task.report(Predictions(outputs, labels, split.indices, split, CPU), directory)
+
+
+def test_a_thousand_classes_stay_within_the_budget(tmp_path: Path, caplog):
+    """Reports of noise in 1000 classes, noise to train on, a config of megabytes: all are there, and small enough."""
+    caplog.set_level(logging.ERROR)
+    noise = torch.rand(32, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    splits = {name: SplitResult(VALUES, report_of(1000, 3000, tmp_path / "reports" / name)) for name in ("val", "test")}
+    board = TensorBoard(tmp_path, "weights: 0.5, 0.5\n" * 200_000, {"task.class_weights": "x" * 200}, noise)
+    board.finish(Results(tmp_path, 1, 1, 0, 1, 1.0, Saving(0, 0, 0.0, 0.0), splits))
+    board.close(None)
+    assert board.events.file.stat().st_size < BUDGET
+    events = EventAccumulator(str(tmp_path), {"images": 0}).Reload()
+    assert len(events.Tags()["images"]) == 7
+    assert len([tag for tag in events.Tags()["tensors"] if tag.startswith("test/pr/")]) == 20
+    for tag in events.Tags()["images"]:
+        (event,) = events.Images(tag)
+        with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+            assert image.size == (event.width, event.height)
+            assert min(image.size) > 200  # small enough, and large enough to be looked at
+
+
+def test_what_grows_with_a_run_is_small(tmp_path: Path):
+    """Less than 500 bytes a reported window, less than 1000 an epoch."""
+    board = TensorBoard(tmp_path, "a: 1", {})
+    board.epoch(EpochReport(1, 9, 1, 1, 0, VALUES, VALUES, 0.1, 1.0, 1.0, True))  # the layout comes with the first
+    for size, report in (
+        (500, WindowReport(10**9, 2.5, 0.1, 1.0, 1.0, 0, 1.0, 0.0)),
+        (1000, EpochReport(2, 9, 1, 1, 0, VALUES, VALUES, 0.1, 1.0, 1.0, True)),
+    ):
+        before = board.events.file.stat().st_size
+        (board.window if isinstance(report, WindowReport) else board.epoch)(report)
+        assert board.events.file.stat().st_size - before < size
+
+
+@pytest.mark.parametrize(("side", "shown"), [(100, 100), (2000, 500)])
+def test_a_picture_is_halved_until_it_fits(tmp_path: Path, side: int, shown: int):
+    """A small one is the file itself, byte by byte; of a large one, the whole is still to be seen."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    pixels[: side // 2] //= 8
+    file = tmp_path / "noise.png"
+    Image.fromarray(pixels).save(file)
+    report = Report("", {"noise": file})
+    splits = {"val": SplitResult(VALUES, report), "test": SplitResult(VALUES, Report(""))}
+    board = TensorBoard(tmp_path, "a: 1", {})
+    board.finish(Results(tmp_path, 1, 1, 0, 1, 1.0, Saving(0, 0, 0.0, 0.0), splits))
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Images("val/noise")
+    assert (event.width, event.height) == (shown, shown)
+    assert (event.encoded_image_string == file.read_bytes()) == (side == shown)
+    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+        brightness = np.asarray(image.convert("L")).astype(float)
+    assert brightness[: shown // 2].mean() * 6 < brightness[shown // 2 :].mean()

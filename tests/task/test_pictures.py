@@ -1,0 +1,76 @@
+"""The pictures of a report are laid out by hand: everything is where it belongs, and nothing is cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from microstep.task.pictures import GAP, SIDE, draw_confusion, save, sheet
+
+
+def pixels_of(file: Path) -> np.ndarray:
+    """Return a picture's pixels, H × W × 3."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def inked(pixels: np.ndarray) -> np.ndarray:
+    """Return first and last row, first and last column that are not white."""
+    rows, columns = (pixels.min(2) < 250).nonzero()
+    return np.array([rows.min(), rows.max(), columns.min(), columns.max()])
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 16])
+def test_mistakes_stand_four_in_a_row(tmp_path: Path, count: int) -> None:
+    """Each picture in its own place, whole and in order; its caption is above it."""
+    images = torch.arange(1, count + 1).view(-1, 1, 1, 1).expand(-1, 3, 8, 8) / 20
+    save(sheet(images, ["a (99%)\ntrue: b"] * count, "headline"), tmp_path / "sheet.png")
+    pixels = pixels_of(tmp_path / "sheet.png")
+    high = (len(pixels) - 30) // -(-count // 4)
+    for place in range(count):
+        bottom, left = 30 + (place // 4 + 1) * high, GAP + place % 4 * (SIDE + GAP)
+        inside = pixels[bottom - SIDE + 4 : bottom - 4, left + 4 : left + SIDE - 4]
+        assert np.abs(inside - round(255 * (place + 1) / 20)).max() <= 1
+        assert pixels[bottom - high : bottom - SIDE - 4, left : left + SIDE].min() < 100  # words
+
+
+def test_a_picture_keeps_its_proportions(tmp_path: Path) -> None:
+    """One twice as wide as high is half as high as its place, and in the middle of it."""
+    save(sheet(torch.zeros(1, 1, 16, 32), [""], ""), tmp_path / "sheet.png")
+    top, bottom, left, right = inked(pixels_of(tmp_path / "sheet.png"))
+    assert (right - left, bottom - top) == (pytest.approx(SIDE, abs=2), pytest.approx(SIDE / 2, abs=2))
+    assert len(pixels_of(tmp_path / "sheet.png")) - bottom == pytest.approx(SIDE / 4, abs=2)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 10, 70])
+@pytest.mark.parametrize("name", ["x", "a class with a long name, WWWWWWWWWWWWWWWWWWWWWWWWWWWWWW"])
+def test_the_matrix_has_room_for_its_names(tmp_path: Path, classes: int, name: str) -> None:
+    """Names of any length are within the picture, which stays of a size that can be looked at."""
+    (tmp_path / "val").mkdir()
+    file = tmp_path / "val" / "confusion_matrix.png"
+    draw_confusion(np.diag(np.full(classes, 3)), [f"{n} {name}" for n in range(classes)], file)
+    pixels = pixels_of(file)
+    top, bottom, left, right = inked(pixels)
+    assert min(top, left) >= 2
+    assert bottom <= len(pixels) - 3
+    assert right <= pixels.shape[1] - 3
+    assert max(pixels.shape) < 2100
+
+
+def test_cells_are_coloured_by_their_row(tmp_path: Path) -> None:
+    """Dark where a true class went, light elsewhere, however rare it is: rows are true, columns predicted."""
+    (tmp_path / "val").mkdir()
+    matrix = np.array([[0, 100, 0], [0, 1, 0], [0, 0, 0]])
+    draw_confusion(matrix, "abc", tmp_path / "val" / "confusion_matrix.png")
+    pixels = pixels_of(tmp_path / "val" / "confusion_matrix.png")
+    side = 400 / 3
+    left = pixels.shape[1] - 130 - 400
+    dark = [
+        [pixels[int(30 + side * (r + 0.2)), int(left + side * (c + 0.2))].sum() < 200 for c in range(3)]
+        for r in range(3)
+    ]
+    assert dark == [[False, True, False], [False, True, False], [False, False, False]]

@@ -80,9 +80,9 @@ def test_the_rest_of_a_run_is_left_as_it_was(run):
     assert after == kept
 
 
-def test_the_training_split_can_be_evaluated_too(run):
+def test_the_training_split_can_be_evaluated_too(zygote, run):
     """`split=train` reports all 1437 samples, unshuffled; what is printed is what is written."""
-    done = call("evaluate.py", f"run={run}", "split=train", cwd=run.parent)
+    done = zygote.call("evaluate.py", f"run={run}", "split=train", cwd=run.parent)
     assert done.returncode == 0, done.stderr
     with (run / "reports" / "train" / "predictions.csv").open() as stream:
         indices = [int(row["index"]) for row in csv.DictReader(stream)]
@@ -102,11 +102,11 @@ def test_the_last_checkpoint_has_a_report_of_its_own(run):
     assert texts(run / "reports" / "test") == before
 
 
-def test_the_weights_for_others_give_the_same_report(run):
+def test_the_weights_for_others_give_the_same_report(zygote, run):
     """`checkpoint=model.safetensors` needs no checkpoint: every digit is that of the best, in a report of its own."""
     before = texts(run / "reports" / "test")
     shutil.rmtree(run / "checkpoints")
-    done = call("evaluate.py", "run=run", "checkpoint=model.safetensors", cwd=run.parent)
+    done = zygote.call("evaluate.py", "run=run", "checkpoint=model.safetensors", cwd=run.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert texts(run / "reports" / "test-model") == texts(run / "reports" / "test") == before
     assert "checkpoint  model.safetensors, of epoch 3\n" in done.stdout
@@ -155,7 +155,7 @@ def test_weights_that_are_not_what_was_written_are_refused(run, damage, said):
 
 
 @pytest.fixture(scope="module")
-def refusals(trained, tmp_path_factory) -> Refusals:
+def refusals(zygote, trained, tmp_path_factory) -> Refusals:
     """What the program says where it must refuse."""
     home = tmp_path_factory.mktemp("refusals")
     for name in ("sound", "flipped"):
@@ -167,7 +167,7 @@ def refusals(trained, tmp_path_factory) -> Refusals:
     words = {"split": ("run=sound", "split=tset"), "run": ("run=nowhere",), "bit": ("run=flipped",)}
     (home / "flipped" / "model.safetensors").write_bytes(b"cut off")
     words["weights"] = ("run=flipped", "checkpoint=model.safetensors")
-    done = {name: call("evaluate.py", *typed, cwd=home) for name, typed in words.items()}
+    done = {name: zygote.call("evaluate.py", *typed, cwd=home) for name, typed in words.items()}
     assert sorted(path.name for path in home.iterdir()) == ["flipped", "sound"]
     assert not (home / "sound" / "reports" / "tset").exists()
     return done

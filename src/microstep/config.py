@@ -20,7 +20,7 @@ from microstep.errors import ConfigError
 
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
-    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "trust"}
+    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "redo", "trust"}
     | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
 )
@@ -30,7 +30,18 @@ RESUMABLE_KEYS = frozenset({"epochs", "device", "threads", "dataset.root"})
 
 #: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
 VERBATIM_KEYS = frozenset(
-    {"dataset.root", "resume", "run", "split", "input", "output", "hydra.run.dir", "hydra.sweep.dir"}
+    {
+        "dataset.root",
+        "resume",
+        "run",
+        "baseline",
+        "split",
+        "input",
+        "output",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "hydra.sweep.subdir",
+    }
 )
 
 #: A run's best weights for others, in its directory; also what evaluate.py calls them.
@@ -133,6 +144,7 @@ class Experiment:
     log_every_steps: int = number(10, POSITIVE_INT)
     resume: str | None = None
     sweep: str | None = None
+    redo: str | None = None  #: of a sweep, what is run again though it is finished
     progress: bool = True
     trust: list[str] = field(default_factory=list)  #: targets that a run to be resumed may name
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
@@ -153,6 +165,7 @@ class Evaluation:
     """The root of evaluate.py."""
 
     run: str = MISSING
+    baseline: str | None = None  #: runs to compare with, instead of evaluating
     split: str = "test"
     input: str | None = None  #: pictures to classify instead of a split
     checkpoint: str = "best"
@@ -178,6 +191,7 @@ SCHEMAS: dict[str, type[Any]] = {"train": Experiment, "evaluate": Evaluation, "c
 
 #: Words that a string key may take.
 CHOICES = {
+    "redo": ("stale",),
     "device": ("auto", "cpu", "cuda", "mps"),
     "checkpoint": ("best", "last", EXPORTED),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,27 +63,29 @@ class Everything(Container[str]):
 own = Gate(Everything(), Everything())  #: lets everything pass: the config is the user's own
 
 
-def trusting(directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None) -> Gate:
+def trusting(
+    directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None, others: Iterable[Path] = ()
+) -> Gate:
     """Return a gate for what the yamls below some directories name, and for what is trusted by name.
 
     Args:
-        run_dir: never speaks for itself, though it may lie below one of the directories.
+        run_dir, others: never speak for themselves, though they may lie below one of the directories.
 
     Raises:
         ConfigError: for a file that is no yaml.
     """
-    contents = [content_of(file) for directory in directories for file in yamls_below(directory, run_dir)]
+    away = [path.resolve() for path in (run_dir, *others) if path]
+    contents = [content_of(file) for directory in directories for file in yamls_below(directory, away)]
     targets = {target for content in contents for target in targets_in(content)}
     texts = {text for content in contents for text in values_in(content) if asks_resolver(text)}
     trusted = frozenset(trust)
     return Gate(trusted | targets, trusted | {text for text in texts if not hands_on(text)})
 
 
-def yamls_below(directory: Path, run_dir: Path | None) -> Iterator[Path]:
-    """Yield the yamls below a directory, in order, but for a run's."""
-    away = run_dir.resolve() if run_dir else None
+def yamls_below(directory: Path, away: Collection[Path]) -> Iterator[Path]:
+    """Yield the yamls below a directory, in order, but for those of some runs."""
     files = filter(Path.is_file, sorted(directory.rglob("*.yaml")))
-    yield from (file for file in files if away not in file.resolve().parents)
+    yield from (file for file in files if not any(run in file.resolve().parents for run in away))
 
 
 def content_of(file: Path) -> Any:

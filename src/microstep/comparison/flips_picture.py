@@ -1,0 +1,88 @@
+"""The samples that flipped, as a person sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from microstep.comparison.flips import Flip, Side
+from microstep.files import shortened
+from microstep.task.pictures import new_figure, plain_text, save
+
+ACROSS = 8
+SHOWN = 2 * ACROSS  #: flips of each kind on one picture
+LETTERS, TITLE = 16, 110
+CELL, HEAD, TOP = 1.62, 0.42, 0.62  #: inches
+INK, GAINED, LOST, PALE = "#222222", "#2e7d4f", "#c0392b", "#777777"
+
+
+def chosen(found: Sequence[Flip]) -> list[Flip]:
+    """Return those that are drawn: the most decisive that the run gets right, then those that the baseline does."""
+    sides = ([one for one in found if one.gained], [one for one in found if not one.gained])
+    return [one for side in sides for one in side[:SHOWN]]
+
+
+@plain_text()
+def flips_picture(
+    found: Sequence[Flip], images: Tensor, class_names: Sequence[str], seeds: int, names: tuple[str, str]
+) -> bytes:
+    """Return a PNG of some flips, in two bands: what the run gained, and what it lost.
+
+    Args:
+        found: all flips; `images` are those of `chosen(found)`: N × C × H × W, in 0…1.
+        names: of run and baseline.
+    """
+    drawn = list(zip(chosen(found), images, strict=True))
+    bands = [[pair for pair in drawn if pair[0].gained is gained] for gained in (True, False)]
+    totals = [sum(one.gained is gained for one in found) for gained in (True, False)]
+    heights = [HEAD + (CELL + 0.2) * -(-len(band) // ACROSS) for band in bands]
+    figure = new_figure(ACROSS * 1.32, TOP + sum(heights))
+    figure.suptitle(
+        shortened(f"run: {names[0]}", TITLE) + "\n" + shortened(f"baseline: {names[1]}", TITLE), fontsize=10
+    )
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+    words = (("run", GAINED), ("baseline", LOST))
+    for part, band, total, (better, color) in zip(parts, bands, totals, words, strict=True):
+        head = f"right with the {better}{' alone' if seeds == 1 else ' more often'}: {total:,}"
+        note = f", the {len(band)} most decisive shown" if len(band) < total else ""
+        part.suptitle(f"{head} sample{'s' * (total != 1)}{note}", fontsize=10, color=color, x=0.01, ha="left")
+        draw_band(part, band, class_names, seeds)
+    save(figure, png := BytesIO())
+    return png.getvalue()
+
+
+def draw_band(
+    part: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
+) -> None:
+    """Draw samples in rows, each under its class and what either side took it for."""
+    rows = -(-len(band) // ACROSS)
+    for place, (one, image) in enumerate(band):
+        axes = part.add_subplot(rows, ACROSS, place + 1)
+        lines = [told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds)]
+        truth = f"true {shortened(class_names[one.label], LETTERS - 4)}"
+        show(axes, image)
+        axes.set_title("\n".join([f"{truth}{found_by(one)}", *lines]), fontsize=7.5, color=INK)
+
+
+def show(axes: Axes, image: Tensor) -> None:
+    """Show a C × H × W image in 0…1, and nothing around it."""
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+    axes.set_axis_off()
+
+
+def told(who: str, side: Side, class_names: Sequence[str], seeds: int) -> str:
+    """Return what a side took a sample for; of several seeds, how many are right."""
+    share = f" ({side.right} of {seeds})" if seeds > 1 else ""
+    return f"{who} {shortened(class_names[side.prediction], LETTERS - 4)}{share}"
+
+
+def found_by(one: Flip) -> str:
+    """Return what a person finds a sample by: its file, else its index."""
+    return f", #{one.index}" if one.file is None else f"\n{shortened(Path(one.file).name, LETTERS + 4)}"

@@ -1,0 +1,59 @@
+"""Accuracy, recall and F1 of many weightings of the same samples at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from microstep.comparison.paired import Array
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How often each class is there, predicted, and predicted rightly: B × classes each, B weightings."""
+
+    present: Array
+    predicted: Array
+    right: Array
+
+    @classmethod
+    def of(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> Scores:
+        """Return the scores of samples that count more than once.
+
+        Args:
+            counts: B × C: how often each of C samples counts.
+            labels, predictions: C; `classes` stands for a prediction of no class at all.
+        """
+        right = labels == predictions
+        present, predicted = (counts @ one_hot(which, classes) for which in (labels, predictions))
+        return cls(present, predicted, counts @ one_hot(np.where(right, labels, classes), classes))
+
+    @property
+    def accuracy(self) -> Array:
+        """B: the share of samples that are right."""
+        return np.asarray(self.right.sum(1) / self.present.sum(1))
+
+    @property
+    def recall(self) -> Array:
+        """B × classes: the share of each class's samples that are right; 0 where it has none, as scikit-learn's."""
+        return np.asarray(self.right / np.maximum(1, self.present))
+
+    @property
+    def f1(self) -> Array:
+        """B × classes: 2 · right ÷ (present + predicted); 0 where a class is neither, as scikit-learn's."""
+        return np.asarray(2 * self.right / np.maximum(1, self.present + self.predicted))
+
+    @property
+    def macro_f1(self) -> Array:
+        """B: the mean of all classes' F1."""
+        return np.asarray(self.f1.mean(1))
+
+
+def one_hot(which: Array, classes: int) -> Any:
+    """Return a sparse C × classes matrix with a 1 in each row, none where `which` is `classes`."""
+    known = which < classes
+    ends = np.concatenate([[0], np.cumsum(known)])
+    return csr_array((np.ones(ends[-1], np.int64), which[known], ends), shape=(len(which), classes))

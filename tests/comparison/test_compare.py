@@ -1,0 +1,366 @@
+"""`evaluate.py run=A baseline=B`: two runs, or the settings of a sweep over its seeds, held against each other."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+from sklearn.datasets import load_digits
+from sklearn.metrics import f1_score
+
+from microstep.compare import Compared, compare, fetched
+from microstep.comparison.exact import holm
+from microstep.comparison.flips import flips
+from microstep.composer import CONF
+from microstep.errors import ConfigError, DataError
+from microstep.gate import own, trusting
+
+FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
+SWEEP = "outputs/sweeps/s"
+
+
+@pytest.fixture(scope="module")
+def home(zygote, tmp_path_factory) -> Path:
+    """A directory with a sweep of two settings over two seeds."""
+    home = tmp_path_factory.mktemp("my runs, (1)")
+    words = ("-m", "sweep=s", "epochs=1,4", "seed=0,1", "model=mlp", "threads=1", "progress=false")
+    assert zygote.run("train.py", *words, cwd=home) == 0, (home / "output.txt").read_text()
+    (home / "output.txt").unlink()
+    return home
+
+
+@pytest.fixture
+def here(home, tmp_path, monkeypatch) -> Path:
+    """A copy of it, as the working directory."""
+    copy = shutil.copytree(home / SWEEP, tmp_path / "here" / SWEEP).parents[2]
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def name(epochs: int, seed: int | str) -> str:
+    return f"{SWEEP}/epochs-{epochs}_model-mlp_seed-{seed}_threads-1"
+
+
+def compared(run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=own) -> Compared:
+    """Compare in this process."""
+    return compare(run, baseline, split, checkpoint, lambda others: gate)
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def columns(run: Path, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and predictions in the order of their indices."""
+    rows = sorted(table(run / "reports" / split / "predictions.csv"), key=lambda row: int(row["index"]))
+    labels, predictions = (np.array([int(row[column]) for row in rows]) for column in ("label", "prediction"))
+    return labels, predictions
+
+
+def test_two_runs_are_compared_sample_by_sample(zygote, home):
+    """The numbers are those that scikit-learn and SciPy find in both predictions.csv; the sentence comes last."""
+    kept = {path: path.read_bytes() for path in (home / SWEEP).rglob("*") if path.is_file()}
+    assert zygote.run("evaluate.py", f"run={name(4, 0)}", f"baseline={name(1, 0)}", cwd=home) == 0
+    said = (home / "output.txt").read_text().splitlines()
+    directory = home / "outputs" / "comparisons" / "epochs-4_seed-0-against-epochs-1_seed-0"
+    found = json.loads((directory / "comparison.json").read_text())
+    labels, run = columns(home / name(4, 0))
+    _, baseline = columns(home / name(1, 0))
+    only = int(((run == labels) & (baseline != labels)).sum()), int(((run != labels) & (baseline == labels)).sum())
+    assert found["by_seed"] == [
+        {"seed": 0, "only_run": only[0], "only_baseline": only[1], "mcnemar": binomtest(only[0], sum(only)).pvalue}
+    ]
+    assert found["accuracy"]["difference"] == pytest.approx((only[0] - only[1]) / 180)
+    assert found["macro_f1"]["run"] == pytest.approx(f1_score(labels, run, average="macro"))
+    assert said[-1] == found["sentence"]
+    assert said[-1].startswith("epochs-4_seed-0 is better than epochs-1_seed-0: +")
+    assert sorted(path.name for path in directory.iterdir()) == FILES
+    assert (directory / "comparison.txt").read_text().splitlines()[-1] == said[-1]
+    assert {path: path.read_bytes() for path in (home / SWEEP).rglob("*") if path.is_file()} == kept
+
+
+def test_the_samples_that_flipped_are_all_told_and_drawn(here):
+    """flips.csv has each sample that one side alone gets right, the picture the most decisive of them."""
+    directory = compared(name(4, 0), name(1, 0)).directories[0]
+    labels, run = columns(here / name(4, 0))
+    _, baseline = columns(here / name(1, 0))
+    rows = table(directory / "flips.csv")
+    assert len(rows) == int(((run == labels) != (baseline == labels)).sum())
+    assert all(row["run_right"] != row["baseline_right"] for row in rows)
+    assert all((row["run"] == row["label"]) == (row["run_right"] == "1") for row in rows)
+    with Image.open(directory / "flips.png") as picture:
+        assert picture.width > 1000
+        assert len(set(picture.convert("L").resize((100, 100)).tobytes())) > 20
+
+
+def test_the_pictures_are_those_of_the_samples(here):
+    """What is drawn beside an index is the sample that the data set has there."""
+    found = compared(name(4, 0), name(1, 0)).comparisons[0]
+    chosen = flips(found.match)[::-1][:5]
+    images = fetched(found, chosen, own)
+    assert images[:, 0].numpy() == pytest.approx(load_digits().images[[one.index for one in chosen]] / 16, abs=1e-6)
+
+
+def test_samples_are_paired_by_their_index(here):
+    """The order of the rows in predictions.csv is of no account."""
+    before = compared(name(4, 0), name(1, 0)).text
+    file = Path(name(1, 0)) / "reports/test/predictions.csv"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *rows[::-1]]))
+    assert compared(name(4, 0), name(1, 0)).text == before
+
+
+def test_a_pattern_is_a_setting_over_its_seeds(here):
+    """Accuracy is the mean over the seeds, which are paired; each seed's own test stands beside the whole."""
+    one = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0]
+    found = one.verdict.figures
+    assert (one.names, one.match.run.seeds, one.match.baseline.seeds) == (("epochs-4", "epochs-1"), [0, 1], [0, 1])
+    means = [np.mean([np.equal(*columns(here / name(epochs, seed))).mean() for seed in (0, 1)]) for epochs in (4, 1)]
+    assert (found.accuracy.run, found.accuracy.baseline) == pytest.approx(tuple(means))
+    assert [p < 0.05 for _, _, p in found.by_seed] == [True, True]
+
+
+def test_several_settings_are_corrected_for(here):
+    """A pattern over settings compares each with the baseline, which it may match too; p-values are Holm's."""
+    for seed in (0, 1):
+        shutil.copytree(here / name(4, seed), here / name(2, seed))
+        edited(here / name(2, seed) / "config.yaml", "\nepochs: 4\n", "\nepochs: 2\n")
+    found = compared(f"{SWEEP}/*", f"{SWEEP}/epochs-1_*")
+    assert [one.names for one in found.comparisons] == [("epochs-2", "epochs-1"), ("epochs-4", "epochs-1")]
+    assert [path.name for path in found.directories] == ["epochs-2-against-epochs-1", "epochs-4-against-epochs-1"]
+    verdicts = [one.verdict for one in found.comparisons]
+    assert [one.p_value for one in verdicts] == holm([one.figures.p_value for one in verdicts])
+    lines = found.text.splitlines()
+    assert [line.split("  ")[1] for line in lines[3:6]] == ["epochs-1", "epochs-2", "epochs-4"]
+    assert lines[-2:] == [one.sentence for one in found.comparisons]
+
+
+def test_another_split_and_other_weights_have_a_directory_of_their_own(here):
+    """`split=val` compares the validation reports; what nobody has evaluated is told of with the command for it."""
+    assert compared(name(4, 0), name(1, 0), "val").directories[0].name.endswith("-against-epochs-1_seed-0-val")
+    with pytest.raises(ConfigError) as caught:
+        compared(name(4, 0), name(1, 0), "train", "last")
+    command = f"python evaluate.py run={name(1, 0)} split=train checkpoint=last makes it"
+    assert str(caught.value) == f"baseline={name(1, 0)}: it has no reports/train-last/predictions.csv; {command}"
+
+
+def test_seeds_that_only_one_side_has_are_left_out(here, caplog):
+    """They are named in a warning, and the others paired."""
+    shutil.rmtree(here / name(1, 1))
+    shutil.copytree(here / name(4, 0), here / "outputs/sweeps/s/epochs-4_third")
+    edited(here / "outputs/sweeps/s/epochs-4_third/config.yaml", "\nseed: 0\n", "\nseed: 2\n")
+    one = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0]
+    assert one.match.run.seeds == [0]
+    assert "seeds that only one side has are left out: 1, 2" in caplog.text
+
+
+def test_one_run_each_of_different_seeds_is_compared_with_a_warning(here, caplog):
+    """Whether the setting or the seed made the difference, nobody can tell; the page says which seeds they are."""
+    found = compared(name(4, 0), name(4, 1))
+    assert "its seed is 0, the baseline's 1: chance in training differs too" in caplog.text
+    assert "seeds 0 and 1, which says nothing of other seeds" in found.text
+    assert "they differ in    nothing but the seed" in found.text
+
+
+def test_runs_that_are_not_finished_are_left_out_of_a_pattern(here, caplog):
+    """They are named; given by its own directory one is compared as it is, with a warning."""
+    edited(here / name(4, 1) / "run.json", '"status": "finished"', '"status": "interrupted"')
+    assert compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0].match.run.seeds == [0]
+    assert "left out, for they are not finished: epochs-4_model-mlp_seed-1_threads-1" in caplog.text
+    compared(name(4, 1), name(1, 1))
+    assert "the run is not finished; its report is compared as it is" in caplog.text
+
+
+def test_an_earlier_comparison_of_other_runs_stays(here):
+    """A second one of that name gets eight letters of a hash; the same again replaces its own."""
+    first = compared(name(4, 0), name(1, 0)).directories[0]
+    for path in (name(4, 0), name(1, 0)):
+        (here / "other" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(here / path, here / "other" / path)
+    before = (first / "comparison.json").read_bytes()
+    second = compared(f"other/{name(4, 0)}", f"other/{name(1, 0)}").directories[0]
+    assert second.name.startswith(f"{first.name}-")
+    assert compared(name(4, 0), name(1, 0)).directories == [first]
+    assert (first / "comparison.json").read_bytes() == before
+
+
+def test_names_are_safe_and_bounded(here):
+    """A run's directory may be called anything; the comparison's has plain letters, at most 80."""
+    for number, seed in enumerate((0, 1)):
+        shutil.copytree(here / name(4, seed), here / f"run {number}, (é)/{'long ' * 20}{number}")
+    found = compared(*(f"run {number}, (é)/{'long ' * 20}{number}" for number in (0, 1)))
+    assert len(found.directories[0].name) <= 80
+    assert found.directories[0].name.isascii()
+    assert sorted(path.name for path in found.directories[0].iterdir()) == FILES
+
+
+def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
+    """Data that changed since, or can't be had, are warned of; all numbers are there, and no picture of before is."""
+    directory = compared(name(4, 0), name(1, 0)).directories[0]
+    before = (directory / "comparison.json").read_bytes()
+    edited(here / name(1, 0) / "run.json", fingerprint(here / name(1, 0)), "0" * 64)
+    edited(here / name(4, 0) / "run.json", fingerprint(here / name(4, 0)), "0" * 64)
+    assert compared(name(4, 0), name(1, 0)).directories == [directory]
+    assert "flips.png is left out: " in caplog.text
+    assert sorted(path.name for path in directory.iterdir()) == [name for name in FILES if name != "flips.png"]
+    assert json.loads(before)["accuracy"] == json.loads((directory / "comparison.json").read_text())["accuracy"]
+
+
+def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
+    """Where the data set shows nothing, the rest is written all the same."""
+    monkeypatch.setattr("microstep.compare.fetched", lambda *words: None)
+    directory = compared(name(4, 0), name(1, 0)).directories[0]
+    assert "flips.png" not in [path.name for path in directory.iterdir()]
+
+
+def test_a_run_directory_is_not_trusted(here, caplog):
+    """What it would have built for the pictures must be named in one's own conf/; the numbers need nothing of it."""
+    edited(here / name(1, 0) / "config.yaml", "_target_: microstep.dataset.digits", "_target_: os.system")
+    compared(name(4, 0), name(1, 0), gate=trusting([CONF]))
+    assert "dataset._target_=os.system: the run directory names it, your own conf/ does not" in caplog.text
+
+
+def edited(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count(old) == 1, text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def fingerprint(run: Path) -> str:
+    return str(json.loads((run / "run.json").read_text())["data"]["fingerprint"])
+
+
+A, B = name(4, 0), name(1, 0)
+REFUSED: dict[str, tuple[Sequence[str], str]] = {
+    "no run": (("nowhere", B), "run=nowhere: config.yaml is not there; give the directory that a run left behind"),
+    "no baseline": ((A, "nowhere"), "baseline=nowhere: config.yaml is not there; "),
+    "no match": ((f"{SWEEP}/x*", B), f"run={SWEEP}/x*: it matches no run directory; "),
+    "itself": ((A, A), f"run={A}: it names no run but the baseline's; "),
+    "several baselines": ((A, f"{SWEEP}/*d-1*"), f"baseline={SWEEP}/*d-1*: it matches 2 settings: epochs-1_seed-1, "),
+    "split": ((A, B, "tset"), "split=tset: no such split; the options are train, val, test"),
+    "escape": ((A, B, "../../x"), "split=../../x: no such split; "),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_can_not_be_compared_is_one_line(here, words, said):
+    """It names the key that was typed, the reason and what to do; nothing is written."""
+    with pytest.raises(ConfigError) as caught:
+        compared(*words)
+    assert str(caught.value).startswith(said)
+    assert not Path("outputs/comparisons").exists()
+
+
+def test_the_same_run_twice_is_refused(here):
+    """Two runs of one setting with one seed are one run: counted twice they would prove too much."""
+    shutil.copytree(here / A, here / SWEEP / "epochs-4_again")
+    with pytest.raises(ConfigError, match=f"{name(4, 0)} is the same experiment with the same seed=0; narrow"):
+        compared(f"{SWEEP}/epochs-4_*", B)
+
+
+def test_no_common_seed_is_refused(here):
+    """Several seeds are compared seed by seed."""
+    for seed in (0, 1):
+        edited(here / name(1, seed) / "config.yaml", f"\nseed: {seed}\n", f"\nseed: {seed + 7}\n")
+    with pytest.raises(ConfigError, match="its seeds 0, 1 and the baseline's 7, 8 have none in common; train both"):
+        compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*")
+
+
+def other_data(run: Path) -> None:
+    edited(run / "run.json", fingerprint(run), "0123456789abcdef" * 4)
+
+
+def other_classes(run: Path) -> None:
+    edited(run / "reports/test/confusion_matrix.csv", ",8,9\n", ",eight,9\n")
+
+
+def other_labels(run: Path) -> None:
+    file = run / "reports/test/predictions.csv"
+    rows = file.read_text().splitlines()
+    file.write_text("\n".join([rows[0], *(row.replace(",4,", ",5,", 1) for row in rows[1:])]))
+
+
+def other_samples(run: Path) -> None:
+    file = run / "reports/test/predictions.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]))
+
+
+OTHERS = {
+    "data": (other_data, "its data are not those of", "0123456789abcdef"),
+    "classes": (other_classes, "its classes are not those of", ""),
+    "labels": (other_labels, "its report is of other samples or labels than that of", ""),
+    "samples": (other_samples, "its report is of other samples or labels than that of", ""),
+}
+
+
+@pytest.mark.parametrize(("change", "said", "theirs"), OTHERS.values(), ids=OTHERS)
+def test_other_data_are_refused_with_both_fingerprints(here, change, said, theirs):
+    """Different data, classes, samples or labels: numbers about them are about different things."""
+    known = fingerprint(here / A)[:16]
+    change(here / B)
+    with pytest.raises(ConfigError) as caught:
+        compared(A, B)
+    assert str(caught.value).startswith(f"run={A}: {said} baseline={B} (data {theirs or known}, not {known}); ")
+
+
+HEAD = "index,label,prediction,confidence\n"
+DAMAGES = {
+    "empty": "",
+    "no table": "\0\0",
+    "other columns": "index,label,guess,confidence\n0,0,0,0.5\n1,1,1,0.5\n",
+    "one sample": f"{HEAD}0,0,0,0.5\n",
+    "no number": f"{HEAD}0,0,0,0.5\n1,one,1,0.5\n",
+    "a huge number": f"{HEAD}0,0,0,0.5\n{10**30},1,1,0.5\n",
+    "no class": f"{HEAD}0,0,0,0.5\n1,1,10,0.5\n",
+    "a negative class": f"{HEAD}0,0,0,0.5\n1,-1,1,0.5\n",
+    "a sample twice": f"{HEAD}1,1,0,0.5\n1,1,1,0.5\n",
+    "no confidence": f"{HEAD}0,0,0,nan\n1,1,1,0.5\n",
+    "a short row": f"{HEAD}0,0,0,0.5\n1,1\n",
+    "an open quote": f'{HEAD}0,0,0,0.5\n1,1,1,"0.5\n',
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_report_is_one_line(here, content):
+    """Whatever stands in predictions.csv, it is a table of classes or it is refused, with the file's name."""
+    file = Path(A) / "reports/test/predictions.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError) as caught:
+        compared(A, B)
+    assert str(caught.value).startswith(f"{file}: it is damaged: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_that_are_not_named_are_refused(here):
+    """The confusion matrix names them."""
+    (here / A / "reports/test/confusion_matrix.csv").write_text("")
+    with pytest.raises(DataError, match="it is damaged: it names no classes; evaluate the run again"):
+        compared(A, B)
+
+
+PROGRAM = {
+    "data": (("run=a", "baseline=b"), "run=a: its data are not those of baseline=b (data "),
+    "input": (("run=a", "baseline=b", "input=x"), "input=x: pictures without labels tell no runs apart; "),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), PROGRAM.values(), ids=PROGRAM)
+def test_the_program_refuses_with_exit_code_2(zygote, here, words, said):
+    """One line on stderr, and nothing is written."""
+    for link, run in (("a", A), ("b", B)):
+        shutil.copytree(here / run, here / link)
+    other_data(here / "b")
+    assert zygote.run("evaluate.py", *words, cwd=here) == 2
+    lines = (here / "output.txt").read_text().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {said}")
+    assert not (here / "outputs/comparisons").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
 from microstep.config import micro_batch_size
 from microstep.dataset import PictureDataset
+from microstep.dataset.sharing import shared
 from microstep.dataset.workers import explained
 from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
@@ -133,9 +135,13 @@ def build_parts(
 def build_dataset(
     config: DictConfig, device: torch.device, gate: Gate = own, num_workers: int | None = None
 ) -> Dataset:
-    """Return the data set alone."""
+    """Return the data set alone; jobs of a sweep that run in one process share it."""
     bar = Bars(config.progress).pictures
-    return make(config, "dataset", Dataset, gate, device=device, num_workers=num_workers, bar=bar)
+    described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
+    return shared(
+        (described, str(device), num_workers),
+        lambda: make(config, "dataset", Dataset, gate, device=device, num_workers=num_workers, bar=bar),
+    )
 
 
 def build_loaders(

@@ -1,0 +1,176 @@
+"""Jobs that share a process and nothing else: what one changes of it is put back before the next begins."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import matplotlib
+import numpy as np
+import sklearn
+import torch
+from omegaconf.basecontainer import BaseContainer
+from torch.nn.modules import module
+from torch.optim import optimizer
+
+from microstep.signals import STOPPING
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something of a process that any code may change, with how it is read and written."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+    def restore(self, before: Any) -> None:
+        """Write a value where it is another by now: some settings cost, or warn, when they are written at all."""
+        if self.read() != before:
+            self.write(before)
+
+
+def attribute(owner: Any, name: str) -> Setting:
+    return Setting(lambda: getattr(owner, name), lambda value: setattr(owner, name, value))
+
+
+def contents(container: Any) -> Setting:
+    """Return a dictionary's or list's contents as a setting: others hold the object itself."""
+
+    def write(before: Any) -> None:
+        container.clear()
+        container.extend(before) if isinstance(container, list) else container.update(before)
+
+    return Setting(container.copy, write)
+
+
+def by_device(read: Callable[[str], Any], write: Callable[[str, Any], object], kind: str) -> Setting:
+    return Setting(partial(read, kind), partial(write, kind))
+
+
+def flushes_denormals() -> bool:
+    """Say whether tiny numbers count as zero; torch can set that, and not tell."""
+    return sys.float_info.min / 2 == 0
+
+
+def default_device() -> torch.device | None:
+    """Return the default device; None for the CPU: naming it would put a mode over every call."""
+    device = torch.get_default_device()
+    return None if device == torch.device("cpu") else device
+
+
+def matmul_precision() -> str | None:
+    """Return torch's legacy setting; None where somebody has mixed it with the newer ones."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def set_filters(before: list[Any]) -> None:
+    warnings.filters[:] = before  # type: ignore[index]
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in STOPPING]
+
+
+def set_handlers(before: list[Any]) -> None:
+    for number, handler in zip(STOPPING, before, strict=True):
+        signal.signal(number, handler)
+
+
+PRECISIONS = ("", ".cudnn", ".cudnn.conv", ".cudnn.rnn", ".cuda.matmul", ".mkldnn", ".mkldnn.conv", ".mkldnn.matmul")
+
+
+def backend(dotted: str) -> Any:
+    """Return a part of torch.backends."""
+    found: Any = torch.backends
+    for name in filter(None, dotted.split(".")):
+        found = getattr(found, name)
+    return found
+
+
+HOOKS: list[dict[Any, Any]] = [
+    hooks
+    for owner in (module, optimizer)
+    for name, hooks in vars(owner).items()
+    if name.startswith("_global") and isinstance(hooks, dict)
+]  #: of all modules and all optimizers
+
+TORCH = (
+    Setting(torch.get_num_threads, torch.set_num_threads),
+    Setting(torch.get_default_dtype, torch.set_default_dtype),
+    Setting(default_device, torch.set_default_device),
+    Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    Setting(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    Setting(flushes_denormals, torch.set_flush_denormal),
+    attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
+    *(attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
+    *(attribute(backend(dotted), "fp32_precision") for dotted in PRECISIONS),
+    Setting(matmul_precision, torch.set_float32_matmul_precision),  # put back before those: it sets them
+    Setting(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    *(by_device(torch.is_autocast_enabled, torch.set_autocast_enabled, kind) for kind in ("cpu", "cuda")),
+    *(by_device(torch.get_autocast_dtype, torch.set_autocast_dtype, kind) for kind in ("cpu", "cuda")),
+    *map(contents, HOOKS),
+    attribute(module, "_global_is_full_backward_hook"),
+)
+
+PROCESS = (
+    contents(os.environ),
+    Setting(os.getcwd, os.chdir),
+    contents(sys.path),
+    Setting(lambda: warnings.filters[:], set_filters),
+    Setting(handlers, set_handlers),
+    contents(BaseContainer._resolvers),
+    Setting(np.geterr, lambda before: np.seterr(**before)),
+    Setting(sklearn.get_config, lambda before: sklearn.set_config(**before)),
+    Setting(gc.isenabled, lambda before: gc.enable() if before else gc.disable()),
+    attribute(logging.root.manager, "disable"),
+    attribute(sys, "stdout"),
+    attribute(sys, "stderr"),
+)
+
+
+def cuda_is_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def generators() -> Iterator[None]:
+    """Put every generator's state back."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if cuda_is_in_use() else 0)):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Put back, afterwards, all that a job may have changed of its process; and free what it left on a GPU.
+
+    What can't be undone is a job's that patches code or sets threads running: a launcher with processes keeps those
+    apart, too.
+    """
+    with ExitStack() as stack:
+        for setting in (*TORCH, *PROCESS):
+            stack.callback(setting.restore, setting.read())
+        stack.enter_context(matplotlib.rc_context())
+        stack.enter_context(generators())
+        yield
+    gc.collect()  # a trainer is a circle of references
+    if cuda_is_in_use():
+        torch.cuda.empty_cache()

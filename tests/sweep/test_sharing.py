@@ -1,0 +1,50 @@
+"""Data that the jobs of one process share."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from microstep import compose
+from microstep.build import build_dataset
+from microstep.dataset.sharing import sharing
+from microstep.types import Dataset
+
+CPU = torch.device("cpu")
+
+
+def built(*words: str) -> Dataset:
+    return build_dataset(compose(["progress=false", *words]), CPU)
+
+
+def test_data_are_read_once() -> None:
+    """Jobs that differ in anything else get one object; other data, or a job outside of a sweep, another."""
+    with sharing():
+        first = built("seed=1")
+        assert built("precision=amp", "seed=2") is first
+        assert built("dataset.split_seed=1") is not first
+    assert built("seed=1") is not first
+
+
+@pytest.mark.parametrize("part", ["images", "labels", "places", "targets", "indices"])
+def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it laid its hands on: the next one gets what was read from the files, and a warning says so."""
+    with sharing(), caplog.at_level(logging.WARNING, "microstep.notice"):
+        first = built()
+        before = getattr(first.splits["train"], part).clone()
+        getattr(first.splits["train"], part)[:2] = getattr(first.splits["train"], part)[:2].flip(0)
+        getattr(first.splits["train"], part)[5:7].zero_()
+        second = built()
+        assert second is not first
+        assert torch.equal(getattr(second.splits["train"], part), before)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a run has changed the data that runs of this sweep share: they are read again"
+    ]
+
+
+def test_what_streams_is_not_shared(photos: Path) -> None:
+    """It has processes, which end with the run that began them."""
+    words = ("dataset=image_folder", f"dataset.root={photos}", "dataset.resident=false", "num_workers=0")
+    with sharing():
+        assert built(*words) is not built(*words)

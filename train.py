@@ -2,7 +2,7 @@
 
 python train.py                                            digits, small CNN, fp32: under a minute on 2 cores
 python train.py precision=amp accum=2                      mixed precision, two micro-batches an optimizer step
-python train.py -m precision=fp32,amp accum=1,2,4          six runs, one for each combination
+python train.py -m precision=fp32,amp accum=1,2,4 sweep=S  six runs, and a summary; the same command goes on with them
 python train.py -m effective_batch_size=64 accum=1,2,4     the same batch, cut differently
 python train.py dataset=fashion_mnist model=resnet18 model.norm=group
 python train.py resume=RUN_DIR                             go on with a run that was interrupted, bit for bit

@@ -94,6 +94,7 @@ def watched(program: str, *words: str, cwd: Path) -> tuple[subprocess.CompletedP
         ("--cfg everything", "--cfg everything: "),
         ("accum=2 -m precision=fp32,fp31", "precision=fp31: no such option; "),
         ("--config-dir nope", "--config-dir nope: no such directory; "),
+        ("-m --cfg job", "-m: what is asked for is of one run; leave it out"),
         ("-m accum=2,1,0 epochs=1", "accum=0: out of range; "),
         ("-m precision=fp32,fp31", "precision=fp31: no such option; "),
     ],
@@ -169,14 +170,10 @@ def test_yamls_of_ones_own_are_found(tmp_path: Path) -> None:
 # What only the data, the machine or the constructors can tell.
 
 
-@cache
-def refused(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run train.py in an empty directory; the same words only once."""
-    return call("train.py", *words, cwd=home)
-
-
 @pytest.fixture(scope="module")
-def late(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[subprocess.CompletedProcess[str], Path]]:
+def late(
+    zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[subprocess.CompletedProcess[str], Path]]:
     """What some starts come to that are refused when torch is there already, each made once."""
     data = tmp_path_factory.mktemp("data")
     cases = {
@@ -185,7 +182,12 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[subp
         "name": ["model=torchvision", "model.name=mobilnet_v3_small"],
     }
     homes = {name: tmp_path_factory.mktemp(name) for name in cases}
-    return lambda name: (refused(homes[name], *cases[name]), homes[name])
+
+    @cache
+    def refused(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        return zygote.call("train.py", *cases[name], cwd=homes[name]), homes[name]
+
+    return refused
 
 
 LATE = [
@@ -273,9 +275,11 @@ def test_a_constructor_that_refuses_is_a_config_error(tmp_path: Path, words: lis
 
 
 @pytest.mark.parametrize(("program", "word"), [("evaluate.py", "run=nope"), ("compute_stats.py", "split=nope")])
-def test_the_other_programs_say_a_late_refusal_in_one_line(tmp_path: Path, program: str, word: str) -> None:
+def test_the_other_programs_say_a_late_refusal_in_one_line(
+    zygote: Zygote, tmp_path: Path, program: str, word: str
+) -> None:
     """A traceback is never shown."""
-    done = call(program, word, cwd=tmp_path)
+    done = zygote.call(program, word, cwd=tmp_path)
     assert done.returncode == 2
     assert error_of(done).startswith(f"error: {word}: ")
 
@@ -304,37 +308,22 @@ RUN = {
 }
 
 
-@pytest.mark.parametrize(
-    ("run", "words"),
-    [
-        ("run", "hydra.run.dir=run"),
-        ("outputs/sweeps/s/accum-2", "-m accum=1,2 sweep=s"),
-        ("s/7", "-m hydra.sweep.dir=s hydra.sweep.subdir=7"),
-    ],
-)
-def test_a_directory_that_holds_a_run_is_untouched(tmp_path: Path, run: str, words: str) -> None:
+def test_a_directory_that_holds_a_run_is_untouched(tmp_path: Path) -> None:
     """It is refused with exit code 2 before any job starts, and neither the run nor its log is changed."""
     for name, content in RUN.items():
-        (tmp_path / run / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / run / name).write_bytes(content)
-    done, imported = watched("train.py", *words.split(), cwd=tmp_path)
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_bytes(content)
+    done, imported = watched("train.py", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 2
-    assert re.fullmatch(rf"error: [\w.]+=\S*{run}: it holds a run already; .*", error_of(done))
-    assert tree(tmp_path / run) == RUN
+    assert re.fullmatch(r"error: [\w.]+=\S*run: it holds a run already; .*", error_of(done))
+    assert tree(tmp_path / "run") == RUN
     assert len(list(tmp_path.rglob("run.json"))) == 1
     assert "torch" not in imported
 
 
-def test_jobs_may_be_numbered(tmp_path: Path) -> None:
-    """Hydra's own way of naming a sweep's directories, `${hydra.job.num}`, gets as far as making them."""
-    (tmp_path / "file").write_text("")
-    words = ["-m", "seed=0,1", "hydra.sweep.subdir=${hydra.job.num}", "hydra.sweep.dir=file/s"]
-    assert call("train.py", *words, cwd=tmp_path).returncode == 4
-
-
-def test_jobs_never_share_a_directory(tmp_path: Path) -> None:
+def test_jobs_never_share_a_directory(zygote: Zygote, tmp_path: Path) -> None:
     """A sweep whose jobs would have one name is refused before the first, or gives each a directory of its own."""
-    done = call("train.py", "-m", *QUICK, "dataset.val_samples=5000", "num_workers=0,1", cwd=tmp_path)
+    done = zygote.call("train.py", "-m", *QUICK, "dataset.val_samples=5000", "num_workers=0,1", cwd=tmp_path)
     runs = len(list(tmp_path.rglob("run.json")))
     assert (done.returncode, runs) in {(2, 0), (1, 2)}
 
@@ -385,26 +374,26 @@ def test_starts_at_the_same_second_have_a_directory_each(tmp_path: Path) -> None
         assert own == tmp_path / "typed"
 
 
-def test_a_refusal_in_the_working_directory_leaves_nothing(tmp_path: Path) -> None:
+def test_a_refusal_in_the_working_directory_leaves_nothing(zygote: Zygote, tmp_path: Path) -> None:
     """Where the run directory is the working directory itself, what was written into it is taken away again."""
-    done = call("train.py", "model._target_=nope.Net", "hydra.run.dir=.", cwd=tmp_path)
+    done = zygote.call("train.py", "model._target_=nope.Net", "hydra.run.dir=.", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
 
 
 WEIRD = 'it\'s (a) "b", c=d [é] {x}, 数据 #!$HOME & \\z ~ 100%'
 
 
-def test_any_path_will_do(tmp_path: Path) -> None:
+def test_any_path_will_do(zygote: Zygote, tmp_path: Path) -> None:
     """Run directory and data may lie under spaces, commas, `=`, quotes, parentheses and any script."""
     root = write_idx(tmp_path / WEIRD / "data")
     words = [f"dataset.root={root}", "dataset=fashion_mnist", "dataset.val_samples=20", f"hydra.run.dir={WEIRD}/run"]
     words += ["batch_size=16", "dataset.mean=null", "dataset.std=null"]
-    done = call("train.py", *QUICK, *words, cwd=tmp_path)
+    done = zygote.call("train.py", *QUICK, *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     run = tmp_path / WEIRD / "run"
     assert facts(run)["status"] == "finished"
     assert [path.name for path in tmp_path.iterdir()] == [WEIRD]
-    again = call("evaluate.py", f"run={run}", cwd=tmp_path)
+    again = zygote.call("evaluate.py", f"run={run}", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     assert "accuracy" in again.stdout
 
@@ -507,25 +496,6 @@ def test_a_run_goes_on_wherever_it_lies(zygote: Zygote, home: Path) -> None:
     assert len([path for path in home.iterdir() if path.is_dir()]) == 1
 
 
-def test_a_sweep_goes_on_by_its_name(zygote: Zygote, tmp_path: Path) -> None:
-    """What is finished is left alone, what is missing is run, what was stopped goes on; without it all is refused."""
-    words = ("-m", *LEAST, "seed=0,1,2", "sweep=s")
-    assert zygote.run("train.py", *words, cwd=tmp_path) == 0, lines(tmp_path)
-    sweep = tmp_path / "outputs" / "sweeps" / "s"
-    done, missing, stopped = (next(sweep.glob(f"*seed-{n}*")) for n in range(3))
-    shutil.rmtree(missing)
-    (stopped / "run.json").write_text('{"status": "interrupted"}')
-    before = {name: content for name, content in tree(done).items() if ".hydra" not in name and name != "train.log"}
-    assert zygote.run("train.py", *words, cwd=tmp_path) == 2
-    lines(tmp_path)
-    assert zygote.run("train.py", *words, "resume=auto", cwd=tmp_path) == 0, lines(tmp_path)
-    assert any("the run is finished already" in line for line in lines(tmp_path))
-    assert {name: tree(done)[name] for name in before} == before
-    assert [facts(run)["status"] for run in (done, missing, stopped)] == ["finished"] * 3
-    assert len(facts(stopped)["resumed"]) == 1
-    assert len(list(sweep.glob("*/run.json"))) == 3
-
-
 # Divergence, warnings, sweeps.
 
 
@@ -535,9 +505,9 @@ DIVERGED = (
 )
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(zygote: Zygote, tmp_path: Path) -> None:
     """Exit code 3; the line names epoch, step, both values and the samples; run.json tells the same; all stays."""
-    done = call("train.py", *QUICK, "optimizer.lr=1e12", "hydra.run.dir=run", cwd=tmp_path)
+    done = zygote.call("train.py", *QUICK, "optimizer.lr=1e12", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 3
     assert re.fullmatch(DIVERGED, error_of(done))
     assert "no checkpoint was written yet" in error_of(done)
@@ -564,28 +534,12 @@ def test_what_was_reached_before_diverging_is_kept(tmp_path: Path) -> None:
     assert all(weight.isfinite().all() for weight in kept["model"].values())
 
 
-def test_fp16_on_a_cpu_runs_with_one_warning(tmp_path: Path) -> None:
+def test_fp16_on_a_cpu_runs_with_one_warning(zygote: Zygote, tmp_path: Path) -> None:
     """It is slow and meant for checks: one line says so and names bf16, and nothing else is on stderr."""
-    done = call("train.py", *QUICK, "precision=fp16", "device=cpu", "hydra.run.dir=run", cwd=tmp_path)
+    done = zygote.call("train.py", *QUICK, "precision=fp16", "device=cpu", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0
     assert re.fullmatch(r"warning: [^\n]*bf16[^\n]*\n", done.stderr)
     assert facts(tmp_path / "run")["precision"]["name"] == "fp16"
-
-
-def test_a_job_that_fails_in_a_sweep_is_contained(tmp_path: Path) -> None:
-    """The others run; each failure is one line and in its run.json, and at the end the sweep says how many."""
-    words = ["-m", *QUICK, "dataset.val_samples=5000,180", "sweep=s"]
-    done = call("train.py", *words, cwd=tmp_path)
-    lines = done.stderr.splitlines()
-    assert (done.returncode, len(lines)) == (1, 2), done.stderr
-    assert lines[0].startswith("error: dataset.val_samples=5000: ")
-    assert FORM.fullmatch(lines[1])
-    assert "1 of 2 jobs failed" in lines[1]
-    runs = {
-        path.name: facts(path)["status"] for path in (tmp_path / "outputs" / "sweeps" / "s").iterdir() if path.is_dir()
-    }
-    rest = "epochs-1_model-mlp_threads-1"
-    assert runs == {f"dataset.val_samples-{n}_{rest}": s for n, s in ((5000, "failed"), (180, "finished"))}
 
 
 # Signals.
@@ -636,18 +590,6 @@ def test_control_c_stops_a_run_cleanly(tmp_path: Path, started) -> None:
     progress = Checkpoints(run / "checkpoints").load("last")["progress"]
     assert progress["epoch"] >= 1
     assert progress["windows"] == 23 * progress["epoch"] + progress["window"]  # it is of the very window
-
-
-def test_a_signal_stops_a_whole_sweep(tmp_path: Path, started) -> None:
-    """Exit code 143; the job that runs is interrupted, and none is started after it."""
-    program = started("-m", *LONG, "seed=0,1,2", "sweep=s")
-    run = wait_for_an_epoch(program, tmp_path)
-    program.send_signal(signal.SIGTERM)
-    _, stderr = program.communicate(timeout=60)
-    assert program.returncode == 128 + signal.SIGTERM
-    assert re.fullmatch(r"error: [^\n]*SIGTERM[^\n]*\n", stderr)
-    assert facts(run)["status"] == "interrupted"
-    assert len(list(tmp_path.rglob("run.json"))) == 1
 
 
 def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_of_two_that_start_at_once_in_one_directory_one_runs(tmp_path) -> None:
     said = [process.communicate(timeout=200)[1] for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes[0] == 0 and codes[1] in (2, 5), said
-    reason = {2: "it holds a run already", 5: "another run is at work in it (pid "}[codes[1]]
+    reason = {2: "it holds a run already", 5: "another process is at work in it (pid "}[codes[1]]
     assert reason in "".join(said)
     assert len("".join(said).splitlines()) == 1
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 2

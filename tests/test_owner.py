@@ -50,7 +50,7 @@ def test_a_directory_has_one_owner(tmp_path: Path) -> None:
         owned(tmp_path)
     assert caught.value.exit_code == 5
     who = f"pid {process.pid} on {socket.gethostname()}"
-    says = f"{tmp_path}: another run is at work in it ({who}); wait for it, stop it, or choose another directory"
+    says = f"{tmp_path}: another process is at work in it ({who}); wait for it, stop it, or choose another directory"
     assert str(caught.value) == says
 
 
@@ -134,7 +134,7 @@ def test_two_resumes_of_one_run_are_not_both_let_in(zygote: Zygote, tmp_path: Pa
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
     with another(run) as (process, _):
         assert zygote.run("train.py", "resume=run", cwd=tmp_path) == 5
-    assert (tmp_path / "output.txt").read_text().splitlines()[-1].startswith("error: run: another run is at work")
+    assert (tmp_path / "output.txt").read_text().splitlines()[-1].startswith("error: run: another process is at work")
     assert f"(pid {process.pid} on " in (tmp_path / "output.txt").read_text()
     after = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
     assert after == before

@@ -15,7 +15,7 @@ from microstep.files import read_json
 from microstep.signatures import signature
 
 Amendments = dict[str, Any]
-ABOUT_RESUMING = frozenset({"resume", "trust", "sweep"})
+ABOUT_RESUMING = frozenset({"resume", "trust", "sweep", "redo"})
 ALLOWED = (NEUTRAL_KEYS | RESUMABLE_KEYS) - ABOUT_RESUMING
 
 

@@ -5,7 +5,9 @@ hydra.main alone can't keep the error contract: it exits with 1, prints several 
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
@@ -27,6 +29,7 @@ def launch(main: Main, config_name: str) -> NoReturn:
     """Check the command line, run the hydra.main function, and exit with the contract's code."""
     signals.listen()
     names.register()
+    logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
     debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main lets exceptions out instead of printing them itself
     try:
@@ -52,6 +55,7 @@ def fail(line: str, code: int) -> NoReturn:
 
 def run(main: Main, config_name: str, conf: Path) -> None:
     """Check, then hand over."""
+    typed = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     arguments = parse(sys.argv[1:])
     if arguments.help:
         print(page(sys.modules["__main__"].__doc__ or "", conf, config_name))
@@ -65,14 +69,16 @@ def run(main: Main, config_name: str, conf: Path) -> None:
     sys.argv[1:] = [*flags, *overrides]  # Hydra's own parser wants the flags on one side
     if arguments.multirun and config_name != "train":
         raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
+    asked = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
+    if arguments.multirun and asked:
+        raise ConfigError("-m", "what is asked for is of one run", "leave it out")
     also = additional(arguments.config_dir)
     sources = [conf] if also is None else [conf, also]
     with Composer.opened(conf, arguments.config_name or config_name, also) as composer:
         if config_name == "train":
-            start = prepared(composer, overrides, arguments.multirun, sources)
+            start = prepared(composer, overrides, arguments.multirun, sources, typed)
         else:
             composer.job(overrides)
-    asked = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
     if asked or config_name != "train":  # no directory is made
         main()
     else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -17,33 +15,42 @@ from microstep.config import trusted
 from microstep.errors import MicrostepError
 from microstep.files import shown
 from microstep.gate import trusting
-from microstep.resumption import Resumption, automatic, goes_on
+from microstep.resumption import AUTO, Resumption, automatic, goes_on
 
 log = logging.getLogger(__name__)
-FAILURES: list[Exception] = []  #: of the jobs that this process has run
+FAILURES: list[BaseException] = []  #: of the jobs that this process has run
 TAKEN_UP: list[Resumption] = []  #: the run that a single job goes on with, once it is checked
-FRONT_DOOR = os.getpid()
 
 
-def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Log a job's failure whole, and hand it to `launch`; a sweep says it in one line and goes on.
+def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], str | None]:
+    """Log a job's failure whole, and keep it: a single one is raised by `launch`, of a sweep's the sweep tells.
 
-    Raised through Hydra it would get a line of Hydra's own on stderr. A launcher's other process has to raise it.
+    Raised through Hydra it would get a line of Hydra's own on stderr. What the function becomes returns why it failed.
     """
 
     @wraps(function)
-    def contained(config: DictConfig) -> None:
-        try:
-            function(config)
-        except Exception as error:
-            log.exception("the job failed")
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print(f"error: {error if isinstance(error, MicrostepError) else summarised(error)}", file=sys.stderr)
-            if os.getpid() != FRONT_DOOR:
-                raise
-            FAILURES.append(error)
+    def contained(config: DictConfig) -> str | None:
+        return perform(function, config)  # by reference: launchers pickle this closure, but not what it calls
 
     return contained
+
+
+def perform(function: Callable[[DictConfig], None], config: DictConfig) -> str | None:
+    """Run a job; return why it failed. A job of a sweep that leaves by sys.exit has failed, too."""
+    try:
+        function(config)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not of_a_sweep():
+            raise
+        log.exception("the job failed")
+        FAILURES.append(error)
+        return str(error) if isinstance(error, MicrostepError) else summarised(error)
+    return None
+
+
+def of_a_sweep() -> bool:
+    """Say whether the job that runs is one of several."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def raise_failures() -> None:
@@ -65,7 +72,8 @@ def run_directory() -> Path:
 def resumed(config: DictConfig) -> Resumption | None:
     """Return the run that the job goes on with; None for one that starts."""
     directory = run_directory()
-    if TAKEN_UP or not goes_on(config.resume, directory):
+    asked = AUTO if of_a_sweep() else config.resume
+    if TAKEN_UP or not goes_on(asked, directory):
         return TAKEN_UP[0] if TAKEN_UP else None
     return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
 

@@ -30,7 +30,7 @@ def owned(directory: Path) -> FileLock:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        reason = f"another run is at work in it ({holder(directory)})"
+        reason = f"another process is at work in it ({holder(directory)})"
         raise RunInUse(shown(directory), reason, "wait for it, stop it, or choose another directory") from None
     except OSError as error:
         raise StorageError(str(directory), error.strerror or str(error), "check that it can be written") from None

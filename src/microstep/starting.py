@@ -6,34 +6,38 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from microstep.composer import Composer, quote
-from microstep.config import trusted
-from microstep.directories import claimed, refuse_a_second_run
-from microstep.errors import ConfigError, MicrostepError, Stopped
+from microstep.config import POSITIVE_INT, trusted
+from microstep.directories import claimed
+from microstep.errors import ConfigError, Stopped
 from microstep.files import shown
 from microstep.gate import trusting
-from microstep.jobs import FAILURES, TAKEN_UP, finished_already, raise_failures
+from microstep.jobs import TAKEN_UP, finished_already, raise_failures
 from microstep.overrides import without_hydra
 from microstep.owner import owning
 from microstep.places import directory_of
 from microstep.resumption import AUTO, Resumption, automatic, goes_on, named
+from microstep.roster import CURRENT, Job, Sweep
 
 Main = Callable[[], Any]
 Start = Callable[[Main], None]
 
 
-def prepared(composer: Composer, overrides: Sequence[str], multirun: bool, sources: Sequence[Path]) -> Start:
+def prepared(
+    composer: Composer, overrides: Sequence[str], multirun: bool, sources: Sequence[Path], command: str
+) -> Start:
     """Return how the jobs of a command line start, once all of it is checked."""
     if multirun:
-        return partial(sweep, jobs=composer.jobs(overrides))
+        return partial(sweep, jobs=composer.jobs(overrides), typed=command)
     typed: dict[str, Any] = {str(o.key_or_group): o.value() for o in map(composer.parse, overrides)}
     if typed.get("resume") in (None, AUTO):
         return partial(single, job=composer.job(overrides), sources=sources)
@@ -98,25 +102,46 @@ def saying(remedy: str) -> Iterator[None]:
         raise
 
 
-def sweep(main: Main, jobs: list[DictConfig]) -> None:
-    """Run all jobs; one that fails is contained, and told of at the end."""
+def sweep(main: Main, jobs: list[DictConfig], typed: str) -> None:
+    """Run what is left of a sweep; a job that fails is contained, and told of at the end.
+
+    Args:
+        typed: the command line.
+    """
     directory = directory_of(jobs[0], "hydra.sweep.dir")
-    names_of_jobs = list(filter(None, map(subdirectory, jobs)))
-    refuse_twins(names_of_jobs)
-    if jobs[0].resume is None:
-        for name in names_of_jobs:
-            refuse_a_second_run(directory / name, "sweep")
     named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
     refuse_resuming(jobs[0].resume, named)
-    with claimed(directory, exact=named) as own:
+    check_launcher(jobs[0])
+    listed = tuple(starmap(as_job, enumerate(jobs)))
+    refuse_twins([job.name for job in listed])
+    with claimed(directory, exact=named) as own, owning(own):
         sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
-        with saying(
-            "the same command with resume=auto goes on" if named else "name a sweep, and resume=auto can go on"
-        ):
+        command = typed if named else f"{typed} sweep={own.name}"
+        CURRENT.append(Sweep(own, listed, command, jobs[0].redo is not None, jobs[0].progress))
+        with saying(f"{command} goes on"):
             main()
-        if FAILURES:
-            reason = f"{len(FAILURES)} of {len(jobs)} jobs failed"
-            raise MicrostepError(f"sweep {own}", reason, "the lines above say why, and each job's run.json")
+
+
+def as_job(number: int, composed: DictConfig) -> Job:
+    """Return one job of a sweep, whose directory is known from now on."""
+    with read_write(composed), open_dict(composed):
+        composed.hydra.job.num = composed.hydra.job.id = number
+    name = str(directory_of(composed, "hydra.sweep.subdir"))
+    overrides = tuple(OmegaConf.to_container(composed.hydra.overrides.task) or ())
+    return Job(number, name, tuple(map(str, overrides)), without_hydra(composed))
+
+
+def check_launcher(job: DictConfig) -> None:
+    """Refuse a launcher whose package isn't installed, or a number of runs at once that can't be."""
+    launcher, choice = job.hydra.launcher, job.hydra.runtime.choices["hydra/launcher"]
+    package = ".".join(str(launcher._target_).split(".")[:2])
+    if find_spec(package) is None:
+        reason = f"{package.rpartition('.')[2].replace('_', '-')} is not installed"
+        raise ConfigError(f"hydra/launcher={choice}", reason, f"pip install -e '.[{choice}]'")
+    at_once = launcher.get("n_jobs", 1)
+    if type(at_once) is not int or not (at_once == -1 or at_once in POSITIVE_INT):
+        reason = "it is no number of runs"
+        raise ConfigError(f"hydra.launcher.n_jobs={at_once}", reason, "give at least 1, or -1 for one a core")
 
 
 def refuse_resuming(resume: str | None, named: bool) -> None:
@@ -125,13 +150,6 @@ def refuse_resuming(resume: str | None, named: bool) -> None:
         raise ConfigError(f"resume={resume}", "it is one run, and -m starts several", "leave -m out, or resume=auto")
     if resume == AUTO and not named:
         raise ConfigError("resume=auto", "each start of a sweep has a new directory", "name it: sweep=NAME")
-
-
-def subdirectory(job: DictConfig) -> str | None:
-    """Return a job's directory in its sweep; None where only Hydra will know it (`${hydra.job.num}`)."""
-    with suppress(OmegaConfBaseException):
-        return str(job.hydra.sweep.subdir)
-    return None
 
 
 def refuse_twins(names_of_jobs: list[str]) -> None:

@@ -1,0 +1,76 @@
+"""A sweep: its directory, its jobs, and sweep.json, which says what they are. It imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from microstep.files import read_json, write_json
+
+ROSTER = "sweep.json"
+LARGEST = 2**26  #: bytes of it: some hundred thousand jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, as it was typed and as it was composed."""
+
+    number: int
+    name: str  #: of its directory in the sweep's
+    overrides: tuple[str, ...]
+    config: DictConfig  #: checked
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one `-m` command describes."""
+
+    directory: Path
+    jobs: tuple[Job, ...]
+    command: str  #: goes on with it: what is finished is skipped
+    redo: bool  #: whether stale runs are to be run again
+    progress: bool  #: whether bars are wanted
+
+    def place(self, job: Job) -> Path:
+        """Return a job's directory."""
+        return self.directory / job.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run of a sweep, and what isn't."""
+
+    todo: tuple[Job, ...]
+    finished: Mapping[str, str]  #: by a job's name, that of the directory which holds the same experiment, finished
+    stale: Mapping[str, str]  #: by a job's name, what has changed since its run
+
+
+CURRENT: list[Sweep] = []  #: the sweep that this process runs, once it is checked
+
+
+def described(directory: Path) -> dict[str, Any]:
+    """Return what sweep.json says; nothing where there is none, or it is damaged."""
+    try:
+        return read_json(directory / ROSTER, LARGEST)
+    except (OSError, ValueError):
+        return {}
+
+
+def write_roster(sweep: Sweep, plan: Plan, errors: Mapping[str, str]) -> None:
+    """Write sweep.json: what is asked for now, and what earlier commands of this name have asked for.
+
+    Args:
+        errors: by a run's name, how it ended that could not say so itself.
+    """
+    before = described(sweep.directory).get("jobs")
+    jobs = dict(before) if isinstance(before, dict) else {}
+    for job in sweep.jobs:
+        if plan.finished.get(job.name, job.name) == job.name:  # else it was run under another name
+            error = {"error": errors[job.name]} if job.name in errors else {}
+            jobs[job.name] = {"overrides": list(job.overrides)} | error
+    content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": dict(plan.stale)}
+    write_json(sweep.directory / ROSTER, content)

@@ -1,0 +1,6 @@
+"""How a sweep goes: what is left of it, one run after the other or side by side, and what is seen of it."""
+
+from microstep.sweep.running import run
+from microstep.sweep.worker import Worker
+
+__all__ = ["Worker", "run"]

@@ -1,0 +1,91 @@
+"""A sweep from its plan to its end."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+from hydra.plugins.launcher import Launcher
+
+from microstep.errors import MicrostepError, StorageError
+from microstep.files import shown
+from microstep.roster import Plan, Sweep, write_roster
+from microstep.sweep.board import Board
+from microstep.sweep.records import STOP, record_of
+from microstep.sweep.side_by_side import side_by_side
+from microstep.sweep.teller import Teller
+from microstep.terminal import write
+
+
+def run(sweep: Sweep, launcher: Launcher, here: bool) -> None:
+    """Run what is left of a sweep.
+
+    A run that fails, is killed or leaves by sys.exit is told of, and the others go on; a signal stops the sweep.
+
+    Args:
+        here: whether the launcher runs jobs in this process.
+
+    Raises:
+        MicrostepError: where not every run is finished, with the command that runs just those again.
+        Stopped: once the runs at work have saved.
+    """
+    (sweep.directory / STOP).unlink(missing_ok=True)
+    plan = what_is_left(sweep)
+    write_roster(sweep, plan, {})
+    announce(sweep, plan)
+    teller = Teller(sweep)
+    with teller.following(plan.todo) as board:  # where it is stopped STOP stays: what waits in a queue will look for it
+        go(launcher, here, plan, board, teller)
+        with suppress(StorageError):  # a full disk has been told of
+            write_roster(sweep, plan, teller.errors)
+    write(f"summary: {shown(sweep.directory / 'summary.html')}", sys.stdout)
+    conclude(sweep, plan, teller)
+
+
+def what_is_left(sweep: Sweep) -> Plan:
+    """Return what is to be run; whether a run is finished only its data can tell."""
+    if not any(sweep.directory.glob("*/")):
+        return Plan(sweep.jobs, {}, {})
+    from microstep.sweep.plan import planned  # imports torch, as the runs themselves do
+
+    return planned(sweep)
+
+
+def go(launcher: Launcher, here: bool, plan: Plan, board: Board, teller: Teller) -> None:
+    """Run what is to be run, in this process or in the launcher's."""
+    if not here:
+        side_by_side(launcher, plan.todo, board, teller)
+    elif plan.todo:
+        from microstep.sweep.in_turn import in_turn
+
+        in_turn(launcher, plan.todo, board, teller)
+
+
+def announce(sweep: Sweep, plan: Plan) -> None:
+    """Say what is to be run, and what isn't and why."""
+    parts = [f"{len(sweep.jobs)} runs"]
+    parts += [f"{len(plan.finished)} finished already"] if plan.finished else []
+    parts += [f"{len(plan.stale)} stale"] if plan.stale else []
+    parts += [f"{len(plan.todo)} to do"] if len(plan.todo) < len(sweep.jobs) else []
+    write(f"sweep {shown(sweep.directory)}: {', '.join(parts)}", sys.stdout)
+    for name, changed in plan.stale.items():
+        write(f"warning: {name} is stale: the {changed} has changed since; redo=stale runs it again", sys.stderr)
+
+
+def conclude(sweep: Sweep, plan: Plan, teller: Teller) -> None:
+    """Say what has failed and why.
+
+    Raises:
+        MicrostepError: where something has.
+    """
+    unfinished = [job for job in plan.todo if record_of(sweep.place(job)).get("status") != "finished"]
+    if not unfinished:
+        return
+    write("\nnot finished:", sys.stdout)
+    for job in unfinished:
+        record = record_of(sweep.place(job))
+        error = teller.errors.get(job.name) or record.get("error") or "it was not started"
+        write(f"  {job.name}  {error}", sys.stdout)
+    write(f"\njust those again:  {sweep.command}\n", sys.stdout)
+    reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"
+    raise MicrostepError(f"sweep {shown(sweep.directory)}", reason, "the command above runs just those again")

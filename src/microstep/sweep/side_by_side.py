@@ -1,0 +1,100 @@
+"""Runs side by side, in the processes of a launcher; this one imports no torch, and only watches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+
+from microstep.files import write_whole
+from microstep.jobs import summarised
+from microstep.roster import Job, Sweep
+from microstep.signals import Pending, deferred
+from microstep.sweep.aside import aside
+from microstep.sweep.board import Board, stamp
+from microstep.sweep.records import STOP, at_work, bury, record_of
+from microstep.sweep.teller import Teller, told, words
+
+log = logging.getLogger(__name__)
+WORDLESS = "its launcher's process died with it, twice"
+PATIENCE = 0.2  #: seconds between two looks at runs that are about to stop
+
+
+def side_by_side(launcher: Launcher, jobs: Sequence[Job], board: Board, teller: Teller) -> None:
+    """Run jobs in a launcher's processes.
+
+    A launcher may give all of its jobs up where one of its own processes dies (loky does). Those that had not begun
+    are launched again then, and those that were at work after them, each alone: so it shows which of them it was.
+    """
+    rounds = [Round(launcher, jobs, board, teller)] if jobs else []
+    while rounds:
+        now = rounds.pop(0)
+        with deferred(), board.watching(partial(follow, board)):
+            aside(now.launch, busy=now.busy)
+        begun, waiting = now.left()
+        if len(now.jobs) == 1:
+            bury_all(begun, board.sweep)
+        elif begun:
+            board.expect([*begun, *waiting])
+            again = [waiting] if waiting else []
+            rounds = [replace(now, jobs=some) for some in again] + rounds + [replace(now, jobs=[one]) for one in begun]
+
+
+@dataclass
+class Round:
+    """One call of the launcher."""
+
+    launcher: Launcher
+    jobs: Sequence[Job]
+    board: Board
+    teller: Teller
+
+    def __post_init__(self) -> None:
+        self.places = {job.name: self.board.sweep.place(job) for job in self.jobs}
+
+    def launch(self) -> None:
+        """Launch the jobs, and wait for them; for those, too, that outlive a launcher which breaks down."""
+        self.before = {name: stamp(place) for name, place in self.places.items()}
+        try:
+            returns: Sequence[Any] = self.launcher.launch([words(job) for job in self.jobs], 0)
+            for job, returned in zip(self.jobs, returns, strict=True):
+                self.teller.hear(job, told(returned.return_value))
+        except Exception as error:
+            log.exception("the launcher gave up")
+            self.teller.warn(f"the launcher gave up: {summarised(error).partition('. ')[0]}")
+        while self.busy():
+            sleep(PATIENCE)
+
+    def busy(self) -> bool:
+        """Say whether any of the runs is at work."""
+        return any(map(at_work, self.places.values()))
+
+    def left(self) -> tuple[list[Job], list[Job]]:
+        """Return the jobs that haven't come to an end of their own: those that had begun, and those that hadn't."""
+        left = [job for job in self.jobs if job.name not in self.teller.errors and not has_ended(self.places[job.name])]
+        begun = [job for job in left if stamp(self.places[job.name]) != self.before[job.name]]
+        return begun, [job for job in left if job not in begun]
+
+
+def bury_all(jobs: Sequence[Job], sweep: Sweep) -> None:
+    """Record the failure of runs that have died without a word."""
+    for job in jobs:
+        bury(sweep.place(job), WORDLESS)
+
+
+def has_ended(place: Path) -> bool:
+    """Say whether a run has come to its own end, good or bad."""
+    return record_of(place).get("status") in ("finished", "failed")
+
+
+def follow(board: Board) -> None:
+    """Tell of the runs; let the launcher's processes know of a signal, wherever they are."""
+    if Pending.signum is not None and not (board.sweep.directory / STOP).exists():
+        write_whole(board.sweep.directory / STOP, str(Pending.signum).encode(), durable=False)
+    board.look()

@@ -1,0 +1,86 @@
+"""What is told of a sweep besides a line a run: its warnings, and its summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from microstep.composer import quote
+from microstep.errors import StorageError
+from microstep.roster import Job, Sweep
+from microstep.summary import write_summary
+from microstep.sweep.board import Board
+from microstep.terminal import write
+
+SELDOM = 30.0  #: seconds at least between two pages of the summary
+RARELY = 50  #: times as long as the last page took
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run's process says at its end, besides run.json."""
+
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def told(returned: Any) -> Told:
+    """Return what a launcher brings back of a run."""
+    return returned if isinstance(returned, Told) else Told(None if returned is None else str(returned))
+
+
+def words(job: Job) -> list[str]:
+    """Return what a launcher is given of a job: it runs where this process has found its place to be."""
+    return [*job.overrides, quote(f"hydra.sweep.subdir={job.name}")]
+
+
+class Teller:
+    """What was said of runs besides run.json, and what is told of them."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.errors: dict[str, str] = {}
+        self.warned: set[str] = set()
+        self.next_page = perf_counter() + SELDOM
+
+    @contextmanager
+    def following(self, todo: Sequence[Job]) -> Iterator[Board]:
+        """Yield the board of some jobs."""
+        board = Board(self.sweep, todo, self.summarise)
+        try:
+            yield board
+        finally:
+            board.close()
+            self.summarise(last=True)
+
+    def summarise(self, last: bool = False) -> None:
+        """Write the summary as it is now; its page, which is drawn, only so often that it takes no time to speak of.
+
+        Where there is no room for it the runs go on: they are what matters.
+        """
+        began = perf_counter()
+        page = last or began >= self.next_page
+        try:
+            write_summary(self.sweep.directory, html=page)
+        except StorageError as error:
+            self.warn(f"no summary was written: {error}")
+        if page:
+            now = perf_counter()
+            self.next_page = now + max(SELDOM, RARELY * (now - began))
+
+    def hear(self, job: Job, told: Told) -> None:
+        """Take note of what a run's process said; show each warning once."""
+        if told.error is not None:
+            self.errors[job.name] = told.error
+        for warning in told.warnings:
+            self.warn(warning)
+
+    def warn(self, warning: str) -> None:
+        """Show a warning, the first time."""
+        if warning not in self.warned:
+            self.warned.add(warning)
+            write(f"warning: {warning}", sys.stderr)

@@ -1,0 +1,118 @@
+"""What is left of a sweep, from what its runs have left."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microstep import compose, identity
+from microstep.roster import Job, Sweep
+from microstep.sweep.plan import Plan, planned
+from tests.conftest import fit
+
+LEAST = ["model=mlp", "epochs=1", "threads=1", "progress=false"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    directory = tmp_path_factory.mktemp("plan") / "run"
+    fit(LEAST, directory)
+    return directory
+
+
+def plan(directory: Path, *words: str, redo: bool = False) -> Plan:
+    """Return what is left of a sweep of one job, named `job`."""
+    job = Job(0, "job", words, compose([*LEAST, *words]))
+    return planned(Sweep(directory, (job,), "", redo, False))
+
+
+def left(directory: Path, **facts: Any) -> None:
+    """Change what a run.json says."""
+    file = directory / "job" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+
+
+@pytest.fixture
+def sweep(run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run, tmp_path / "job")
+    return tmp_path
+
+
+def test_a_finished_run_is_finished(sweep: Path) -> None:
+    """By its experiment's hash; keys that can't change a result are no part of it, its name neither."""
+    assert plan(sweep).finished == {"job": "job"}
+    assert plan(sweep, "num_workers=3", "sweep=s", "log_every_steps=1").finished == {"job": "job"}
+    (sweep / "job").rename(sweep / "under another name")
+    assert plan(sweep).finished == {"job": "under another name"}
+
+
+def test_another_experiment_is_to_do(sweep: Path) -> None:
+    """Under a name of its own."""
+    (sweep / "job").rename(sweep / "seed-0")
+    assert len(plan(sweep, "seed=1").todo) == 1
+
+
+def test_what_has_changed_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Config, data or source: the run is stale, and as it was."""
+    before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+    assert plan(sweep, "optimizer.lr=0.5").stale == {"job": "config"}
+    assert plan(sweep, "dataset.split_seed=1").stale == {"job": "data"}
+    monkeypatch.setattr(identity, "package_hash", lambda package: "edited")
+    assert plan(sweep).stale == {"job": "source"}
+    assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
+
+
+def test_on_request_a_stale_run_starts_afresh(sweep: Path) -> None:
+    """Its directory is empty then, but for the log; what isn't stale is left alone all the same."""
+    assert plan(sweep, redo=True).finished
+    assert plan(sweep, "optimizer.lr=0.5", redo=True).todo
+    assert {path.name for path in (sweep / "job").iterdir()} <= {"train.log", ".lock"}
+
+
+@pytest.mark.parametrize("status", ["interrupted", "running"])
+def test_an_interrupted_run_goes_on(sweep: Path, status: str) -> None:
+    """Whether it could say so, or was killed; nothing of it is taken away. Of another experiment it is stale."""
+    left(sweep, status=status)
+    assert plan(sweep, "optimizer.lr=0.5").stale == {"job": "config"}
+    assert plan(sweep).todo
+    assert (sweep / "job" / "checkpoints" / "manifest.json").exists()
+
+
+def test_what_failed_or_never_got_anywhere_starts_afresh(sweep: Path) -> None:
+    """A failure, whatever its checkpoints; and what died before its first."""
+    left(sweep, status="failed")
+    assert plan(sweep).todo
+    assert not (sweep / "job" / "checkpoints").exists()
+    (sweep / "job" / "run.json").write_text('{"status": "running"}')
+    assert plan(sweep).todo
+    assert not (sweep / "job" / "run.json").exists()
+
+
+def test_a_damaged_run_json_costs_no_result(sweep: Path) -> None:
+    """What can't be read beside a checkpoint is stale."""
+    (sweep / "job" / "run.json").write_text("{")
+    assert plan(sweep).stale == {"job": "data"}
+
+
+def test_data_that_cannot_be_had_make_nothing_finished(sweep: Path) -> None:
+    """No run is of those; the job itself will say why."""
+    assert plan(sweep, "dataset=fashion_mnist", f"dataset.root={sweep}").stale == {"job": "data"}
+
+
+def test_a_file_of_ones_own_that_is_edited_makes_its_runs_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's module, or any module of its package, is source; what was installed is not looked into."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = compose(LEAST)
+    config.model._target_ = "planted_model.net"
+    seen = []
+    for source in ("x = 1", "x = 2"):
+        (tmp_path / "planted_model.py").write_text(source)
+        identity.package_hash.cache_clear()
+        seen.append(identity.source_hash(config))
+    assert seen[0] != seen[1]
+    assert identity.package_hash("torch") == "torch"

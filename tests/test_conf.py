@@ -16,7 +16,7 @@ EXTRA = {
 
 
 def yamls() -> list[str]:
-    groups = (path for path in CONF.rglob("*.yaml") if path.parent not in (CONF, CONF / "hydra" / "job_logging"))
+    groups = (path for path in CONF.rglob("*.yaml") if CONF not in (path.parent, path.parents[2]))
     return sorted(str(path.relative_to(CONF).with_suffix("")) for path in groups)
 
 

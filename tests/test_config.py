@@ -32,7 +32,8 @@ from microstep.signatures import signature
 
 REQUIRED = {"evaluate": ["run=x"]}
 ROOTS = [file.stem for file in sorted(CONF.glob("*.yaml"))]
-OPTIONS = [str(file.relative_to(CONF).with_suffix("")) for file in sorted(CONF.glob("*/**/*.yaml"))]
+YAMLS = [file.relative_to(CONF) for file in sorted(CONF.glob("*/**/*.yaml"))]
+OPTIONS = [str(file.with_suffix("")) for file in YAMLS if file.parts[0] != "hydra"]  # tests/sweep has those
 RANGED = {field.name: field.metadata["range"] for field in fields(Experiment) if "range" in field.metadata}
 
 

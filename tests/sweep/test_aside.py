@@ -1,0 +1,70 @@
+"""A launcher works beside the thread that signals reach."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from threading import Event
+from time import monotonic, sleep
+
+import pytest
+
+from microstep import signals
+from microstep.errors import Stopped
+from microstep.sweep import aside as module
+from microstep.sweep.aside import aside
+from tests.test_names import within
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Listen as the front door does; put back whatever handlers there were."""
+    before = {number: signal.getsignal(number) for number in signals.STOPPING}
+    signals.listen()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_launcher_that_takes_sigterm_for_itself_does_not_keep_it() -> None:
+    """Ray has a handler of its own in C, which Python doesn't see: a signal is taken note of all the same."""
+    ignored = ctypes.c_void_p(1)
+
+    def launch() -> None:
+        ctypes.CDLL(None).signal(signal.SIGTERM, ignored)
+        sleep(2 * module.TICK)
+        os.kill(os.getpid(), signal.SIGTERM)
+        sleep(module.TICK)
+
+    with within(10), pytest.raises(Stopped), signals.deferred():
+        aside(launch, busy=lambda: False)
+
+
+def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that waits for jobs which a cluster hasn't begun is left alone once no run is at work."""
+    monkeypatch.setattr(module, "GRACE", 0.3)
+    working_until = monotonic() + 1.0
+    with within(10), pytest.raises(Stopped), signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        aside(lambda: Event().wait(60) and None, busy=lambda: monotonic() < working_until)
+    assert 1.0 < monotonic() - (working_until - 1.0) < 5
+
+
+def test_without_a_signal_it_waits_to_the_end() -> None:
+    """However long nothing is seen of any run."""
+    done = Event()
+    with within(10), signals.deferred():
+        aside(lambda: sleep(1.0) or done.set(), busy=lambda: False)
+    assert done.is_set()
+
+
+def test_a_second_signal_is_heard_at_once() -> None:
+    """It doesn't wait for the launcher."""
+    began = monotonic()
+    with within(10), pytest.raises(Stopped), signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        aside(lambda: Event().wait(60) and None, busy=lambda: True)
+    assert monotonic() - began < 5

@@ -1,0 +1,119 @@
+"""Runs side by side, each in a process of its own: what happens to one happens to no other."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, call
+from tests.faults.runs import differences
+from tests.faults.zygote import Zygote
+from tests.sweep.test_sweeps import CONF, LEAST, SWEEP, ran, record
+
+pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install -e .[local]")
+LOCAL = ("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
+FATES = ("fine", "good", "well", "raises", "dies", "leaves")
+UNLUCKY = ("--config-dir", CONF, *LOCAL, *LEAST, "model=unlucky", f"model.fate={','.join(FATES)}", "sweep=s")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a sweep of six left behind, of which one raised, one was killed and one called sys.exit."""
+    home = tmp_path_factory.mktemp("local")
+    done = call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
+    (home / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return home
+
+
+def runs(home: Path) -> dict[str, Path]:
+    return {fate: next((home / SWEEP).glob(f"*model.fate-{fate}_*")) for fate in FATES}
+
+
+def test_the_others_finish(home: Path) -> None:
+    """Three of six; the run that was killed has its failure in its run.json, by the process that waited for it."""
+    told = {fate: (record(run)["status"], record(run)["error"]) for fate, run in runs(home).items()}
+    assert {fate for fate, (status, _) in told.items() if status == "finished"} == {"fine", "good", "well"}
+    assert told["raises"] == ("failed", "RuntimeError: planted")
+    assert told["leaves"] == ("failed", "SystemExit: 3")
+    assert told["dies"][0] == "failed" and "was killed by SIGKILL" in told["dies"][1]
+
+
+def test_all_six_are_told_of(home: Path) -> None:
+    """A line each as they end, a table of those that failed, exit code 1 and one line of error."""
+    code, stdout, stderr = json.loads((home / "done.json").read_text())
+    lines = stdout.splitlines()
+    assert code == 1
+    assert set(ran(lines)) == {run.name for run in runs(home).values()}
+    table = lines[lines.index("not finished:") + 1 :][:3]
+    assert [line.split()[0] for line in table] == [runs(home)[fate].name for fate in ("raises", "dies", "leaves")]
+    for file in ("summary.csv", "summary.md", "summary.html"):
+        assert all(run.name in (home / SWEEP / file).read_text() for run in runs(home).values())
+    assert stderr == f"error: sweep {SWEEP}: 3 of 6 runs are not finished; the command above runs just those again\n"
+
+
+def test_a_run_beside_others_is_the_same_as_alone(home: Path, zygote: Zygote) -> None:
+    """Weights, reports and curves, bit for bit."""
+    words = ("--config-dir", CONF, *LEAST, "model=unlucky", "model.fate=fine", "hydra.run.dir=alone")
+    assert zygote.run("train.py", *words, cwd=home, LUCK="none") == 0
+    assert differences(home / "alone", runs(home)["fine"]) == []
+
+
+def test_the_same_command_runs_just_the_other_three(home: Path) -> None:
+    """Those that had no luck; the others aren't touched."""
+    before = {fate: (run / "run.json").stat().st_mtime_ns for fate, run in runs(home).items()}
+    (home / "luck").write_text("")
+    done = call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
+    assert done.returncode == 0, done.stderr
+    assert set(ran(done.stdout.splitlines())) == {runs(home)[fate].name for fate in ("raises", "dies", "leaves")}
+    after = {fate: (run / "run.json").stat().st_mtime_ns for fate, run in runs(home).items()}
+    assert {fate for fate in FATES if after[fate] == before[fate]} == {"fine", "good", "well"}
+    assert {record(run)["status"] for run in runs(home).values()} == {"finished"}
+
+
+def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path) -> None:
+    """Loky gives up its whole pool then: what hasn't ended is launched again, and ends."""
+    words = (*LEAST, "model=unlucky", "model.fate=takes_its_launcher_along,fine,good", "sweep=s")
+    done = call("train.py", "--config-dir", CONF, *LOCAL, *words, cwd=tmp_path, LUCK="none")
+    assert done.returncode == 1
+    status = {path.parent.name: record(path.parent)["status"] for path in (tmp_path / SWEEP).glob("*/run.json")}
+    assert {name for name, how in status.items() if how == "finished"} == {
+        f"epochs-1_model.fate-{fate}_model-unlucky_threads-1" for fate in ("fine", "good")
+    }
+    assert len(status) == 3
+    assert "the launcher gave up: TerminatedWorkerError" in done.stderr
+
+
+def test_a_signal_lets_every_run_save(tmp_path: Path) -> None:
+    """Exit code 143: the runs at work are interrupted, none is started after them, and no process is left."""
+    words = ("model=mlp", "epochs=100000", "threads=1", "log_every_steps=100000", "seed=0,1,2", "sweep=s")
+    with (tmp_path / "output.txt").open("w") as output:
+        command = [sys.executable, str(ROOT / "train.py"), *LOCAL, *words]
+        program = subprocess.Popen(
+            command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        wait_for_epochs(tmp_path / SWEEP, 2)
+        started = {path.parent.name for path in (tmp_path / SWEEP).glob("*/run.json")}
+        os.killpg(program.pid, signal.SIGTERM)
+        assert program.wait(60) == 128 + signal.SIGTERM
+    finally:
+        program.kill()
+    found = {path.parent.name: record(path.parent) for path in (tmp_path / SWEEP).glob("*/run.json")}
+    assert {name: facts["status"] for name, facts in found.items()} == dict.fromkeys(started, "interrupted")
+    last = (tmp_path / "output.txt").read_text().splitlines()[-1]
+    assert re.fullmatch(r"error: stopped by SIGTERM; python train\.py -m .* sweep=s goes on", last)
+
+
+def wait_for_epochs(sweep: Path, count: int) -> None:
+    """Wait until so many runs have finished an epoch."""
+    for _ in range(1200):
+        if sum("epoch" in record(path.parent) for path in sweep.glob("*/run.json")) == count:
+            return
+        time.sleep(0.1)
+    raise AssertionError("they never did")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from tests.conftest import ROOT, call
+from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()
@@ -34,10 +34,13 @@ def code_blocks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_readme_runs(command, trained, idx_files, photos, tmp_path) -> None:
-    """Typed as it stands, it ends with exit code 0; only Fashion-MNIST is replaced by a few made-up pictures."""
+def test_a_command_of_the_readme_runs(zygote, command, trained, idx_files, photos, tmp_path) -> None:
+    """Typed as it stands, it ends with exit code 0; only Fashion-MNIST is replaced by a few made-up pictures.
+
+    A sweep's runs are of one epoch here: the first commands train such runs to their end.
+    """
     run = shutil.copytree(trained, tmp_path / "its run")  # other tests look at what is in the original
-    places = {"RUN_DIR": run, "=DIR": f"={photos}", "FOLDER": photos / "test"}
+    places = {"RUN_DIR": run, "RUN_B": trained, "=DIR": f"={photos}", "FOLDER": photos / "test"}
     words = command.split()
     for word, place in places.items():
         words = [typed.replace(word, str(place)) for typed in words]
@@ -47,7 +50,8 @@ def test_a_command_of_the_readme_runs(command, trained, idx_files, photos, tmp_p
         words += ["epochs=1"] if program == "train.py" else []
     if "image_folder" in command and program == "train.py":
         words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
-    done = call(program, *words, cwd=tmp_path)
+    words += ["epochs=1"] if "-m" in words else []
+    done = zygote.call(program, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -64,7 +68,7 @@ def test_the_python_example_runs(tmp_path) -> None:
     assert (tmp_path / "outputs" / "notebook" / "run.json").exists()
 
 
-def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(tmp_path) -> None:
+def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(zygote, tmp_path) -> None:
     """The files of docs/extending.md, copied out of the page, train."""
     files = {
         "conf/model/tiny.yaml": "_target_: mymodels",
@@ -81,16 +85,16 @@ def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(tmp_path) -
         np.savez(tmp_path / f"{name}.npz", pixels=pixels, labels=np.arange(60) % 2)
     words = ("--config-dir", "conf", "model=tiny", "dataset=mine", "epochs=1", "batch_size=16", "model.width=16")
     words += ("hydra.run.dir=run",)
-    done = call("train.py", *words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = zygote.call("train.py", *words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert "cat" in (tmp_path / "run/reports/test/classification_report.txt").read_text()
 
 
-def test_the_weights_for_others_are_read_as_the_page_shows(trained, tmp_path) -> None:
+def test_the_weights_for_others_are_read_as_the_page_shows(zygote, trained, tmp_path) -> None:
     """The example of docs/run-directory.md classifies the first digit, which is a zero, and is sure of it."""
     (example,) = (block for block in code_blocks(RUN_DIRECTORY) if "safe_open" in block)
-    example = example.replace("RUN_DIR", str(trained))
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    (tmp_path / "example.py").write_text(example.replace("RUN_DIR", str(trained)))
+    done = zygote.call(str(tmp_path / "example.py"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"0 0\.[5-9]\d{3}\n", done.stdout)
 

@@ -44,7 +44,7 @@ def perform(function: Callable[[DictConfig], None], config: DictConfig) -> str |
             raise
         log.exception("the job failed")
         FAILURES.append(error)
-        return str(error) if isinstance(error, MicrostepError) else summarised(error)
+        return summarised(error)
     return None
 
 
@@ -60,7 +60,9 @@ def raise_failures() -> None:
 
 
 def summarised(error: BaseException) -> str:
-    """Return an unforeseen exception in one line."""
+    """Return an exception in one line: one of ours as it is, an unforeseen one with its type."""
+    if isinstance(error, MicrostepError):
+        return str(error)
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -13,6 +13,7 @@ import pytest
 from microstep import compose
 from microstep.roster import Job, Sweep
 from microstep.sweep.board import Board, duration
+from microstep.sweep.teller import Teller
 
 METRICS = {"val": {"loss": 0.5, "accuracy": 0.9}, "test": {"loss": 0.6, "accuracy": 0.8}}
 FINISHED = {"status": "finished", "metrics": METRICS, "train_seconds": 2.0}
@@ -95,6 +96,15 @@ def test_a_terminal_has_a_bar_a_run_and_one_for_the_sweep(tmp_path: Path, monkey
     drawn = screen.getvalue()
     assert f"sweep {tmp_path.name}  75%" in drawn and " left" in drawn
     assert "seed-1 5/10 epochs" in drawn
+
+
+def test_a_summary_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is warned of, once; the board goes on."""
+    teller = Teller(sweep_of(tmp_path, 1))  # there is no sweep.json
+    teller.summarise()
+    teller.summarise(last=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: no summary was written: ") and "sweep.json" in line
 
 
 def test_a_damaged_run_json_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

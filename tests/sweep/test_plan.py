@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from microstep import compose, identity
 from microstep.roster import Job, Sweep
@@ -100,6 +101,19 @@ def test_a_damaged_run_json_costs_no_result(sweep: Path) -> None:
 def test_data_that_cannot_be_had_make_nothing_finished(sweep: Path) -> None:
     """No run is of those; the job itself will say why."""
     assert plan(sweep, "dataset=fashion_mnist", f"dataset.root={sweep}").stale == {"job": "data"}
+
+
+def broken(device: torch.device) -> None:
+    """A data set of somebody's own."""
+    raise RuntimeError("planted")
+
+
+def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
+    """Whatever its constructor raises: the job itself will say so, and the others run."""
+    left(sweep, status="failed")
+    job = Job(0, "job", (), compose(LEAST))
+    job.config.dataset = {"_target_": "tests.sweep.test_plan.broken"}
+    assert planned(Sweep(sweep, (job,), "", False, False)).todo == (job,)
 
 
 def test_a_file_of_ones_own_that_is_edited_makes_its_runs_stale(

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from microstep.build import build_dataset
 from microstep.directories import has_checkpoint
-from microstep.errors import MicrostepError
 from microstep.identity import experiment_hash, source_hash
+from microstep.jobs import summarised
 from microstep.roster import Job, Plan, Sweep
 from microstep.sweep.records import cleared, record_of
 
@@ -67,8 +67,8 @@ class Hashes:
             try:
                 dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
                 self.fingerprints[key] = dataset.fingerprint
-            except MicrostepError as error:
-                self.fingerprints[key] = f"none: {error}"
+            except Exception as error:  # a data set of one's own may raise anything: its own run will say so
+                self.fingerprints[key] = f"none: {summarised(error)}"
         return self.fingerprints[key]
 
     def difference(self, before: Mapping[str, Any], config: DictConfig) -> str:

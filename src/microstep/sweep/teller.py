@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from microstep.composer import quote
-from microstep.errors import StorageError
+from microstep.jobs import summarised
 from microstep.roster import Job, Sweep
 from microstep.summary import write_summary
 from microstep.sweep.board import Board
@@ -60,14 +60,14 @@ class Teller:
     def summarise(self, last: bool = False) -> None:
         """Write the summary as it is now; its page, which is drawn, only so often that it takes no time to speak of.
 
-        Where there is no room for it the runs go on: they are what matters.
+        Where it can't be written, for there is no room above all, the runs go on: they are what matters.
         """
         began = perf_counter()
         page = last or began >= self.next_page
         try:
             write_summary(self.sweep.directory, html=page)
-        except StorageError as error:
-            self.warn(f"no summary was written: {error}")
+        except Exception as error:
+            self.warn(f"no summary was written: {summarised(error)}")
         if page:
             now = perf_counter()
             self.next_page = now + max(SELDOM, RARELY * (now - began))

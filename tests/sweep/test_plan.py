@@ -24,9 +24,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def plan(directory: Path, *words: str, redo: bool = False) -> Plan:
-    """Return what is left of a sweep of one job, named `job`."""
-    job = Job(0, "job", words, compose([*LEAST, *words]))
+def plan(directory: Path, *words: str, redo: bool = False, name: str = "job") -> Plan:
+    """Return what is left of a sweep of one job."""
+    job = Job(0, name, words, compose([*LEAST, *words]))
     return planned(Sweep(directory, (job,), "", redo, False))
 
 
@@ -48,6 +48,9 @@ def test_a_finished_run_is_finished(sweep: Path) -> None:
     assert plan(sweep, "num_workers=3", "sweep=s", "log_every_steps=1").finished == {"job": "job"}
     (sweep / "job").rename(sweep / "under another name")
     assert plan(sweep).finished == {"job": "under another name"}
+    (sweep / "deep").mkdir()
+    (sweep / "under another name").rename(sweep / "deep" / "job")
+    assert plan(sweep, name="deep/job").finished == {"deep/job": "deep/job"}
 
 
 def test_another_experiment_is_to_do(sweep: Path) -> None:

@@ -24,7 +24,8 @@ def planned(sweep: Sweep) -> Plan:
     A run is known by its experiment's hash (what was described, data, source), not by its name: of a sweep that is
     widened by another key, what was run before is found under its old name.
     """
-    records = {file.parent.name: record_of(file.parent) for file in sorted(sweep.directory.glob("*/run.json"))}
+    others = sorted(file.parent.name for file in sweep.directory.glob("*/run.json"))
+    records = {name: record_of(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
     hashes = Hashes()
     places = {str(r.get("experiment_hash")): name for name, r in records.items() if r.get("status") == "finished"}
     todo: list[Job] = []
@@ -32,7 +33,7 @@ def planned(sweep: Sweep) -> Plan:
     stale: dict[str, str] = {}
     for job in sweep.jobs:
         place, now = sweep.place(job), hashes.of(job.config)
-        before = records.get(job.name, {})
+        before = records[job.name]
         same = before.get("experiment_hash") == now
         if now in places:
             finished[job.name] = places[now]

@@ -91,6 +91,7 @@ def watched(program: str, *words: str, cwd: Path) -> tuple[subprocess.CompletedP
         ("effective_batch_size=64 batch_size=8", "batch_size=8: effective_batch_size sets it; "),
         ("resume=x", "resume=x: "),
         ("--multi-run", "--multi-run: "),
+        ("sweep=s seed=1", "sweep=s: it names a sweep, and this is one run; add -m, or leave it out"),
         ("--cfg everything", "--cfg everything: "),
         ("accum=2 -m precision=fp32,fp31", "precision=fp31: no such option; "),
         ("--config-dir nope", "--config-dir nope: no such directory; "),

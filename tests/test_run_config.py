@@ -160,3 +160,11 @@ def test_a_run_s_own_config_comes_back_as_it_was(tmp_path: Path) -> None:
     before = compose(["model=mlp", "threads=1"])
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(before) == sound()
     assert OmegaConf.get_type(config) == OmegaConf.get_type(before)
+
+
+def test_a_sweep_is_no_run(tmp_path) -> None:
+    """The line says how one of its runs, or several, are named."""
+    (tmp_path / "sweep.json").write_text("{}")
+    for place in (tmp_path, tmp_path / "*"):
+        with pytest.raises(ConfigError, match=r"config\.yaml is not there; name one of a sweep's runs, or compare"):
+            run_config(place, own)

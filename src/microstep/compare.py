@@ -63,9 +63,9 @@ def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) 
     report = report_directory(Path(), split, checkpoint)
     sides = [Asked(key, value, split, checkpoint, report) for key, value in (("run", run), ("baseline", baseline))]
     found = [matched(side) for side in sides]
-    ours = without(found[0], found[1], sides[0])
-    gate = gates([*ours, *found[1]])
+    gate = gates([*found[0], *found[1]])
     base = one_setting([read_run(path, sides[1], gate) for path in found[1]], sides[1])
+    ours = without(found[0], found[1], sides[0])
     settings = grouped([read_run(path, sides[0], gate) for path in ours], "run")
     insist(settings, base)
     comparisons = made(settings, base, split, checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from microstep.gate import Gate, values_in
 DEEPEST = 50  #: collections within each other; what is built from more would exhaust Python's stack
 PLAIN = (str, int, float, bool, type(None))
 GIVE = "give the directory that a run left behind"
+SEVERAL = "name one of a sweep's runs, or compare several: 'run=SWEEP/*' 'baseline=SWEEP/…'"
 DAMAGED = "it may be damaged, or of another version"
 
 
@@ -80,7 +82,8 @@ def read_run_config(run_dir: Path, gate: Gate) -> dict[str, Any]:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "is not there" if missing else f"can't be read: {error.strerror}"
-        raise ConfigError(f"run={run_dir}", f"config.yaml {reason}", GIVE) from None
+        remedy = SEVERAL if (run_dir / "sweep.json").exists() or has_magic(str(run_dir)) else GIVE
+        raise ConfigError(f"run={run_dir}", f"config.yaml {reason}", remedy) from None
     except Exception as error:  # yaml's constructors raise any kind: an OverflowError for `1:1:…:1.5`
         raise broken(run_dir, "is no plain yaml", error) from None
     if not isinstance(content, dict):

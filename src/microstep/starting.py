@@ -39,6 +39,8 @@ def prepared(
     if multirun:
         return partial(sweep, jobs=composer.jobs(overrides), typed=command)
     typed: dict[str, Any] = {str(o.key_or_group): o.value() for o in map(composer.parse, overrides)}
+    if typed.get("sweep") is not None:
+        raise ConfigError(f"sweep={typed['sweep']}", "it names a sweep, and this is one run", "add -m, or leave it out")
     if typed.get("resume") in (None, AUTO):
         return partial(single, job=composer.job(overrides), sources=sources)
     directory = Path(str(typed["resume"]))

@@ -242,6 +242,7 @@ A, B = name(4, 0), name(1, 0)
 REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "no run": (("nowhere", B), "run=nowhere: config.yaml is not there; give the directory that a run left behind"),
     "no baseline": ((A, "nowhere"), "baseline=nowhere: config.yaml is not there; "),
+    "neither": (("nowhere", "nowhere"), "baseline=nowhere: config.yaml is not there; give the directory"),
     "no match": ((f"{SWEEP}/x*", B), f"run={SWEEP}/x*: it matches no run directory; "),
     "itself": ((A, A), f"run={A}: it names no run but the baseline's; "),
     "several baselines": ((A, f"{SWEEP}/*d-1*"), f"baseline={SWEEP}/*d-1*: it matches 2 settings: epochs-1_seed-1, "),

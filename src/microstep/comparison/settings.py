@@ -18,6 +18,7 @@ from microstep.errors import ConfigError
 from microstep.files import shown
 
 log = logging.getLogger("microstep.notice")
+ABSENT = "null"  #: a value that isn't there
 SEED_IN_NAME = re.compile(r"(^|_)seed-\d+(?=_|$)")
 
 
@@ -139,10 +140,14 @@ def differences(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
 
 
 def briefly(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
-    """Return the same in few words: where a part is another one altogether, its keys say nothing more."""
+    """Return the same in few words: where a part is another one altogether, of its keys those that both have."""
     found = differences(run, baseline)
     others = sorted(key.removesuffix("._target_") for key in found if key.endswith("._target_"))
-    kept = {key: pair for key, pair in found.items() if key.rpartition(".")[0] not in others}
+    kept = {
+        key: pair
+        for key, pair in found.items()
+        if not key.endswith("._target_") and (key.rpartition(".")[0] not in others or ABSENT not in pair)
+    }
     return {part: (option(run, part), option(baseline, part)) for part in others} | kept
 
 
@@ -165,4 +170,4 @@ def told(value: Any) -> str:
     """Return a value as it is typed."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "null" if value is None else str(value)
+    return ABSENT if value is None else str(value)

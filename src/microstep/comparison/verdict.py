@@ -60,12 +60,12 @@ class Verdict:
     def test(self) -> str:
         """The p-value, with its correction and what it disagrees with."""
         alone = self.figures.p_value
+        told = p_text(alone)
         if self.comparisons > 1:
-            plain = f"{p_text(alone)} alone, " if alone < LEVEL <= self.p_value else ""
-            return f"{plain}{p_text(self.p_value)} corrected for {self.comparisons} comparisons"
-        if (alone < LEVEL) == self.figures.accuracy.leaves_zero_out:
-            return p_text(alone)
-        return f"{p_text(alone)}: at the margin, where interval and test disagree"
+            plain = f"{told} alone, " if alone < LEVEL <= self.p_value else ""
+            told = f"{plain}{p_text(self.p_value)} corrected for {self.comparisons} comparisons"
+        agree = (self.p_value < LEVEL) == self.figures.accuracy.leaves_zero_out
+        return told if agree else f"{told}: at the margin, where interval and test disagree"
 
     @property
     def extent(self) -> str:

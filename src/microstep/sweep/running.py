@@ -63,7 +63,7 @@ def go(launcher: Launcher, here: bool, plan: Plan, board: Board, teller: Teller)
 
 def announce(sweep: Sweep, plan: Plan) -> None:
     """Say what is to be run, and what isn't and why."""
-    parts = [f"{len(sweep.jobs)} runs"]
+    parts = [f"{len(sweep.jobs)} run{'s' * (len(sweep.jobs) > 1)}"]
     parts += [f"{len(plan.finished)} finished already"] if plan.finished else []
     parts += [f"{len(plan.stale)} stale"] if plan.stale else []
     parts += [f"{len(plan.todo)} to do"] if len(plan.todo) < len(sweep.jobs) else []

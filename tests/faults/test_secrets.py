@@ -23,9 +23,9 @@ def holding(directory: Path, word: str) -> list[str]:
 
 
 def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, idx_files: Path) -> None:
-    """Data below a secret path, a sweep of a secret name: yaml, JSON, events, checkpoints and log don't tell."""
+    """Data below a secret path: yaml, JSON, events, checkpoints and log don't tell."""
     (tmp_path / SECRET).symlink_to(idx_files)
-    words = ["dataset=fashion_mnist", f"dataset.root={ASKED}", f"sweep={ASKED}", "dataset.val_samples=20", "epochs=1"]
+    words = ["dataset=fashion_mnist", f"dataset.root={ASKED}", "dataset.val_samples=20", "epochs=1"]
     words += ["model=mlp", "batch_size=16", "dataset.mean=null", "dataset.std=null", "hydra.run.dir=run"]
     done = call("train.py", *words, cwd=tmp_path, SECRET=SECRET)
     assert (done.returncode, done.stderr) == (0, "")

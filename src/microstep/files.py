@@ -165,6 +165,14 @@ def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
     return content
 
 
+def known_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
+    """Return the JSON object in a file; nothing where there is none, or it is damaged."""
+    try:
+        return read_json(file, largest)
+    except (OSError, ValueError):
+        return {}
+
+
 def shown(path: Path) -> str:
     """Return a path as a person would type it: relative below the working directory, else absolute."""
     absolute, here = path.resolve(), Path.cwd()

@@ -17,7 +17,7 @@ from microstep.checkpoint import Checkpoints
 from microstep.composer import CONF, Composer, quote
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, DataError, legible
-from microstep.files import read_json, remove_temporaries
+from microstep.files import known_json, remove_temporaries
 from microstep.gate import own
 from microstep.identity import differences, identity
 from microstep.logger import RunRecord, cut_back, say, show_notices
@@ -73,7 +73,7 @@ def resume_trainer(resumed: Resumption) -> Trainer:
 
 def noted(resumed: Resumption, found: Recovered | None) -> dict[str, Any]:
     """Return what run.json goes on from: the best epoch so far, and every resume, this one the last."""
-    before = described(resumed.directory)
+    before = known_json(resumed.directory / "run.json")  # the checkpoint knows all that matters
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "after": str(found.progress.place) if found else None,
@@ -83,14 +83,6 @@ def noted(resumed: Resumption, found: Recovered | None) -> dict[str, Any]:
     kept = {"metrics": before["metrics"]} if found and isinstance(before.get("metrics"), dict) else {}
     times = before.get("resumed")
     return kept | {"resumed": [*(times if isinstance(times, list) else ()), now]}
-
-
-def described(directory: Path) -> dict[str, Any]:
-    """Return what run.json says; nothing where it is damaged: the checkpoint knows all that matters."""
-    try:
-        return read_json(directory / "run.json")
-    except (OSError, ValueError):
-        return {}
 
 
 def take_up(run: Run, found: Recovered, checkpoints: Path) -> Trainer:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from microstep.files import read_json, write_json
+from microstep.files import known_json, write_json
 
 ROSTER = "sweep.json"
 LARGEST = 2**26  #: bytes of it: some hundred thousand jobs
@@ -52,21 +51,13 @@ class Plan:
 CURRENT: list[Sweep] = []  #: the sweep that this process runs, once it is checked
 
 
-def described(directory: Path) -> dict[str, Any]:
-    """Return what sweep.json says; nothing where there is none, or it is damaged."""
-    try:
-        return read_json(directory / ROSTER, LARGEST)
-    except (OSError, ValueError):
-        return {}
-
-
 def write_roster(sweep: Sweep, plan: Plan, errors: Mapping[str, str]) -> None:
     """Write sweep.json: what is asked for now, and what earlier commands of this name have asked for.
 
     Args:
         errors: by a run's name, how it ended that could not say so itself.
     """
-    before = described(sweep.directory).get("jobs")
+    before = known_json(sweep.directory / ROSTER, LARGEST).get("jobs")
     jobs = dict(before) if isinstance(before, dict) else {}
     for job in sweep.jobs:
         if plan.finished.get(job.name, job.name) == job.name:  # else it was run under another name

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from microstep.errors import MicrostepError, RunInUse
-from microstep.files import read_json, write_json
+from microstep.files import known_json, write_json
 from microstep.owner import LOCK, owning
 
 STOP = ".stop"  #: in a sweep's directory: the number of the signal that stops it
@@ -17,10 +17,7 @@ KEPT = (LOCK, "train.log")  #: when a run starts afresh
 
 def record_of(directory: Path) -> dict[str, Any]:
     """Return what run.json says; nothing where there is none, or it is damaged."""
-    try:
-        return read_json(directory / "run.json")
-    except (OSError, ValueError):
-        return {}
+    return known_json(directory / "run.json")
 
 
 def bury(directory: Path, reason: str) -> None:

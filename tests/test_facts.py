@@ -47,8 +47,8 @@ def test_a_frozen_layer_is_not_told_of(caplog) -> None:
     ("words", "row"),
     [
         ([], "64 × accum 1 → effective 64"),
-        (["accum=4"], "64 × accum 4 → effective 256 (batch_size was set: accum multiplies it)"),
-        (["effective_batch_size=64", "accum=4"], "16 × accum 4 → effective 64 (effective_batch_size was set: accum"),
+        (["accum=4"], "64 × accum 4 → effective 256 (accum multiplies batch_size)"),
+        (["effective_batch_size=64", "accum=4"], "16 × accum 4 → effective 64 (effective_batch_size is given: accum"),
     ],
 )
 def test_the_batch_row_says_what_was_set(words, row) -> None:

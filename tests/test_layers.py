@@ -24,7 +24,7 @@ LAYERS = (
     "statistics cache terminal owner run_config amendments resumption places jobs starting roster summary isolation",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint manifest recovery snapshot cadence divergence loaders logger measure pace progress "
-    "machine stats export archive comparison",
+    "machine stats export archive comparison profiler",
     "parts trainer facts identity",
     "build resuming again predict compare sweep",
 )

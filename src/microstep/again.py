@@ -14,7 +14,7 @@ from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError, DataError
 from microstep.evaluation import evaluate_and_report
 from microstep.export import exported
-from microstep.files import read_json
+from microstep.files import known_json, read_json
 from microstep.gate import Gate
 from microstep.logger import Bars, SplitResult
 from microstep.parts import Parts
@@ -45,13 +45,19 @@ def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device:
         DataError: where the data are no longer those of the run.
         CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
     """
-    parts = build_parts(run_config(run_dir, gate), gate, device, fresh=False)
+    parts = build_parts(run_config(run_dir, gate), gate, device, fresh=False, saved_name=computed_in(run_dir))
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
     epoch = load(parts, run_dir, checkpoint)
     directory = report_directory(run_dir, split, checkpoint)
     return Evaluated(report(parts, split, directory, bars), directory, epoch)
+
+
+def computed_in(run_dir: Path) -> str | None:
+    """Return the name of the precision that a run has computed in; None where run.json doesn't tell."""
+    precision = known_json(run_dir / "run.json").get("precision")
+    return str(precision["name"]) if isinstance(precision, dict) and "name" in precision else None
 
 
 def insist_on_same_data(run_dir: Path, fingerprint: str) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -31,7 +32,7 @@ from microstep.export import weights_file
 from microstep.facts import chosen, run_facts, start_summary, warn_of_inexactness
 from microstep.files import remove_temporaries, write_whole
 from microstep.gate import Gate, own
-from microstep.identity import identity
+from microstep.identity import identity, weighed
 from microstep.loaders import Loaders
 from microstep.logger import (
     Bars,
@@ -47,6 +48,7 @@ from microstep.logger import (
     table,
 )
 from microstep.parts import Parts
+from microstep.profiler import Trial, recommended
 from microstep.randomness import reseed
 from microstep.trainer import Trainer
 from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
@@ -111,25 +113,54 @@ def build_parts(
     device: str | None = None,
     fresh: bool = True,
     saved_dtype: str | None = None,
+    saved_name: str | None = None,
 ) -> Parts:
     """Return what training and evaluation share.
 
     Args:
-        fresh: whether a model that starts from pretrained weights loads them; a checkpoint's will replace them if not.
+        fresh: whether the run is a new one: a model that starts from pretrained weights loads them, for no checkpoint's
+            will replace them, and a precision may measure what is best.
         saved_dtype: what a precision that chooses by the device is to compute in, whatever the device.
+        saved_name: what the run has computed in, for a precision that would choose by a measurement.
+    """
+    trial = build_trial(config, gate, device, fresh)
+    measured = partial(recommended, trial, weighed(config, trial.device)) if fresh else None
+    saved = {"saved_dtype": saved_dtype, "saved_name": saved_name}
+    precision = make(config, "precision", Precision, gate, device=trial.device, **saved, measured=measured)
+    model = precision.prepare(trial.model)
+    return Parts(trial.device, precision, trial.dataset, trial.task, model, trial.accumulation, trial.loaders)
+
+
+def build_trial(config: DictConfig, gate: Gate = own, device: str | None = None, fresh: bool = True) -> Trial:
+    """Return all of an experiment that doesn't depend on its precision, and how the rest is made.
+
+    Args:
+        fresh: whether a model that starts from pretrained weights loads them.
     """
     machine.settle(config.threads, config.deterministic)
     place = machine.choose_device(device or config.device)
-    precision = make(config, "precision", Precision, gate, device=place, saved_dtype=saved_dtype)
     dataset = build_dataset(config, place, gate, num_workers=config.num_workers)
     facts = {**dataset.facts, "device": place}
     task = make(config, "task", Task, gate, **facts)
     reseed(place, config.seed, INITIALISATION)
     model = make(config, "model", nn.Module, gate, **facts, load_weights=fresh)
+    refuse_untrainable(model)
     dataset = normalised_as(model, dataset)
     accumulation = make(config, "accumulation", Accumulation, gate, batch_size=micro_batch_size(config))
     loaders = build_loaders(config, dataset, accumulation, task, place, gate)
-    return Parts(place, precision, dataset, task, precision.prepare(model), accumulation, loaders)
+    makers = partial(build_optimizer, config, gate), partial(build_step, config, gate, task)
+    return Trial(place, dataset, task, model, accumulation, loaders, config.seed, *makers)
+
+
+def build_optimizer(config: DictConfig, gate: Gate, model: nn.Module) -> Optimizer:
+    """Return the optimizer of a model's parameters."""
+    return make(config, "optimizer", Optimizer, gate, params=list(model.parameters()))
+
+
+def build_step(config: DictConfig, gate: Gate, task: Task, precision: Precision) -> Step:
+    """Return the step in a precision; its metrics are its own."""
+    shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics()}
+    return make(config, "step", Step, gate, **shared, max_grad_norm=config.max_grad_norm)
 
 
 def build_dataset(
@@ -165,6 +196,12 @@ def normalised_as(model: nn.Module, dataset: Dataset) -> Dataset:
     return dataset.normalised_by(*normalisation)
 
 
+def refuse_untrainable(model: nn.Module) -> None:
+    """Refuse a model of which nothing would be trained."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError("model", "none of its parameters asks for a gradient", "leave some of them unfrozen")
+
+
 def refuse_large(batch_size: int, samples: int) -> None:
     """Refuse a micro-batch that no window can fill."""
     if batch_size > samples:
@@ -184,11 +221,7 @@ def assemble(run: Run, parts: Parts) -> Trainer:
     run.record.update(**run_facts(config, parts, run.names))
     say(table(start_summary(config, run.names, parts, run.directory)))
     warn_of_inexactness(parts.model, config.accum)
-    optimizer = make(config, "optimizer", Optimizer, run.gate, params=list(parts.model.parameters()))
-    steps = parts.steps * config.epochs
-    scheduler = make(config, "scheduler", Scheduler, run.gate, optimizer=optimizer, total_steps=steps)
-    shared: dict[str, Any] = {"precision": parts.precision, "task": parts.task, "metrics": parts.task.metrics()}
-    step = make(config, "step", Step, run.gate, **shared, max_grad_norm=config.max_grad_norm)
+    optimizer, scheduler, step = build_update(config, parts, run.gate)
     return Trainer(
         model=parts.model,
         optimizer=optimizer,
@@ -206,6 +239,13 @@ def assemble(run: Run, parts: Parts) -> Trainer:
         epochs=config.epochs,
         seed=config.seed,
     )
+
+
+def build_update(config: DictConfig, parts: Parts, gate: Gate = own) -> tuple[Optimizer, Scheduler, Step]:
+    """Return what moves the weights of these parts."""
+    optimizer, steps = build_optimizer(config, gate, parts.model), parts.steps * config.epochs
+    scheduler = make(config, "scheduler", Scheduler, gate, optimizer=optimizer, total_steps=steps)
+    return optimizer, scheduler, build_step(config, gate, parts.task, parts.precision)
 
 
 def build_logbook(run: Run, pictures: Tensor | None) -> Logbook:

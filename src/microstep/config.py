@@ -47,6 +47,9 @@ VERBATIM_KEYS = frozenset(
 #: A run's best weights for others, in its directory; also what evaluate.py calls them.
 EXPORTED = "model.safetensors"
 
+#: Precisions that a measurement chooses.
+MEASURING = frozenset({"microstep.precision.auto", "microstep.precision.automatic.auto"})
+
 #: Keys whose interpolations are names like any other: nobody asks for their values.
 LITERAL_KEYS = frozenset({"trust"})
 
@@ -272,6 +275,11 @@ def micro_batch_size(config: DictConfig) -> int:
         subject = f"effective_batch_size={config.effective_batch_size}"
         raise ConfigError(subject, f"it is not a multiple of accum={config.accum}", "change one of the two")
     return int(size)
+
+
+def measures(config: DictConfig) -> bool:
+    """Say whether a measurement chooses the precision: what was chosen is part of the experiment then."""
+    return str(config.precision.get("_target_")) in MEASURING
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:

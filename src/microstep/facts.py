@@ -19,7 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from microstep import machine
 from microstep.config import micro_batch_size
 from microstep.files import shown
-from microstep.identity import experiment_hash, source_hash, versions
+from microstep.identity import chosen_precision, experiment_hash, source_hash, versions
 from microstep.parts import Parts
 
 log = logging.getLogger("microstep.notice")
@@ -40,7 +40,7 @@ def run_facts(config: DictConfig, parts: Parts, names: Mapping[str, str]) -> dic
         "monitor": metrics.monitor,
         "direction": metrics.direction,
         "data": {"fingerprint": parts.dataset.fingerprint, "samples": sizes},
-        "experiment_hash": experiment_hash(config, parts.dataset.fingerprint),
+        "experiment_hash": experiment_hash(config, parts.dataset.fingerprint, chosen_precision(config, parts)),
         "source_hash": source_hash(config),
         "versions": versions(),
         "git": git(),
@@ -94,25 +94,29 @@ def batch_row(config: DictConfig) -> str:
     size = micro_batch_size(config)
     row = f"{size} × accum {config.accum} → effective {size * config.accum}"
     if config.effective_batch_size is not None:
-        return f"{row} (effective_batch_size was set: accum only cuts it)"
-    return f"{row} (batch_size was set: accum multiplies it)" if config.accum > 1 else row
+        return f"{row} (effective_batch_size is given: accum only cuts it)"
+    return f"{row} (accum multiplies batch_size)" if config.accum > 1 else row
 
 
 def warn_of_inexactness(model: nn.Module, accum: int) -> None:
     """Say once, in one line, where micro-batches are not the same as one big batch, and what to do about it."""
+    said = inexact_layers(model)
+    if accum > 1 and said:
+        remedy = "a larger batch_size with a smaller accum narrows it, check=accumulation measures it"
+        log.warning("accum=%d: %s; %s", accum, "; ".join(said), remedy)
+
+
+def inexact_layers(model: nn.Module) -> list[str]:
+    """Return why micro-batches are not the same as one big batch for this model: a sentence a kind of layer."""
     active = active_in_training(model)
-    norms = sum(isinstance(m, _BatchNorm) for m in active)
-    drops = sum(isinstance(m, _DropoutNd) and m.p > 0 for m in active)
-    if accum == 1 or not norms + drops:
-        return
     said = []
-    if norms:
+    if any(isinstance(m, _BatchNorm) for m in active):
         said.append(
             "BatchNorm normalises by each micro-batch, not by the window (GroupNorm is exact: model.norm=group)"
         )
-    if drops:
+    if any(isinstance(m, _DropoutNd) and m.p > 0 for m in active):
         said.append("dropout's masks are drawn a micro-batch at a time: the same in law, not in value (p=0 is exact)")
-    log.warning("accum=%d: %s; a larger batch_size with a smaller accum narrows it", accum, "; ".join(said))
+    return said
 
 
 def active_in_training(model: nn.Module) -> list[nn.Module]:

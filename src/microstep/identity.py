@@ -18,9 +18,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep import machine
-from microstep.config import RESUMABLE_KEYS, experiment_of, without
+from microstep.config import RESUMABLE_KEYS, experiment_of, measures, micro_batch_size, without
 from microstep.gate import targets_in
 from microstep.parts import Parts
+from microstep.precision.automatic import MAKERS
 
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
@@ -28,7 +29,7 @@ PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra
 def identity(config: DictConfig, parts: Parts) -> dict[str, Any]:
     """Return what the result depends on: what a checkpoint holds, and a resume is held against."""
     return {
-        "experiment": experiment_hash(config, parts.dataset.fingerprint),
+        "experiment": experiment_hash(config, parts.dataset.fingerprint, chosen_precision(config, parts)),
         "config": config_hash(config),
         "source": source_hash(config),
         "data": parts.dataset.fingerprint,
@@ -55,10 +56,34 @@ def config_hash(config: DictConfig) -> str:
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def experiment_hash(config: DictConfig, data_fingerprint: str) -> str:
-    """Return a SHA-256 over what the result depends on: the experiment, the data, the source."""
+def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | None = None) -> str:
+    """Return a SHA-256 over what the result depends on: the experiment, the data, the source.
+
+    Args:
+        precision: what was chosen, where a measurement chooses: with another choice it is another experiment.
+    """
     described = {"experiment": experiment_of(config), "data": data_fingerprint, "source": source_hash(config)}
+    if precision is not None:
+        described["precision"] = precision
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def chosen_precision(config: DictConfig, parts: Parts) -> str | None:
+    """Return the precision that a measurement chose; None where the config says it."""
+    return str(parts.precision.name) if measures(config) else None
+
+
+def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
+    """Return what `chosen_precision` may be, before anything is measured."""
+    return tuple(MAKERS) if measures(config) else (None,)
+
+
+def weighed(config: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Return all that a recommended precision depends on: not seed, epochs, learning rate, or where the data lie."""
+    plain = without(experiment_of(config), {"dataset.root", "optimizer.lr"})
+    parts = {name: plain[name] for name in ("model", "step", "task", "dataset", "accumulation", "optimizer", "accum")}
+    sizes = {"batch_size": micro_batch_size(config), "max_grad_norm": config.max_grad_norm}
+    return {**parts, **sizes, "source": source_hash(config), **surroundings(device)}
 
 
 def source_hash(config: DictConfig) -> str:

@@ -76,6 +76,20 @@ def matmul_precision() -> str | None:
         return None
 
 
+def cudnn_tf32() -> bool | None:
+    """Return torch's older setting of cuDNN; None where somebody has mixed it with the newer ones."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
+
+
+def set_cudnn_tf32(before: bool | None) -> None:
+    """Write it, unless it could not be read."""
+    if before is not None:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def set_filters(before: list[Any]) -> None:
     warnings.filters[:] = before  # type: ignore[index]
 
@@ -119,6 +133,7 @@ TORCH = (
     *(attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
     *(attribute(backend(dotted), "fp32_precision") for dotted in PRECISIONS),
     Setting(matmul_precision, torch.set_float32_matmul_precision),  # put back before those: it sets them
+    Setting(cudnn_tf32, set_cudnn_tf32),  # so does this
     Setting(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
     *(by_device(torch.is_autocast_enabled, torch.set_autocast_enabled, kind) for kind in ("cpu", "cuda")),
     *(by_device(torch.get_autocast_dtype, torch.set_autocast_dtype, kind) for kind in ("cpu", "cuda")),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from microstep.again import insist_on_same_data, load, report_directory
+from microstep.again import computed_in, insist_on_same_data, load, report_directory
 from microstep.build import build_parts
 from microstep.dataset import PictureDataset
 from microstep.dataset.decoding import Decoder
@@ -60,7 +60,7 @@ def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device
     """
     config = run_config(run_dir, gate)
     pictures = unlabelled(place, Decoder(1, 1, 3))  # before anything slow: a misspelt folder is told of at once
-    parts = build_parts(config, gate, device, fresh=False)
+    parts = build_parts(config, gate, device, fresh=False, saved_name=computed_in(run_dir))
     insist_on_same_data(run_dir, parts.dataset.fingerprint)
     dataset, task = suited(parts, place)
     pictures = replace(pictures, decoder=decoder_of(dataset, place))

@@ -90,8 +90,8 @@ def take_up(run: Run, found: Recovered, checkpoints: Path) -> Trainer:
     with telling_of_another_run(checkpoints):
         before, sizes = dict(found.state["run"]), dict(found.state["logs"])
         names = {str(group): legible(str(option)) for group, option in found.state["choices"].items() if option}
-        dtype = str(before["precision"]["dtype"])
-    parts = build_parts(run.config, run.gate, fresh=False, saved_dtype=dtype)
+        dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
+    parts = build_parts(run.config, run.gate, fresh=False, saved_dtype=dtype, saved_name=name)
     now = identity(run.config, parts)
     insist_on_same_experiment(before, now, run.directory)
     remove_temporaries(run.directory)

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from microstep.precision.torch_precision import allow_tf32
+
 
 def doubled(module: nn.Module, inputs: Any, output: Any) -> Any:
     return 2 * output
@@ -34,6 +36,7 @@ LEAKS: dict[str, tuple[Callable[[], Any], bool]] = {
     "autocast dtype": (lambda: torch.set_autocast_dtype("cpu", torch.float16), False),
     "threads": (lambda: torch.set_num_threads(3), False),
     "matmul precision": (lambda: torch.set_float32_matmul_precision("medium"), False),
+    "tf32": (lambda: allow_tf32(True), False),
     "precision of a backend": (lambda: setattr(torch.backends, "fp32_precision", "tf32"), False),
     "mkldnn": (lambda: torch.backends.mkldnn.set_flags(False), False),
     "determinism": (lambda: torch.use_deterministic_algorithms(True, warn_only=True), False),

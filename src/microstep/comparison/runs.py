@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from microstep.comparison.reports import Report, read_report
-from microstep.config import experiment_of, micro_batch_size, without
+from microstep.config import experiment_of, measures, micro_batch_size, without
 from microstep.directories import status_of
 from microstep.errors import ConfigError, legible
 from microstep.files import read_json, shown
@@ -96,6 +96,8 @@ def read_run(directory: Path, asked: Asked, gate: Gate) -> Run:
     if status_of(directory) != "finished":
         log.warning("%s=%s: the run is not finished; its report is compared as it is", asked.key, directory)
     setting = without(experiment_of(config), NO_SETTING)
+    if measures(config):
+        setting["precision"] |= {"chosen": precision_of(directory)}
     effective = micro_batch_size(config) * config.accum
     return Run(directory, config.seed, setting, choices_of(directory), effective, fingerprint, report)
 
@@ -106,6 +108,13 @@ def choices_of(directory: Path) -> dict[str, str]:
         found = read_json(directory / "run.json").get("choices")
         return {str(group): legible(str(option)) for group, option in (found or {}).items()}
     return {}
+
+
+def precision_of(directory: Path) -> str | None:
+    """Return the name of the precision that a run has computed in."""
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+        return legible(str(read_json(directory / "run.json")["precision"]["name"]))
+    return None
 
 
 def subjected(directory: Path, asked: Asked, gate: Gate) -> Any:

@@ -47,6 +47,18 @@ def fp16(
         log.warning(
             "precision=fp16 on a CPU is slow and meant for checks: bf16 is what the CPU is fast at (precision=amp)"
         )
+    return half(device, init_scale, growth_interval, max_skipped, channels_last, reason)
+
+
+def half(
+    device: torch.device,
+    init_scale: float = 65536.0,
+    growth_interval: int = 2000,
+    max_skipped: int = 25,
+    channels_last: bool = True,
+    reason: str = "fp16 autocast with a gradient scaler",
+) -> TorchPrecision:
+    """Return fp16 without a word about how slow it is."""
     scaler = GradScaler(device.type, init_scale=init_scale, growth_interval=growth_interval)
     return TorchPrecision(
         "fp16",

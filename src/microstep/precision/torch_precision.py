@@ -29,6 +29,7 @@ class TorchPrecision:
         scaler: an enabled scaler for dtypes whose gradients underflow (fp16), or None.
         channels_last: whether 4-d weights and inputs are stored channels-last.
         max_skipped: windows in a row that may overflow before the run counts as diverged; 0 where none may.
+        tf32: whether CUDA may round what it multiplies in fp32 to TF32.
     """
 
     def __init__(
@@ -41,16 +42,18 @@ class TorchPrecision:
         scaler: GradScaler | None = None,
         channels_last: bool = False,
         max_skipped: int = 0,
+        tf32: bool = False,
     ) -> None:
         self.name, self.reason, self.device, self.dtype = name, reason, device, dtype
         self.autocast = autocast
         self.scaler = scaler or GradScaler(device.type, enabled=False)  # off, it passes everything through
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.max_skipped = max_skipped
+        self.max_skipped, self.tf32 = max_skipped, tf32
         self.taint = torch.zeros(())  #: 0 times the window's loss so far
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Return the model on the device, in this dtype and memory format."""
+        """Return the model on the device, in this dtype and memory format; fp32 means what it says from now on."""
+        allow_tf32(self.tf32)
         return model.to(device=self.device, dtype=self.dtype).to(memory_format=self.memory_format)
 
     def cast(self, batch: Batch) -> Batch:
@@ -110,3 +113,16 @@ class TorchPrecision:
         """Take up a saved state."""
         if state:
             self.scaler.load_state_dict(state)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let CUDA's matrix products and convolutions round what they multiply to TF32, or not.
+
+    Torch's own default lets convolutions and recurrent layers, and not products. Its older switches are set first, then
+    the newer ones: without the newer, `torch.backends.fp32_precision` would show through; without the older, or in the
+    other order, whoever reads them gets an error.
+    """
+    cudnn: Any = torch.backends.cudnn
+    torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    for operation in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
+        operation.fp32_precision = "tf32" if allowed else "ieee"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from microstep.build import build_dataset
 from microstep.directories import has_checkpoint
-from microstep.identity import experiment_hash, source_hash
+from microstep.identity import experiment_hash, possible_precisions, source_hash
 from microstep.jobs import summarised
 from microstep.roster import Job, Plan, Sweep
 from microstep.sweep.records import cleared, record_of
@@ -34,9 +34,9 @@ def planned(sweep: Sweep) -> Plan:
     for job in sweep.jobs:
         place, now = sweep.place(job), hashes.of(job.config)
         before = records[job.name]
-        same = before.get("experiment_hash") == now
-        if now in places:
-            finished[job.name] = places[now]
+        same = before.get("experiment_hash") in now
+        if done := [places[one] for one in now if one in places]:
+            finished[job.name] = job.name if job.name in done else done[0]
         elif holds_a_result(before, place) and not same and not sweep.redo:
             stale[job.name] = hashes.difference(before, job.config)
         else:
@@ -57,9 +57,9 @@ class Hashes:
     def __init__(self) -> None:
         self.fingerprints: dict[str, str] = {}
 
-    def of(self, config: DictConfig) -> str:
-        """Return the hash that the job's run would have."""
-        return experiment_hash(config, self.fingerprint(config))
+    def of(self, config: DictConfig) -> list[str]:
+        """Return the hash that the job's run would have; several where a measurement will choose its precision."""
+        return [experiment_hash(config, self.fingerprint(config), one) for one in possible_precisions(config)]
 
     def fingerprint(self, config: DictConfig) -> str:
         """Return the fingerprint of a job's data; nothing where they can't be had: no run is of those."""

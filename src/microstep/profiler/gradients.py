@@ -1,0 +1,120 @@
+"""A window's loss and gradient in some precision, and how far they are from those in fp64."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from microstep.precision import TorchPrecision, full
+from microstep.profiler.trial import Trial
+from microstep.step.gradient import accumulate_gradient
+from microstep.types import LoadedWindow, Precision
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A window's loss and its gradient."""
+
+    loss: float
+    entries: Tensor  #: of all trained parameters in one row, float64, on the CPU; times the scale that made it
+
+    @property
+    def finite(self) -> bool:
+        return isfinite(self.loss) and bool(self.entries.isfinite().all())
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How a precision's gradient differs from that in fp64, made of the same weights and the same window."""
+
+    loss_drift: float  #: |loss − fp64's| / |fp64's|
+    gradient_drift: float  #: ‖gradient − fp64's‖ / ‖fp64's‖, the whole of it
+    overflow: float  #: share of entries that are not finite, at the scale that was settled on
+    underflow: float  #: share of fp64's entries other than 0 that are 0 here, at that scale
+    unscaled_underflow: float | None  #: the same without a scaler, where there is one
+    skipped: int  #: times that the scale was halved before the window's gradient was finite
+    scale: float
+    settled: bool  #: whether it became finite
+
+
+def reference(trial: Trial, window: LoadedWindow) -> Gradient:
+    """Return a window's loss and gradient in fp64."""
+    precision = full(trial.device, "float64")
+    return gradient(trial, precision, quiet(trial, precision), window)
+
+
+def accuracy(trial: Trial, precision: Precision, window: LoadedWindow, exact: Gradient) -> Accuracy:
+    """Return how accurate a precision is; its scale is settled from then on, as after a training's first windows."""
+    model = quiet(trial, precision)
+    found, skipped = settled(trial, precision, model, window)
+    scale = precision.loss_scale()
+    unscaled = Gradient(found.loss, found.entries / scale)
+    return Accuracy(
+        loss_drift=abs(found.loss - exact.loss) / abs(exact.loss) if exact.loss else abs(found.loss),
+        gradient_drift=distance(unscaled.entries, exact.entries) if found.finite else inf,
+        overflow=1 - found.entries.isfinite().double().mean().item(),
+        underflow=vanished(unscaled, exact),
+        unscaled_underflow=without_scaler(trial, precision, model, window, exact),
+        skipped=skipped,
+        scale=scale,
+        settled=found.finite,
+    )
+
+
+def settled(trial: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> tuple[Gradient, int]:
+    """Return the first gradient that is finite, still scaled, and how often the scale had to be halved for it.
+
+    As in training, where such windows are skipped. A loss that is not finite is so at any scale.
+    """
+    optimizer = trial.optimizer(model)
+    found, skipped = gradient(trial, precision, model, window), 0
+    while not found.finite and isfinite(found.loss) and skipped < precision.max_skipped:
+        precision.update(optimizer, None)  # halves the scale, and applies nothing
+        found, skipped = gradient(trial, precision, model, window), skipped + 1
+    return found, skipped
+
+
+def gradient(trial: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> Gradient:
+    """Return a window's loss and scaled gradient."""
+    trial.reseed(window)
+    model.zero_grad()
+    loss = accumulate_gradient(model, window.batches, window.weight, precision, trial.task, None)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    entries = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    return Gradient(loss.item(), torch.cat([entry.detach().double().flatten().cpu() for entry in entries]))
+
+
+def quiet(trial: Trial, precision: Precision) -> nn.Module:
+    """Return a copy of the model as it is trained, but for dropout: each dtype would draw masks of its own."""
+    model = precision.prepare(deepcopy(trial.model)).train()
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.eval()
+    return model
+
+
+def without_scaler(
+    trial: Trial, precision: Precision, model: nn.Module, window: LoadedWindow, exact: Gradient
+) -> float | None:
+    """Return the share that would vanish without the scaler; None where nothing is scaled."""
+    if not precision.describe()["scaler"]:
+        return None
+    plain = TorchPrecision("fp16", "without its scaler", trial.device, autocast=torch.float16, channels_last=True)
+    return vanished(gradient(trial, plain, model, window), exact)
+
+
+def vanished(found: Gradient, exact: Gradient) -> float:
+    """Return the share of fp64's entries other than 0 that are 0."""
+    there = exact.entries != 0
+    return ((found.entries == 0) & there).sum().item() / max(1, int(there.sum()))
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Return ‖one − other‖ / ‖other‖."""
+    apart, size = (one - other).norm().item(), other.norm().item()
+    return apart / size if size else (inf if apart else 0.0)

@@ -1,0 +1,87 @@
+"""Which precision to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from microstep.profiler.profile import Profile
+
+WORTH = 1.1  #: times as fast as fp32, at least: less is not worth coarser arithmetic
+CLOSE = 0.05  #: to that: what another measurement may turn
+BELOW = 0.1  #: of the gradient's noise: the rounding that is lost in it
+LEAST = 1e-5  #: a share below it is not told apart from others
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A precision, and why."""
+
+    name: str
+    reason: str
+
+
+def recommendation(profile: Profile) -> Recommendation:
+    """Return the fastest precision that is worth it, rounds far below the gradient's noise and doesn't always overflow.
+
+    Worth it is 1.1 times as fast as fp32, or anything where fp32 can't be measured; far below is a tenth. Where nothing
+    is all that, it is fp32.
+    """
+    if not profile.measured:
+        return Recommendation("fp32", f"nothing could be measured ({profile.failed.get('fp32')})")
+    others = sorted((one.seconds, name) for name, one in profile.measured.items() if name != "fp32")
+    fast = [name for _, name in others if worth(profile, name)]
+    fit = [name for name in fast if objection(profile, name) is None]
+    if fit:
+        return Recommendation(fit[0], f"{speed(profile, fit[0])}, {rounding(profile, fit[0])}")
+    if fast:
+        return Recommendation("fp32", f"{fast[0]} is {speed(profile, fast[0])}, but {objection(profile, fast[0])}")
+    times = {name: profile.speed_up(name) or 0 for _, name in others}
+    tried = f" ({', '.join(f'{name} {ratio:.2f}' for name, ratio in times.items())})" if times else ""
+    near = next(filter(None, map(margin, times.values())), "")
+    return Recommendation("fp32", f"nothing else is {WORTH} times as fast{tried}{near}")
+
+
+def worth(profile: Profile, name: str) -> bool:
+    """Say whether a precision is fast enough; where fp32 can't be had, any is."""
+    times = profile.speed_up(name)
+    return times is None or times >= WORTH
+
+
+def objection(profile: Profile, name: str) -> str | None:
+    """Return what speaks against a precision, if anything does."""
+    found = profile.measured[name].accuracy
+    if not found.settled:
+        return "it overflows whatever the scale"
+    if not found.gradient_drift < BELOW * profile.noise:
+        drift, noise = percent(found.gradient_drift), percent(profile.noise)
+        return f"its rounding ({drift}) is not far below the gradient's own noise ({noise})"
+    return None
+
+
+def speed(profile: Profile, name: str) -> str:
+    """Return how fast a precision is, in words."""
+    times = profile.speed_up(name)
+    if times is None:
+        return f"the fastest that can be had (fp32: {profile.failed.get('fp32')})"
+    return f"{times:.2f} times as fast as fp32{margin(times)}"
+
+
+def margin(times: float) -> str:
+    """Return a warning where the next measurement may come to another end."""
+    return f" (close to the {WORTH} that is asked for)" if abs(times / WORTH - 1) < CLOSE else ""
+
+
+def rounding(profile: Profile, name: str) -> str:
+    """Return how a precision's rounding compares with the noise, in words."""
+    drift = profile.measured[name].accuracy.gradient_drift
+    return f"its rounding ({percent(drift)}) far below the gradient's own noise ({percent(profile.noise)})"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, with two digits where it is small: 112 %, 0.83 %, < 0.001 %."""
+    if not isfinite(share):
+        return "not finite"
+    if 0 < share < LEAST:
+        return f"< {100 * LEAST:g} %"
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

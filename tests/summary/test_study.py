@@ -52,6 +52,14 @@ def test_it_is_ranked_on_validation_never_on_test(tmp_path):
     assert "never ranked on" in text
 
 
+def test_what_a_measurement_chose_is_said(tmp_path):
+    """Runs of precision=auto that came to two precisions are two settings, and each is named."""
+    for name, precision in (("seed-0", "fp32"), ("seed-1", "bf16")):
+        plant_run(tmp_path / name, record(0.9, 0.9, precision={"name": precision}))
+    plant_index(tmp_path, {f"seed-{n}": ["precision=auto", f"seed={n}"] for n in (0, 1)})
+    assert {setting.label for setting in study(tmp_path).settings} == {"precision=auto (bf16)", "precision=auto (fp32)"}
+
+
 def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path):
     """What is monitored, and which way is better, is what the runs say: no name of a metric is known here."""
 

@@ -26,7 +26,7 @@ class Run:
 
     name: str
     directory: Path | None  #: None where the name leads out of the sweep's
-    overrides: Mapping[str, str]  #: what was typed, by key
+    overrides: Mapping[str, str]  #: what was typed, by key; with what it came to, where that was measured
     status: str  #: one of `STATUSES`
     error: str  #: why it has not finished; empty for one that has
     facts: Mapping[str, Any]  #: run.json; empty where it is missing or damaged
@@ -88,6 +88,7 @@ def read_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> Ru
         changed: what has changed since the run, where it is stale.
     """
     words = [str(word).lstrip("+").partition("=") for word in sequence(job.get("overrides"))]
+    typed = {key: value for key, _, value in words}
     directory = sweep / name if inside(name) else None
     facts, status, error = described(directory)
     ended = text_of(job.get("error"))
@@ -96,7 +97,13 @@ def read_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> Ru
     if changed is not None:
         what = text_of(changed) or "experiment"
         status, error = "stale", f"the {what} has changed since: left out of every comparison; redo=stale runs it again"
-    return Run(legible(name), directory, {key: value for key, _, value in words}, status, error, facts)
+    return Run(legible(name), directory, typed | chosen(typed, facts), status, error, facts)
+
+
+def chosen(typed: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a measurement made of what was typed: runs of two precisions are no two seeds of one setting."""
+    name = text_of(mapping(facts.get("precision")).get("name"))
+    return {"precision": f"auto ({name})"} if typed.get("precision") == "auto" and name else {}
 
 
 def inside(name: str) -> bool:

@@ -63,7 +63,7 @@ def summarised(error: BaseException) -> str:
     """Return an exception in one line: one of ours as it is, an unforeseen one with its type."""
     if isinstance(error, MicrostepError):
         return str(error)
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
 
 
 def run_directory() -> Path:

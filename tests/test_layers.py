@@ -17,16 +17,16 @@ ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = (
     *("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors"),
     *("owner", "resumption", "amendments", "run_config", "gate", "places", "jobs", "starting", "roster"),
-    "summary",
+    *("summary", "checks"),
 )
 LAYERS = (
-    "errors types config signatures names page overrides composer cli files gate directories randomness signals "
+    "errors types checks config signatures names page overrides composer cli files gate directories randomness signals "
     "statistics cache terminal owner run_config amendments resumption places jobs starting roster summary isolation",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint manifest recovery snapshot cadence divergence loaders logger measure pace progress "
     "machine stats export archive comparison profiler",
     "parts trainer facts identity",
-    "build resuming again predict compare sweep",
+    "build resuming again predict compare sweep examination",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 Graph = dict[str, set[str]]  # module → what it imports, as dotted names

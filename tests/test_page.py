@@ -46,7 +46,7 @@ def test_every_option_is_on_the_page(group: str, option: str) -> None:
         ("accum", "int at least 1, default 1"),
         ("effective_batch_size", "int or null at least 1, default null"),
         ("max_grad_norm", "float or null above 0, default null"),
-        ("device", "str, default auto"),
+        ("device", "str (auto, cpu, cuda, mps), default auto"),
         ("deterministic", "bool, default true"),
     ],
 )

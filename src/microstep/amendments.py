@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from microstep.checks import ABOUT_CHECKS
 from microstep.config import NEUTRAL_KEYS, RESUMABLE_KEYS, check, experiment_of, without
 from microstep.errors import ConfigError
 from microstep.files import read_json
@@ -16,7 +17,7 @@ from microstep.signatures import signature
 
 Amendments = dict[str, Any]
 ABOUT_RESUMING = frozenset({"resume", "trust", "sweep", "redo"})
-ALLOWED = (NEUTRAL_KEYS | RESUMABLE_KEYS) - ABOUT_RESUMING
+ALLOWED = (NEUTRAL_KEYS | RESUMABLE_KEYS) - ABOUT_RESUMING - {*ABOUT_CHECKS}
 
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:

@@ -16,11 +16,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from microstep.checks import CHECKS, OURS, RULES, refuse_empty_checks
 from microstep.errors import ConfigError
 
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
-    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "redo", "trust"}
+    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
     | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
 )
@@ -148,6 +149,8 @@ class Experiment:
     resume: str | None = None
     sweep: str | None = None
     redo: str | None = None  #: of a sweep, what is run again though it is finished
+    check: str | None = None  #: what is looked at, instead of a training
+    rule: str = OURS  #: of check=accumulation: the loop that is looked at
     progress: bool = True
     trust: list[str] = field(default_factory=list)  #: targets that a run to be resumed may name
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
@@ -194,6 +197,8 @@ SCHEMAS: dict[str, type[Any]] = {"train": Experiment, "evaluate": Evaluation, "c
 
 #: Words that a string key may take.
 CHOICES = {
+    "check": CHECKS,
+    "rule": RULES,
     "redo": ("stale",),
     "device": ("auto", "cpu", "cuda", "mps"),
     "checkpoint": ("best", "last", EXPORTED),
@@ -218,6 +223,7 @@ def check(config: DictConfig) -> None:
     if "accum" in config:
         micro_batch_size(config)
         refuse_two_accums(config)
+        refuse_empty_checks(config)
 
 
 def refuse_two_accums(config: DictConfig) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from microstep.errors import ConfigError, MicrostepError, StorageError
+from microstep.errors import ConfigError, MicrostepError, Stopped, StorageError
 from microstep.files import read_json
 from microstep.owner import owned
 
@@ -37,11 +37,12 @@ def status_of(directory: Path) -> str | None:
 
 
 @contextmanager
-def claimed(directory: Path, exact: bool) -> Iterator[Path]:
+def claimed(directory: Path, exact: bool, whole: bool = False) -> Iterator[Path]:
     """Make a directory of one's own, and take it away again where the job ends with exit code 2.
 
     Args:
         exact: take this one or none; otherwise a name that is taken gets a number.
+        whole: whether it is worth nothing until the job has ended well: any error or signal takes it away then.
     """
     if exact:
         refuse_a_second_run(directory)
@@ -49,8 +50,8 @@ def claimed(directory: Path, exact: bool) -> Iterator[Path]:
     own, fresh = taken(directory) if exact else (unused(directory), True)
     try:
         yield own
-    except MicrostepError as error:
-        if fresh and error.exit_code == ConfigError.exit_code:
+    except (MicrostepError, Stopped) as error:
+        if fresh and (whole or error.exit_code == ConfigError.exit_code):
             discard(own, parents)
         raise
 

@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from microstep.checks import ABOUT_CHECKS
 from microstep.errors import ConfigError
 from microstep.signatures import Signature, signature
 
@@ -25,7 +26,9 @@ def refuse_deletions_and_sweeps(override: Override) -> None:
             override.input_line or "~", "an experiment needs all its parts", "choose another option instead"
         )
     if override.is_sweep_override():
-        raise ConfigError(override.input_line or "", "several values", "add -m to run one job for each, or quote them")
+        alone = override.key_or_group in ABOUT_CHECKS
+        remedy = "a check takes one" if alone else "add -m to run one job for each, or quote them"
+        raise ConfigError(override.input_line or "", "several values", remedy)
 
 
 def refuse_both_batch_sizes(overrides: Sequence[Override]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from microstep.config import SCHEMAS
+from microstep.config import CHOICES, SCHEMAS
 
 RECIPES = ("experiment",)  #: groups that are no key of the schema
 
@@ -30,8 +30,9 @@ def options(directory: Path) -> list[str]:
 
 
 def described(field: Field[Any]) -> str:
-    """Return a key's type, range and default."""
-    allowed = field.metadata.get("range", "")
+    """Return a key's type, range or options, and default."""
+    words = CHOICES.get(field.name)
+    allowed = f"({', '.join(words)})" if words else field.metadata.get("range", "")
     default = (
         "required" if field.default == "???" else "" if field.default is MISSING else f"default {show(field.default)}"
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from microstep.checks import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
 from microstep.composer import Composer, quote
 from microstep.config import POSITIVE_INT, trusted
 from microstep.directories import claimed
@@ -42,12 +43,32 @@ def prepared(
     if typed.get("sweep") is not None:
         raise ConfigError(f"sweep={typed['sweep']}", "it names a sweep, and this is one run", "add -m, or leave it out")
     if typed.get("resume") in (None, AUTO):
-        return partial(single, job=composer.job(overrides), sources=sources)
+        return one(composer.job(overrides), sources)
+    refuse_check_of_a_run(typed.get("check"))
     directory = Path(str(typed["resume"]))
     if "hydra.run.dir" in typed:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
     gate = trusting(sources, typed.get("trust") or (), directory)
     return partial(go_on, resumed=named(directory, composer, overrides, gate), words=overrides)
+
+
+def one(job: DictConfig, sources: Sequence[Path]) -> Start:
+    """Return how a job that isn't part of a sweep starts."""
+    if job.check is None:
+        return partial(single, job=job, sources=sources)
+    if job.resume is not None:
+        refuse_check_of_a_run(job.check)
+    return partial(look, job=job)
+
+
+def look(main: Main, job: DictConfig) -> None:
+    """Look at an experiment instead of training it; what is found goes to a directory of its own."""
+    typed = directory_was_typed("hydra.run.dir")
+    place = directory_of(job, "hydra.run.dir") if typed else place_of(job)
+    with claimed(place, exact=typed, whole=True) as own, owning(own):
+        sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
+        main()
+        raise_failures()
 
 
 def single(main: Main, job: DictConfig, sources: Sequence[Path]) -> None:
@@ -113,6 +134,7 @@ def sweep(main: Main, jobs: list[DictConfig], typed: str) -> None:
     directory = directory_of(jobs[0], "hydra.sweep.dir")
     named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
     refuse_resuming(jobs[0].resume, named)
+    refuse_check_of_a_sweep(jobs[0].check)
     check_launcher(jobs[0])
     listed = tuple(starmap(as_job, enumerate(jobs)))
     refuse_twins([job.name for job in listed])

@@ -1,0 +1,77 @@
+"""Experiments that differ from the typed one in a few keys, and what all checks of cuts refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, open_dict, read_write
+from torch import nn
+
+from microstep.build import choices
+from microstep.config import micro_batch_size
+from microstep.errors import ConfigError
+from microstep.facts import chosen, seen_as
+from microstep.types import Dataset
+
+FP64 = {"_target_": "microstep.precision.full", "dtype": "float64"}
+
+
+def changed(config: DictConfig, **values: Any) -> DictConfig:
+    """Return a copy with other values of some root keys; what refers to them follows."""
+    copy = config.copy()
+    with read_write(copy), open_dict(copy):
+        for key, value in values.items():
+            copy[key] = value
+    return copy
+
+
+def subject(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str, str]:
+    """Return the rows that say what is looked at: data, as training sees them, and model."""
+    names = choices()
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "data": f"{chosen(config, names, 'dataset')}: {dataset.summary}",
+        **seen_as(config, names),
+        "model": f"{model_name(config)}: {parameters:,} parameters",
+    }
+
+
+def model_name(config: DictConfig) -> str:
+    """Return what a model is called: of torchvision's, by its own name."""
+    return str(config.model.get("name") or chosen(config, choices(), "model"))
+
+
+def effective(config: DictConfig) -> int:
+    """Return the samples of a full window."""
+    return micro_batch_size(config) * int(config.accum)
+
+
+def refuse_large_windows(config: DictConfig, samples: int) -> None:
+    """Refuse a window that is no batch: uncut, it would be larger than the training split."""
+    if effective(config) > samples:
+        reason = f"uncut, that is one batch of {effective(config):,}, and the training split has {samples:,} samples"
+        raise ConfigError(size_typed(config), reason, "choose fewer")
+
+
+def size_typed(config: DictConfig) -> str:
+    """Return what makes a window as large as it is."""
+    if config.effective_batch_size is not None:
+        return f"effective_batch_size={config.effective_batch_size}"
+    return f"batch_size={config.batch_size} accum={config.accum}"
+
+
+@contextmanager
+def fitting(config: DictConfig) -> Iterator[None]:
+    """Say in one line that the device's memory doesn't hold all trainings, one of them uncut.
+
+    Raises:
+        ConfigError: in the place of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        reason = "the device's memory doesn't hold what is compared, one of it uncut"
+        raise ConfigError(size_typed(config), reason, "choose fewer") from None

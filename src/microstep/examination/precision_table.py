@@ -1,0 +1,72 @@
+"""The table of check=precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from microstep.profiler import Measurement, Profile
+from microstep.profiler.recommendation import percent
+
+HEADS = (
+    ("", "a step", "samples/s", "speed-up", "memory", "loss", "gradient", "overflow", "underflow"),
+    ("", "", "", "", "at peak", "off by", "off by", "", ""),
+)
+
+
+def precision_table(profile: Profile) -> str:
+    """Return a row for each precision, those that failed last, and the notes that the columns need."""
+    rows = [row(profile, name, one) for name, one in profile.measured.items()]
+    lines = aligned([*HEADS, *rows])
+    lines += [f"  {name:<6}  {why}" for name, why in profile.failed.items()]
+    noise = f"  gradient noise {percent(profile.noise)}: how far the next window's gradient is from this one's, in fp64"
+    return "\n".join([*lines, "", noise, *notes(profile)])
+
+
+def row(profile: Profile, name: str, one: Measurement) -> tuple[str, ...]:
+    """Return a precision's cells."""
+    found, times = one.accuracy, profile.speed_up(name)
+    return (
+        name,
+        duration(one.seconds),
+        f"{profile.samples / one.seconds:,.0f}",
+        f"{times:.2f} ×" if times else "–",
+        size(one.peak_bytes),
+        percent(found.loss_drift),
+        percent(found.gradient_drift),
+        percent(found.overflow),
+        percent(found.underflow),
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return cells in columns, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *others = widths
+    lines = []
+    for name, *cells in rows:
+        told = [f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True)]
+        lines.append("  ".join([f"  {name:<{first}}", *told]).rstrip())
+    return lines
+
+
+def notes(profile: Profile) -> list[str]:
+    """Return what is said of scalers: where they settled, and what they were needed for."""
+    said = []
+    for name, one in profile.measured.items():
+        found = one.accuracy
+        if found.unscaled_underflow is None:
+            continue
+        halved = f", halved {found.skipped} time{'s' * (found.skipped != 1)}" if found.skipped else ""
+        place = f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
+        said.append(f"  {name}: {place}; without a scaler {percent(found.unscaled_underflow)} would underflow")
+    return said
+
+
+def duration(seconds: float) -> str:
+    """Return the time of a step."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def size(count: int) -> str:
+    """Return bytes in MiB."""
+    return f"{count / 2**20:,.1f} MiB"

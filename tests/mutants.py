@@ -18,7 +18,7 @@ def mean_over_accum(nominal: int) -> Rule:
     return rule(lambda batches, weigh: [1 / (weigh(batch) * nominal) for batch in batches])
 
 
-def equal_weight_a_micro_batch(nominal: int) -> Rule:
+def mean_of_means(nominal: int) -> Rule:
     """The mean of the micro-batches' means: a short micro-batch counts as much as a full one."""
     return rule(lambda batches, weigh: [1 / (weigh(batch) * len(batches)) for batch in batches])
 
@@ -34,12 +34,12 @@ def dropped_tail(nominal: int) -> Rule:
     return rule(factors)
 
 
-def sum_not_normalised(nominal: int) -> Rule:
+def sum_of_means(nominal: int) -> Rule:
     """The plain sum of the micro-batches' means."""
     return rule(lambda batches, weigh: [1 / weigh(batch) for batch in batches])
 
 
-RULES = (mean_over_accum, equal_weight_a_micro_batch, dropped_tail, sum_not_normalised)
+RULES = (mean_over_accum, mean_of_means, dropped_tail, sum_of_means)
 
 
 def rule(factors) -> Rule:

@@ -6,7 +6,7 @@ import pytest
 
 from microstep.step import standard
 from tests.conftest import fit
-from tests.mutants import RULES, sum_not_normalised
+from tests.mutants import RULES, sum_of_means
 from tests.tasks.weights import identical, last_weights, relative
 
 FP64 = ("precision=fp64", "epochs=3", "model.width=8")
@@ -43,7 +43,7 @@ def test_each_wrong_rule_is_caught_by_a_whole_run(whole, monkeypatch, tmp_path, 
     """The comparison above fails for each rule that is in use elsewhere: the epoch's short last window is enough."""
     monkeypatch.setattr(standard, "accumulate_gradient", mutant(nominal=3))
     words = [*FP64, "batch_size=7", "accum=3"]
-    if mutant is sum_not_normalised:
+    if mutant is sum_of_means:
         words.append("max_grad_norm=1")
     fit(words, tmp_path / "run")
     assert relative(last_weights(tmp_path / "run"), last_weights(whole)) > 1e-6

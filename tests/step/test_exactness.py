@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microstep.step import standard
-from tests.mutants import RULES, sum_not_normalised
+from tests.mutants import RULES, sum_of_means
 from tests.step.windows import distance, reference, stepped, task
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
@@ -39,7 +39,7 @@ def test_each_wrong_rule_is_caught_on_ragged_micro_batches(monkeypatch, mutant, 
     assert distance(stepped(sizes, job), reference(sum(sizes), job)) > 1e-4
 
 
-@pytest.mark.parametrize("mutant", [rule for rule in RULES if rule is not sum_not_normalised], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("mutant", [rule for rule in RULES if rule is not sum_of_means], ids=lambda r: r.__name__)
 def test_wrong_rules_are_right_where_nothing_is_ragged(monkeypatch, mutant) -> None:
     """The mutants are the real rules and not merely broken: on equal micro-batches they agree with ours."""
     monkeypatch.setattr(standard, "accumulate_gradient", mutant(nominal=3))

@@ -1,0 +1,170 @@
+"""What is found of an experiment's windows, as a page of text and as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from microstep.examination.accumulation.causes import Cause
+from microstep.examination.accumulation.measuring import Measured
+from microstep.examination.accumulation.shares import Shares
+from microstep.files import shortened
+from microstep.logger import table
+
+MICRO_BATCHES = 16  #: up to which all are shown
+ROWS = 30  #: layers up to which all are shown
+LONGEST = 44  #: letters of a layer's name
+
+
+@dataclass(frozen=True)
+class Looked:
+    """An experiment that was looked at, and what was found in each window."""
+
+    rule: str
+    model: str
+    summary: dict[str, str]
+    parameters: dict[str, int]  #: by layer
+    windows: list[Measured]
+
+
+def page(looked: Looked) -> str:
+    """Return everything but the sentence."""
+    rows = looked.summary | {one.window.name: cut(one) for one in looked.windows}
+    return "\n".join(
+        [
+            table(rows),
+            "\nthe gradient of micro-batches against that of one big batch: relative difference",
+            columns(["layer", "parameters", *heads(looked)], layer_rows(looked)),
+            "\nwhy: each cause alone, the others switched off (– where it doesn't occur)",
+            columns(["cause", *heads(looked)], cause_rows(looked)),
+            *units(looked),
+            "\nwhat each micro-batch weighs in the gradient (and should weigh)",
+            columns(["micro-batch", *heads(looked)], micro_batch_rows(looked, of_micro_batch)),
+            *running(looked),
+        ]
+    )
+
+
+def heads(looked: Looked) -> list[str]:
+    return [one.window.name for one in looked.windows]
+
+
+def cut(one: Measured) -> str:
+    """Return how a window is cut."""
+    sizes, samples = one.window.shape.sizes, one.window.shape.samples
+    equal = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
+    if len(sizes) > 8 and len(set(sizes)) > 1:
+        equal = f"{len(sizes) - 1} × {sizes[0]} + {sizes[-1]}"
+    return f"{equal} = {samples} samples"
+
+
+def layer_rows(looked: Looked) -> list[list[str]]:
+    """Return a row a layer, in the model's order; of many those that differ most; the last is of all together."""
+    names = list(looked.parameters)
+    worst = sorted(names, key=lambda name: -max(one.layers[name] for one in looked.windows))[:ROWS]
+    rows = [layer_row(name, looked) for name in names if name in worst]
+    if len(names) > ROWS:
+        rows.append([f"… {len(names) - ROWS} more, closer", "", *[""] * len(looked.windows)])
+    total = f"{sum(looked.parameters.values()):,}"
+    return [*rows, ["all", total, *(size(one.total) for one in looked.windows)]]
+
+
+def layer_row(name: str, looked: Looked) -> list[str]:
+    sizes = (size(one.layers[name]) for one in looked.windows)
+    return [shortened(name, LONGEST), f"{looked.parameters[name]:,}", *sizes]
+
+
+def cause_rows(looked: Looked) -> list[list[str]]:
+    """Return a row a cause, and one of what is left without any."""
+    causes = [[cause.value, *cells(looked, of_cause(cause))] for cause in Cause]
+    return [*causes, ["none of these", *cells(looked, lambda one: size(one.rest))]]
+
+
+def of_cause(cause: Cause) -> Callable[[Measured], str]:
+    return lambda one: size(one.alone[cause]) if cause in one.alone else "–"
+
+
+def cells(looked: Looked, read: Callable[[Measured], str]) -> list[str]:
+    return [read(one) for one in looked.windows]
+
+
+def micro_batch_rows(looked: Looked, read: Callable[[int], Callable[[Measured], str]]) -> list[list[str]]:
+    """Return a row a micro-batch; of very many the first ones and the last."""
+    most = max(len(one.window.batches) for one in looked.windows)
+    told = range(most) if most <= MICRO_BATCHES else [*range(MICRO_BATCHES - 1), most - 1]
+    return [[str(n + 1), *cells(looked, read(n))] for n in told]
+
+
+def of_micro_batch(number: int) -> Callable[[Measured], str]:
+    def read(one: Measured) -> str:
+        if number >= len(one.window.batches):
+            return ""
+        return of_share(one.micro_batches, number)
+
+    return read
+
+
+def units(looked: Looked) -> list[str]:
+    """Return a remark on the one cause whose size isn't the gradient's, where it occurs."""
+    there = any(Cause.STATISTICS in one.alone for one in looked.windows)
+    return ["  (running statistics: relative to themselves, not to the gradient)"] if there else []
+
+
+def of_running(number: int) -> Callable[[Measured], str]:
+    def read(one: Measured) -> str:
+        return "" if one.running is None or number >= len(one.window.batches) else of_share(one.running, number)
+
+    return read
+
+
+def of_share(shares: Shares, number: int) -> str:
+    return f"{shares.measured[number]:.4f} ({shares.due[number]:.4f})"
+
+
+def running(looked: Looked) -> list[str]:
+    """Return what each micro-batch weighs in running statistics, where there are some."""
+    if all(one.running is None for one in looked.windows):
+        return []
+    rows = micro_batch_rows(looked, of_running)
+    return [
+        "\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)",
+        columns(["micro-batch", *heads(looked)], rows),
+    ]
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned table: names to the left, numbers to the right."""
+    first, *others = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [(name, list(zip(cells, others, strict=True))) for name, *cells in (head, *rows)]
+    told = (f"  {name:<{first}}" + "".join(f"  {cell:>{n}}" for cell, n in cells) for name, cells in lines)
+    return "\n".join(line.rstrip() for line in told)
+
+
+def size(value: float) -> str:
+    """Return a relative difference, legible where it is large."""
+    return "0" if value == 0 else f"{value:.4f}" if value >= 0.001 else f"{value:.0e}"
+
+
+def numbers(looked: Looked) -> dict[str, Any]:
+    """Return the same for JSON."""
+    return {"rule": looked.rule, "model": looked.model, "windows": [plain(one) for one in looked.windows]}
+
+
+def plain(one: Measured) -> dict[str, Any]:
+    """Return a window's figures."""
+    return {
+        "name": one.window.name,
+        "micro_batches": list(one.window.shape.sizes),
+        "exact": one.exact,
+        "difference": one.total,
+        "layers": one.layers,
+        "causes": {cause.name.lower(): value for cause, value in one.alone.items()},
+        "without_causes": one.rest,
+        "unexplained": one.unexplained or None,
+        "weights": {
+            "micro_batches": asdict(one.micro_batches),
+            "samples": asdict(one.samples),
+            "running_statistics": one.running and asdict(one.running),
+        },
+    }

@@ -1,0 +1,86 @@
+"""The weight of each micro-batch and of each sample, drawn."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from matplotlib.axes import Axes
+
+from microstep.examination.accumulation.measuring import Measured
+from microstep.examination.accumulation.page import Looked, cut
+from microstep.examination.accumulation.shares import Shares
+from microstep.files import shortened
+from microstep.task.pictures import new_figure, plain_text, save
+
+RIGHT, WRONG, DUE, PALE = "#3b6ea5", "#c0392b", "#222222", "#9db8d2"
+NUMBERED = 12  #: micro-batches up to which each bar bears its number
+TITLE = 100  #: letters
+
+
+@plain_text()
+def draw(looked: Looked) -> bytes:
+    """Return a PNG: a column a window; micro-batches, samples, and BatchNorm's running statistics where there are some.
+
+    What is drawn was measured; a black mark is what the weight should be, red what isn't that.
+    """
+    rows = 3 if any(one.running for one in looked.windows) else 2
+    figure = new_figure(8.4, 0.6 + 2.3 * rows)
+    figure.suptitle(shortened(f"{looked.model} by {looked.rule}: what weighs how much in a window", TITLE), fontsize=11)
+    grid = figure.subplots(rows, len(looked.windows), squeeze=False)
+    for column, one in enumerate(looked.windows):
+        draw_micro_batches(grid[0][column], one)
+        draw_samples(grid[1][column], one)
+        if rows == 3:
+            draw_running(grid[2][column], one.running)
+    save(figure, png := BytesIO())
+    return png.getvalue()
+
+
+def draw_micro_batches(axes: Axes, one: Measured) -> None:
+    """Draw what each micro-batch weighs in the gradient."""
+    bars(axes, one.micro_batches)
+    axes.set_title(f"{one.window.name}: {cut(one)}", fontsize=9)
+    axes.set_ylabel("weight in the gradient", fontsize=8)
+    axes.set_xlabel("micro-batch (black: what is due)", fontsize=8)
+
+
+def draw_running(axes: Axes, shares: Shares | None) -> None:
+    """Draw what each micro-batch weighs in a running mean."""
+    if shares is None:
+        axes.set_axis_off()
+        return
+    bars(axes, shares)
+    axes.set_ylabel("weight in BatchNorm's\nrunning statistics", fontsize=8)
+    axes.set_xlabel("micro-batch (black: in one big batch)", fontsize=8)
+
+
+def draw_samples(axes: Axes, one: Measured) -> None:
+    """Draw a bar a sample, micro-batches in turn a shade apart."""
+    shades = [PALE if number % 2 else RIGHT for number, n in enumerate(one.window.shape.sizes) for _ in range(n)]
+    tones = [WRONG if wrong else shade for wrong, shade in zip(one.samples.wrong, shades, strict=True)]
+    places = range(1, len(tones) + 1)
+    axes.bar(places, one.samples.measured, width=1.0, color=tones, edgecolor="white", linewidth=0.3)
+    axes.step([0.5, *(n + 0.5 for n in places)], [one.samples.due[0], *one.samples.due], color=DUE, linewidth=1.2)
+    axes.set_ylabel("weight in the gradient", fontsize=8)
+    axes.set_xlabel("sample, by its place in the window", fontsize=8)
+    plain(axes, one.samples)
+
+
+def bars(axes: Axes, shares: Shares) -> None:
+    """Draw bars with their numbers, and a mark where each should end."""
+    places, tones = range(1, len(shares.due) + 1), [WRONG if wrong else RIGHT for wrong in shares.wrong]
+    axes.bar(places, shares.measured, color=tones, width=0.8)
+    for place, due in zip(places, shares.due, strict=True):
+        axes.plot([place - 0.45, place + 0.45], [due, due], color=DUE, linewidth=1.6)
+    plain(axes, shares)
+    if len(places) <= NUMBERED:
+        axes.set_xticks(places)
+        for place, weight in zip(places, shares.measured, strict=True):
+            axes.annotate(f"{weight:.3f}", (place, weight), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+
+
+def plain(axes: Axes, shares: Shares) -> None:
+    """Begin at zero, leave room for numbers, draw no box."""
+    axes.set_ylim(0, 1.22 * max(*shares.measured, *shares.due))
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 SHOWN = 12  #: samples that the line names; train.log has all
 
 
-def diverged(epoch: int, window: LoadedWindow, result: StepResult, precision: str, saved: Place) -> Diverged:
+def diverged(epoch: int, window: LoadedWindow, result: StepResult, precision: str, saved: Place | None) -> Diverged:
     """Return the error, which names the samples of the window by their place in the official data; it reads them again.
 
     Args:
-        saved: where the last checkpoint stands.
+        saved: where the last checkpoint stands; None where none are made.
     """
     indices = torch.cat([batch.indices.cpu() for batch in window.batches]).tolist()
     where = f"epoch {epoch}, step {window.number + 1}"
@@ -29,4 +29,5 @@ def diverged(epoch: int, window: LoadedWindow, result: StepResult, precision: st
     loss, norm = result.loss.item(), result.grad_norm
     reason = f"the loss ({loss:.4g}) or its gradient ({norm:.4g}) is not finite in {precision}, over samples {named}"
     kept = f"the checkpoint of {saved} is kept" if saved != Place() else "no checkpoint was written yet"
-    return Diverged(where, reason, f"lower optimizer.lr or set max_grad_norm; {kept}")
+    note = "" if saved is None else f"; {kept}"
+    return Diverged(where, reason, f"lower optimizer.lr or set max_grad_norm{note}")

@@ -268,6 +268,14 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Deciding(Protocol):
+    """What a task may offer besides: what it takes a sample for, so that two models' predictions can be compared."""
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """Return what each of N samples is taken for, N × …; two predictions differ where any of it does."""
+
+
+@runtime_checkable
 class Step(Protocol):
     """One optimizer step over one window, whatever the strategy."""
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from microstep.dataset.workers import explained
-from microstep.examination import accumulation, precision
+from microstep.examination import accumulation, drift, precision
 from microstep.examination.finding import Finding, tell
 from microstep.logger import show_notices
 
 EXAMINATIONS: dict[str, Callable[[DictConfig], Finding]] = {
     "accumulation": accumulation.look,
     "precision": precision.look,
+    "drift": drift.look,
 }
 
 

@@ -67,6 +67,10 @@ class Classification:
         """Return fresh metrics: loss, accuracy, macro and weighted F1."""
         return ClassificationMetrics(len(self.class_names), self.on_device, self.device)
 
+    def decide(self, outputs: Tensor) -> Tensor:
+        """Return the likeliest label of each row of logits; of equals the first."""
+        return outputs.argmax(1)
+
     def report(self, predictions: Predictions, directory: Path) -> Report:
         """Write scikit-learn's report, the confusion matrix, predictions and worst mistakes."""
         return write_report(predictions, self.class_names, directory)

@@ -1,0 +1,56 @@
+"""How far two trainings are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from microstep.examination.drift.training import Seen, Training
+
+LEAST = torch.finfo(torch.float64).tiny
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Two trainings after an epoch. Zero everywhere: no bit differs.
+
+    `weights` is ‖Δa − Δb‖ / ‖Δb‖, where Δ is what training has moved: relative to the weights themselves, a model that
+    starts well (a pretrained one) or has run for an epoch would look close to anything, and two seeds would be as far
+    apart as their initial weights, whatever was learnt. Two trainings that have nothing to do with each other are
+    √2, or 141 %, apart: directions by chance are orthogonal in so many dimensions.
+
+    Weights aren't what a model is for, though: two can compute nearly the same with very different ones. `outputs`,
+    ‖f(a) − f(b)‖ / ‖f(b)‖ over the validation split, is meant for any task.
+    """
+
+    weights: float
+    outputs: float
+    predictions: int | None  #: that differ; None where the task doesn't say what it takes a sample for
+    metrics: dict[str, float]  #: each one's difference, without sign
+
+
+def apart(one: Training, other: Training, seen: Seen, reference: Seen) -> Apart:
+    """Return how far one training is from the other, whose extent is the unit."""
+    weights = relative(zip(one.moves(), other.moves(), strict=True))
+    outputs = relative([(seen.outputs.double(), reference.outputs.double())])
+    metrics = {name: abs(value - reference.metrics[name]) for name, value in seen.metrics.items()}
+    return Apart(weights, outputs, differing(seen.decided, reference.decided), metrics)
+
+
+def relative(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return ‖a − b‖ / ‖b‖ over all pairs together."""
+    gap = extent = 0.0
+    for one, other in pairs:
+        gap += (one - other).square().sum().item()
+        extent += other.square().sum().item()
+    return float((gap / max(extent, LEAST)) ** 0.5)
+
+
+def differing(one: Tensor | None, other: Tensor | None) -> int | None:
+    """Return how many samples are taken for something else."""
+    if one is None or other is None:
+        return None
+    return int((one != other).flatten(1).any(1).sum()) if one.dim() > 1 else int((one != other).sum())

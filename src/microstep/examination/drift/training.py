@@ -1,0 +1,98 @@
+"""A training without a run directory: the trainer's heart, and what can be compared after an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.optim import Optimizer
+
+from microstep.build import build_parts, build_update
+from microstep.divergence import diverged
+from microstep.errors import Diverged
+from microstep.evaluation import Kept, evaluate
+from microstep.logger import Bars
+from microstep.parts import Parts
+from microstep.progress import Progress
+from microstep.randomness import reseed
+from microstep.types import Deciding, LoadedWindow, Scheduler, Step
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model makes of the validation split."""
+
+    outputs: Tensor  #: N × …, at least float32, on the CPU
+    decided: Tensor | None  #: N × …: what each sample is taken for, where the task says so
+    metrics: dict[str, float]
+
+
+@dataclass
+class Training:
+    """Ends each epoch with the weights, bit for bit, that a run of the same config has then."""
+
+    name: str
+    parts: Parts
+    optimizer: Optimizer
+    scheduler: Scheduler
+    step: Step
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.progress = Progress()
+        self.start = [p.detach().clone() for p in self.parts.model.parameters()]
+
+    def train(self, epoch: int, bars: Bars) -> None:
+        """Take one optimizer step over each of the epoch's windows.
+
+        Raises:
+            Diverged: the loss or its gradient is no longer finite.
+        """
+        parts = self.parts
+        parts.model.train()
+        self.step.metrics.reset()
+        for window in self.windows(epoch, bars):
+            reseed(parts.device, self.seed, epoch, window.number)
+            result = self.step(parts.model, self.optimizer, window.batches, window.weight)
+            self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
+            if self.progress.skipped_in_a_row > parts.precision.max_skipped:
+                raise of(self.name, diverged(epoch, window, result, parts.precision.name, saved=None))
+            if result.updated:
+                self.scheduler.step()
+
+    def windows(self, epoch: int, bars: Bars) -> Iterator[LoadedWindow]:
+        """Yield the epoch's windows under a bar."""
+        loaders, metrics = self.parts.loaders, self.step.metrics
+        samples = len(loaders.splits["train"])
+        return bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running)
+
+    def validate(self) -> Seen:
+        """Return what the model makes of the validation split now."""
+        parts, kept = self.parts, Kept()
+        batches, metrics = parts.loaders.evaluation("val"), parts.task.metrics()
+        values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, kept)
+        outputs = kept.predictions(parts.loaders.splits["val"]).outputs
+        return Seen(outputs, parts.task.decide(outputs) if isinstance(parts.task, Deciding) else None, values)
+
+    def moves(self) -> Iterator[Tensor]:
+        """Yield how far training has moved each parameter: float64, on the CPU."""
+        for now, start in zip(self.parts.model.parameters(), self.start, strict=True):
+            yield now.detach().cpu().double() - start.cpu().double()
+
+
+def begin(name: str, config: DictConfig, chosen: str | None = None) -> Training:
+    """Return a training that is about to take its first step.
+
+    Args:
+        chosen: the precision to compute in, where the config leaves that to a measurement.
+    """
+    parts = build_parts(config, saved_name=chosen)
+    return Training(name, parts, *build_update(config, parts), seed=config.seed)
+
+
+def of(name: str, error: Diverged) -> Diverged:
+    """Return the error with the training's name."""
+    where, reason, remedy = error.args
+    return Diverged(f"{name}, {where}", reason, remedy)

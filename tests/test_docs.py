@@ -35,9 +35,10 @@ def code_blocks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_readme_runs(zygote, command, trained, idx_files, photos, tmp_path) -> None:
-    """Typed as it stands, it ends with exit code 0; only Fashion-MNIST is replaced by a few made-up pictures.
+    """Typed as it stands, it ends with exit code 0, or 1 where a loop is looked at that isn't exact.
 
-    A sweep's runs are of one epoch here: the first commands train such runs to their end.
+    Only Fashion-MNIST is replaced by a few made-up pictures. A sweep's runs are of one epoch here, as are those of
+    check=drift: the first commands train such runs to their end.
     """
     run = shutil.copytree(trained, tmp_path / "its run")  # other tests look at what is in the original
     places = {"RUN_DIR": run, "RUN_B": trained, "=DIR": f"={photos}", "FOLDER": photos / "test"}
@@ -50,9 +51,9 @@ def test_a_command_of_the_readme_runs(zygote, command, trained, idx_files, photo
         words += ["epochs=1"] if program == "train.py" else []
     if "image_folder" in command and program == "train.py":
         words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
-    words += ["epochs=1"] if "-m" in words else []
+    words += ["epochs=1"] if "-m" in words or "check=drift" in words else []
     done = zygote.call(program, *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == int("rule=" in command), done.stderr
 
 
 def test_there_are_commands_to_run() -> None:

@@ -1,0 +1,1 @@
+"""The five tips of docs/tips.md, a module each: measured, printed, drawn."""

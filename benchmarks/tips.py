@@ -1,0 +1,28 @@
+"""What docs/tips.md claims, measured; and its pictures, drawn into docs/images.
+
+    python benchmarks/tips.py [1|2|3|4|5]
+
+One tip or all: mixed precision, progress bars, accumulation, classification report, mean and deviation. One thread;
+contestants take turns in one process; medians, and medians of the pairs' ratios. Tip 5 reads Fashion-MNIST from where
+conf/dataset/fashion_mnist.yaml says.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from five_tips import accumulation, bars, deviation, precision, reports
+
+TIPS = (precision, bars, accumulation, reports, deviation)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    chosen = [int(word) for word in sys.argv[1:]] or range(1, len(TIPS) + 1)
+    for number in chosen:
+        TIPS[number - 1].main()
+
+
+if __name__ == "__main__":
+    main()

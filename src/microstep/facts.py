@@ -73,9 +73,14 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, 
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe(parts.device),
         "batch": batch_row(config),
-        "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {config.epochs} epochs",
+        "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {counted_epochs(config.epochs)}",
         "run directory": shown(run_dir),
     }
+
+
+def counted_epochs(epochs: int) -> str:
+    """Return a number of epochs in words."""
+    return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
 
 
 def seen_as(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:

@@ -86,6 +86,10 @@ def dropout() -> nn.Module:
     return network(nn.Dropout(0.5), nn.Dropout(0.3))
 
 
+def one_dropout() -> nn.Module:
+    return network(nn.Dropout(0.5))
+
+
 def drawn_by_a_function() -> nn.Module:
     return network(Dropping(), nn.Dropout(0.2))
 

@@ -21,7 +21,9 @@ from microstep.examination.accumulation.causes import Cause
 from microstep.examination.accumulation.gradient import make
 from microstep.examination.accumulation.loops import LOOPS, Shape
 from microstep.examination.accumulation.measuring import EXACT, Laboratory, Measured, measure
+from microstep.examination.accumulation.page import Looked
 from microstep.examination.accumulation.running import shares
+from microstep.examination.accumulation.sentence import sentence
 from microstep.examination.accumulation.windows import RealWindow
 from microstep.task import Classification
 from tests.conftest import ROOT, call, error_of, files_limited
@@ -111,6 +113,17 @@ def test_each_cause_in_a_model_is_named(model, causes) -> None:
     assert set(found.causes) == causes
     assert found.rest <= EXACT
     assert not found.exact
+
+
+def test_masks_that_happen_to_be_the_same_are_told_of() -> None:
+    """One layer's masks are one stream on a CPU, cut or not: exact, and said with a caution."""
+    found = measured(models.one_dropout())
+    assert found.exact
+    told = sentence(Looked("weighted_mean", "a model", {}, {}, [found]))
+    assert told.startswith("Exact: ")
+    assert "dropout's masks came out the same" in told
+    clean = sentence(Looked("weighted_mean", "a model", {}, {}, [measured(models.clean())]))
+    assert "dropout" not in clean
 
 
 def test_the_causes_of_loop_and_model_are_told_apart() -> None:

@@ -28,7 +28,17 @@ def exact(looked: Looked) -> str:
     of = f"the gradient of {looked.model} over {cut(looked.windows[0])}"
     return (
         f"Exact: by {looked.rule} {of} is that of one big batch, to {size(worst)} in every layer; "
-        "each sample weighs what it should, the last backward no more than the first."
+        f"each sample weighs what it should, the last backward no more than the first{lucky(looked)}."
+    )
+
+
+def lucky(looked: Looked) -> str:
+    """Return a caution where random numbers were drawn, and happened to be the same."""
+    drawn = any(Cause.DRAWS in one.alone for one in looked.windows)
+    return (
+        "; dropout's masks came out the same, as one layer's on a CPU do, and needn't on another device"
+        if drawn
+        else ""
     )
 
 

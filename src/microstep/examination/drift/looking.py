@@ -9,10 +9,10 @@ from microstep.config import micro_batch_size
 from microstep.examination.drift.course import Course, follow, trainings_of
 from microstep.examination.drift.drift import Drift
 from microstep.examination.drift.picture import drift_picture
-from microstep.examination.drift.text import NOTES, counted_epochs, course_table, metrics_table, sentence
+from microstep.examination.drift.text import NOTES, course_table, metrics_table, sentence
 from microstep.examination.experiments import fitting, subject
 from microstep.examination.finding import Finding
-from microstep.facts import inexact_layers
+from microstep.facts import counted_epochs, inexact_layers
 from microstep.identity import versions
 from microstep.logger import Bars, say, table
 from microstep.parts import Parts

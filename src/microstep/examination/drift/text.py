@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from microstep.examination.drift.apart import Apart
 from microstep.examination.drift.drift import EXACT, Drift
+from microstep.facts import counted_epochs
 
 ROWS = 20  #: epochs that the table shows at most
 SMALL = 1e-4  #: below it a share is no percentage any more
@@ -102,11 +103,6 @@ def sentence(drift: Drift) -> str:
 def counted(one: Apart) -> str:
     """Return how many predictions differ."""
     return f"{one.predictions:,}" if one.predictions else "none"
-
-
-def counted_epochs(epochs: int) -> str:
-    """Return a number of epochs in words."""
-    return f"{epochs:,} epoch{'s' * (epochs > 1)}"
 
 
 def distance(one: Apart) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -24,7 +25,7 @@ class RealWindow:
     batches: list[Batch]
     shape: Shape
 
-    @property
+    @cached_property
     def whole(self) -> Batch:
         """All of it as one batch."""
         return joined(self.batches)

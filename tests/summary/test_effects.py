@@ -15,7 +15,7 @@ from microstep.summary import write_summary
 from microstep.summary.batch import confounded
 from microstep.summary.effects import Effect, main_effects
 from microstep.summary.reading import read_sweep
-from microstep.summary.study import Study, study_of
+from microstep.summary.study import SweepTable, tabulate
 from tests.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 GRID = {"precision": ["fp32", "amp"], "accum": [1, 2, 4]}
@@ -26,12 +26,12 @@ def additive(values: dict[str, str]) -> float:
     return {"fp32": 0.5, "amp": 0.52}[values["precision"]] - 0.03 * int(values["accum"])
 
 
-def study(directory: Path) -> Study:
-    return study_of(read_sweep(directory))
+def tabulated(directory: Path) -> SweepTable:
+    return tabulate(read_sweep(directory))
 
 
 def effects(directory: Path) -> dict[str, Effect]:
-    return {effect.key: effect for effect in main_effects(study(directory))}
+    return {effect.key: effect for effect in main_effects(tabulated(directory))}
 
 
 def test_on_a_balanced_grid_it_is_the_difference_of_the_means(tmp_path):
@@ -92,7 +92,7 @@ def test_where_accum_changed_the_batch_the_command_that_separates_them_is_given(
     write_summary(directory)
     for name in ("summary.md", "summary.html"):
         assert "accum changed the effective batch size as well" in (directory / name).read_text()
-    note = confounded(study(directory))
+    note = confounded(tabulated(directory))
     assert note is not None and note.sizes == (30, 60, 120)
     assert note.command in (directory / "summary.md").read_text()
     python, program, multirun, *words = shlex.split(note.command)
@@ -112,7 +112,7 @@ def test_what_set_the_batch_size_makes_way_for_it(tmp_path):
     index = (directory / "sweep.json").read_text()
     typed = "python train.py -m batch_size=20 accum=1,3 model.width=16 hydra.sweep.dir=x resume=auto"
     (directory / "sweep.json").write_text(index.replace("python train.py -m accum=1,3 sweep=s", typed))
-    note = confounded(study(directory))
+    note = confounded(tabulated(directory))
     assert note is not None
     assert note.command == "python train.py -m accum=1,3 model.width=16 effective_batch_size=21 sweep=s_same_batch"
     compose(shlex.split(note.command)[4:-1])
@@ -126,4 +126,4 @@ def test_what_set_the_batch_size_makes_way_for_it(tmp_path):
 def test_otherwise_nothing_is_said_of_it(tmp_path, grid, size):
     """With one effective batch size, or with `accum` not swept, there is nothing to separate."""
     facts = {"effective_batch_size": size or (lambda v: int(v["batch_size"]))}
-    assert confounded(study(plant_sweep(tmp_path / "s", grid, lambda v: 0.5, **facts))) is None
+    assert confounded(tabulated(plant_sweep(tmp_path / "s", grid, lambda v: 0.5, **facts))) is None

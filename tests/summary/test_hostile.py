@@ -12,9 +12,9 @@ import pytest
 
 from microstep.errors import ConfigError
 from microstep.summary import write_summary
-from microstep.summary.document import Verbatim
-from microstep.summary.markdown import cell_text, code
 from microstep.summary.reading import epochs_of, read_sweep
+from microstep.summary.rendering import code, markdown_cell
+from microstep.summary.tables import Code
 from tests.conftest import irregular
 from tests.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
@@ -220,7 +220,7 @@ def test_code_holds_any_text(text):
     """Backticks within it don't end it, and a bar is escaped in a table."""
     fence = re.match("`+", code(text))
     assert fence and fence[0] not in text.replace(fence[0] + "`", "")
-    assert not re.search(r"(?<!\\)\|", cell_text(Verbatim(text)))
+    assert not re.search(r"(?<!\\)\|", markdown_cell(Code(text)))
 
 
 def test_what_a_spreadsheet_would_compute_is_a_text_to_it(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,14 +14,14 @@ import pytest
 
 from microstep.summary import write_summary
 from microstep.summary.reading import read_sweep
-from microstep.summary.study import Study, canonical, study_of
+from microstep.summary.study import SweepTable, canonical, tabulate
 from tests.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 SCORES = {"fp32": (0.9, 0.93, 0.96), "amp": (0.91, 0.95, 0.94)}
 
 
-def study(directory: Path) -> Study:
-    return study_of(read_sweep(directory))
+def tabulated(directory: Path) -> SweepTable:
+    return tabulate(read_sweep(directory))
 
 
 def rows(directory: Path) -> list[dict[str, str]]:
@@ -44,8 +46,8 @@ def test_it_is_ranked_on_validation_never_on_test(tmp_path):
             lambda v, o=one: o[v["precision"]],
             lambda v, o=other: o[v["precision"]],
         )
-    assert [s.label for s in study(tmp_path / "ours").settings] == ["precision=fp32", "precision=amp"]
-    assert [s.label for s in study(tmp_path / "turned").settings] == ["precision=amp", "precision=fp32"]
+    assert [s.label for s in tabulated(tmp_path / "ours").settings] == ["precision=fp32", "precision=amp"]
+    assert [s.label for s in tabulated(tmp_path / "turned").settings] == ["precision=amp", "precision=fp32"]
     write_summary(tmp_path / "ours", html=False)
     text = (tmp_path / "ours" / "summary.md").read_text()
     assert "| 1 | `precision=fp32` | 0.9000 | 0.5000 | 1 |" in text
@@ -57,7 +59,7 @@ def test_what_a_measurement_chose_is_said(tmp_path):
     for name, precision in (("seed-0", "fp32"), ("seed-1", "bf16")):
         plant_run(tmp_path / name, record(0.9, 0.9, precision={"name": precision}))
     plant_index(tmp_path, {f"seed-{n}": ["precision=auto", f"seed={n}"] for n in (0, 1)})
-    assert {setting.label for setting in study(tmp_path).settings} == {"precision=auto (bf16)", "precision=auto (fp32)"}
+    assert {s.label for s in tabulated(tmp_path).settings} == {"precision=auto (bf16)", "precision=auto (fp32)"}
 
 
 def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path):
@@ -67,7 +69,7 @@ def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path)
         return {"val": {"rmse": float(values["model"])}, "test": {"rmse": 1.0}}
 
     facts = {"metrics": errors, "monitor": "rmse", "direction": "min"}
-    found = study(plant_sweep(tmp_path / "s", {"model": [3, 1, 2]}, lambda v: 0.5, **facts))
+    found = tabulated(plant_sweep(tmp_path / "s", {"model": [3, 1, 2]}, lambda v: 0.5, **facts))
     assert [s.label for s in found.settings] == ["model=1", "model=2", "model=3"]
     write_summary(tmp_path / "s", html=False)
     assert "the lower the better" in (tmp_path / "s" / "summary.md").read_text()
@@ -75,13 +77,13 @@ def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path)
 
 def test_means_and_deviations_are_numpys(tmp_path):
     """Over a setting's seeds: the mean and the sample standard deviation, n − 1; a single run has no ±."""
-    settings = {s.label.partition("=")[2]: s for s in study(three_seeds(tmp_path / "s")).settings}
+    settings = {s.label.partition("=")[2]: s for s in tabulated(three_seeds(tmp_path / "s")).settings}
     for name, scores in SCORES.items():
         assert settings[name].val.mean == pytest.approx(np.mean(scores), rel=1e-12)
         assert settings[name].val.deviation == pytest.approx(np.std(scores, ddof=1), rel=1e-9)
     write_summary(tmp_path / "s", html=False)
     assert "| 1 | `precision=amp` | 0.9333 ± 0.0208 |" in (tmp_path / "s" / "summary.md").read_text()
-    (one,) = study(plant_sweep(tmp_path / "one", {}, lambda v: 0.5)).settings
+    (one,) = tabulated(plant_sweep(tmp_path / "one", {}, lambda v: 0.5)).settings
     assert one.val.deviation is None
 
 
@@ -158,7 +160,7 @@ def test_names_that_change_no_result_are_no_setting(tmp_path):
     directory = plant_index(tmp_path / "s", {"a": ["num_workers=0", "seed=0"], "b": ["num_workers=2", "seed=1"]})
     for name in ("a", "b"):
         plant_run(directory / name, record(0.5, 0.5))
-    assert study(directory).keys == ("seed",)
+    assert tabulated(directory).keys == ("seed",)
 
 
 def test_a_stale_run_is_named_and_counts_for_nothing(tmp_path):
@@ -168,7 +170,7 @@ def test_a_stale_run_is_named_and_counts_for_nothing(tmp_path):
     (directory / "sweep.json").write_text(
         json.dumps(index | {"stale": {"precision-amp_seed-1": "source", "gone": "data"}})
     )
-    found = {s.label: len(s.runs) for s in study(directory).settings}
+    found = {s.label: len(s.runs) for s in tabulated(directory).settings}
     assert found == {"precision=fp32": 3, "precision=amp": 2}
     assert [row["run"] for row in rows(directory) if row["status"] == "stale"] == ["precision-amp_seed-1", "gone"]
 
@@ -177,7 +179,7 @@ def test_runs_chosen_by_another_metric_are_not_ranked_with_the_rest(tmp_path):
     """They are named beside the ranking instead."""
     directory = three_seeds(tmp_path / "s")
     plant_run(directory / "precision-amp_seed-2", record(0.99, 0.99, monitor="loss", direction="min"))
-    assert "precision-amp_seed-2" not in {run.name for run in study(directory).scored}
+    assert "precision-amp_seed-2" not in {run.name for run in tabulated(directory).scored}
     write_summary(directory, html=False)
     assert "chosen by another metric: precision-amp" in (directory / "summary.md").read_text().replace("\\", "")
 
@@ -206,3 +208,10 @@ def test_without_the_page_it_is_cheap(tmp_path):
         took.append(time.perf_counter() - began)
     assert min(took) < 0.15
     assert not (directory / "summary.html").exists()
+
+
+def test_what_renders_a_summary_is_imported_only_to_write_one():
+    """Neither jinja2 nor matplotlib costs a program anything that imports `write_summary` and doesn't call it."""
+    script = "import sys; import microstep.summary; print({'jinja2', 'matplotlib', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""What a sweep came to: summary.csv, summary.md and summary.html, made from its directory alone."""
+"""Write summary.csv, summary.md and summary.html of a sweep from its directory."""
 
 from microstep.summary.writing import write_summary
 

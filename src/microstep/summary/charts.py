@@ -1,96 +1,98 @@
-"""The pictures of a summary; here those of who leads, and of what each key did."""
+"""The charts of a summary; here the leaderboard and the effect of each key."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 
 from microstep.files import shortened
 from microstep.summary.curves import curves, speed
-from microstep.summary.document import counted, figure
-from microstep.summary.drawing import GREY, INK, LINES, PAPER, SERIES, Picture, canvas, colour_of
+from microstep.summary.drawing import GREY, INK, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.summary.effects import Effect, main_effects
-from microstep.summary.study import Setting, Study
+from microstep.summary.formatting import counted, figure
+from microstep.summary.study import Setting, SweepTable
 from microstep.summary.tables import better
 
-LEADERS = 20  #: settings on the leaderboard's picture
-LETTERS = 44  #: of a setting's label on a picture
-LEVEL = 12  #: of a key's value under an axis
+LEADERS = 20  #: settings on the leaderboard's chart
+LETTERS = 44  #: of a setting's label on a chart
+LEVEL = 12  #: letters of a key's value under an axis
 
 
-def charts(study: Study) -> dict[str, list[Picture]]:
-    """Return the pictures by the places that the document has for them."""
-    found = {"leaderboard": [], "effects": [], "curves": curves(study), "speed": []} if study.monitor else {}
-    if study.settings:
-        found["leaderboard"], found["speed"] = [leaderboard(study)], [speed(study)]
-        found["effects"] = effects(study)
+def charts(sweep: SweepTable) -> dict[str, list[Chart]]:
+    """Return the charts by the name of their section."""
+    found = {"curves": curves(sweep)} if sweep.monitor else {}
+    if sweep.settings:
+        found |= {"leaderboard": [leaderboard(sweep)], "main": effects(sweep), "speed": [speed(sweep)]}
     return found
 
 
-def leaderboard(study: Study) -> Picture:
+def leaderboard(sweep: SweepTable) -> Chart:
     """Draw each setting's runs as dots on a line of its own, its name above them."""
-    shown, into = study.settings[:LEADERS], list[str]()
-    with canvas("leaderboard", 0.66 + 0.46 * len(shown), into) as axes:
-        for place, setting in enumerate(shown):
-            draw_setting(axes, place, setting)
-        axes.set_ylim(len(shown) - 0.55, -0.85)
-        axes.set_yticks([])
-        axes.set_xlabel(f"validation {study.monitor}, {better(study)}")
-        axes.margins(x=0.08)
-    which = f"the best {len(shown)} of {len(study.settings)}" if len(shown) < len(study.settings) else "all"
+    shown = sweep.settings[:LEADERS]
     label = f"Leaderboard: {shown[0].label} is first with a mean of {figure(shown[0].val.mean)}."
-    return Picture(
-        into[0], label, f"A dot is a run, the bar their mean, the line ± one standard deviation; {which} settings."
-    )
+    which = f"the best {len(shown)} of {len(sweep.settings)}" if len(shown) < len(sweep.settings) else "all"
+    caption = f"A dot is a run, the bar their mean, the line ± one standard deviation; {which} settings."
+    axis = f"validation {sweep.monitor}, {better(sweep)}"
+    return draw(partial(paint_leaderboard, shown, axis), 0.66 + 0.46 * len(shown), label, caption)
 
 
-def draw_setting(axes: Axes, place: int, setting: Setting) -> None:
+def paint_leaderboard(settings: Sequence[Setting], label: str, axes: Axes) -> None:
+    for index, setting in enumerate(settings):
+        paint_setting(axes, index, setting)
+    axes.set_ylim(len(settings) - 0.55, -0.85)
+    axes.set_yticks([])
+    axes.set_xlabel(label)
+    axes.margins(x=0.08)
+
+
+def paint_setting(axes: Axes, index: int, setting: Setting) -> None:
     """Draw one line of the leaderboard."""
-    sample, colour = setting.val, colour_of(place)
-    off = sample.deviation or 0
-    axes.plot([sample.mean - off, sample.mean + off], [place, place], color=colour, linewidth=1.2, alpha=0.7)
-    axes.plot(
-        sample.values, [place] * len(sample.values), "o", color=colour, markersize=6, alpha=0.55, markeredgewidth=0
-    )
+    sample, colour = setting.val, colour_of(index)
+    mean, off, ys = sample.mean, sample.deviation or 0, [index] * len(sample.values)
+    axes.plot([mean - off, mean + off], [index, index], color=colour, linewidth=1.2, alpha=0.7)
+    axes.plot(sample.values, ys, "o", color=colour, markersize=6, alpha=0.55, markeredgewidth=0)
     if len(sample.values) > 1:
-        axes.plot([sample.mean], [place], "|", color=INK, markersize=13, markeredgewidth=2)
-    above, line = place - 0.34, axes.get_yaxis_transform()
-    axes.text(0, above, f"{place + 1}  {shortened(setting.label, LETTERS)}", size=10, va="center", transform=line)
-    axes.text(1, above, figure(sample.mean), size=10, va="center", ha="right", transform=line)
+        axes.plot([mean], [index], "|", color=INK, markersize=13, markeredgewidth=2)
+    write = partial(axes.text, y=index - 0.34, size=10, va="center", transform=axes.get_yaxis_transform())
+    write(x=0, s=f"{index + 1}  {shortened(setting.label, LETTERS)}")
+    write(x=1, s=figure(mean), ha="right")
 
 
-def effects(study: Study) -> list[Picture]:
+def effects(sweep: SweepTable) -> list[Chart]:
     """Draw each key's effect, all of them on one scale."""
-    found = [effect for effect in main_effects(study) if effect.matches]
+    found = [effect for effect in main_effects(sweep) if effect.matches]
     values = [value for effect in found for match in effect.matches for value in match]
     margin = 0.06 * (max(values) - min(values)) or 0.5 if values else 0
-    return [effect_of(effect, study, (min(values) - margin, max(values) + margin)) for effect in found]
+    return [effect_chart(effect, sweep.monitor, (min(values) - margin, max(values) + margin)) for effect in found]
 
 
-def effect_of(effect: Effect, study: Study, limits: tuple[float, float]) -> Picture:
-    """Draw a line a combination of the other keys, and their mean."""
-    into, places = list[str](), range(len(effect.levels))
-    means = [effect.at(place).mean for place in places]
-    with canvas(f"effect of {effect.key}", 3.0, into) as axes:
-        for match in effect.matches[:LINES]:
-            axes.plot(places, match, color=GREY, linewidth=0.9, marker="o", markersize=3, alpha=0.75, markeredgewidth=0)
-        axes.plot(places, means, color=SERIES[0], linewidth=2.4, marker="o", markersize=7, markeredgecolor=PAPER)
-        draw_levels(axes, effect.levels)
-        axes.set_ylim(*limits)
-        axes.set_title(shortened(effect.key, LETTERS), loc="left", size=11.5, weight="bold")
-    means_said = ", ".join(f"{figure(mean)} at {level}" for level, mean in zip(effect.levels, means, strict=True))
+def effect_chart(effect: Effect, monitor: str, limits: tuple[float, float]) -> Chart:
+    """Draw a line for each combination of the other keys, and their mean."""
+    means = [effect.at(index).mean for index in range(len(effect.levels))]
+    pairs = ", ".join(f"{figure(mean)} at {level}" for level, mean in zip(effect.levels, means, strict=True))
     caption = (
-        f"{effect.key}: mean validation {study.monitor} (bold) over {counted(len(effect.matches), 'combination')} of "
+        f"{effect.key}: mean validation {monitor} (bold) over {counted(len(effect.matches), 'combination')} of "
         "the other keys (thin). All keys have one scale."
     )
-    return Picture(into[0], f"Main effect of {effect.key}: {means_said}.", caption)
+    return draw(partial(paint_effect, effect, means, limits), 3.0, f"Main effect of {effect.key}: {pairs}.", caption)
 
 
-def draw_levels(axes: Axes, levels: Sequence[str]) -> None:
-    """Write a key's values under the axis, aslant where they are long."""
+def paint_effect(effect: Effect, means: Sequence[float], limits: tuple[float, float], axes: Axes) -> None:
+    xs = range(len(means))
+    for match in effect.matches[:LINES]:
+        axes.plot(xs, match, color=GREY, linewidth=0.9, marker="o", markersize=3, alpha=0.75, markeredgewidth=0)
+    axes.plot(xs, means, color=SERIES[0], linewidth=2.4, marker="o", markersize=7, markeredgecolor=PAPER)
+    label_levels(axes, effect.levels)
+    axes.set_ylim(*limits)
+    axes.set_title(shortened(effect.key, LETTERS), loc="left", size=11.5, weight="bold")
+
+
+def label_levels(axes: Axes, levels: Sequence[str]) -> None:
+    """Write a key's values under the axis, rotated if they are long."""
     names = [shortened(level, LEVEL) for level in levels]
-    slanting = sum(map(len, names)) + 2 * len(names) > 44
-    axes.set_xticks(range(len(names)), names, rotation=35 if slanting else 0, ha="right" if slanting else "center")
+    rotated = sum(map(len, names)) + 2 * len(names) > 44
+    axes.set_xticks(range(len(names)), names, rotation=35 if rotated else 0, ha="right" if rotated else "center")
     axes.set_xlim(-0.35, len(names) - 0.65)
     axes.grid(visible=False, axis="x")

@@ -1,4 +1,4 @@
-"""summary.csv: a row a run, numbers with every digit."""
+"""Write summary.csv: a row per run, numbers with every digit."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ import csv
 import io
 
 from microstep.summary.reading import Run
-from microstep.summary.study import NUMBER, Study
+from microstep.summary.study import NUMBER, SweepTable
 
+SPLITS = ("val", "test")
 FACTS = ("train_seconds", "samples_per_second", "peak_memory_bytes", "effective_batch_size")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  #: what a spreadsheet takes for the beginning of one
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  #: first characters of a spreadsheet's formula
 
 
-def csv_of(study: Study) -> str:
-    """Return the whole table; its columns are those that any run has."""
-    rows = [row_of(run, study) for run in study.runs]
-    metrics = dict.fromkeys(
-        f"{split}_{name}" for split in ("val", "test") for r in study.runs for name in r.metrics(split)
-    )
-    header = dict.fromkeys(("run", "status", *study.keys, "epoch", "best_epoch", *metrics, *FACTS, "error"))
+def csv_text(sweep: SweepTable) -> str:
+    """Return the table as CSV, with a column for each metric that any run has."""
+    metrics = (f"{split}_{name}" for split in SPLITS for run in sweep.runs for name in run.metrics(split))
+    header = dict.fromkeys(("run", "status", *sweep.keys, "epoch", "best_epoch", *metrics, *FACTS, "error"))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(map(guarded, header))
-    writer.writerows([row.get(name, "") for name in header] for row in rows)
+    writer.writerows([row.get(name, "") for name in header] for row in (row_of(run, sweep) for run in sweep.runs))
     return stream.getvalue()
 
 
-def row_of(run: Run, study: Study) -> dict[str, str]:
+def row_of(run: Run, sweep: SweepTable) -> dict[str, str]:
     """Return a run's cells by column."""
-    best = run.metrics("best").get("epoch")
-    found = {"epoch": run.number("epoch"), "best_epoch": best, **{fact: run.number(fact) for fact in FACTS}}
-    found |= {f"{split}_{name}": value for split in ("val", "test") for name, value in run.metrics(split).items()}
+    found = {"epoch": run.number("epoch"), "best_epoch": run.metrics("best").get("epoch")}
+    found |= {fact: run.number(fact) for fact in FACTS}
+    found |= {f"{split}_{name}": value for split in SPLITS for name, value in run.metrics(split).items()}
     numbers = {name: repr(value) for name, value in found.items() if value is not None}
-    swept = dict(zip(study.keys, map(guarded, study.rows[run.name]), strict=True))
+    swept = dict(zip(sweep.keys, map(guarded, sweep.rows[run.name]), strict=True))
     return swept | numbers | {"run": guarded(run.name), "status": run.status, "error": guarded(run.error)}
 
 
 def guarded(text: str) -> str:
-    """Return a text that a spreadsheet takes for one: an apostrophe stands before what would begin a formula."""
+    """Return a text with an apostrophe before it if a spreadsheet would compute it as a formula."""
     return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text

@@ -1,98 +1,140 @@
-"""What is said of a sweep, in order: what is best, what did it, how it went there, what it cost, what is missing."""
+"""The content of a summary: the best setting, effects of the keys, curves, costs and failures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from microstep.files import shortened
 from microstep.summary import tables
-from microstep.summary.batch import Confounded, confounded
-from microstep.summary.document import Block, Charts, Command, Document, Facts, Paragraph, Section, counted, spread
+from microstep.summary.batch import confounded
 from microstep.summary.effects import Effect, main_effects
-from microstep.summary.reading import STATUSES, Run
-from microstep.summary.study import Study
+from microstep.summary.formatting import counted, spread
+from microstep.summary.reading import STATUSES
+from microstep.summary.study import SweepTable
 
-LEVELS, LETTERS = 8, 24  #: of a key's values in the lead
-SHARED = {"dataset": "data", "model": "model", "precision": "precision", "optimizer": "optimizer"}  #: groups → words
-
-
-def document_of(study: Study) -> Document:
-    """Return a sweep's whole summary."""
-    sections = (leaderboard(study), effects(study), curves(study), costs(study), missing(study), everything(study))
-    return Document(study.sweep.name, tuple(lead(study)), tuple(section for section in sections if section.blocks))
+LEVELS, LETTERS = 8, 24  #: number and length of the values shown for a swept key
+SHARED = {"dataset": "data", "model": "model", "precision": "precision", "optimizer": "optimizer"}  #: group → label
 
 
-def lead(study: Study) -> Iterator[Block]:
-    """Yield what comes first: the command, how it went, what is best."""
-    if study.sweep.command:
-        yield Command(study.sweep.command)
-    yield Paragraph(f"{how_it_went(study)}.")
-    yield from verdict(study)
-    yield facts(study)
+@dataclass(frozen=True)
+class Section:
+    """A part of the summary under a title; the templates leave out what is empty."""
+
+    title: str
+    table: tables.Table | None = None
+    remarks: tuple[str, ...] = ()
+    warning: str = ""
+    command_note: str = ""
+    command: str = ""
+
+    @property
+    def name(self) -> str:
+        """The section's anchor in the page, and the name of its charts."""
+        return self.title.split()[0].lower()
 
 
-def how_it_went(study: Study) -> str:
-    """Return how many runs there are of each status."""
-    counts = Counter(run.status for run in study.runs)
-    said = [f"{counts[status]:,} {status}" for status in STATUSES if counts[status]]
-    return f"{counted(len(study.runs), 'run')}: {', '.join(said)}" if said else "No run yet"
+@dataclass(frozen=True)
+class Summary:
+    """Everything that the templates show, except charts."""
+
+    name: str
+    command: str
+    counts: str
+    verdict: str
+    caution: str  #: on what the verdict can't tell; empty if there is nothing to add
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
 
 
-def verdict(study: Study) -> Iterator[Block]:
-    """Yield which setting is best, and whether these runs can tell."""
-    if not study.settings:
-        yield Paragraph("No run has finished yet: there is nothing to compare.", weighty=True)
-        return
-    best, *rest = study.settings
-    runs = f"{counted(len(best.runs), 'run')}"
+def summarize(sweep: SweepTable) -> Summary:
+    """Return the content of a sweep's summary."""
+    facts, sections = tuple(facts_of(sweep)), tuple(sections_of(sweep))
+    return Summary(sweep.name, sweep.command, counts(sweep), verdict(sweep), caution(sweep), facts, sections)
+
+
+def counts(sweep: SweepTable) -> str:
+    """Return the number of runs of each status."""
+    found = Counter(run.status for run in sweep.runs)
+    parts = ", ".join(f"{found[status]:,} {status}" for status in STATUSES if found[status])
+    return f"{counted(len(sweep.runs), 'run')}: {parts}." if parts else "No run yet."
+
+
+def verdict(sweep: SweepTable) -> str:
+    """Return a sentence on the best setting."""
+    if not sweep.settings:
+        return "No run has finished yet: there is nothing to compare."
+    best = sweep.settings[0]
     test = f"; test {spread(best.test)}" if best.test else ""
-    yield Paragraph(f"Best by validation: {best.label}, {study.monitor} {spread(best.val)} over {runs}{test}.", True)
-    if not rest:
-        return
-    deviations = [s.val.deviation for s in (best, rest[0]) if s.val.deviation is not None]
+    runs = counted(len(best.runs), "run")
+    return f"Best by validation: {best.label}, {sweep.monitor} {spread(best.val)} over {runs}{test}."
+
+
+def caution(sweep: SweepTable) -> str:
+    """Return a sentence if the runs don't tell the best setting from the second."""
+    if len(sweep.settings) < 2:
+        return ""
+    best, second = (setting.val for setting in sweep.settings[:2])
+    deviations = [sample.deviation for sample in (best, second) if sample.deviation is not None]
     if not deviations:
-        yield Paragraph("Each setting has one run: how much of this is the seed can't be told. seed=0,1,2 would tell.")
-    elif abs(best.val.mean - rest[0].val.mean) <= max(deviations):
-        yield Paragraph("The second lies within the spread of its runs: these runs alone don't tell the two apart.")
+        return "Each setting has one run: how much of this is the seed can't be told. seed=0,1,2 would tell."
+    if abs(best.mean - second.mean) <= max(deviations):
+        return "The second lies within the spread of its runs: these runs alone don't tell the two apart."
+    return ""
 
 
-def facts(study: Study) -> Facts:
-    """Return what all runs have in common, and what they took."""
-    rows = [("ranked on", f"validation {study.monitor}, {tables.better(study)}")] if study.monitor else []
-    for group, word in SHARED.items():
-        found = {option for run in study.runs if (option := run.choice(group))}
-        rows += [(word, next(iter(found)))] if len(found) == 1 and group not in study.keys else []
-    rows += [(f"{key}, swept", listed(study.levels(key))) for key in study.keys]
-    seconds = [value for run in study.scored if (value := run.number("train_seconds")) is not None]
-    rows += [("training", f"{sum(seconds):,.0f} s in {counted(len(seconds), 'run')}")] if seconds else []
-    return Facts(tuple(rows))
+def facts_of(sweep: SweepTable) -> Iterator[tuple[str, str]]:
+    """Yield what all runs have in common, the swept keys and the training time, each with its name."""
+    if sweep.monitor:
+        yield "ranked on", f"validation {sweep.monitor}, {tables.better(sweep)}"
+    for group, label in SHARED.items():
+        options = {option for run in sweep.runs if (option := run.choice(group))}
+        if len(options) == 1 and group not in sweep.keys:
+            yield label, options.pop()
+    for key in sweep.keys:
+        yield f"{key}, swept", listed(sweep.levels(key))
+    if seconds := [value for run in sweep.scored if (value := run.number("train_seconds")) is not None]:
+        yield "training", f"{sum(seconds):,.0f} s in {counted(len(seconds), 'run')}"
 
 
 def listed(levels: Sequence[str]) -> str:
-    """Return a key's values; of many the first, of long ones both ends."""
-    shown = [shortened(level, LETTERS) for level in levels[:LEVELS]]
-    return ", ".join(shown) + (f" and {len(levels) - LEVELS:,} more" if len(levels) > LEVELS else "")
+    """Return the first values of a key, long ones shortened."""
+    names = ", ".join(shortened(level, LETTERS) for level in levels[:LEVELS])
+    return f"{names} and {len(levels) - LEVELS:,} more" if len(levels) > LEVELS else names
 
 
-def leaderboard(study: Study) -> Section:
-    """Return the ranking."""
-    return Section("Leaderboard", (Charts("leaderboard"), tables.leaderboard(study)) if study.settings else ())
+def sections_of(sweep: SweepTable) -> Iterator[Section]:
+    """Yield the sections that have something to show."""
+    if sweep.settings:
+        yield Section("Leaderboard", tables.leaderboard(sweep))
+    yield from effects(sweep)
+    if sweep.monitor and any(run.number("epoch") for run in sweep.runs):
+        yield Section("Curves")
+    if sweep.settings:
+        yield Section(f"Speed against {sweep.monitor}", tables.costs(sweep))
+    yield from failures(sweep)
+    if sweep.runs:
+        yield Section("Runs", tables.every_run(sweep))
 
 
-def effects(study: Study) -> Section:
-    """Return what each key did, and what can't be said of it."""
-    found = main_effects(study)
-    blocks: list[Block] = []
-    if any(effect.matches for effect in found):
-        blocks += [Charts("effects"), tables.effects_table(found, study)]
-    blocks += [Paragraph(text) for effect in found for text in remarks(effect)] if study.scored else []
-    note = confounded(study)
-    return Section("Main effects", (*blocks, *(entangled(note, study) if note else ())))
+def effects(sweep: SweepTable) -> Iterator[Section]:
+    """Yield the effect of each key, the runs it leaves out, and the effect of `accum` on the batch size."""
+    found, note = main_effects(sweep), confounded(sweep)
+    table = tables.effects_table(found, sweep) if any(effect.matches for effect in found) else None
+    remarks = tuple(remark for effect in found for remark in remarks_on(effect)) if sweep.scored else ()
+    section = Section("Main effects", table, remarks)
+    if note:
+        sizes = ", ".join(map(str, note.sizes))
+        warning = f"accum changed the effective batch size as well ({sizes}): the effect shown is the batch size's too."
+        told_apart = "The same batch, cut differently, tells the two apart:"
+        section = Section("Main effects", table, remarks, warning, told_apart, note.command)
+    if table or remarks or note:
+        yield section
 
 
-def remarks(effect: Effect) -> Iterator[str]:
-    """Yield what a key's effect leaves out."""
+def remarks_on(effect: Effect) -> Iterator[str]:
+    """Yield the values and runs that an effect leaves out."""
     if effect.absent:
         yield f"{effect.key}: no run has finished at {', '.join(effect.absent)}."
     if not effect.matches:
@@ -105,47 +147,11 @@ def remarks(effect: Effect) -> Iterator[str]:
         )
 
 
-def entangled(note: Confounded, study: Study) -> Iterator[Block]:
-    """Yield what `accum` changed besides itself, and how to tell the two apart."""
-    sizes = ", ".join(map(str, note.sizes))
-    yield Paragraph(
-        f"accum changed the effective batch size as well ({sizes}): the effect shown is the batch size's too.",
-        weighty=True,
-    )
-    if note.command:
-        yield Paragraph("The same batch, cut differently, tells the two apart:")
-        yield Command(note.command)
-
-
-def curves(study: Study) -> Section:
-    """Return how validation went, by epoch and by seconds."""
-    drawn = any(run.number("epoch") for run in study.runs)
-    return Section("Curves", (Charts("curves"),) if study.monitor and drawn else ())
-
-
-def costs(study: Study) -> Section:
-    """Return speed against what is reached."""
-    title = f"Speed against {study.monitor}"
-    return Section(title, (Charts("speed"), tables.costs(study)) if study.settings else ())
-
-
-def missing(study: Study) -> Section:
-    """Return the runs without a result, and what makes up for them."""
-    runs = [run for run in study.runs if not run.finished]
-    other = [run for run in study.runs if run.finished and run not in study.scored]
-    blocks: list[Block] = [tables.missing(study)] if runs else []
-    if other:
-        blocks.append(Paragraph(f"Not ranked, for they are chosen by another metric: {names_of(other)}."))
-    if runs and study.sweep.command:
-        blocks += [Paragraph("The same command runs just these; it skips what is finished:")]
-        blocks += [Command(study.sweep.command)]
-    return Section("Failures", tuple(blocks))
-
-
-def names_of(runs: Sequence[Run]) -> str:
-    return ", ".join(run.name for run in runs)
-
-
-def everything(study: Study) -> Section:
-    """Return every run by its name."""
-    return Section("Runs", (tables.every_run(study),) if study.runs else ())
+def failures(sweep: SweepTable) -> Iterator[Section]:
+    """Yield the runs without a result or without a rank, and the command that runs the former again."""
+    failed = [run for run in sweep.runs if not run.finished]
+    others = ", ".join(run.name for run in sweep.runs if run.finished and run not in sweep.scored)
+    remarks = (f"Not ranked, for they are chosen by another metric: {others}.",) if others else ()
+    note, command = "The same command runs just these; it skips what is finished:", sweep.command if failed else ""
+    if failed or others:
+        yield Section("Failures", tables.failures(failed) if failed else None, remarks, "", note, command)

@@ -1,4 +1,4 @@
-"""A sweep as a study: which keys vary, which values each run has, which runs are one setting with several seeds."""
+"""Tabulate the runs of a sweep by the keys that vary, and group runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from microstep.summary.reading import Run, Sweep, config_of
 
 SEED = "seed"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-UNKNOWN = "default"  #: the value of a key that nobody set, where no file tells it
-LONGEST = 80  #: letters of a value
+UNKNOWN = "default"  #: value of a key that was not typed, if no file tells it
+LONGEST = 80  #: characters of a value that are kept
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Numbers of one kind, one a run."""
+    """Numbers of one kind, one per run."""
 
     values: tuple[float, ...]
 
@@ -39,36 +39,34 @@ class Sample:
 
 @dataclass(frozen=True)
 class Setting:
-    """Finished runs that differ in nothing but their seed."""
+    """Finished runs that differ only in their seed."""
 
     label: str
     runs: tuple[Run, ...]
     val: Sample  #: the monitored metric
-    test: Sample | None  #: the same metric; None where not every run has it
+    test: Sample | None  #: the same metric; None if not every run has it
 
     def sample(self, fact: str) -> Sample | None:
-        """Return a number of run.json, over the runs that have it."""
+        """Return a number of run.json over the runs that have it."""
         found = tuple(value for run in self.runs if (value := run.number(fact)) is not None)
         return Sample(found) if found else None
 
 
 @dataclass(frozen=True)
-class Study:
-    """A sweep's runs by the keys that were swept."""
+class SweepTable:
+    """A sweep's runs and their values of the swept keys."""
 
-    sweep: Sweep
+    name: str
+    command: str
+    runs: tuple[Run, ...]
     keys: tuple[str, ...]  #: with more than one value over the runs, `seed` last
-    rows: Mapping[str, tuple[str, ...]]  #: a run's values, by its name
-    monitor: str  #: empty while no run says it
+    rows: Mapping[str, tuple[str, ...]]  #: each run's values, by its name
+    monitor: str  #: empty if no run names it
     direction: str
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        return self.sweep.runs
 
     @cached_property
     def scored(self) -> tuple[Run, ...]:
-        """The finished runs that have the monitored metric, chosen by it."""
+        """The finished runs whose best checkpoint was chosen by the monitored metric."""
         mine = (self.monitor, self.direction)
         return tuple(r for r in self.runs if r.finished and r.monitored == mine and self.monitor in r.metrics("val"))
 
@@ -77,22 +75,24 @@ class Study:
         return run.metrics("val")[self.monitor]
 
     def levels(self, key: str) -> tuple[str, ...]:
-        """Return a key's values: numbers by size, others as they were typed, or else as they first appear."""
-        place = self.keys.index(key)
-        there = dict.fromkeys(self.rows[run.name][place] for run in self.runs)
-        if all(map(NUMBER.fullmatch, there)):
-            return tuple(sorted(there, key=float))
-        typed = [value for value in typed_values(self.sweep.command, key) if value in there]
-        return tuple(dict.fromkeys([*typed, *there]))
+        """Return a key's values: numbers by size, others in the order of the command, then of the runs."""
+        found = dict.fromkeys(self.value(run, key) for run in self.runs)
+        if all(map(NUMBER.fullmatch, found)):
+            return tuple(sorted(found, key=float))
+        typed = [value for value in typed_values(self.command, key) if value in found]
+        return tuple(dict.fromkeys([*typed, *found]))
+
+    def value(self, run: Run, key: str) -> str:
+        """Return a run's value of a swept key."""
+        return self.rows[run.name][self.keys.index(key)]
 
     def others(self, run: Run, key: str) -> tuple[str, ...]:
         """Return a run's values of all keys but one."""
-        place = self.keys.index(key) if key in self.keys else len(self.keys)
-        return self.rows[run.name][:place] + self.rows[run.name][place + 1 :]
+        return tuple(value for other, value in zip(self.keys, self.rows[run.name], strict=True) if other != key)
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
-        """The settings, the best by the mean of the monitored validation metric first; test has no part in it."""
+        """The settings, the best mean of the monitored validation metric first. Test metrics are not considered."""
         groups: dict[tuple[str, ...], list[Run]] = {}
         for run in self.scored:
             groups.setdefault(self.others(run, SEED), []).append(run)
@@ -100,30 +100,30 @@ class Study:
         return tuple(sorted(map(self.setting, groups.values()), key=lambda s: (sign * s.val.mean, s.label)))
 
     def setting(self, runs: list[Run]) -> Setting:
-        """Return the setting that some runs are."""
+        """Return the setting that consists of some runs."""
         tested = [value for run in runs if (value := run.metrics("test").get(self.monitor)) is not None]
         test = Sample(tuple(tested)) if len(tested) == len(runs) else None
         return Setting(self.label(runs[0]), tuple(runs), Sample(tuple(map(self.score, runs))), test)
 
     def label(self, run: Run) -> str:
-        """Return what tells a run's setting from the others."""
+        """Return a run's values of the swept keys except the seed, as a text."""
         pairs = zip(self.keys, self.rows[run.name], strict=True)
         return " ".join(f"{key}={value}" for key, value in pairs if key != SEED) or "the one setting"
 
 
-def study_of(sweep: Sweep) -> Study:
-    """Return a sweep's study."""
+def tabulate(sweep: Sweep) -> SweepTable:
+    """Return a sweep's runs by the keys that have more than one value."""
     typed = dict.fromkeys(legible(key) for run in sweep.runs for key in run.overrides)
     values = {key: values_of(key, sweep.runs) for key in typed if key not in NEUTRAL_KEYS}
     swept = sorted((key for key, found in values.items() if len(set(found)) > 1), key=lambda key: key == SEED)
-    rows = {run.name: tuple(values[key][place] for key in swept) for place, run in enumerate(sweep.runs)}
-    said = Counter(run.monitored for run in sweep.runs if run.monitored)
-    monitor, direction = said.most_common(1)[0][0] if said else ("", "max")
-    return Study(sweep, tuple(swept), rows, monitor, direction)
+    rows = {run.name: tuple(values[key][index] for key in swept) for index, run in enumerate(sweep.runs)}
+    monitors = Counter(run.monitored for run in sweep.runs if run.monitored)
+    monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")
+    return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction)
 
 
 def values_of(key: str, runs: Iterable[Run]) -> list[str]:
-    """Return each run's value of a key. One that was not typed is the default: a run that knows it tells the others."""
+    """Return each run's value of a key. If it was not typed, it is the default, read from any run that tells it."""
     found = [value_of(key, run) for run in runs]
     defaults = (value for value, run in zip(found, runs, strict=True) if value and key not in run.overrides)
     default = next(defaults, UNKNOWN)
@@ -131,7 +131,7 @@ def values_of(key: str, runs: Iterable[Run]) -> list[str]:
 
 
 def value_of(key: str, run: Run) -> str | None:
-    """Return a run's value of a key: as it was typed, else the option chosen, else the config's."""
+    """Return a run's value of a key: as typed, else the option of a group, else from config.yaml."""
     if key in run.overrides:
         return canonical(run.overrides[key])
     if option := run.choice(key):
@@ -140,7 +140,7 @@ def value_of(key: str, run: Run) -> str | None:
 
 
 def leaf(node: Any, key: str) -> str | None:
-    """Return a dotted key's value in a plain config; None where there is none, or a group of keys."""
+    """Return a dotted key's value in a plain config; None if it is missing or a group of keys."""
     for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
             return None
@@ -151,13 +151,13 @@ def leaf(node: Any, key: str) -> str | None:
 
 
 def typed_values(command: str, key: str) -> list[str]:
-    """Return a key's values in the order in which a command names them, as far as that can be told."""
+    """Return a key's values in the order in which a command lists them; ranges and functions are not expanded."""
     words = [word.lstrip("+").partition("=") for word in command.split()]
     return [canonical(value) for name, _, values in words if name == key for value in values.split(",")]
 
 
 def canonical(value: str) -> str:
-    """Return a value in one spelling: 0.10 is 0.1, True is true; what it is quoted with doesn't count."""
+    """Return a value in one spelling: 0.10 becomes 0.1, True becomes true, and quotes are removed."""
     text = legible(value.strip())[:LONGEST]
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
     if NUMBER.fullmatch(text):

@@ -2,104 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from microstep.summary.document import NONE, Cell, Table, Verbatim, counted, figure, signed, size, spread, whole
 from microstep.summary.effects import Effect
+from microstep.summary.formatting import NONE, counted, figure, signed, size, spread, whole
 from microstep.summary.reading import Run
-from microstep.summary.study import Sample, Setting, Study
-
-FOLDED = 30  #: runs beyond which a page shows their table on demand
+from microstep.summary.study import Sample, Setting, SweepTable
 
 
-def leaderboard(study: Study) -> Table:
+class Code(str):
+    """A cell that holds a name, a value or an error, and is set as code."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header, with a caption."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def leaderboard(sweep: SweepTable) -> Table:
     """Return the settings, the best first."""
-    rows = tuple(
-        (str(rank), Verbatim(s.label), spread(s.val), spread(s.test), str(len(s.runs)))
-        for rank, s in enumerate(study.settings, 1)
-    )
-    header = ("rank", "setting", f"val {study.monitor}", f"test {study.monitor}", "runs")
     caption = (
-        f"Settings by their mean validation {study.monitor}, {better(study)}. ± is the sample standard deviation "
+        f"Settings by their mean validation {sweep.monitor}, {better(sweep)}. ± is the sample standard deviation "
         "over a setting's runs (n − 1); one run has none. Test is of the same checkpoints, shown and never ranked on."
     )
-    return Table(caption, header, rows)
-
-
-def better(study: Study) -> str:
-    """Return which way is up."""
-    return "the higher the better" if study.direction == "max" else "the lower the better"
-
-
-def effects_table(effects: Sequence[Effect], study: Study) -> Table:
-    """Return the mean at each value of each swept key, and by how much it differs from the first."""
-    rows = tuple(row for effect in effects if effect.matches for row in effect_rows(effect))
-    header = ("key", "value", f"mean val {study.monitor}", "difference", "pairs")
-    caption = (
-        f"Mean validation {study.monitor} at each value of a swept key, over runs matched in all other keys, and the "
-        "mean difference from the key's first value, pair by pair, ± the standard deviation of the pairs' differences."
+    header = ("rank", "setting", f"val {sweep.monitor}", f"test {sweep.monitor}", "runs")
+    rows = tuple(
+        (str(rank), Code(s.label), spread(s.val), spread(s.test), str(len(s.runs)))
+        for rank, s in enumerate(sweep.settings, 1)
     )
     return Table(caption, header, rows)
 
 
-def effect_rows(effect: Effect) -> list[tuple[Cell, ...]]:
-    """Return a key's rows."""
-    rows: list[tuple[Cell, ...]] = []
-    for place, level in enumerate(effect.levels):
-        difference = effect.difference(place)
-        apart = spread(difference, signed(difference.mean)) if place else NONE
-        mean = figure(effect.at(place).mean)
-        rows.append((Verbatim(effect.key), Verbatim(level), mean, apart, str(len(effect.matches))))
-    return rows
+def better(sweep: SweepTable) -> str:
+    return "the higher the better" if sweep.direction == "max" else "the lower the better"
 
 
-def costs(study: Study) -> Table:
-    """Return what each setting costs beside what it reaches."""
-    header = ("rank", "setting", f"val {study.monitor}", "samples/s", "training seconds", "peak memory")
+def effects_table(effects: Sequence[Effect], sweep: SweepTable) -> Table:
+    """Return the mean at each value of each swept key, and its difference from the mean at the first value."""
+    caption = (
+        f"Mean validation {sweep.monitor} at each value of a swept key, over runs matched in all other keys, and the "
+        "mean difference from the key's first value, pair by pair, ± the standard deviation of the pairs' differences."
+    )
+    header = ("key", "value", f"mean val {sweep.monitor}", "difference", "pairs")
+    return Table(caption, header, tuple(row for effect in effects if effect.matches for row in effect_rows(effect)))
+
+
+def effect_rows(effect: Effect) -> Iterator[tuple[str, ...]]:
+    for index, level in enumerate(effect.levels):
+        difference = effect.difference(index)
+        apart = spread(difference, signed(difference.mean)) if index else NONE
+        mean = figure(effect.at(index).mean)
+        yield Code(effect.key), Code(level), mean, apart, str(len(effect.matches))
+
+
+def costs(sweep: SweepTable) -> Table:
+    """Return the speed, time and memory of each setting."""
     caption = (
         "Means over a setting's finished runs: speed is training alone, in the last epoch; seconds are of training and "
         "validation; memory is the process's, or the GPU's where one was used. Jobs that ran side by side slow each "
         "other down."
     )
-    return Table(caption, header, tuple(cost(rank, s) for rank, s in enumerate(study.settings, 1)))
+    header = ("rank", "setting", f"val {sweep.monitor}", "samples/s", "training seconds", "peak memory")
+    return Table(caption, header, tuple(cost_row(rank, s) for rank, s in enumerate(sweep.settings, 1)))
 
 
-def cost(rank: int, setting: Setting) -> tuple[Cell, ...]:
-    """Return a setting's row."""
-    facts: tuple[tuple[str, Callable[[float | None], str]], ...] = (
-        ("samples_per_second", whole),
-        ("train_seconds", whole),
-        ("peak_memory_bytes", size),
+def cost_row(rank: int, setting: Setting) -> tuple[str, ...]:
+    speed, seconds, memory = (
+        mean_of(setting.sample(fact)) for fact in ("samples_per_second", "train_seconds", "peak_memory_bytes")
     )
-    shown = (written(mean_of(setting.sample(fact))) for fact, written in facts)
-    return (str(rank), Verbatim(setting.label), spread(setting.val), *shown)
+    return str(rank), Code(setting.label), spread(setting.val), whole(speed), whole(seconds), size(memory)
 
 
 def mean_of(sample: Sample | None) -> float | None:
     return None if sample is None else sample.mean
 
 
-def every_run(study: Study) -> Table:
-    """Return all runs, as the sweep names them."""
-    header = ("run", "status", "epoch", f"val {study.monitor}".strip(), f"test {study.monitor}".strip(), "seconds")
+def failures(runs: Sequence[Run]) -> Table:
+    """Return runs without a result that counts, and why."""
+    caption = f"{counted(len(runs), 'run')} without a result that counts, and what each said of itself."
+    rows = tuple((Code(run.name), run.status, Code(run.error)) for run in runs)
+    return Table(caption, ("run", "status", "why"), rows)
+
+
+def every_run(sweep: SweepTable) -> Table:
+    """Return all runs, in the sweep's order."""
     caption = (
         "Every run of the sweep. Metrics are of its best checkpoint by validation; summary.csv has all of them, "
         "with every digit."
     )
-    rows = tuple(run_row(run, study.monitor) for run in study.runs)
-    return Table(caption, header, rows, folded=len(rows) > FOLDED)
+    metrics = (f"{split} {sweep.monitor}".strip() for split in ("val", "test"))
+    header = ("run", "status", "epoch", *metrics, "seconds")
+    return Table(caption, header, tuple(run_row(run, sweep.monitor) for run in sweep.runs))
 
 
-def run_row(run: Run, monitor: str) -> tuple[Cell, ...]:
-    """Return a run's row."""
+def run_row(run: Run, monitor: str) -> tuple[str, ...]:
     epochs = [f"{value:,.0f}" for name in ("epoch", "epochs") if (value := run.number(name)) is not None]
     metrics = (figure(run.metrics(split).get(monitor)) for split in ("val", "test"))
-    return (Verbatim(run.name), run.status, " of ".join(epochs) or NONE, *metrics, whole(run.number("train_seconds")))
-
-
-def missing(study: Study) -> Table:
-    """Return the runs without a result that counts, and why."""
-    runs = [run for run in study.runs if not run.finished]
-    caption = f"{counted(len(runs), 'run')} without a result that counts, and what each said of itself."
-    rows = tuple((Verbatim(run.name), run.status, Verbatim(run.error)) for run in runs)
-    return Table(caption, ("run", "status", "why"), rows, wrapping=True)
+    return Code(run.name), run.status, " of ".join(epochs) or NONE, *metrics, whole(run.number("train_seconds"))

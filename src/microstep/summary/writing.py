@@ -1,35 +1,39 @@
-"""The files of a summary."""
+"""Write the files of a summary."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from microstep.files import write_whole
-from microstep.summary.markdown import markdown
 from microstep.summary.reading import read_sweep
-from microstep.summary.rows import csv_of
-from microstep.summary.story import document_of
-from microstep.summary.study import study_of
+from microstep.summary.rows import csv_text
+from microstep.summary.story import summarize
+from microstep.summary.study import tabulate
 
 
 def write_summary(directory: Path, html: bool = True) -> None:
-    """Write summary.csv, summary.md and summary.html of a sweep, from the files in its directory.
+    """Write summary.csv, summary.md and summary.html of a sweep from the files in its directory.
 
-    The same files make the same bytes. What a run's own files hold can neither stop it nor be more than text in it.
+    The same files make the same bytes. Damaged files of a run don't stop it, and texts in them stay texts.
 
     Args:
-        directory: the sweep's, with its sweep.json.
-        html: also the page with pictures, which takes a second or two; the others take milliseconds.
+        directory: the sweep's directory, with its sweep.json.
+        html: also write summary.html. Drawing its charts takes a second or two; the others take milliseconds.
 
     Raises:
-        ConfigError: where sweep.json can't be read.
-        StorageError: where there is no room; each file is as it was then, or new.
+        ConfigError: if sweep.json can't be read.
+        StorageError: if there is no room. Each file is then either unchanged or complete.
     """
-    study = study_of(read_sweep(directory))
-    document = document_of(study)
-    write_whole(directory / "summary.csv", csv_of(study).encode(), durable=False)
-    write_whole(directory / "summary.md", markdown(document).encode(), durable=False)
-    if html:
-        from microstep.summary.page import page  # matplotlib is dear to import
+    from microstep.summary.rendering import render  # jinja2 is imported only if a summary is written
 
-        write_whole(directory / "summary.html", page(document, study).encode(), durable=False)
+    sweep = tabulate(read_sweep(directory))
+    summary = summarize(sweep)
+    write_whole(directory / "summary.csv", csv_text(sweep).encode(), durable=False)
+    write_whole(directory / "summary.md", render("summary.md.j2", summary=summary).encode(), durable=False)
+    if html:
+        from microstep.summary.charts import charts  # matplotlib takes long to import
+        from microstep.summary.drawing import SERIES
+
+        labels = [setting.label for setting in sweep.settings]
+        page = render("summary.html.j2", summary=summary, charts=charts(sweep), labels=labels, colours=len(SERIES))
+        write_whole(directory / "summary.html", page.encode(), durable=False)

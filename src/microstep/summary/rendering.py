@@ -1,0 +1,58 @@
+"""Render the templates of a summary; names and errors from a run's files stay text in HTML and in Markdown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from microstep.summary.tables import Code
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a rendered template.
+
+    Args:
+        template: a file's name in `templates`; one of `.html.j2` escapes every value by itself.
+        **context: the values that it names.
+    """
+    return ENVIRONMENT.get_template(template).render(context)
+
+
+def plain(text: str) -> str:
+    """Return prose with Markdown's special characters escaped."""
+    return re.sub(r"([\\`*_\[\]<>|#&~!])", r"\\\1", text)
+
+
+def code(text: str) -> str:
+    """Return a text as Markdown code, between more backticks than it has in a row."""
+    if not text.strip():
+        return ""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
+def markdown_cell(cell: str) -> str:
+    """Return a cell of a Markdown table; a bar in code is escaped, because it would end the cell."""
+    return re.sub(r"\\(?=\|)", r"\\ ", code(cell)).replace("|", r"\|") if isinstance(cell, Code) else plain(cell)
+
+
+def cell_class(cell: str) -> str:
+    """Return the CSS class of a cell; a name without spaces is not to be broken."""
+    if isinstance(cell, Code):
+        return "code" if " " in cell else "code name"
+    return "word" if cell.isalpha() else "number"
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.filters |= {"plain": plain, "code": code, "markdown_cell": markdown_cell, "cell_class": cell_class}
+ENVIRONMENT.tests["code"] = lambda cell: isinstance(cell, Code)

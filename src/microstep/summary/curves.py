@@ -37,9 +37,8 @@ def curves(sweep: SweepTable) -> list[Chart]:
 def coloured(sweep: SweepTable) -> list[tuple[str, Run]]:
     """Return the runs to draw with their colours, the best last so that they are on top."""
     ranked = [(colour_of(index), run) for index, setting in enumerate(sweep.settings) for run in setting.runs]
-    names = {run.name for _, run in ranked}
     rest = [(GREY, run) for run in sweep.runs if run.status in ("running", "failed", "interrupted")]
-    return [pair for pair in rest if pair[1].name not in names] + ranked[::-1]
+    return rest + ranked[::-1]
 
 
 def by(history: Sequence[dict[str, float]], unit: str, column: str) -> tuple[list[float], list[float]]:

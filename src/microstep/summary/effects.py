@@ -44,7 +44,7 @@ def main_effect(sweep: SweepTable, key: str) -> Effect:
     """
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     for run in sweep.scored:
-        scores.setdefault(sweep.others(run, key), {})[sweep.value(run, key)] = sweep.score(run)
+        scores.setdefault(sweep.others(run, key), {})[sweep.rows[run.name][key]] = sweep.score(run)
     reached = {level for found in scores.values() for level in found}
     levels = tuple(level for level in sweep.levels(key) if level in reached)
     matches = tuple(tuple(found[level] for level in levels) for found in scores.values() if len(found) == len(levels))

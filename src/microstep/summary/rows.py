@@ -30,7 +30,7 @@ def row_of(run: Run, sweep: SweepTable) -> dict[str, str]:
     found |= {fact: run.number(fact) for fact in FACTS}
     found |= {f"{split}_{name}": value for split in SPLITS for name, value in run.metrics(split).items()}
     numbers = {name: repr(value) for name, value in found.items() if value is not None}
-    swept = dict(zip(sweep.keys, map(guarded, sweep.rows[run.name]), strict=True))
+    swept = {key: guarded(value) for key, value in sweep.rows[run.name].items()}
     return swept | numbers | {"run": guarded(run.name), "status": run.status, "error": guarded(run.error)}
 
 

@@ -60,7 +60,7 @@ class SweepTable:
     command: str
     runs: tuple[Run, ...]
     keys: tuple[str, ...]  #: with more than one value over the runs, `seed` last
-    rows: Mapping[str, tuple[str, ...]]  #: each run's values, by its name
+    rows: Mapping[str, Mapping[str, str]]  #: each run's values by key, by its name
     monitor: str  #: empty if no run names it
     direction: str
 
@@ -76,19 +76,15 @@ class SweepTable:
 
     def levels(self, key: str) -> tuple[str, ...]:
         """Return a key's values: numbers by size, others in the order of the command, then of the runs."""
-        found = dict.fromkeys(self.value(run, key) for run in self.runs)
+        found = dict.fromkeys(row[key] for row in self.rows.values())
         if all(map(NUMBER.fullmatch, found)):
             return tuple(sorted(found, key=float))
         typed = [value for value in typed_values(self.command, key) if value in found]
         return tuple(dict.fromkeys([*typed, *found]))
 
-    def value(self, run: Run, key: str) -> str:
-        """Return a run's value of a swept key."""
-        return self.rows[run.name][self.keys.index(key)]
-
     def others(self, run: Run, key: str) -> tuple[str, ...]:
         """Return a run's values of all keys but one."""
-        return tuple(value for other, value in zip(self.keys, self.rows[run.name], strict=True) if other != key)
+        return tuple(value for other, value in self.rows[run.name].items() if other != key)
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -107,8 +103,8 @@ class SweepTable:
 
     def label(self, run: Run) -> str:
         """Return a run's values of the swept keys except the seed, as a text."""
-        pairs = zip(self.keys, self.rows[run.name], strict=True)
-        return " ".join(f"{key}={value}" for key, value in pairs if key != SEED) or "the one setting"
+        values = (f"{key}={value}" for key, value in self.rows[run.name].items() if key != SEED)
+        return " ".join(values) or "the one setting"
 
 
 def tabulate(sweep: Sweep) -> SweepTable:
@@ -116,7 +112,7 @@ def tabulate(sweep: Sweep) -> SweepTable:
     typed = dict.fromkeys(legible(key) for run in sweep.runs for key in run.overrides)
     values = {key: values_of(key, sweep.runs) for key in typed if key not in NEUTRAL_KEYS}
     swept = sorted((key for key, found in values.items() if len(set(found)) > 1), key=lambda key: key == SEED)
-    rows = {run.name: tuple(values[key][index] for key in swept) for index, run in enumerate(sweep.runs)}
+    rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
     monitors = Counter(run.monitored for run in sweep.runs if run.monitored)
     monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")
     return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction)

@@ -21,7 +21,8 @@ FRONT_DOOR = (
 )
 LAYERS = (
     "errors types checks config signatures names page overrides composer cli files gate directories randomness signals "
-    "statistics cache terminal owner run_config amendments resumption places jobs starting roster summary isolation",
+    "statistics cache terminal owner run_config amendments resumption places jobs starting roster summary isolation "
+    "targets",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint manifest recovery snapshot cadence divergence loaders logger measure pace progress "
     "machine stats export archive comparison profiler",

@@ -14,6 +14,7 @@ from microstep.config import NEUTRAL_KEYS, RESUMABLE_KEYS, check, experiment_of,
 from microstep.errors import ConfigError
 from microstep.files import read_json
 from microstep.signatures import signature
+from microstep.targets import current, renamed
 
 Amendments = dict[str, Any]
 ABOUT_RESUMING = frozenset({"resume", "trust", "sweep", "redo"})
@@ -39,7 +40,12 @@ def amendments(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: s
         ConfigError: where they would make another run of it, naming each key and both values.
     """
     typed = dict(pair for key in keys for pair in flat(OmegaConf.select(job, key), key))
-    changed = {key: value for key, value in typed.items() if value != OmegaConf.select(run, key)}
+    others = {*another_experiment(run, job)}
+    changed = {
+        key: value
+        for key, value in typed.items()
+        if (value != OmegaConf.select(run, key) if key in NEUTRAL_KEYS else key in others)
+    }
     refuse({key: value for key, value in changed.items() if key not in ALLOWED}, run, subject)
     if "epochs" in changed:
         check_epochs(run, changed["epochs"], subject)
@@ -48,8 +54,14 @@ def amendments(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: s
 
 def refuse_another_experiment(run: DictConfig, job: DictConfig, subject: str) -> None:
     """Refuse a directory whose run is not the one that the command line describes."""
-    have, want = (dict(flat(without(experiment_of(config), RESUMABLE_KEYS))) for config in (run, job))
-    refuse({key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}, run, subject)
+    others = another_experiment(run, job)
+    refuse({key: value for key, value in others.items() if key not in RESUMABLE_KEYS}, run, subject)
+
+
+def another_experiment(run: DictConfig, job: DictConfig) -> dict[str, Any]:
+    """Return what describes the job and is not so in the run; None for a key that only the run has."""
+    have, want = (dict(flat(renamed(experiment_of(config), current))) for config in (run, job))
+    return {key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}
 
 
 def refuse(others: Mapping[str, Any], run: DictConfig, subject: str) -> None:

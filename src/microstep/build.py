@@ -50,6 +50,7 @@ from microstep.logger import (
 from microstep.parts import Parts
 from microstep.profiler import Trial, recommended
 from microstep.randomness import reseed
+from microstep.targets import current, renamed
 from microstep.trainer import Trainer
 from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
 
@@ -267,7 +268,7 @@ def make(config: DictConfig, slot: str, kind: type[T], gate: Gate = own, **offer
     gate(node, slot)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        made = instantiate(node, **wanted(str(target), offered), _convert_="all")
+        made = instantiate(renamed(node, current), **wanted(current(str(target)), offered), _convert_="all")
     except (HydraException, ImportError) as error:
         raise refused(slot, str(target), error) from error
     if not fits(made, kind):

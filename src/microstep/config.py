@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from microstep.checks import CHECKS, OURS, RULES, refuse_empty_checks
 from microstep.errors import ConfigError
+from microstep.targets import current
 
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
@@ -47,9 +48,6 @@ VERBATIM_KEYS = frozenset(
 
 #: A run's best weights for others, in its directory; also what evaluate.py calls them.
 EXPORTED = "model.safetensors"
-
-#: Precisions that a measurement chooses.
-MEASURING = frozenset({"microstep.precision.auto", "microstep.precision.automatic.auto"})
 
 #: Keys whose interpolations are names like any other: nobody asks for their values.
 LITERAL_KEYS = frozenset({"trust"})
@@ -285,7 +283,7 @@ def micro_batch_size(config: DictConfig) -> int:
 
 def measures(config: DictConfig) -> bool:
     """Say whether a measurement chooses the precision: what was chosen is part of the experiment then."""
-    return str(config.precision.get("_target_")) in MEASURING
+    return current(str(config.precision.get("_target_"))) == current("microstep.precision.auto")
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 
 from microstep.config import asks_resolver
 from microstep.errors import ConfigError
+from microstep.targets import current
 
 COLLECTIONS = (dict, list, tuple, set)  #: that yaml's tags make
 
@@ -21,7 +22,7 @@ class Gate:
     """What a config may name. Make one with `trusting`; `own` is the one for the user's own config.
 
     Args:
-        targets: that may be built.
+        targets: that may be built, by their current names.
         interpolations: whole values that ask a resolver (`${oc.env:DATA}`), which runs code.
     """
 
@@ -36,7 +37,7 @@ class Gate:
                 put together from pieces of `${…}` would be resolved once more when it is built.
         """
         for target in targets_in(node):
-            if target not in self.targets:
+            if current(target) not in self.targets:
                 raise ConfigError(
                     f"{slot}._target_={target}",
                     "the run directory names it, your own conf/ does not",
@@ -79,7 +80,7 @@ def trusting(
     targets = {target for content in contents for target in targets_in(content)}
     texts = {text for content in contents for text in values_in(content) if asks_resolver(text)}
     trusted = frozenset(trust)
-    return Gate(trusted | targets, trusted | {text for text in texts if not hands_on(text)})
+    return Gate(frozenset(map(current, trusted | targets)), trusted | {text for text in texts if not hands_on(text)})
 
 
 def yamls_below(directory: Path, away: Collection[Path]) -> Iterator[Path]:

@@ -22,6 +22,7 @@ from microstep.config import RESUMABLE_KEYS, experiment_of, measures, micro_batc
 from microstep.gate import targets_in
 from microstep.parts import Parts
 from microstep.precision.automatic import MAKERS
+from microstep.targets import original, renamed
 
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
@@ -50,9 +51,15 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     }
 
 
+def hashed(config: DictConfig) -> dict[str, Any]:
+    """Return the experiment with the names that its components had in 0.1.0, so that the hashes of older runs fit."""
+    renamed_experiment: dict[str, Any] = renamed(experiment_of(config), original)
+    return renamed_experiment
+
+
 def config_hash(config: DictConfig) -> str:
     """Return a SHA-256 over the experiment, less what a resume may change."""
-    described = without(experiment_of(config), RESUMABLE_KEYS)
+    described = without(hashed(config), RESUMABLE_KEYS)
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -62,7 +69,7 @@ def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | 
     Args:
         precision: what was chosen, where a measurement chooses: with another choice it is another experiment.
     """
-    described = {"experiment": experiment_of(config), "data": data_fingerprint, "source": source_hash(config)}
+    described = {"experiment": hashed(config), "data": data_fingerprint, "source": source_hash(config)}
     if precision is not None:
         described["precision"] = precision
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()

@@ -8,6 +8,8 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from microstep.targets import current
+
 SCALARS = frozenset({"bool", "int", "float", "str", "None"})
 CONTAINERS = frozenset(
     {"list", "tuple", "dict", "set", "frozenset", "sequence", "iterable", "collection", "mapping", "any", "callable"}
@@ -27,7 +29,7 @@ class Signature:
 @cache
 def signature(target: str) -> Signature | None:
     """Return the signature of a dotted target, or None where the source doesn't tell."""
-    definition = resolve(target)
+    definition = resolve(current(target))
     if isinstance(definition, ast.ClassDef):
         definition = next((n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     return read(definition) if isinstance(definition, ast.FunctionDef) else None

@@ -18,6 +18,7 @@ from microstep.errors import ConfigError, legible
 from microstep.files import read_json, shown
 from microstep.gate import Gate
 from microstep.run_config import run_config
+from microstep.targets import current, renamed
 
 log = logging.getLogger("microstep.notice")
 
@@ -95,7 +96,7 @@ def read_run(directory: Path, asked: Asked, gate: Gate) -> Run:
         raise ConfigError(f"{asked.key}={directory}", reason, f"{asked.again(directory)} makes it") from None
     if status_of(directory) != "finished":
         log.warning("%s=%s: the run is not finished; its report is compared as it is", asked.key, directory)
-    setting = without(experiment_of(config), NO_SETTING)
+    setting = renamed(without(experiment_of(config), NO_SETTING), current)
     if measures(config):
         setting["precision"] |= {"chosen": precision_of(directory)}
     effective = micro_batch_size(config) * config.accum

@@ -1,0 +1,64 @@
+"""Names of the components in configs, whichever version wrote them.
+
+A config keeps each `_target_` as it was written. A target is imported, looked up and compared by its current name, and
+hashed by its original one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+#: The package that holds the components.
+COMPONENTS = "microstep"
+
+#: The components that configs of 0.1.0 name, by group.
+NAMES = {
+    "accumulation": ("Fixed",),
+    "augment": ("crop_flip", "cutmix", "cutout", "mixup", "none", "randaugment"),
+    "dataset": ("cifar", "digits", "image_folder", "mnist", "synthetic"),
+    "model": ("SmallCNN", "mlp", "resnet18", "torchvision_model"),
+    "precision": ("amp", "auto", "bf16", "fp16", "full", "tf32"),
+    "sampler": ("Balanced", "Shuffle"),
+    "scheduler": ("constant", "cosine", "onecycle"),
+    "step": ("SAMStep", "StandardStep"),
+    "task": ("Classification",),
+}
+SPELLING = re.compile(r"microstep\.(?P<moved>components\.)?(?P<group>\w+)\.(?:\w+\.)*(?P<name>\w+)")
+
+
+def spelling(target: str) -> re.Match[str] | None:
+    """Return the parts of a component's name; None for any other target."""
+    found = SPELLING.fullmatch(target)
+    return found if found and found["name"] in NAMES.get(found["group"], ()) else None
+
+
+def current(target: str) -> str:
+    """Return the name that a component is imported by; any other target unchanged.
+
+    `microstep.<group>.<…>.<name>` is accepted with and without a module between group and name.
+    """
+    found = spelling(target)
+    return f"{COMPONENTS}.{found['group']}.{found['name']}" if found else target
+
+
+def original(target: str) -> str:
+    """Return the name that a component had in 0.1.0; any other target unchanged.
+
+    Hashes are of these names: those in the run.json and the checkpoints of older runs stay valid.
+    """
+    found = spelling(target)
+    return f"microstep.{found['group']}.{found['name']}" if found and found["moved"] else target
+
+
+def renamed(node: Any, name: Callable[[str], str]) -> Any:
+    """Return a plain structure with every `_target_` renamed, at any depth."""
+    if isinstance(node, list):
+        return [renamed(value, name) for value in node]
+    if not isinstance(node, dict):
+        return node
+    copy = {key: renamed(value, name) for key, value in node.items()}
+    if isinstance(target := copy.get("_target_"), str):
+        copy["_target_"] = name(target)
+    return copy

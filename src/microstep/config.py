@@ -30,6 +30,10 @@ NEUTRAL_KEYS = frozenset(
 #: Keys that a resume may set besides those: the first more epochs, the others where it goes on, and with which data.
 RESUMABLE_KEYS = frozenset({"epochs", "device", "threads", "dataset.root"})
 
+#: Dotted keys that were added after 0.1.0, with the values that runs without them were made with. At that value a key
+#: is left out of hashes and comparisons, so that older runs still fit. A root key that a run lacks is set to it.
+LATER: dict[str, Any] = {}
+
 #: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
 VERBATIM_KEYS = frozenset(
     {
@@ -287,15 +291,31 @@ def measures(config: DictConfig) -> bool:
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:
-    """Return what describes the experiment, resolved and plain: the config without the neutral keys."""
-    plain = OmegaConf.to_container(config, resolve=True)
+    """Return what describes the experiment, to be hashed and compared: without what `LATER` leaves out."""
+    return without_later(described(config))
+
+
+def described(config: DictConfig) -> dict[str, Any]:
+    """Return the config, resolved and plain, without the neutral keys."""
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key not in LITERAL_KEYS])
+    plain = OmegaConf.to_container(settings, resolve=True)
     assert isinstance(plain, dict)
     return without(plain, NEUTRAL_KEYS)
 
 
 def displayed(config: DictConfig) -> dict[str, Any]:
     """Return the same to be shown and kept: what asks a resolver stands as it was written, for it may be a secret."""
-    return experiment_of(OmegaConf.create(literal(OmegaConf.to_container(config))))
+    return described(OmegaConf.create(literal(OmegaConf.to_container(config))))
+
+
+def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config without the keys that `LATER` has at the same value. A foreign node keeps all its keys."""
+    foreign = not str(node.get("_target_", "microstep.")).startswith("microstep.")
+    return {
+        key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in node.items()
+        if foreign or (name := f"{prefix}{key}") not in LATER or value != LATER[name]
+    }
 
 
 def literal(node: Any) -> Any:

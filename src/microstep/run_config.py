@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config import Experiment, check
+from microstep.config import LATER, Experiment, check
 from microstep.errors import ConfigError
 from microstep.files import read_small
 from microstep.gate import Gate, values_in
@@ -48,7 +48,7 @@ def run_config(run_dir: Path, gate: Gate) -> DictConfig:
     Raises:
         ConfigError: see `read_run_config`; also where it is not an experiment's, or a value is out of range.
     """
-    plain = read_run_config(run_dir, gate)
+    plain = {key: value for key, value in LATER.items() if "." not in key} | read_run_config(run_dir, gate)
     insist_on_parts(plain, run_dir)
     try:
         config = OmegaConf.merge(OmegaConf.structured(Experiment), plain)

@@ -15,7 +15,7 @@ from microstep import compose
 from microstep.dataset import Images, PictureDataset, digits, mnist, picture_dataset
 from microstep.dataset.pictures import CHUNK_BYTES
 from microstep.errors import ConfigError
-from microstep.measure import measure
+from microstep.measure import measure, rows_of
 from microstep.stats.tally import Chunk
 from microstep.stats.text import rows, snippet
 
@@ -106,6 +106,13 @@ def test_a_sample_is_drawn_without_replacement(ratio, count):
     assert min(drawn) < 1000
     assert max(drawn) >= 5000
     assert set(drawn) <= set(range(5700))
+
+
+@pytest.mark.parametrize("population", [100, 300, 700])
+def test_a_sample_is_the_share_as_typed(population):
+    """`ratio=0.07` of 100 pictures is 7, though 0.07 · 100 is more than 7 in binary; so for every hundredth."""
+    drawn = [len(rows_of(population, percent / 100, 0)) for percent in range(2, 101)]
+    assert drawn == [percent * population // 100 for percent in range(2, 101)]
 
 
 def test_a_sample_is_reproducible_by_its_seed():

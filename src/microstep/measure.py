@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import reduce
 from math import ceil, prod
 from operator import add
@@ -90,7 +91,7 @@ def rows_of(population: int, ratio: float | None, seed: int) -> Sequence[int]:
     """Return the rows to read, ascending."""
     if ratio is None:
         return range(population)
-    count = ceil(ratio * population)
+    count = ceil(Fraction(str(ratio)) * population)  # exactly: in binary 0.07 · 100 is more than 7
     if count < 2:
         raise ConfigError(f"ratio={ratio}", f"that is {count} of {population} pictures", "draw at least two")
     rows: list[int] = np.sort(np.random.default_rng(seed).choice(population, count, replace=False)).tolist()

@@ -31,6 +31,14 @@ def test_cosine_warms_up_and_ends_at_its_share() -> None:
     assert rates[-1] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("percent", range(100))
+def test_cosine_warms_up_over_the_share_as_typed(percent: int) -> None:
+    """`warmup=0.29` of 100 steps is 29, though 0.29 · 100 is less than 29 in binary; so for every hundredth."""
+    optimizer = optimizer_at(1.0)
+    rates = rates_of(optimizer, cosine(optimizer, total_steps=100, warmup=percent / 100), 100)
+    assert rates.index(1.0) == percent
+
+
 def test_constant_leaves_the_rate_alone() -> None:
     """Every step has the optimizer's own rate."""
     optimizer = optimizer_at(0.3)

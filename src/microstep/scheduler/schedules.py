@@ -1,5 +1,6 @@
 """The schedules: constant, cosine with warm-up, one cycle. `total_steps` is the run's, `optimizer` carries the peak."""
 
+from fractions import Fraction
 from math import cos, pi
 
 from torch.optim import Optimizer
@@ -18,7 +19,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: f
         warmup: the share of all steps in which the rate rises from 0 to its peak.
         final: the share of the peak that the last step would end at.
     """
-    rising = int(warmup * total_steps)
+    rising = int(Fraction(str(warmup)) * total_steps)  # exactly: in binary 0.29 · 100 is less than 29
 
     def factor(step: int) -> float:
         if step < rising:

@@ -38,7 +38,7 @@ def status_of(directory: Path) -> str | None:
 
 @contextmanager
 def claimed(directory: Path, exact: bool, whole: bool = False) -> Iterator[Path]:
-    """Make a directory of one's own, and take it away again where the job ends with exit code 2.
+    """Make a directory of one's own, and remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
         exact: take this one or none; otherwise a name that is taken gets a number.
@@ -51,7 +51,7 @@ def claimed(directory: Path, exact: bool, whole: bool = False) -> Iterator[Path]
     try:
         yield own
     except (MicrostepError, Stopped) as error:
-        if fresh and (whole or error.exit_code == ConfigError.exit_code):
+        if fresh and (whole or (error.exit_code == ConfigError.exit_code and not has_checkpoint(own))):
             discard(own, parents)
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -38,4 +39,23 @@ class Signalled(nn.Sequential):
             self.calls += 1
             for _ in range(self.times if self.calls == self.at else 0):
                 os.kill(os.getpid(), self.number)
+        return super().forward(inputs)
+
+
+class Unplugged(nn.Sequential):
+    """A perceptron that may rename the folder of its data at its n-th training micro-batch, or evaluation batch.
+
+    The environment says which: `UNPLUGGED="photos 100 training"` makes `photos` `photos.away` at the hundredth.
+    """
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(prod(input_shape), 8), nn.ReLU(), nn.Linear(8, num_classes))
+        folder, at, self.when = os.environ.get("UNPLUGGED", "none 0 never").split()
+        self.folder, self.at, self.calls = Path(folder), int(at), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.when == ("training" if self.training else "evaluating"):
+            self.calls += 1
+            if self.calls == self.at:
+                self.folder.rename(f"{self.folder}.away")
         return super().forward(inputs)

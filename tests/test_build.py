@@ -14,6 +14,16 @@ TASKS = ("--config-dir", str(Path(__file__).parent / "tasks" / "conf"))
 REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
 
 
+class Half:
+    """Draws every other sample."""
+
+    def __init__(self, train_targets: torch.Tensor) -> None:
+        self.rows = torch.arange(1, len(train_targets), 2)
+
+    def order(self, *key: int) -> torch.Tensor:
+        return self.rows
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -26,6 +36,11 @@ REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
         (["augment=mixup", "augment.alpha=0"], "augment.alpha=0: out of range; "),
         (["augment=cutout", "augment.hol=0.5"], "augment.hol=0.5: no such key; did you mean augment.hole"),
         (["sampler=balanced", "sampler.power=3"], "sampler.power=3: out of range; "),
+        (
+            ["sampler._target_=tests.test_build.Half"],
+            "sampler (Half): its order has 718 rows, and the training split has 1,437 samples; "
+            "let it return 1,437 rows, which may repeat, or choose sampler=shuffle",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(zygote, words, says, tmp_path):

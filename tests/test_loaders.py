@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterator
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from microstep.accumulation import Fixed
-from microstep.augment import Pipeline, none
+from microstep.augment import Pipeline, crop_flip, none
 from microstep.augment.mixing import Cutmix, Mixup
 from microstep.dataset import ResidentSplit
 from microstep.dataset.normaliser import Normaliser
+from microstep.errors import ConfigError
 from microstep.loaders import Loaders
 from microstep.sampler import Balanced, Shuffle
 from microstep.task import Classification
@@ -89,6 +91,33 @@ def test_an_epoch_does_not_depend_on_the_epochs_before():
         list(one.train(epoch))
     after = [batch.indices.tolist() for window in one.train(3) for batch in window.batches]
     assert [index // 10 for indices in after for index in indices] == order(30, 0, 3)
+
+
+class OfLength:
+    """A sampler whose order has another length from an epoch on."""
+
+    def __init__(self, samples: int, length: int, epoch: int) -> None:
+        self.samples, self.length, self.epoch = samples, length, epoch
+
+    def order(self, *key: int) -> Tensor:
+        return torch.arange(self.length if key[1] >= self.epoch else self.samples) % self.samples
+
+
+@pytest.mark.parametrize("length", [0, 1, 25, 27, 52])
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize(
+    "augment", [none(), crop_flip(0.0, 0.5), Pipeline((), Mixup(0.2))], ids=["none", "flip", "mix"]
+)
+def test_an_order_of_another_length_is_refused(length, epoch, augment):
+    """Whatever is done to the samples, in the first epoch or later, in one line, before anything is read."""
+    split = Rows(26)
+    one = loaders(split, augment=augment, sampler=OfLength(26, length, epoch))
+    for earlier in range(1, epoch):
+        assert sum(window.samples for window in one.train(earlier)) == 26
+    split.locked = True
+    reason = f"sampler (OfLength): its order has {length} rows, and the training split has 26 samples; "
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        list(one.train(epoch))
 
 
 def test_a_sample_bears_its_position_and_its_index():

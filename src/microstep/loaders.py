@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from microstep.errors import ConfigError
 from microstep.types import (
     Accumulation,
     Augment,
@@ -70,9 +71,14 @@ class Loaders:
             yield LoadedWindow(first + number, samples, weight, Fetched(plan, requests[number], self.clock))
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return what an epoch is made of."""
+        """Return what an epoch is made of.
+
+        Raises:
+            ConfigError: if the sampler's order is not as long as the training split.
+        """
         key, train = (self.seed, epoch), self.splits["train"]
         order = self.sampler.order(*key)
+        refuse_other_length(self.sampler, len(order), len(train))
         mixing = self.augment.mixing(train, self.device, *key)
         places, weights = torch.arange(len(order), device=self.device), self.weights[order]
         if mixing is not None:
@@ -93,6 +99,14 @@ class Loaders:
         requests = [(rows, rows) for rows in batches]
         split.expect(requests)
         return (split.fetch(*request) for request in requests)
+
+
+def refuse_other_length(sampler: Sampler, rows: int, samples: int) -> None:
+    """Refuse an order that is not as long as the training split: steps and augmentation are planned for that many."""
+    if rows != samples:
+        reason = f"its order has {rows:,} rows, and the training split has {samples:,} samples"
+        remedy = f"let it return {samples:,} rows, which may repeat, or choose sampler=shuffle"
+        raise ConfigError(f"sampler ({type(sampler).__name__})", reason, remedy)
 
 
 @dataclass

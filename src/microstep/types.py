@@ -197,10 +197,13 @@ class Accumulation(Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Which samples an epoch is made of, and in which order."""
+    """Chooses the samples of an epoch, and their order."""
 
     def order(self, *key: int) -> Tensor:
-        """Return the row at each position (int64, on the CPU), a pure function of `key`: (seed, epoch)."""
+        """Return the row at each position (int64, on the CPU), a pure function of `key`: (seed, epoch).
+
+        There are as many positions as the training split has samples. A row may be repeated or left out.
+        """
 
 
 class Mixing(Protocol):

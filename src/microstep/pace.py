@@ -12,10 +12,15 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.run_began = self.epoch_began = self.lap_began = perf_counter()
+        self.run_began: float | None = None
+        self.epoch_began = self.lap_began = 0.0
         self.samples_seen = self.epoch_samples = 0
         self.waited = 0.0
         self.samples_per_second = 0.0  #: of the last epoch's training
+
+    def start_run(self) -> None:
+        """Begin to count the run's seconds."""
+        self.run_began = perf_counter()
 
     def start_epoch(self, samples_seen: int) -> None:
         """An epoch's training begins, or goes on: what came before is in no lap."""
@@ -39,5 +44,5 @@ class Pace:
         return perf_counter() - self.epoch_began
 
     def total_seconds(self) -> float:
-        """Return the seconds since this process began with the run."""
-        return perf_counter() - self.run_began
+        """Return the seconds since `start_run`; 0 before it."""
+        return 0.0 if self.run_began is None else perf_counter() - self.run_began

@@ -60,6 +60,7 @@ class Trainer:
             Diverged: the loss or its gradient is no longer finite; the checkpoints are those of before.
             StorageError: a checkpoint or a log could not be written; the checkpoints are those of before.
         """
+        self.pace.start_run()
         with deferred(), self.logbook, explained(), self.saved_when_stopped():
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
+import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +53,46 @@ def cuda(name: str) -> torch.device:
         raise ConfigError(f"device={name}", f"there are {torch.cuda.device_count()} GPUs", "count from 0")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+class PeakMemory:
+    """Measures the most memory held since it was made: allocated on a GPU, otherwise resident in the process.
+
+    Args:
+        device: the run's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.known_to_be_own = forget_resident_peak()
+        self.before = resident_peak()
+
+    def bytes(self) -> int | None:
+        """Return the peak; None if the process may have held more before."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        peak = resident_peak()
+        return peak if self.known_to_be_own or peak > self.before else None
+
+
+def forget_resident_peak() -> bool:
+    """Let the process's peak begin anew, and say whether it does: only Linux can."""
+    with suppress(AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier run has freed would count as resident
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return True
+    return False
+
+
+def resident_peak() -> int:
+    """Return the most bytes that were resident: since `forget_resident_peak`, or since the process began."""
+    with suppress(OSError):
+        for kilobytes in re.findall(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE):
+            return 1024 * int(kilobytes)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def processor() -> str:

@@ -20,6 +20,7 @@ from microstep.evaluation import evaluate, evaluate_and_report
 from microstep.export import WeightsFile
 from microstep.loaders import Loaders
 from microstep.logger import EpochReport, Logbook, Results, SplitResult, WindowReport, logs_of
+from microstep.machine import PeakMemory
 from microstep.pace import Pace
 from microstep.progress import Progress
 from microstep.randomness import reseed
@@ -61,10 +62,11 @@ class Trainer:
             StorageError: a checkpoint or a log could not be written; the checkpoints are those of before.
         """
         self.pace.start_run()
+        memory = PeakMemory(self.loaders.device)
         with deferred(), self.logbook, explained(), self.saved_when_stopped():
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
-            return self.conclude()
+            return self.conclude(memory)
 
     def run_epoch(self, epoch: int) -> None:
         """Train, validate, log, save."""
@@ -177,7 +179,7 @@ class Trainer:
         )
         self.logbook.epoch(report)
 
-    def conclude(self) -> Results:
+    def conclude(self, memory: PeakMemory) -> Results:
         """Report the best checkpoint."""
         seconds = self.progress.seconds + self.pace.total_seconds()
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
@@ -185,9 +187,14 @@ class Trainer:
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)
         counts = self.progress.counts()
         del counts["epoch"]
-        saving = self.checkpoints.saving
         results = Results(
-            self.run_dir, self.progress.best_epoch, **counts, train_seconds=seconds, saving=saving, splits=splits
+            self.run_dir,
+            self.progress.best_epoch,
+            **counts,
+            train_seconds=seconds,
+            peak_memory_bytes=memory.bytes(),
+            saving=self.checkpoints.saving,
+            splits=splits,
         )
         self.logbook.finish(results)
         return results

@@ -46,7 +46,7 @@ def epoch(number: int = 3, best: bool = True) -> EpochReport:
 
 def results(run_dir: Path, skipped: int = 0) -> Results:
     splits = {name: SplitResult(VAL, Report(f"the {name} report\n")) for name in ("val", "test")}
-    return Results(run_dir, 3, 1069, skipped, 4311, 12.34, Saving(), splits)
+    return Results(run_dir, 3, 1069, skipped, 4311, 12.34, 2**30, Saving(), splits)
 
 
 def test_the_start_says_what_is_about_to_happen(trained):

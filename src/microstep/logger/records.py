@@ -60,6 +60,7 @@ class Results:
     skipped_steps: int
     samples_seen: int
     train_seconds: float
+    peak_memory_bytes: int | None  #: the most held since `fit` began, on the GPU or by the process; None if unknown
     saving: Saving
     splits: Mapping[str, SplitResult]  #: `val` and `test`
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
 from microstep.errors import MicrostepError, Stopped
@@ -68,8 +65,12 @@ class RunRecord:
         """Note the best checkpoint's metrics."""
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}
         saving = {name: round(value, 4) for name, value in asdict(results.saving).items()}
-        seconds = round(results.train_seconds, 3)
-        self.update(train_seconds=seconds, metrics=metrics, checkpoints=saving, **peak_memory())
+        self.update(
+            train_seconds=round(results.train_seconds, 3),
+            peak_memory_bytes=results.peak_memory_bytes,
+            metrics=metrics,
+            checkpoints=saving,
+        )
 
     def close(self, error: BaseException | None) -> None:
         """Record how the run ended, and give the directory back."""
@@ -87,11 +88,3 @@ def outcome(error: BaseException | None) -> dict[str, Any]:
         return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
     known = isinstance(error, MicrostepError)
     return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
-
-
-def peak_memory() -> dict[str, int]:
-    """Return the most memory the process has held: the GPU's where there is one in use, else resident memory."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return {"peak_memory_bytes": torch.cuda.max_memory_allocated()}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}

@@ -80,9 +80,10 @@ def input_report(config: DictConfig, gate: Gate) -> str:
     """Classify pictures and return what is said of them."""
     from microstep.errors import legible
     from microstep.files import shown
-    from microstep.logger import Bars, table
+    from microstep.logger import Bars
     from microstep.predict import predict_input
     from microstep.task.answers import counts
+    from microstep.utils.tables import format_fields
 
     done = predict_input(Path(config.run), config.input, config.checkpoint, gate, config.device, Bars(config.progress))
     rows = {
@@ -92,7 +93,7 @@ def input_report(config: DictConfig, gate: Gate) -> str:
         "predictions": legible(shown(done.directory / "predictions.csv")),
         "contact sheet": legible(shown(done.directory / "contact_sheet.png")),
     }
-    return table(rows)
+    return format_fields(rows)
 
 
 if __name__ == "__main__":

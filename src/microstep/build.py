@@ -45,7 +45,6 @@ from microstep.logger import (
     say,
     settings_of,
     show_notices,
-    table,
 )
 from microstep.parts import Parts
 from microstep.profiler import Trial, recommended
@@ -53,6 +52,7 @@ from microstep.randomness import reseed
 from microstep.targets import current, renamed
 from microstep.trainer import Trainer
 from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
+from microstep.utils.tables import format_fields
 
 T = TypeVar("T")
 FORESEEN = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)  #: what wrong arguments raise
@@ -220,7 +220,7 @@ def assemble(run: Run, parts: Parts) -> Trainer:
     """Return the trainer of these parts, and say what it will do."""
     config = run.config
     run.record.update(**run_facts(config, parts, run.names))
-    say(table(start_summary(config, run.names, parts, run.directory)))
+    say(format_fields(start_summary(config, run.names, parts, run.directory)))
     warn_of_inexactness(parts.model, config.accum)
     optimizer, scheduler, step = build_update(config, parts, run.gate)
     return Trainer(

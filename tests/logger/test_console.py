@@ -19,10 +19,10 @@ from microstep.logger import (
     emit,
     metrics_row,
     show_notices,
-    table,
     with_report,
 )
 from microstep.types import Report
+from microstep.utils.tables import format_fields
 from tests.conftest import ROOT
 
 VAL = {"loss": 0.5, "accuracy": 0.875, "f1_macro": 0.75, "f1_weighted": 0.8}
@@ -118,7 +118,7 @@ def test_skipped_steps_are_mentioned_where_there_were_any(tmp_path, capsys):
 
 def test_tables_are_aligned():
     """Names in one column, values in another."""
-    assert table({"a": "1", "long name": "2"}) == "  a          1\n  long name  2"
+    assert format_fields({"a": "1", "long name": "2"}) == "  a          1\n  long name  2"
     assert metrics_row({"loss": 0.5, "accuracy": 1.0}) == "loss 0.5000  accuracy 1.0000"
     assert with_report("report\n\n", {"a": "1"}) == "\nreport\n\n  a  1"
 

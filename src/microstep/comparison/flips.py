@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 
 import numpy as np
 
 from microstep.comparison.paired import Array, Paired
 from microstep.comparison.reports import Report
 from microstep.comparison.settings import Match
+from microstep.utils.tables import csv_bytes
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,9 @@ def side(answers: Array, label: int) -> Side:
 
 def flips_csv(found: list[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
     """Return `index,label,run,baseline,run_right,baseline_right[,file]`: names of classes, and shares of the seeds."""
-    text = StringIO(newline="")
-    writer = csv.writer(text)
-    filed = any(one.file is not None for one in found)
-    writer.writerow(["index", "label", "run", "baseline", "run_right", "baseline_right", *(["file"] if filed else [])])
-    writer.writerows(cells(one, class_names, seeds) for one in found)
-    return text.getvalue().encode(errors="backslashreplace")
+    filed = ["file"] if any(one.file is not None for one in found) else []
+    head = ["index", "label", "run", "baseline", "run_right", "baseline_right", *filed]
+    return csv_bytes([head, *(cells(one, class_names, seeds) for one in found)])
 
 
 def cells(one: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from microstep.comparison.settings import Setting, differences
 from microstep.comparison.text import Comparison
 from microstep.files import finite, read_json, shown, written_together
 from microstep.names import LONGEST, UNSAFE
+from microstep.utils.tables import csv_bytes
 
 PLACE = Path("outputs/comparisons")
 
@@ -102,5 +101,4 @@ def per_class(one: Comparison) -> bytes:
         scores = (f"{value:.6f}" for value in (*found.recall, *found.f1))
         counts = (f"{value:g}" for value in (found.only_run, found.only_baseline))
         rows.append([one.class_names[found.label], found.samples, *scores, *counts, f"{found.p_value:.6g}"])
-    csv.writer(text := StringIO(newline="")).writerows(rows)
-    return text.getvalue().encode(errors="backslashreplace")
+    return csv_bytes(rows)

@@ -11,6 +11,7 @@ from microstep.comparison.settings import Match, briefly
 from microstep.comparison.verdict import Verdict, ends, p_text, points
 from microstep.errors import legible
 from microstep.files import shortened, shown
+from microstep.utils.tables import format_table
 
 TOLD = 6  #: keys in which settings differ; all are in comparison.json
 CLASSES = 5  #: that changed most; all are in per_class.csv
@@ -42,7 +43,7 @@ class Comparison:
 def page(one: Comparison) -> str:
     """Return all that is shown of one comparison but the sentence."""
     rows = [["", ""], *facts(one), *tests(one)]
-    facts_and_tests = columns(rows, "<<")[1:]
+    facts_and_tests = format_table(rows, "<")[1:]
     middle = len(facts(one))
     blocks = [facts_and_tests[:middle], scores(one), facts_and_tests[middle:], classes(one)]
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -88,7 +89,7 @@ def scores(one: Comparison) -> list[str]:
     """Return both scores and the difference in each."""
     found = one.verdict.figures
     head = ["", "run", "baseline", "difference", "95 % interval"]
-    return columns([head, score_row("accuracy", found.accuracy), score_row("macro F1", found.macro_f1)], "<>>>>")
+    return format_table([head, score_row("accuracy", found.accuracy), score_row("macro F1", found.macro_f1)], "<>")
 
 
 def score_row(name: str, score: Score) -> list[str]:
@@ -118,7 +119,7 @@ def classes(one: Comparison) -> list[str]:
     changed.sort(key=lambda found: -abs(found.only_run - found.only_baseline))
     head = ["classes that differ most", "samples", "recall", "baseline", "difference", "F1", "baseline", "difference"]
     rows = [class_row(one, found) for found in changed[:CLASSES]]
-    return columns([[*head, "p, corrected"], *rows], "<>>>>>>>>") if rows else []
+    return format_table([[*head, "p, corrected"], *rows], "<>") if rows else []
 
 
 def class_row(one: Comparison, found: ClassFigures) -> list[str]:
@@ -140,7 +141,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     found = comparisons[0].verdict.figures
     baseline = [shortened(comparisons[0].names[1], LETTERS), share(found.accuracy.baseline)]
     rows = [[*baseline, share(found.macro_f1.baseline), "", "", "", ""], *map(summary_row, comparisons)]
-    return "\n".join(columns([head, *rows], "<>>>>>>"))
+    return "\n".join(format_table([head, *rows], "<>"))
 
 
 def summary_row(one: Comparison) -> list[str]:
@@ -153,10 +154,3 @@ def summary_row(one: Comparison) -> list[str]:
 
 def share(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """Return rows as aligned lines; `sides` has `<` or `>` for each column."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)] for row in rows]
-    return [f"  {'  '.join(line)}".rstrip() for line in cells]

@@ -12,9 +12,10 @@ from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
 from microstep.facts import batch_row
 from microstep.identity import weighed
-from microstep.logger import say, table
+from microstep.logger import say
 from microstep.precision.automatic import candidates
 from microstep.profiler import Profile, Trial, keep, profiled, recommendation
+from microstep.utils.tables import format_fields
 
 
 def look(config: DictConfig) -> Finding:
@@ -29,7 +30,7 @@ def look(config: DictConfig) -> Finding:
     profile = profiled(trial, names)
     found = recommendation(profile)
     keep(weighed(config, trial.device), found)
-    page = f"{table(summary(config, trial))}\n\n{precision_table(profile)}"
+    page = f"{format_fields(summary(config, trial))}\n\n{precision_table(profile)}"
     numbers = {"recommendation": vars(found), **profile.plain()}
     typed = f"Type precision={found.name}, or precision=auto, which takes it from now on."
     sentence = f"{found.name}: {found.reason}.\n{typed}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from microstep.profiler import Measurement, Profile
 from microstep.profiler.recommendation import percent
+from microstep.utils.tables import format_table
 
 HEADS = (
     ("", "a step", "samples/s", "speed-up", "memory", "loss", "gradient", "overflow", "underflow"),
@@ -16,7 +15,7 @@ HEADS = (
 def precision_table(profile: Profile) -> str:
     """Return a row for each precision, those that failed last, and the notes that the columns need."""
     rows = [row(profile, name, one) for name, one in profile.measured.items()]
-    lines = aligned([*HEADS, *rows])
+    lines = format_table([*HEADS, *rows], "<>")
     lines += [f"  {name:<6}  {why}" for name, why in profile.failed.items()]
     noise = f"  gradient noise {percent(profile.noise)}: how far the next window's gradient is from this one's, in fp64"
     return "\n".join([*lines, "", noise, *notes(profile)])
@@ -36,17 +35,6 @@ def row(profile: Profile, name: str, one: Measurement) -> tuple[str, ...]:
         percent(found.overflow),
         percent(found.underflow),
     )
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return cells in columns, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *others = widths
-    lines = []
-    for name, *cells in rows:
-        told = [f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True)]
-        lines.append("  ".join([f"  {name:<{first}}", *told]).rstrip())
-    return lines
 
 
 def notes(profile: Profile) -> list[str]:

@@ -1,7 +1,7 @@
 """What is seen and kept of a run: bars, the terminal, metrics.csv, TensorBoard, run.json."""
 
 from microstep.logger.bars import Bars
-from microstep.logger.console import Console, metrics_row, say, show_notices, table, with_report
+from microstep.logger.console import Console, metrics_row, say, show_notices, with_report
 from microstep.logger.files import cut_back, logs_of
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
@@ -30,6 +30,5 @@ __all__ = [
     "say",
     "settings_of",
     "show_notices",
-    "table",
     "with_report",
 ]

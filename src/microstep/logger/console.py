@@ -11,6 +11,7 @@ from pathlib import Path
 from microstep.files import shown
 from microstep.logger.records import EpochReport, Results, WindowReport
 from microstep.terminal import Terminal, emit
+from microstep.utils.tables import format_fields
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,6 @@ def show_notices() -> None:
         notices.addHandler(Notices())
 
 
-def table(rows: Mapping[str, str]) -> str:
-    """Return names and values in two aligned columns."""
-    width = max(map(len, rows))
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
-
-
 def epoch_line(report: EpochReport) -> str:
     """Return an epoch in one line."""
     train, val = (" ".join(f"{n} {v:.4f}" for n, v in list(m.items())[:2]) for m in (report.train, report.val))
@@ -94,7 +89,7 @@ def closing(results: Results) -> str:
         "again, any split": f"python evaluate.py run={run} split=test",
         "curves and pictures": f"tensorboard --logdir {logs}",
     }
-    return "\n".join([with_report(test.report.text, facts), "", "next:", table(commands)])
+    return "\n".join([with_report(test.report.text, facts), "", "next:", format_fields(commands)])
 
 
 def logdir(run_dir: Path) -> Path:
@@ -104,7 +99,7 @@ def logdir(run_dir: Path) -> Path:
 
 def with_report(report: str, rows: Mapping[str, str]) -> str:
     """Return a report with a table under it."""
-    return "\n".join(["", report.rstrip(), "", table(rows)])
+    return "\n".join(["", report.rstrip(), "", format_fields(rows)])
 
 
 def metrics_row(metrics: Mapping[str, float]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from microstep.files import append
 from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.utils.tables import csv_bytes
 
 
 class MetricsCsv:
@@ -30,12 +29,8 @@ class MetricsCsv:
             "samples_per_second": round(report.samples_per_second, 1),
             "seconds": round(report.seconds, 3),
         }
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row))
-        if not self.file.exists() or not self.file.stat().st_size:
-            writer.writeheader()
-        writer.writerow(row)
-        append(self.file, text.getvalue().encode())
+        begun = self.file.exists() and self.file.stat().st_size
+        append(self.file, csv_bytes([row.values()] if begun else [row.keys(), row.values()]))
 
     def finish(self, results: Results) -> None:
         """The last row is written already."""

@@ -10,7 +10,6 @@ from typing import Any
 from microstep.dataset.picture_dataset import PictureDataset, fingerprint
 from microstep.errors import ConfigError
 from microstep.files import storing, write_json, write_whole
-from microstep.logger import table
 from microstep.measure import Measured, figures, surveyed
 from microstep.stats.health import Health
 from microstep.stats.health_text import health_text
@@ -18,6 +17,7 @@ from microstep.stats.page import page
 from microstep.stats.survey import Bar
 from microstep.stats.text import class_table, rows, sizes_row, snippet
 from microstep.types import Dataset
+from microstep.utils.tables import format_fields
 
 
 def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: int, output: Path, bar: Bar) -> str:
@@ -48,7 +48,7 @@ def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: i
     )
     yaml = f"# for conf/dataset/{name}.yaml\n{snippet(measured)}"
     written = f"written to {file.with_suffix('.png')}\nwritten to {file}"
-    return "\n\n".join([table(rows(measured)), looked_at, yaml, written])
+    return "\n\n".join([format_fields(rows(measured)), looked_at, yaml, written])
 
 
 def content(
@@ -63,7 +63,8 @@ def content(
 def sizes_text(measured: Mapping[str, Measured]) -> str:
     """Return a line a split on the sizes of its pictures."""
     splits = {label: one for label, one in measured.items() if "+" not in label}
-    return "  sizes (width × height)\n" + table({f"  {label}": sizes_row(one.sizes) for label, one in splits.items()})
+    fields = {f"  {label}": sizes_row(one.sizes) for label, one in splits.items()}
+    return f"  sizes (width × height)\n{format_fields(fields)}"
 
 
 def drawn_as(label: str, ratio: float | None, seed: int) -> str:

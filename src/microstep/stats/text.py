@@ -9,6 +9,7 @@ import numpy as np
 
 from microstep.dataset.pictures import Pictures
 from microstep.measure import Measured
+from microstep.utils.tables import format_table
 
 CLASSES = 30  #: lines of the table of classes
 
@@ -65,16 +66,8 @@ def class_table(measured: Mapping[str, Measured], official: Mapping[str, Picture
     for label, mean in enumerate(one.classes.means):
         cells = [f"{count[label]:,}" for count in counts]
         lines.append([one.class_names[label], *cells, numbers(mean) if mean else "–"])
-    return "\n".join([*aligned(lines[: CLASSES + 1]), *rest(len(lines) - 1 - CLASSES, "  ")])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table's lines, the first of them its head: names to the left, counts to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    inner = [[f"{cell:>{width}}" for cell, width in zip(line[1:-1], widths[1:-1], strict=True)] for line in lines]
-    return [
-        "  ".join([f"  {line[0]:<{widths[0]}}", *cells, line[-1]]) for line, cells in zip(lines, inner, strict=True)
-    ]
+    table = format_table(lines[: CLASSES + 1], f"<{'>' * len(official)}<")
+    return "\n".join([*table, *rest(len(lines) - 1 - CLASSES, "  ")])
 
 
 def sizes_row(sizes: Counter[tuple[int, int]]) -> str:

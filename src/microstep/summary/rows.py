@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from microstep.summary.reading import Run
 from microstep.summary.study import NUMBER, SweepTable
+from microstep.utils.tables import csv_bytes
 
 SPLITS = ("val", "test")
 FACTS = ("train_seconds", "samples_per_second", "peak_memory_bytes", "effective_batch_size")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  #: first characters of a spreadsheet's formula
 
 
-def csv_text(sweep: SweepTable) -> str:
+def csv_of(sweep: SweepTable) -> bytes:
     """Return the table as CSV, with a column for each metric that any run has."""
     metrics = (f"{split}_{name}" for split in SPLITS for run in sweep.runs for name in run.metrics(split))
     header = dict.fromkeys(("run", "status", *sweep.keys, "epoch", "best_epoch", *metrics, *FACTS, "error"))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(map(guarded, header))
-    writer.writerows([row.get(name, "") for name in header] for row in (row_of(run, sweep) for run in sweep.runs))
-    return stream.getvalue()
+    cells = ([row.get(name, "") for name in header] for row in (row_of(run, sweep) for run in sweep.runs))
+    return csv_bytes([map(guarded, header), *cells], newline="\n")
 
 
 def row_of(run: Run, sweep: SweepTable) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from microstep.files import write_whole
 from microstep.summary.reading import read_sweep
-from microstep.summary.rows import csv_text
+from microstep.summary.rows import csv_of
 from microstep.summary.story import summarize
 from microstep.summary.study import tabulate
 
@@ -28,7 +28,7 @@ def write_summary(directory: Path, html: bool = True) -> None:
 
     sweep = tabulate(read_sweep(directory))
     summary = summarize(sweep)
-    write_whole(directory / "summary.csv", csv_text(sweep).encode(), durable=False)
+    write_whole(directory / "summary.csv", csv_of(sweep), durable=False)
     write_whole(directory / "summary.md", render("summary.md.j2", summary=summary).encode(), durable=False)
     if html:
         from microstep.summary.charts import charts  # matplotlib takes long to import

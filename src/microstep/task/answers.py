@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 
 from torch import Tensor
 
 from microstep.errors import legible
+from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
 RANKED = 5  #: classes told of each picture
@@ -44,13 +43,12 @@ def ranked(outputs: Tensor) -> tuple[Tensor, Tensor]:
 
 def predictions_csv(answers: Answers) -> bytes:
     """Return `file,class_1,confidence_1,…,error`, a row a picture; bytes of a name that are no UTF-8 become \\udcXX."""
-    text, k = StringIO(newline=""), answers.classes.shape[1]
-    writer = csv.writer(text)
-    writer.writerow(["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"])
-    told = dict(zip(answers.rows.tolist(), cells(answers), strict=True))
-    for row, file in enumerate(answers.files):
-        writer.writerow([file, *told.get(row, [""] * 2 * k), answers.unreadable.get(row, "")])
-    return text.getvalue().encode(errors="backslashreplace")
+    k, told = answers.classes.shape[1], dict(zip(answers.rows.tolist(), cells(answers), strict=True))
+    head = ["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"]
+    rows = (
+        [file, *told.get(row, [""] * 2 * k), answers.unreadable.get(row, "")] for row, file in enumerate(answers.files)
+    )
+    return csv_bytes([head, *rows])
 
 
 def cells(answers: Answers) -> Iterator[list[str]]:

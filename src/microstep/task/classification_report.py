@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from sklearn.metrics import classification_report
 from microstep.task.pictures import draw_confusion, draw_worst_mistakes
 from microstep.task.reliability import HEADER, calibration, calibration_rows, draw_reliability
 from microstep.types import Predictions, Report
+from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
 CURVES = 20  #: classes that get a precision-recall curve: TensorBoard stores 127 × 6 numbers for each
@@ -34,7 +34,7 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     write_matrix(matrix, class_names, directory / "confusion_matrix.csv")
     write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
     bins = calibration(confidence, predicted == truth)
-    write_csv(directory / "calibration.csv", HEADER, calibration_rows(bins))
+    (directory / "calibration.csv").write_bytes(csv_bytes([HEADER, *calibration_rows(bins)]))
     pictures = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
     draw_confusion(matrix, class_names, pictures["confusion_matrix"])
     draw_reliability(bins, pictures["reliability"])
@@ -70,7 +70,7 @@ def confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> np.
 def write_matrix(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Write the confusion matrix, true classes in rows."""
     rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
-    write_csv(file, ["true \\ predicted", *class_names], rows)
+    file.write_bytes(csv_bytes([["true \\ predicted", *class_names], *rows]))
 
 
 def write_predictions(predictions: Predictions, predicted: torch.Tensor, confidence: torch.Tensor, file: Path) -> None:
@@ -83,12 +83,4 @@ def write_predictions(predictions: Predictions, predicted: torch.Tensor, confide
     }
     if predictions.files is not None:
         columns["file"] = list(predictions.files)
-    write_csv(file, list(columns), zip(*columns.values(), strict=True))
-
-
-def write_csv(file: Path, header: Sequence[str], rows: object) -> None:
-    """Write a CSV file."""
-    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)  # type: ignore[arg-type]
+    file.write_bytes(csv_bytes([list(columns), *zip(*columns.values(), strict=True)]))

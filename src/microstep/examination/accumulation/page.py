@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from microstep.examination.accumulation.causes import Cause
 from microstep.examination.accumulation.measuring import Measured
 from microstep.examination.accumulation.shares import Shares
 from microstep.files import shortened
-from microstep.logger import table
+from microstep.utils.tables import format_fields, format_table
 
 MICRO_BATCHES = 16  #: up to which all are shown
 ROWS = 30  #: layers up to which all are shown
@@ -33,14 +33,14 @@ def page(looked: Looked) -> str:
     rows = looked.summary | {one.window.name: cut(one) for one in looked.windows}
     return "\n".join(
         [
-            table(rows),
+            format_fields(rows),
             "\nthe gradient of micro-batches against that of one big batch: relative difference",
-            columns(["layer", "parameters", *heads(looked)], layer_rows(looked)),
+            *format_table([["layer", "parameters", *heads(looked)], *layer_rows(looked)], "<>"),
             "\nwhy: each cause alone, the others switched off (– where it doesn't occur)",
-            columns(["cause", *heads(looked)], cause_rows(looked)),
+            *format_table([["cause", *heads(looked)], *cause_rows(looked)], "<>"),
             *units(looked),
             "\nwhat each micro-batch weighs in the gradient (and should weigh)",
-            columns(["micro-batch", *heads(looked)], micro_batch_rows(looked, of_micro_batch)),
+            *format_table(micro_batch_rows(looked, of_micro_batch), "<>"),
             *running(looked),
         ]
     )
@@ -90,10 +90,10 @@ def cells(looked: Looked, read: Callable[[Measured], str]) -> list[str]:
 
 
 def micro_batch_rows(looked: Looked, read: Callable[[int], Callable[[Measured], str]]) -> list[list[str]]:
-    """Return a row a micro-batch; of very many the first ones and the last."""
+    """Return the head and a row for each micro-batch; if there are very many, for the first ones and the last."""
     most = max(len(one.window.batches) for one in looked.windows)
     told = range(most) if most <= MICRO_BATCHES else [*range(MICRO_BATCHES - 1), most - 1]
-    return [[str(n + 1), *cells(looked, read(n))] for n in told]
+    return [["micro-batch", *heads(looked)], *([str(n + 1), *cells(looked, read(n))] for n in told)]
 
 
 def of_micro_batch(number: int) -> Callable[[Measured], str]:
@@ -126,19 +126,8 @@ def running(looked: Looked) -> list[str]:
     """Return what each micro-batch weighs in running statistics, where there are some."""
     if all(one.running is None for one in looked.windows):
         return []
-    rows = micro_batch_rows(looked, of_running)
-    return [
-        "\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)",
-        columns(["micro-batch", *heads(looked)], rows),
-    ]
-
-
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned table: names to the left, numbers to the right."""
-    first, *others = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [(name, list(zip(cells, others, strict=True))) for name, *cells in (head, *rows)]
-    told = (f"  {name:<{first}}" + "".join(f"  {cell:>{n}}" for cell, n in cells) for name, cells in lines)
-    return "\n".join(line.rstrip() for line in told)
+    title = "\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)"
+    return [title, *format_table(micro_batch_rows(looked, of_running), "<>")]
 
 
 def size(value: float) -> str:

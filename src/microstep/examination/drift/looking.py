@@ -14,8 +14,9 @@ from microstep.examination.experiments import fitting, subject
 from microstep.examination.finding import Finding
 from microstep.facts import counted_epochs, inexact_layers
 from microstep.identity import versions
-from microstep.logger import Bars, say, table
+from microstep.logger import Bars, say
 from microstep.parts import Parts
+from microstep.utils.tables import format_fields
 
 
 def look(config: DictConfig) -> Finding:
@@ -54,7 +55,7 @@ def drifted(config: DictConfig, parts: Parts, course: Course) -> Drift:
 def page(config: DictConfig, parts: Parts, drift: Drift) -> str:
     """Return what was trained, the distances by epoch, the metrics at the end."""
     end = f"  after epoch {drift.epochs}, on {drift.samples:,} validation samples"
-    said = table(summary(config, parts, drift))
+    said = format_fields(summary(config, parts, drift))
     return "\n\n".join([said, course_table(drift), NOTES, f"{end}\n{metrics_table(drift)}"])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from microstep.examination.drift.apart import Apart
 from microstep.examination.drift.drift import EXACT, Drift
 from microstep.facts import counted_epochs
+from microstep.utils.tables import format_table
 
 ROWS = 20  #: epochs that the table shows at most
 SMALL = 1e-4  #: below it a share is no percentage any more
@@ -52,18 +53,11 @@ def texts(rows: Sequence[Apart], kind: str) -> list[str]:
 
 def lines(blocks: dict[str, dict[str, list[str]]], shown: Sequence[int]) -> list[str]:
     """Return a table's lines: the blocks' names over their columns, then the epochs."""
-    parts = [["", "  epoch", *(f"{epoch:>7}" for epoch in shown)]]
+    columns = [["", "epoch", *map(str, shown)]]
     for title, block in blocks.items():
-        cells = [aligned([head, *(column[epoch - 1] for epoch in shown)]) for head, column in block.items()]
-        rows = ["  ".join(row) for row in zip(*cells, strict=True)]
-        parts.append(aligned([title, *rows]))
-    return ["    ".join(row).rstrip() for row in zip(*parts, strict=True)]
-
-
-def aligned(cells: Sequence[str]) -> list[str]:
-    """Return cells of one width, to the right."""
-    width = max(map(len, cells))
-    return [f"{cell:>{width}}" for cell in cells]
+        cells = [[head, *(column[epoch - 1] for epoch in shown)] for head, column in block.items()]
+        columns.append([f"  {title}", *format_table(zip(*cells, strict=True), ">")])
+    return format_table(zip(*columns, strict=True), ">")
 
 
 def metrics_table(drift: Drift) -> str:
@@ -74,8 +68,7 @@ def metrics_table(drift: Drift) -> str:
     columns += [[head, *(f"{value:.4f}" for value in metrics[name][-1].values())] for head, name in named.items()]
     for pair in ("cuts", "seeds"):
         columns.append([f"{pair} apart", *map(gap, pairs[pair][-1].metrics.values())])
-    first = [f"  {cell:<{max(map(len, columns[0]))}}" for cell in columns[0]]
-    return "\n".join("  ".join(row) for row in zip(first, *map(aligned, columns[1:]), strict=True))
+    return "\n".join(format_table(zip(*columns, strict=True), "<>"))
 
 
 def gap(value: float) -> str:

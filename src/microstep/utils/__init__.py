@@ -1,0 +1,1 @@
+"""Helpers for text, tables and plots, which import nothing else of microstep but its errors."""

@@ -1,0 +1,33 @@
+"""Text tables and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+
+
+def format_table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
+    """Return rows as indented lines with aligned columns.
+
+    Args:
+        rows: at least one, all of the same length.
+        align: `<` or `>` for each column; the last one is also that of all further columns.
+    """
+    columns = list(zip(*rows, strict=True))
+    sides = align.ljust(len(columns), align[-1])
+    widths = [max(map(len, column)) for column in columns]
+    padded = [[f"{cell:{s}{w}}" for cell in c] for c, s, w in zip(columns, sides, widths, strict=True)]
+    return [f"  {'  '.join(line)}".rstrip() for line in zip(*padded, strict=True)]
+
+
+def format_fields(fields: Mapping[str, str]) -> str:
+    """Return names and values in two aligned columns."""
+    return "\n".join(format_table(fields.items(), "<"))
+
+
+def csv_bytes(rows: Iterable[Iterable[object]], newline: str = "\r\n") -> bytes:
+    """Return rows as CSV in UTF-8. A surrogate, which stands for a byte that is not UTF-8, is escaped."""
+    text = StringIO(newline="")
+    csv.writer(text, lineterminator=newline).writerows(rows)
+    return text.getvalue().encode(errors="backslashreplace")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from microstep.task.pictures import GAP, SIDE, draw_confusion, save, sheet
+from microstep.task.pictures import GAP, SIDE, draw_confusion, sheet
+from microstep.utils.plotting import png_bytes
 
 
 def pixels_of(file: Path) -> np.ndarray:
@@ -28,7 +29,7 @@ def inked(pixels: np.ndarray) -> np.ndarray:
 def test_mistakes_stand_four_in_a_row(tmp_path: Path, count: int) -> None:
     """Each picture in its own place, whole and in order; its caption is above it."""
     images = torch.arange(1, count + 1).view(-1, 1, 1, 1).expand(-1, 3, 8, 8) / 20
-    save(sheet(images, ["a (99%)\ntrue: b"] * count, "headline"), tmp_path / "sheet.png")
+    (tmp_path / "sheet.png").write_bytes(png_bytes(sheet(images, ["a (99%)\ntrue: b"] * count, "headline")))
     pixels = pixels_of(tmp_path / "sheet.png")
     high = (len(pixels) - 30) // -(-count // 4)
     for place in range(count):
@@ -40,7 +41,7 @@ def test_mistakes_stand_four_in_a_row(tmp_path: Path, count: int) -> None:
 
 def test_a_picture_keeps_its_proportions(tmp_path: Path) -> None:
     """One twice as wide as high is half as high as its place, and in the middle of it."""
-    save(sheet(torch.zeros(1, 1, 16, 32), [""], ""), tmp_path / "sheet.png")
+    (tmp_path / "sheet.png").write_bytes(png_bytes(sheet(torch.zeros(1, 1, 16, 32), [""], "")))
     top, bottom, left, right = inked(pixels_of(tmp_path / "sheet.png"))
     assert (right - left, bottom - top) == (pytest.approx(SIDE, abs=2), pytest.approx(SIDE / 2, abs=2))
     assert len(pixels_of(tmp_path / "sheet.png")) - bottom == pytest.approx(SIDE / 4, abs=2)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from microstep.comparison.flips import Flip, Side
 from microstep.files import shortened
-from microstep.task.pictures import new_figure, plain_text, save
+from microstep.utils.plotting import GREEN, INK, RED, draw_image, new_figure, plain_text, png_bytes
 
 ACROSS = 8
 SHOWN = 2 * ACROSS  #: flips of each kind on one picture
 LETTERS, TITLE = 16, 110
 CELL, HEAD, TOP = 1.62, 0.42, 0.62  #: inches
-INK, GAINED, LOST, PALE = "#222222", "#2e7d4f", "#c0392b", "#777777"
 
 
 def chosen(found: Sequence[Flip]) -> list[Flip]:
@@ -47,14 +44,13 @@ def flips_picture(
         shortened(f"run: {names[0]}", TITLE) + "\n" + shortened(f"baseline: {names[1]}", TITLE), fontsize=10
     )
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
-    words = (("run", GAINED), ("baseline", LOST))
+    words = (("run", GREEN), ("baseline", RED))
     for part, band, total, (better, color) in zip(parts, bands, totals, words, strict=True):
         head = f"right with the {better}{' alone' if seeds == 1 else ' more often'}: {total:,}"
         note = f", the {len(band)} most decisive shown" if len(band) < total else ""
         part.suptitle(f"{head} sample{'s' * (total != 1)}{note}", fontsize=10, color=color, x=0.01, ha="left")
         draw_band(part, band, class_names, seeds)
-    save(figure, png := BytesIO())
-    return png.getvalue()
+    return png_bytes(figure)
 
 
 def draw_band(
@@ -66,15 +62,9 @@ def draw_band(
         axes = part.add_subplot(rows, ACROSS, place + 1)
         lines = [told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds)]
         truth = f"true {shortened(class_names[one.label], LETTERS - 4)}"
-        show(axes, image)
+        draw_image(axes, image.numpy(), 0, 0, 1)
+        axes.set_axis_off()
         axes.set_title("\n".join([f"{truth}{found_by(one)}", *lines]), fontsize=7.5, color=INK)
-
-
-def show(axes: Axes, image: Tensor) -> None:
-    """Show a C × H × W image in 0…1, and nothing around it."""
-    pixels = image.permute(1, 2, 0).numpy()
-    axes.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-    axes.set_axis_off()
 
 
 def told(who: str, side: Side, class_names: Sequence[str], seeds: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from math import isfinite, log10
 from typing import Any
 
@@ -11,9 +10,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from microstep.profiler import Profile
 from microstep.profiler.recommendation import BELOW, percent
-from microstep.task.pictures import new_figure, save
+from microstep.utils.plotting import BLUE, INK, ORANGE, new_figure, png_bytes
 
-INK, BAR, PALE, LINE = "#222222", "#2f6ba8", "#b4b7b9", "#cf6f1e"
 WIDTH, ROW, MARGIN = 8.2, 0.42, 1.15  #: inches
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABOVE: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}  #: of a point
@@ -29,13 +27,12 @@ def precision_picture(profile: Profile) -> bytes:
     draw_drift(drift, profile, names)
     sizes = [profile.measured[name].peak_bytes / 2**20 for name in names]
     draw(memory, "memory at peak, MiB", names, sizes, [f"{value:,.1f}" for value in sizes])
-    save(figure, png := BytesIO())
-    return png.getvalue()
+    return png_bytes(figure)
 
 
 def draw(axes: Axes, title: str, names: list[str], values: list[float], labels: list[str]) -> None:
     """Draw a bar for each precision, its value beside it."""
-    bars = axes.barh(range(len(names)), values, color=BAR, height=0.62)
+    bars = axes.barh(range(len(names)), values, color=BLUE, height=0.62)
     axes.bar_label(bars, labels, padding=3, fontsize=9, color=INK)
     axes.set_xlim(0, 1.35 * max(values, default=1.0))
     frame(axes, title, names)
@@ -53,11 +50,11 @@ def draw_drift(axes: Axes, profile: Profile, names: list[str]) -> None:
     axes.set_xlim(left, right)
     for place, value in enumerate(values):
         shown = min(max(value, left), right)
-        axes.hlines(place, left, shown, color=BAR, linewidth=1.2)
-        axes.plot([shown], [place], "o", color=BAR, markersize=6)
+        axes.hlines(place, left, shown, color=BLUE, linewidth=1.2)
+        axes.plot([shown], [place], "o", color=BLUE, markersize=6)
         axes.annotate(percent(value), (shown, place), fontsize=9, color=INK, **ABOVE)
-    axes.axvspan(BELOW * profile.noise, right, color=LINE, alpha=0.12, linewidth=0)
-    axes.axvline(profile.noise, color=LINE, linewidth=1.6)
+    axes.axvspan(BELOW * profile.noise, right, color=ORANGE, alpha=0.12, linewidth=0)
+    axes.axvline(profile.noise, color=ORANGE, linewidth=1.6)
     noise = f"line: the gradient's own noise, {percent(profile.noise)}"
     axes.set_xlabel(f"{noise}\nshaded: not far below it", fontsize=8.5, color=INK)
     frame(axes, "gradient off by", names)

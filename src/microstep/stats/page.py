@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from io import BytesIO
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -12,13 +11,12 @@ from matplotlib.figure import Figure
 
 from microstep.dataset.pictures import Pictures
 from microstep.errors import DataError
+from microstep.files import shortened
 from microstep.stats.survey import printable
-from microstep.task.pictures import new_figure, plain_text
+from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
 
 CLASSES = 30  #: shown at most
 SAMPLES = 8  #: of each class
-COLOURS = ("#35618f", "#e0914b", "#5f9e6e", "#a35a9c")  #: of the splits
-INK, PALE = "#222222", "#8a8a8a"
 ROW, EDGE, HEAD, FOOT, LETTER, BARS = 0.66, 0.3, 0.95, 0.35, 0.095, 3.6  #: inches
 LETTERS = 28  #: of a class name
 GAP = 0.06  #: between samples, of a row's height
@@ -28,7 +26,7 @@ GAP = 0.06  #: between samples, of a row's height
 def page(title: str, official: Mapping[str, Pictures]) -> bytes:
     """Return a PNG of the first classes: bars of their pictures by split, and the first readable training pictures."""
     first = next(iter(official.values()))
-    names = [shortened(printable(name)) for name in first.class_names]
+    names = [shortened(printable(name), LETTERS) for name in first.class_names]
     shown = min(len(names), CLASSES)
     left = EDGE + 0.1 + LETTER * max(map(columns, names[:shown]))
     width, height = left + BARS + SAMPLES * ROW + 2 * EDGE, HEAD + shown * ROW + FOOT
@@ -40,9 +38,7 @@ def page(title: str, official: Mapping[str, Pictures]) -> bytes:
     draw_balance(bars, names[:shown], official)
     draw_samples(samples, official.get("train", first), shown)
     write_title(figure, title, official, len(names) - shown)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
-    return stream.getvalue()
+    return png_bytes(figure)
 
 
 def write_title(figure: Figure, title: str, official: Mapping[str, Pictures], hidden: int) -> None:
@@ -52,14 +48,14 @@ def write_title(figure: Figure, title: str, official: Mapping[str, Pictures], hi
     size = " × ".join(map(str, first.shape))
     facts = f"{len(first.class_names):,} classes, pictures of {size} (channels × height × width)"
     figure.text(EDGE / width, 1 - 0.2 / height, printable(title), size=16, weight="bold", color=INK, va="top")
-    figure.text(EDGE / width, 1 - 0.55 / height, facts, size=9.5, color=PALE, va="top")
+    figure.text(EDGE / width, 1 - 0.55 / height, facts, size=9.5, color=GREY, va="top")
     for place, (name, pictures) in enumerate(official.items()):
-        color = COLOURS[place % len(COLOURS)]
+        color = SERIES[place % len(SERIES)]
         right = 1 - (EDGE + 1.5 * (len(official) - 1 - place)) / width
         label = f"■ {name} {len(pictures):,}"
         figure.text(right, 1 - 0.3 / height, label, size=10.5, color=color, ha="right", va="top", weight="bold")
     if hidden:
-        figure.text(EDGE / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=PALE)
+        figure.text(EDGE / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
 
 
 def draw_balance(axes: Axes, names: list[str], official: Mapping[str, Pictures]) -> None:
@@ -69,22 +65,17 @@ def draw_balance(axes: Axes, names: list[str], official: Mapping[str, Pictures])
     thick = 0.72 / len(counts)
     for place, values in enumerate(counts):
         middles = np.arange(len(names)) + (place - (len(counts) - 1) / 2) * thick
-        axes.barh(middles, values, thick * 0.9, color=COLOURS[place % len(COLOURS)])
+        axes.barh(middles, values, thick * 0.9, color=SERIES[place % len(SERIES)])
         for middle, value in zip(middles, values, strict=True):
             text = f" {value:,}"
-            axes.text(value, middle, text, va="center", size=min(8.5, 26 * thick), color=INK if value else "#c03030")
+            axes.text(value, middle, text, va="center", size=min(8.5, 26 * thick), color=INK if value else RED)
     axes.set_xlim(0, 1.16 * counts.max())
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names, size=10, color=INK)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.spines["left"].set_color("#cccccc")
-
-
-def shortened(name: str) -> str:
-    """Return a name that fits beside the bars; of a long one both ends."""
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 9]}…{name[-8:]}"
+    axes.spines["left"].set_color(GRID)
 
 
 def columns(name: str) -> int:
@@ -96,19 +87,11 @@ def draw_samples(axes: Axes, pictures: Pictures, classes: int) -> None:
     """Draw a row of pictures a class."""
     for label in range(classes):
         for place, pixels in enumerate(samples(pictures, label)):
-            draw_picture(axes, pixels / pictures.scale, place, label)
+            draw_image(axes, pixels / pictures.scale, place, label, 1 - GAP)
     axes.set_xlim(-0.5, SAMPLES - 0.5)
     axes.set_ylim(classes - 0.5, -0.5)
+    axes.set_aspect("auto")
     axes.set_axis_off()
-
-
-def draw_picture(axes: Axes, image: np.ndarray, x: int, y: int) -> None:
-    """Draw one C × H × W picture in 0…1 into its square: grey where it has not three channels."""
-    height, width = image.shape[1:]
-    half = (1 - GAP) / 2 / max(height, width)
-    extent = (x - half * width, x + half * width, y + half * height, y - half * height)
-    shown = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
-    axes.imshow(shown.clip(0, 1), cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
 
 
 def samples(pictures: Pictures, label: int) -> Iterator[np.ndarray]:

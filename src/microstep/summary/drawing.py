@@ -10,10 +10,11 @@ from io import StringIO
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from microstep.utils.plotting import plain_text
 
 WIDTH = 5.1  #: inches: as wide as a phone, so that the text is readable there
 INK, PALE, GRID, GREY, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"  #: replaced by CSS variables
@@ -24,7 +25,6 @@ VARIABLES = {INK: "ink", PALE: "pale", GRID: "grid", GREY: "grey", PAPER: "paper
 }
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,
     "font.size": 11,
     "text.color": INK,
     "axes.grid": True,
@@ -61,8 +61,7 @@ def draw(paint: Callable[[Axes], None], height: float, label: str, caption: str)
         caption: shown under the chart.
     """
     stream = StringIO()
-    with rc_context({**STYLE, "svg.hashsalt": label}), catch_warnings():
-        filterwarnings("ignore", message="Glyph .* missing from font")
+    with plain_text({**STYLE, "svg.hashsalt": label}), catch_warnings():
         filterwarnings("ignore", message="constrained_layout not applied")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         paint(figure.add_subplot())

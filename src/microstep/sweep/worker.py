@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -73,12 +72,12 @@ def preload() -> None:
     import torch
 
     import microstep.resuming  # noqa: F401  # all the rest
-    from microstep.task.pictures import new_figure, save
+    from microstep.utils.plotting import new_figure, png_bytes
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # any optimizer imports torch's compiler
     figure = new_figure(1, 1)
     figure.add_subplot()
-    save(figure, BytesIO())  # the first picture finds the fonts
+    png_bytes(figure)  # the first picture finds the fonts
 
 
 def outlive_signals() -> None:

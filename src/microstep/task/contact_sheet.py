@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from math import ceil, sqrt
 
 import numpy as np
 
 from microstep.files import shortened
 from microstep.task.answers import Answers
-from microstep.task.pictures import new_figure, plain_text, save
+from microstep.utils.plotting import GREY, INK, RED, pixel_figure, plain_text, png_bytes
 
 SHOWN = 60  #: pictures on one sheet
 SIDE = 132  #: pixels of a thumbnail's longer side
@@ -19,7 +18,6 @@ CAPTION = 34  #: pixels below a thumbnail, for two lines
 TITLE = 44  #: pixels above them all
 LETTERS = 19  #: that fit under a thumbnail
 UNSURE = 0.5  #: confidence below which a caption is marked
-INK, MARK, PALE = "#222222", "#c0392b", "#888888"
 
 
 def chosen(count: int) -> list[int]:
@@ -68,8 +66,8 @@ def captions(
         middle, below = left + width / 2, top + height
         words = f"{shortened(guess, LETTERS - 5)} {confidence:.0%}"
         file = answers.files[int(answers.rows[row])].rpartition("/")[2]
-        lines.append((middle, below + 11, words, INK if confidence >= UNSURE else MARK, 8))
-        lines.append((middle, below + 25, shortened(file, LETTERS + 4), PALE, 6))
+        lines.append((middle, below + 11, words, INK if confidence >= UNSURE else RED, 8))
+        lines.append((middle, below + 25, shortened(file, LETTERS + 4), GREY, 6))
     return lines
 
 
@@ -85,14 +83,11 @@ def title(answers: Answers, shown: int, name: str) -> str:
 def drawn(canvas: np.ndarray, headline: str, texts: Sequence[Text]) -> bytes:
     """Return a canvas of pixels, none of them resampled, with words on it, as PNG."""
     height, width = canvas.shape[:2]
-    figure = new_figure(1, 1)
-    figure.set_layout_engine("none")
-    figure.set_size_inches(width / figure.dpi, height / figure.dpi)
+    figure = pixel_figure(width, height)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
     axes.set_axis_off()
     axes.text(GAP, TITLE / 2, headline, va="center", color=INK, fontsize=10)
     for right, down, words, color, size in texts:
         axes.text(right, down, words, ha="center", va="center", color=color, fontsize=size)
-    save(figure, png := BytesIO())
-    return png.getvalue()
+    return png_bytes(figure)

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from scipy.stats import binomtest
 from torch import Tensor
 
-from microstep.task.pictures import figure_of, pixel_axes, plain_text, save
+from microstep.utils.plotting import BLUE, GREY, INK, LIGHT_BLUE, pixel_axes, pixel_figure, plain_text, png_bytes
 
 BINS = 15  #: of equal width, as Guo et al. have them
 HEADER = ("above", "up_to", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
@@ -65,21 +65,21 @@ def calibration_rows(bins: list[Bin]) -> Iterator[list[str]]:
 @plain_text()
 def draw_reliability(bins: list[Bin], file: Path) -> None:
     """Draw each bin's accuracy with its interval over its mean confidence, and how many samples it has."""
-    figure = figure_of(660, 660)
+    figure = pixel_figure(660, 660)
     upper, lower = pixel_axes(figure, 72, 34, 570, 420), pixel_axes(figure, 72, 484, 570, 124)
     draw_accuracies(upper, bins)
-    lower.bar([b.above for b in bins], [b.count for b in bins], 1 / BINS, align="edge", color="#4c78a8", edgecolor="w")
+    lower.bar([b.above for b in bins], [b.count for b in bins], 1 / BINS, align="edge", color=BLUE, edgecolor="w")
     lower.set(xlim=(0, 1), xlabel="confidence", ylabel="samples")
     upper.set_title(f"{file.parent.name}: expected calibration error {calibration_error(bins):.4f}", fontsize=11)
-    save(figure, file)
+    file.write_bytes(png_bytes(figure))
 
 
 def draw_accuracies(axes: Axes, bins: list[Bin]) -> None:
     """Draw what is to be read against the diagonal: below it the model is too sure of itself."""
     for b in bins:
-        axes.add_patch(Rectangle((b.above, 0), 1 / BINS, b.accuracy, facecolor="#dbe5f0", edgecolor="w"))
+        axes.add_patch(Rectangle((b.above, 0), 1 / BINS, b.accuracy, facecolor=LIGHT_BLUE, edgecolor="w"))
     confidence, accuracy = [b.confidence for b in bins], [b.accuracy for b in bins]
     below, beyond = zip(*[(b.accuracy - b.interval[0], b.interval[1] - b.accuracy) for b in bins], strict=True)
-    axes.plot((0, 1), (0, 1), color="#888888", linewidth=1, linestyle="--")
-    axes.errorbar(confidence, accuracy, np.maximum(0, (below, beyond)), fmt="o", color="#1f4e79", markersize=4)
+    axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--")
+    axes.errorbar(confidence, accuracy, np.maximum(0, (below, beyond)), fmt="o", color=INK, markersize=4)
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="accuracy, with its 95 % interval")

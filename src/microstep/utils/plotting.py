@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 DPI = 110
 INK, GREY, GRID = "#222222", "#777777", "#dedfdc"  #: text; text and lines in the background
-BLUE, ORANGE, GREEN, PURPLE, RED, LIGHT_BLUE = "#2f6ba8", "#cf6f1e", "#3f8a55", "#8e5aa8", "#c0392b", "#b3cbe3"
+SERIES = BLUE, ORANGE, GREEN, PURPLE = "#2f6ba8", "#cf6f1e", "#3f8a55", "#8e5aa8"
+RED, LIGHT_BLUE = "#c0392b", "#b3cbe3"
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def pixel_figure(width: float, height: float) -> Figure:
     """Return a figure of this size in pixels without a layout engine, which would draw everything twice."""
-    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    return Figure(figsize=(width / DPI, height / DPI), layout="none", dpi=DPI)
 
 
 def pixel_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
 from matplotlib.axes import Axes
 
 from microstep.examination.accumulation.measuring import Measured
 from microstep.examination.accumulation.page import Looked, cut
 from microstep.examination.accumulation.shares import Shares
 from microstep.files import shortened
-from microstep.task.pictures import new_figure, plain_text, save
+from microstep.utils.plotting import BLUE, INK, LIGHT_BLUE, RED, new_figure, plain_text, png_bytes
 
-RIGHT, WRONG, DUE, PALE = "#3b6ea5", "#c0392b", "#222222", "#9db8d2"
 NUMBERED = 12  #: micro-batches up to which each bar bears its number
 TITLE = 100  #: letters
 
@@ -32,8 +29,7 @@ def draw(looked: Looked) -> bytes:
         draw_samples(grid[1][column], one)
         if rows == 3:
             draw_running(grid[2][column], one.running)
-    save(figure, png := BytesIO())
-    return png.getvalue()
+    return png_bytes(figure)
 
 
 def draw_micro_batches(axes: Axes, one: Measured) -> None:
@@ -56,11 +52,11 @@ def draw_running(axes: Axes, shares: Shares | None) -> None:
 
 def draw_samples(axes: Axes, one: Measured) -> None:
     """Draw a bar a sample, micro-batches in turn a shade apart."""
-    shades = [PALE if number % 2 else RIGHT for number, n in enumerate(one.window.shape.sizes) for _ in range(n)]
-    tones = [WRONG if wrong else shade for wrong, shade in zip(one.samples.wrong, shades, strict=True)]
+    shades = [LIGHT_BLUE if number % 2 else BLUE for number, n in enumerate(one.window.shape.sizes) for _ in range(n)]
+    tones = [RED if wrong else shade for wrong, shade in zip(one.samples.wrong, shades, strict=True)]
     places = range(1, len(tones) + 1)
     axes.bar(places, one.samples.measured, width=1.0, color=tones, edgecolor="white", linewidth=0.3)
-    axes.step([0.5, *(n + 0.5 for n in places)], [one.samples.due[0], *one.samples.due], color=DUE, linewidth=1.2)
+    axes.step([0.5, *(n + 0.5 for n in places)], [one.samples.due[0], *one.samples.due], color=INK, linewidth=1.2)
     axes.set_ylabel("weight in the gradient", fontsize=8)
     axes.set_xlabel("sample, by its place in the window", fontsize=8)
     plain(axes, one.samples)
@@ -68,10 +64,10 @@ def draw_samples(axes: Axes, one: Measured) -> None:
 
 def bars(axes: Axes, shares: Shares) -> None:
     """Draw bars with their numbers, and a mark where each should end."""
-    places, tones = range(1, len(shares.due) + 1), [WRONG if wrong else RIGHT for wrong in shares.wrong]
+    places, tones = range(1, len(shares.due) + 1), [RED if wrong else BLUE for wrong in shares.wrong]
     axes.bar(places, shares.measured, color=tones, width=0.8)
     for place, due in zip(places, shares.due, strict=True):
-        axes.plot([place - 0.45, place + 0.45], [due, due], color=DUE, linewidth=1.6)
+        axes.plot([place - 0.45, place + 0.45], [due, due], color=INK, linewidth=1.6)
     plain(axes, shares)
     if len(places) <= NUMBERED:
         axes.set_xticks(places)

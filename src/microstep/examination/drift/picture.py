@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from math import nan
 from typing import Any
 
@@ -11,12 +10,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from microstep.examination.drift.drift import Drift
 from microstep.examination.drift.text import SMALL, cuts, tiny
-from microstep.task.pictures import new_figure, plain_text, save
+from microstep.utils.plotting import BLUE, GREEN, GREY, GRID, INK, ORANGE, new_figure, plain_text, png_bytes
 
 WIDTH, HEIGHT = 8.2, 4.1  #: inches
 TITLES = {"weights": "weights apart, of what training moves", "outputs": "validation outputs apart, of their norm"}
-COLOURS = {"cuts": "#2f6ba8", "seeds": "#cf6f1e", "cuts_fp64": "#3f8a55"}
-INK, PALE, GRID = "#222222", "#666c75", "#dedfdc"
+COLORS = {"cuts": BLUE, "seeds": ORANGE, "cuts_fp64": GREEN}
 MARKED = 25  #: epochs up to which each is a dot
 
 
@@ -32,8 +30,7 @@ def drift_picture(drift: Drift) -> bytes:
     title = f"{cut} and {whole}: two cuts of one batch, beside two seeds"
     figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    save(figure, png := BytesIO())
-    return png.getvalue()
+    return png_bytes(figure)
 
 
 def draw(axes: Axes, drift: Drift, kind: str) -> None:
@@ -41,7 +38,7 @@ def draw(axes: Axes, drift: Drift, kind: str) -> None:
     for pair, rows in drift.course.apart.items():
         values = [getattr(one, kind) or nan for one in rows]
         marker = "o" if len(values) <= MARKED else ""
-        axes.plot(range(1, len(values) + 1), values, color=COLOURS[pair], label=named(pair, drift), marker=marker, ms=3)
+        axes.plot(range(1, len(values) + 1), values, color=COLORS[pair], label=named(pair, drift), marker=marker, ms=3)
     scale(axes, drift.epochs)
 
 
@@ -65,7 +62,7 @@ def scale(axes: Axes, epochs: int) -> None:
     axes.yaxis.minorticks_off()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.set_xlim(0.5, epochs + 0.5)
-    axes.set_xlabel("epoch", color=PALE)
+    axes.set_xlabel("epoch", color=GREY)
     axes.grid(color=GRID, linewidth=0.6)
-    axes.tick_params(length=0, labelcolor=PALE)
+    axes.tick_params(length=0, labelcolor=GREY)
     axes.spines[:].set_visible(False)

@@ -17,7 +17,7 @@ ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = (
     *("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors"),
     *("owner", "resumption", "amendments", "run_config", "gate", "places", "jobs", "starting", "roster"),
-    *("summary", "checks", "utils.plotting", "utils.tables"),
+    *("summary", "checks", "utils.plotting", "utils.tables", "utils.text"),
 )
 LAYERS = (
     "errors types checks config signatures names page overrides composer cli files gate directories randomness signals "

@@ -18,9 +18,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep import machine
 from microstep.config import micro_batch_size
-from microstep.files import shown
 from microstep.identity import chosen_precision, experiment_hash, source_hash, versions
 from microstep.parts import Parts
+from microstep.utils.text import display_path, format_count
 
 log = logging.getLogger("microstep.notice")
 
@@ -73,14 +73,9 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, 
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe(parts.device),
         "batch": batch_row(config),
-        "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {counted_epochs(config.epochs)}",
-        "run directory": shown(run_dir),
+        "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {format_count(config.epochs, 'epoch')}",
+        "run directory": display_path(run_dir),
     }
-
-
-def counted_epochs(epochs: int) -> str:
-    """Return a number of epochs in words."""
-    return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
 
 
 def seen_as(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from microstep.errors import StorageError, legible
+from microstep.errors import StorageError
+from microstep.utils.text import display_path, truncate_middle
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".*.tmp"  #: what files are called until they are whole
+shown, shortened = display_path, truncate_middle
 
 
 @contextmanager
@@ -171,19 +173,6 @@ def known_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
         return read_json(file, largest)
     except (OSError, ValueError):
         return {}
-
-
-def shown(path: Path) -> str:
-    """Return a path as a person would type it: relative below the working directory, else absolute."""
-    absolute, here = path.resolve(), Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
-
-
-def shortened(name: str, letters: int) -> str:
-    """Return a name that fits, its middle left out: a file's end tells most."""
-    name = legible(name)
-    half = (letters - 1) // 2
-    return name if len(name) <= letters else f"{name[:half]}…{name[len(name) - half :]}"
 
 
 def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from microstep.errors import RunInUse, StorageError
-from microstep.files import shown, storing
+from microstep.files import storing
+from microstep.utils.text import display_path
 
 LOCK = ".lock"
 
@@ -31,7 +32,7 @@ def owned(directory: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:
         reason = f"another process is at work in it ({holder(directory)})"
-        raise RunInUse(shown(directory), reason, "wait for it, stop it, or choose another directory") from None
+        raise RunInUse(display_path(directory), reason, "wait for it, stop it, or choose another directory") from None
     except OSError as error:
         raise StorageError(str(directory), error.strerror or str(error), "check that it can be written") from None
     with storing(directory / LOCK):

@@ -12,8 +12,9 @@ import pytest
 
 from microstep import compose
 from microstep.roster import Job, Sweep
-from microstep.sweep.board import Board, duration
+from microstep.sweep.board import Board
 from microstep.sweep.teller import Teller
+from microstep.utils.text import format_duration
 
 METRICS = {"val": {"loss": 0.5, "accuracy": 0.9}, "test": {"loss": 0.6, "accuracy": 0.8}}
 FINISHED = {"status": "finished", "metrics": METRICS, "train_seconds": 2.0}
@@ -126,4 +127,4 @@ def test_a_damaged_run_json_is_waited_for(tmp_path: Path, capsys: pytest.Capture
 )
 def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
     """Seconds, minutes, hours: never more than two figures that matter."""
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from microstep.comparison.flips import Flip, Side
-from microstep.files import shortened
 from microstep.utils.plotting import GREEN, INK, RED, draw_image, new_figure, plain_text, png_bytes
+from microstep.utils.text import format_count, sample_caption, truncate_middle
 
 ACROSS = 8
 SHOWN = 2 * ACROSS  #: flips of each kind on one picture
@@ -40,15 +39,14 @@ def flips_picture(
     totals = [sum(one.gained is gained for one in found) for gained in (True, False)]
     heights = [HEAD + (CELL + 0.2) * -(-len(band) // ACROSS) for band in bands]
     figure = new_figure(ACROSS * 1.32, TOP + sum(heights))
-    figure.suptitle(
-        shortened(f"run: {names[0]}", TITLE) + "\n" + shortened(f"baseline: {names[1]}", TITLE), fontsize=10
-    )
+    title = (truncate_middle(f"{side}: {name}", TITLE) for side, name in zip(("run", "baseline"), names, strict=True))
+    figure.suptitle("\n".join(title), fontsize=10)
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     words = (("run", GREEN), ("baseline", RED))
     for part, band, total, (better, color) in zip(parts, bands, totals, words, strict=True):
-        head = f"right with the {better}{' alone' if seeds == 1 else ' more often'}: {total:,}"
+        head = f"right with the {better}{' alone' if seeds == 1 else ' more often'}: {format_count(total, 'sample')}"
         note = f", the {len(band)} most decisive shown" if len(band) < total else ""
-        part.suptitle(f"{head} sample{'s' * (total != 1)}{note}", fontsize=10, color=color, x=0.01, ha="left")
+        part.suptitle(f"{head}{note}", fontsize=10, color=color, x=0.01, ha="left")
         draw_band(part, band, class_names, seeds)
     return png_bytes(figure)
 
@@ -60,19 +58,15 @@ def draw_band(
     rows = -(-len(band) // ACROSS)
     for place, (one, image) in enumerate(band):
         axes = part.add_subplot(rows, ACROSS, place + 1)
-        lines = [told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds)]
-        truth = f"true {shortened(class_names[one.label], LETTERS - 4)}"
+        truth = f"true {truncate_middle(class_names[one.label], LETTERS - 4)}"
+        head = truth + sample_caption(one.file, one.index, LETTERS + 4)
+        sides = (told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds))
         draw_image(axes, image.numpy(), 0, 0, 1)
         axes.set_axis_off()
-        axes.set_title("\n".join([f"{truth}{found_by(one)}", *lines]), fontsize=7.5, color=INK)
+        axes.set_title("\n".join([head, *sides]), fontsize=7.5, color=INK)
 
 
 def told(who: str, side: Side, class_names: Sequence[str], seeds: int) -> str:
     """Return what a side took a sample for; of several seeds, how many are right."""
     share = f" ({side.right} of {seeds})" if seeds > 1 else ""
-    return f"{who} {shortened(class_names[side.prediction], LETTERS - 4)}{share}"
-
-
-def found_by(one: Flip) -> str:
-    """Return what a person finds a sample by: its file, else its index."""
-    return f", #{one.index}" if one.file is None else f"\n{shortened(Path(one.file).name, LETTERS + 4)}"
+    return f"{who} {truncate_middle(class_names[side.prediction], LETTERS - 4)}{share}"

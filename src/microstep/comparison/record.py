@@ -12,9 +12,10 @@ from typing import Any
 from microstep.comparison.figures import LEVEL
 from microstep.comparison.settings import Setting, differences
 from microstep.comparison.text import Comparison
-from microstep.files import finite, read_json, shown, written_together
+from microstep.files import finite, read_json, written_together
 from microstep.names import LONGEST, UNSAFE
 from microstep.utils.tables import csv_bytes
+from microstep.utils.text import display_path
 
 PLACE = Path("outputs/comparisons")
 
@@ -36,7 +37,7 @@ def directory_of(one: Comparison) -> Path:
 
 def compared(one: Comparison) -> list[list[str]]:
     """Return the directories that are compared, of both sides."""
-    return [[shown(run.directory) for run in side.runs] for side in (one.match.run, one.match.baseline)]
+    return [[display_path(run.directory) for run in side.runs] for side in (one.match.run, one.match.baseline)]
 
 
 def earlier(directory: Path) -> list[list[str]] | None:
@@ -90,7 +91,7 @@ def numbers(one: Comparison) -> bytes:
 
 def side(setting: Setting, name: str) -> dict[str, Any]:
     """Return what is compared on one side."""
-    return {"name": name, "directories": [shown(run.directory) for run in setting.runs], "seeds": setting.seeds}
+    return {"name": name, "directories": [display_path(run.directory) for run in setting.runs], "seeds": setting.seeds}
 
 
 def per_class(one: Comparison) -> bytes:

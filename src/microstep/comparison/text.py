@@ -10,8 +10,8 @@ from microstep.comparison.figures import ClassFigures, Score
 from microstep.comparison.settings import Match, briefly
 from microstep.comparison.verdict import Verdict, ends, p_text, points
 from microstep.errors import legible
-from microstep.files import shortened, shown
 from microstep.utils.tables import format_table
+from microstep.utils.text import display_path, format_percent, truncate_middle
 
 TOLD = 6  #: keys in which settings differ; all are in comparison.json
 CLASSES = 5  #: that changed most; all are in per_class.csv
@@ -64,14 +64,17 @@ def facts(one: Comparison) -> list[list[str]]:
 def named(name: str, directories: Sequence[Path]) -> str:
     """Return a name with the directory it stands for, or the first of several."""
     more = f" and {len(directories) - 1} more" if len(directories) > 1 else ""
-    place = legible(shown(directories[0]))
+    place = legible(display_path(directories[0]))
     return f"{place}{more}" if place == name and not more else f"{legible(name)}: {place}{more}"
 
 
 def differing(one: Comparison) -> str:
     """Return what the two were told differently, in one line."""
     found = list(briefly(one.match.run, one.match.baseline).items())
-    cells = [f"{key} {shortened(run, LETTERS)}, not {shortened(other, LETTERS)}" for key, (run, other) in found[:TOLD]]
+    cells = [
+        f"{key} {truncate_middle(run, LETTERS)}, not {truncate_middle(other, LETTERS)}"
+        for key, (run, other) in found[:TOLD]
+    ]
     more = [f"{len(found) - TOLD} more keys"] if len(found) > TOLD else []
     return legible("; ".join([*cells, *more])) or "nothing but the seed"
 
@@ -94,7 +97,7 @@ def scores(one: Comparison) -> list[str]:
 
 def score_row(name: str, score: Score) -> list[str]:
     ends_of_it = ends(score.low, score.high)
-    return [name, share(score.run), share(score.baseline), points(score.difference), ends_of_it]
+    return [name, format_percent(score.run), format_percent(score.baseline), points(score.difference), ends_of_it]
 
 
 def tests(one: Comparison) -> list[list[str]]:
@@ -125,13 +128,13 @@ def classes(one: Comparison) -> list[str]:
 def class_row(one: Comparison, found: ClassFigures) -> list[str]:
     """Return a class in one row."""
     pairs = (cell for pair in (found.recall, found.f1) for cell in cells_of(pair))
-    name = shortened(one.class_names[found.label], LETTERS)
+    name = truncate_middle(one.class_names[found.label], LETTERS)
     return [name, f"{found.samples:,}", *pairs, p_text(found.p_value).removeprefix("p ").removeprefix("= ")]
 
 
 def cells_of(pair: tuple[float, float]) -> Iterator[str]:
     """Yield a score of both, and the difference."""
-    yield from map(share, pair)
+    yield from map(format_percent, pair)
     yield points(pair[0] - pair[1])
 
 
@@ -139,8 +142,8 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     """Return a table of several settings, each compared with the same baseline."""
     head = ["", "accuracy", "macro F1", "difference", "95 % interval", "p", "corrected"]
     found = comparisons[0].verdict.figures
-    baseline = [shortened(comparisons[0].names[1], LETTERS), share(found.accuracy.baseline)]
-    rows = [[*baseline, share(found.macro_f1.baseline), "", "", "", ""], *map(summary_row, comparisons)]
+    baseline = [truncate_middle(comparisons[0].names[1], LETTERS), format_percent(found.accuracy.baseline)]
+    rows = [[*baseline, format_percent(found.macro_f1.baseline), "", "", "", ""], *map(summary_row, comparisons)]
     return "\n".join(format_table([head, *rows], "<>"))
 
 
@@ -149,8 +152,5 @@ def summary_row(one: Comparison) -> list[str]:
     found, score = one.verdict.figures, one.verdict.figures.accuracy
     p_values = (p_text(p).removeprefix("p ").removeprefix("= ") for p in (found.p_value, one.verdict.p_value))
     told = [points(score.difference), ends(score.low, score.high)]
-    return [shortened(one.names[0], LETTERS), share(score.run), share(found.macro_f1.run), *told, *p_values]
-
-
-def share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    scores = map(format_percent, (score.run, found.macro_f1.run))
+    return [truncate_middle(one.names[0], LETTERS), *scores, *told, *p_values]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from microstep.comparison.exact import holm
 from microstep.comparison.figures import LEVEL, Figures
+from microstep.utils.text import format_count
 
 Word = Literal["better", "worse", "no difference"]
 OFTEN = "in 4 of 5 such comparisons"
@@ -70,7 +71,7 @@ class Verdict:
     @property
     def extent(self) -> str:
         """How many samples and seeds it is said of."""
-        samples = f"{self.figures.paired.samples:,} sample{'s' * (self.figures.paired.samples > 1)}"
+        samples = format_count(self.figures.paired.samples, "sample")
         return samples if self.figures.paired.seeds == 1 else f"{samples} and {self.figures.paired.seeds} seeds"
 
     @property

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from microstep.files import shown, storing, write_json, write_whole
+from microstep.files import storing, write_json, write_whole
 from microstep.logger import say
 from microstep.logger.events import EventsFile
 from microstep.logger.summaries import code, picture, scalars
+from microstep.utils.text import display_path
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def tell(finding: Finding, check: str, directory: Path) -> None:
     write_whole(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
     with storing(directory):
         show(finding, text, check, directory)
-    say(f"{finding.page}\n\n  written to {shown(directory)}\n\n{finding.sentence}")
+    say(f"{finding.page}\n\n  written to {display_path(directory)}\n\n{finding.sentence}")
 
 
 def show(finding: Finding, text: str, check: str, directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from microstep.profiler import Measurement, Profile
 from microstep.profiler.recommendation import percent
 from microstep.utils.tables import format_table
+from microstep.utils.text import format_count
 
 HEADS = (
     ("", "a step", "samples/s", "speed-up", "memory", "loss", "gradient", "overflow", "underflow"),
@@ -29,7 +30,7 @@ def row(profile: Profile, name: str, one: Measurement) -> tuple[str, ...]:
         duration(one.seconds),
         f"{profile.samples / one.seconds:,.0f}",
         f"{times:.2f} ×" if times else "–",
-        size(one.peak_bytes),
+        f"{one.peak_bytes / 2**20:,.1f} MiB",
         percent(found.loss_drift),
         percent(found.gradient_drift),
         percent(found.overflow),
@@ -44,7 +45,7 @@ def notes(profile: Profile) -> list[str]:
         found = one.accuracy
         if found.unscaled_underflow is None:
             continue
-        halved = f", halved {found.skipped} time{'s' * (found.skipped != 1)}" if found.skipped else ""
+        halved = f", halved {format_count(found.skipped, 'time')}" if found.skipped else ""
         place = f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
         said.append(f"  {name}: {place}; without a scaler {percent(found.unscaled_underflow)} would underflow")
     return said
@@ -53,8 +54,3 @@ def notes(profile: Profile) -> list[str]:
 def duration(seconds: float) -> str:
     """Return the time of a step."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-def size(count: int) -> str:
-    """Return bytes in MiB."""
-    return f"{count / 2**20:,.1f} MiB"

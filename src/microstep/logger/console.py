@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from microstep.files import shown
 from microstep.logger.records import EpochReport, Results, WindowReport
 from microstep.terminal import Terminal, emit
 from microstep.utils.tables import format_fields
+from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def epoch_line(report: EpochReport) -> str:
 def closing(results: Results) -> str:
     """Return the closing table: the test report, where it lies, the next commands."""
     test = results.splits["test"]
-    run = shlex.quote(shown(results.run_dir))
-    logs = shlex.quote(shown(logdir(results.run_dir)))
+    run = shlex.quote(display_path(results.run_dir))
+    logs = shlex.quote(display_path(logdir(results.run_dir)))
     facts = {
         "test": metrics_row(test.metrics),
         "val": metrics_row(results.val),

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from microstep.dataset.pictures import Pictures
 from microstep.errors import DataError
-from microstep.files import shortened
 from microstep.stats.survey import printable
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
+from microstep.utils.text import truncate_middle
 
 CLASSES = 30  #: shown at most
 SAMPLES = 8  #: of each class
@@ -26,7 +26,7 @@ GAP = 0.06  #: between samples, of a row's height
 def page(title: str, official: Mapping[str, Pictures]) -> bytes:
     """Return a PNG of the first classes: bars of their pictures by split, and the first readable training pictures."""
     first = next(iter(official.values()))
-    names = [shortened(printable(name), LETTERS) for name in first.class_names]
+    names = [truncate_middle(printable(name), LETTERS) for name in first.class_names]
     shown = min(len(names), CLASSES)
     left = EDGE + 0.1 + LETTER * max(map(columns, names[:shown]))
     width, height = left + BARS + SAMPLES * ROW + 2 * EDGE, HEAD + shown * ROW + FOOT

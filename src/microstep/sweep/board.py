@@ -12,10 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from microstep.files import shortened
 from microstep.roster import Job, Sweep
 from microstep.sweep.records import record_of
 from microstep.terminal import write
+from microstep.utils.text import format_duration, truncate_middle
 
 EVERY = 0.5  #: seconds between two looks at the runs
 LETTERS = 44  #: of a run's name on its bar
@@ -112,7 +112,7 @@ class Board:
         if self.shown or not self.left or self.began is None:
             return ""
         seconds = (perf_counter() - self.began) / len(self.ended) * len(self.left)
-        return f"  (about {duration(seconds)} left)"
+        return f"  (about {format_duration(seconds)} left)"
 
     def draw(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Draw the bars, where they are shown."""
@@ -129,7 +129,7 @@ class Board:
             return 0.0
         if name not in self.bars:
             form = "  {desc} {n_fmt}/{total_fmt} epochs |{bar:20}|{postfix}"
-            label = f"{shortened(name, LETTERS):<{min(len(name), LETTERS)}}"
+            label = f"{truncate_middle(name, LETTERS):<{min(len(name), LETTERS)}}"
             self.bars[name] = tqdm(total=int(epochs), desc=label, bar_format=form, leave=False)
         self.bars[name].n = int(done)
         self.bars[name].refresh()
@@ -160,7 +160,7 @@ def outcome(record: Mapping[str, Any]) -> str:
         return f"{record.get('status')}: {record.get('error')}"
     metrics = record.get("metrics")
     told = [f"{split} {value}" for split in ("val", "test") if (value := monitored(metrics, split))]
-    return "  ".join([*told, f"trained {duration(number(record.get('train_seconds')))}"])
+    return "  ".join([*told, f"trained {format_duration(number(record.get('train_seconds')))}"])
 
 
 def monitored(metrics: Any, split: str) -> str:
@@ -169,11 +169,3 @@ def monitored(metrics: Any, split: str) -> str:
     named = [(name, value) for name, value in (found or {}).items() if name not in ("loss", "epoch")]
     name, value = next(iter([pair for pair in named if pair[0] == "accuracy"] or named), ("", 0.0))
     return f"{name} {number(value):.4f}" if name else ""
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

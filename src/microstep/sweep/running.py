@@ -8,13 +8,13 @@ from contextlib import suppress
 from hydra.plugins.launcher import Launcher
 
 from microstep.errors import MicrostepError, StorageError
-from microstep.files import shown
 from microstep.roster import Plan, Sweep, write_roster
 from microstep.sweep.board import Board
 from microstep.sweep.records import STOP, record_of
 from microstep.sweep.side_by_side import side_by_side
 from microstep.sweep.teller import Teller
 from microstep.terminal import write
+from microstep.utils.text import display_path
 
 
 def run(sweep: Sweep, launcher: Launcher, here: bool) -> None:
@@ -38,7 +38,7 @@ def run(sweep: Sweep, launcher: Launcher, here: bool) -> None:
         go(launcher, here, plan, board, teller)
         with suppress(StorageError):  # a full disk has been told of
             write_roster(sweep, plan, teller.errors)
-    write(f"summary: {shown(sweep.directory / 'summary.html')}", sys.stdout)
+    write(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
     conclude(sweep, plan, teller)
 
 
@@ -67,7 +67,7 @@ def announce(sweep: Sweep, plan: Plan) -> None:
     parts += [f"{len(plan.finished)} finished already"] if plan.finished else []
     parts += [f"{len(plan.stale)} stale"] if plan.stale else []
     parts += [f"{len(plan.todo)} to do"] if len(plan.todo) < len(sweep.jobs) else []
-    write(f"sweep {shown(sweep.directory)}: {', '.join(parts)}", sys.stdout)
+    write(f"sweep {display_path(sweep.directory)}: {', '.join(parts)}", sys.stdout)
     for name, changed in plan.stale.items():
         write(f"warning: {name} is stale: the {changed} has changed since; redo=stale runs it again", sys.stderr)
 
@@ -88,4 +88,4 @@ def conclude(sweep: Sweep, plan: Plan, teller: Teller) -> None:
         write(f"  {job.name}  {error}", sys.stdout)
     write(f"\njust those again:  {sweep.command}\n", sys.stdout)
     reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"
-    raise MicrostepError(f"sweep {shown(sweep.directory)}", reason, "the command above runs just those again")
+    raise MicrostepError(f"sweep {display_path(sweep.directory)}", reason, "the command above runs just those again")

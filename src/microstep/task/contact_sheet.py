@@ -7,9 +7,9 @@ from math import ceil, sqrt
 
 import numpy as np
 
-from microstep.files import shortened
 from microstep.task.answers import Answers
 from microstep.utils.plotting import GREY, INK, RED, pixel_figure, plain_text, png_bytes
+from microstep.utils.text import format_count, truncate_middle
 
 SHOWN = 60  #: pictures on one sheet
 SIDE = 132  #: pixels of a thumbnail's longer side
@@ -64,20 +64,20 @@ def captions(
     for row, (top, left) in zip(shown, corners, strict=True):
         guess, confidence = answers.top(row)
         middle, below = left + width / 2, top + height
-        words = f"{shortened(guess, LETTERS - 5)} {confidence:.0%}"
+        words = f"{truncate_middle(guess, LETTERS - 5)} {confidence:.0%}"
         file = answers.files[int(answers.rows[row])].rpartition("/")[2]
         lines.append((middle, below + 11, words, INK if confidence >= UNSURE else RED, 8))
-        lines.append((middle, below + 25, shortened(file, LETTERS + 4), GREY, 6))
+        lines.append((middle, below + 25, truncate_middle(file, LETTERS + 4), GREY, 6))
     return lines
 
 
 def title(answers: Answers, shown: int, name: str) -> str:
     """Return what the sheet shows, in one line."""
     count = len(answers.rows)
-    part = f"{shown} of {count:,} shown" if shown < count else f"{count:,} picture{'s' * (count > 1)}"
+    part = f"{shown} of {count:,} shown" if shown < count else format_count(count, "picture")
     unsure = int((answers.confidence[:, 0] < UNSURE).sum())
     note = f"; confidence below {UNSURE:.0%} in red ({unsure:,} of {count:,})" if unsure else ""
-    return f"{shortened(name, 30)}: {part}{note}"
+    return f"{truncate_middle(name, 30)}: {part}{note}"
 
 
 def drawn(canvas: np.ndarray, headline: str, texts: Sequence[Text]) -> bytes:

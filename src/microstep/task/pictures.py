@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from microstep.files import shortened
 from microstep.types import Predictions
 from microstep.utils.plotting import draw_image, pixel_axes, pixel_figure, plain_text, png_bytes
+from microstep.utils.text import sample_caption, truncate_middle
 
 NUMBERED = 30  #: classes up to which each cell of the matrix bears its number
 SHOWN = 16  #: worst mistakes on one picture
@@ -27,7 +27,7 @@ COLUMNS, SIDE, GAP = 4, 224, 22  #: worst mistakes in a row; pixels of one; betw
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Draw counts, coloured by the share of their row, so that rare classes can be read as well."""
     every = -(-len(class_names) // NAMED)
-    places, names = range(0, len(class_names), every), [shortened(name, LABEL) for name in class_names[::every]]
+    places, names = range(0, len(class_names), every), [truncate_middle(name, LABEL) for name in class_names[::every]]
     margin, side = 50 + widest(names), min(max(400, CELL * len(class_names)), 1400)
     figure = pixel_figure(margin + side + 130, margin + side + 40)
     axes = pixel_axes(figure, margin, 30, side, side)
@@ -64,21 +64,16 @@ def draw_worst_mistakes(
     if images is None:
         return False
     headline = f"{file.parent.name}: {len(wrong)} mistakes" + (", the most confident first" if rows else "")
-    names = [shortened(name, LETTERS) for name in class_names]
+    names = [truncate_middle(name, LETTERS) for name in class_names]
+    files = [None] * len(predicted) if predictions.files is None else predictions.files
+    found_by = (sample_caption(files[row], int(predictions.indices[row]), LETTERS) for row in rows)
     captions = [
         f"{names[int(predicted[row])]} ({probabilities[row, predicted[row]]:.0%})\n"
-        f"true: {names[int(predictions.targets[row])]}{found_by(predictions, row)}"
-        for row in rows
+        f"true: {names[int(predictions.targets[row])]}{found}"
+        for row, found in zip(rows, found_by, strict=True)
     ]
     file.write_bytes(png_bytes(sheet(images, captions, headline)))
     return True
-
-
-def found_by(predictions: Predictions, row: int) -> str:
-    """Return what a person finds a sample by: its file, else its index."""
-    if predictions.files is None:
-        return f", #{int(predictions.indices[row])}"
-    return f"\n{shortened(Path(predictions.files[row]).name, LETTERS)}"
 
 
 def sheet(images: Tensor, captions: Sequence[str], headline: str) -> Figure:

@@ -9,8 +9,8 @@ from typing import Any
 from microstep.examination.accumulation.causes import Cause
 from microstep.examination.accumulation.measuring import Measured
 from microstep.examination.accumulation.shares import Shares
-from microstep.files import shortened
 from microstep.utils.tables import format_fields, format_table
+from microstep.utils.text import truncate_middle
 
 MICRO_BATCHES = 16  #: up to which all are shown
 ROWS = 30  #: layers up to which all are shown
@@ -72,7 +72,7 @@ def layer_rows(looked: Looked) -> list[list[str]]:
 
 def layer_row(name: str, looked: Looked) -> list[str]:
     sizes = (size(one.layers[name]) for one in looked.windows)
-    return [shortened(name, LONGEST), f"{looked.parameters[name]:,}", *sizes]
+    return [truncate_middle(name, LONGEST), f"{looked.parameters[name]:,}", *sizes]
 
 
 def cause_rows(looked: Looked) -> list[list[str]]:

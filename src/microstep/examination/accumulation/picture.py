@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from microstep.examination.accumulation.measuring import Measured
 from microstep.examination.accumulation.page import Looked, cut
 from microstep.examination.accumulation.shares import Shares
-from microstep.files import shortened
 from microstep.utils.plotting import BLUE, INK, LIGHT_BLUE, RED, new_figure, plain_text, png_bytes
+from microstep.utils.text import truncate_middle
 
 NUMBERED = 12  #: micro-batches up to which each bar bears its number
 TITLE = 100  #: letters
@@ -22,7 +22,8 @@ def draw(looked: Looked) -> bytes:
     """
     rows = 3 if any(one.running for one in looked.windows) else 2
     figure = new_figure(8.4, 0.6 + 2.3 * rows)
-    figure.suptitle(shortened(f"{looked.model} by {looked.rule}: what weighs how much in a window", TITLE), fontsize=11)
+    title = f"{looked.model} by {looked.rule}: what weighs how much in a window"
+    figure.suptitle(truncate_middle(title, TITLE), fontsize=11)
     grid = figure.subplots(rows, len(looked.windows), squeeze=False)
     for column, one in enumerate(looked.windows):
         draw_micro_batches(grid[0][column], one)

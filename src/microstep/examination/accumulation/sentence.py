@@ -8,6 +8,7 @@ from microstep.examination.accumulation.causes import Cause
 from microstep.examination.accumulation.measuring import Measured
 from microstep.examination.accumulation.page import Looked, cut, size
 from microstep.examination.accumulation.shares import TELLING
+from microstep.utils.text import format_percent
 
 NAMED = 3  #: causes at most
 
@@ -46,7 +47,7 @@ def apart(one: Measured) -> str:
     """Return how far a window's gradient is from the big batch's."""
     if one.total < 0.0005:
         return f"{size(one.total)} of its size away from one big batch's" if one.total else "that of one big batch"
-    return f"{one.total:.1%} of its size away from one big batch's".replace("%", " %")
+    return f"{format_percent(one.total)} of its size away from one big batch's"
 
 
 def elsewhere(looked: Looked, wrong: list[Measured]) -> str:

@@ -12,11 +12,12 @@ from microstep.examination.drift.picture import drift_picture
 from microstep.examination.drift.text import NOTES, course_table, metrics_table, sentence
 from microstep.examination.experiments import fitting, subject
 from microstep.examination.finding import Finding
-from microstep.facts import counted_epochs, inexact_layers
+from microstep.facts import inexact_layers
 from microstep.identity import versions
 from microstep.logger import Bars, say
 from microstep.parts import Parts
 from microstep.utils.tables import format_fields
+from microstep.utils.text import format_count
 
 
 def look(config: DictConfig) -> Finding:
@@ -30,7 +31,7 @@ def look(config: DictConfig) -> Finding:
     """
     with fitting(config):
         trainings = trainings_of(config)
-        say(f"{len(trainings)} trainings of {counted_epochs(config.epochs)} each, side by side\n")
+        say(f"{len(trainings)} trainings of {format_count(config.epochs, 'epoch')} each, side by side\n")
         course = follow(trainings, config.epochs, Bars(config.progress))
     parts = trainings["cut"].parts
     drift = drifted(config, parts, course)

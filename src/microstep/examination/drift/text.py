@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from microstep.examination.drift.apart import Apart
 from microstep.examination.drift.drift import EXACT, Drift
-from microstep.facts import counted_epochs
 from microstep.utils.tables import format_table
+from microstep.utils.text import format_count
 
 ROWS = 20  #: epochs that the table shows at most
 SMALL = 1e-4  #: below it a share is no percentage any more
@@ -84,11 +84,11 @@ def cuts(drift: Drift) -> tuple[str, str]:
 def sentence(drift: Drift) -> str:
     """Return what was found, in one sentence."""
     ours, seeds = drift.course.apart["cuts"][-1], drift.course.apart["seeds"][-1]
-    cut, whole = cuts(drift)
+    cut, whole, epochs = *cuts(drift), format_count(drift.epochs, "epoch")
     differ = f", and {counted(ours)} of {drift.samples:,} validation predictions differ" if drift.counted else ""
     others = f", and {counted(seeds)} differ" if drift.counted else ""
     return (
-        f"After {counted_epochs(drift.epochs)} in {drift.precision} two cuts of the same batch ({cut} and {whole}) are "
+        f"After {epochs} in {drift.precision} two cuts of the same batch ({cut} and {whole}) are "
         f"{distance(ours)}{differ}; two seeds are {distance(seeds)}{others}; {verdict(drift)}."
     )
 

@@ -1,0 +1,43 @@
+"""Text for people: paths, names of a limited length, counts, durations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from microstep.errors import legible
+
+
+def display_path(path: Path) -> str:
+    """Return a path as a person would type it: relative if it is below the working directory, else absolute."""
+    absolute, here = path.resolve(), Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def truncate_middle(text: str, length: int) -> str:
+    """Return text of at most this length. The middle is left out: the end of a file's name tells most."""
+    text = legible(text)
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[len(text) - half :]}"
+
+
+def sample_caption(file: str | None, index: int, length: int) -> str:
+    """Return what continues a caption to identify a sample: its file on a line of its own, else its index."""
+    return f", #{index}" if file is None else f"\n{truncate_middle(Path(file).name, length)}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 epoch`, `1,203 epochs`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def format_percent(ratio: float) -> str:
+    """Return a ratio in percent with one decimal."""
+    return f"{100 * ratio:.1f} %"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in the unit that people would use: `8.3 s`, `75 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.checks import ABOUT_CHECKS
-from microstep.config import NEUTRAL_KEYS, RESUMABLE_KEYS, check, experiment_of, without
+from microstep.config import NEUTRAL_KEYS, RESUMABLE_KEYS, check, experiment_of, flatten, without
 from microstep.errors import ConfigError
 from microstep.files import read_json
 from microstep.signatures import signature
@@ -39,7 +39,7 @@ def amendments(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: s
     Raises:
         ConfigError: where they would make another run of it, naming each key and both values.
     """
-    typed = dict(pair for key in keys for pair in flat(OmegaConf.select(job, key), key))
+    typed = dict(pair for key in keys for pair in flatten(OmegaConf.select(job, key), key))
     others = {*another_experiment(run, job)}
     changed = {
         key: value
@@ -60,7 +60,7 @@ def refuse_another_experiment(run: DictConfig, job: DictConfig, subject: str) ->
 
 def another_experiment(run: DictConfig, job: DictConfig) -> dict[str, Any]:
     """Return what describes the job and is not so in the run; None for a key that only the run has."""
-    have, want = (dict(flat(renamed(experiment_of(config), current))) for config in (run, job))
+    have, want = (dict(flatten(renamed(experiment_of(config), current))) for config in (run, job))
     return {key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}
 
 
@@ -86,16 +86,6 @@ def depends_on_epochs(run: DictConfig) -> bool:
     longer = OmegaConf.merge(run, {"epochs": run.epochs + 1})
     one, other = (without(experiment_of(config), {"epochs"}) for config in (run, longer))  # type: ignore[arg-type]
     return one != other
-
-
-def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every (dotted key, plain value) of a value."""
-    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    if isinstance(plain, dict):
-        for name, inner in plain.items():
-            yield from flat(inner, f"{key}.{name!s}" if key else str(name))
-    else:
-        yield key, plain
 
 
 def amended(config: DictConfig, changes: Mapping[str, Any], subject: str) -> DictConfig:

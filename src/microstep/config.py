@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -301,6 +301,16 @@ def described(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(settings, resolve=True)
     assert isinstance(plain, dict)
     return without(plain, NEUTRAL_KEYS)
+
+
+def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the plain, resolved value of each leaf below a node; a list is a leaf."""
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if isinstance(plain, Mapping):
+        for name, inner in plain.items():
+            yield from flatten(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, plain
 
 
 def displayed(config: DictConfig) -> dict[str, Any]:

@@ -38,8 +38,12 @@ def job_name(overrides: Sequence[str]) -> str:
     plain = all(f"_{exact}".count(f"_{key}-") == 1 for key in keys)  # no value reads like a key of its own
     if safe == exact and len(safe) <= LONGEST and plain:
         return safe
-    digest = sha256(repr(told).encode()).hexdigest()
-    return f"{safe[: LONGEST - 9]}-{digest[:8]}"
+    return safe_name(safe, told)
+
+
+def safe_name(text: str, identity: object) -> str:
+    """Return text as a file's name of at most 80 characters, the last eight of a hash of what it stands for."""
+    return f"{UNSAFE.sub('-', text)[: LONGEST - 9]}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
 
 
 def sweep_name(name: str | None) -> str:

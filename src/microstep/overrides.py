@@ -6,7 +6,7 @@ refuse in several lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from microstep.checks import ABOUT_CHECKS
+from microstep.config import flatten
 from microstep.errors import ConfigError
 from microstep.signatures import Signature, signature
 
@@ -87,16 +88,9 @@ def unknown(override: Override, base: DictConfig, node: DictConfig | None, known
     siblings = {*map(str, node or base), *(known.optional if known else ())} - {"hydra", "_target_"}
     prefix = f"{path}." if node is not None and path else ""
     names = sorted(f"{prefix}{name}" for name in siblings)
-    same_leaf = [name for name in all_keys(without_hydra(base)) if name.split(".")[-1] == leaf]
+    written = (key.split(".") for key, _ in flatten(OmegaConf.to_container(without_hydra(base))))
+    same_leaf = [".".join(parts[: parts.index(leaf) + 1]) for parts in written if leaf in parts]
     return ConfigError(f"{key}={override.get_value_string()}", "no such key", suggestion(key, names, same_leaf))
-
-
-def all_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield every dotted key."""
-    for key, value in node.items_ex(resolve=False):
-        yield f"{prefix}{key!s}"
-        if isinstance(value, DictConfig):
-            yield from all_keys(value, f"{prefix}{key!s}.")
 
 
 def signature_of(node: DictConfig | None) -> Signature | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from microstep.comparison.figures import LEVEL
 from microstep.comparison.settings import Setting, differences
 from microstep.comparison.text import Comparison
 from microstep.files import finite, read_json, written_together
-from microstep.names import LONGEST, UNSAFE
+from microstep.names import LONGEST, UNSAFE, safe_name
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import display_path
 
@@ -31,8 +30,7 @@ def directory_of(one: Comparison) -> Path:
     safe = UNSAFE.sub("-", exact).strip(".-")
     if len(safe) <= LONGEST and earlier(PLACE / safe) in (None, compared(one)):
         return PLACE / safe
-    digest = sha256(repr(compared(one)).encode()).hexdigest()
-    return PLACE / f"{safe[: LONGEST - 9]}-{digest[:8]}"
+    return PLACE / safe_name(safe, compared(one))
 
 
 def compared(one: Comparison) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from microstep.comparison.paired import Array, Paired
 from microstep.comparison.runs import Run
+from microstep.config import flatten
 from microstep.errors import ConfigError
 from microstep.files import shown
 
@@ -131,7 +132,7 @@ def parted(found: Sequence[str]) -> list[str]:
 
 def differences(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
     """Return what the two settings were told differently, by dotted key; the effective batch too, where it differs."""
-    sides: list[dict[str, Any]] = [dict(flat(one.first.setting)) for one in (run, baseline)]
+    sides: list[dict[str, Any]] = [dict(flatten(one.first.setting)) for one in (run, baseline)]
     for side, one in zip(sides, (run, baseline), strict=True):
         side["effective batch"] = one.first.effective_batch_size
     keys = dict.fromkeys([*sides[0], *sides[1]])
@@ -153,17 +154,8 @@ def briefly(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
 
 def option(setting: Setting, part: str) -> str:
     """Return what a part was chosen by, else what it builds."""
-    built = dict(flat(setting.first.setting)).get(f"{part}._target_")
+    built = dict(flatten(setting.first.setting)).get(f"{part}._target_")
     return setting.first.choices.get(part) or str(built).rpartition(".")[2]
-
-
-def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every (dotted key, value)."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def told(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config import Experiment, asks_resolver, displayed
+from microstep.config import Experiment, asks_resolver, displayed, flatten
 from microstep.signatures import signature
 
 Value = bool | int | float | str
@@ -27,28 +27,15 @@ def settings_of(config: DictConfig, choices: Mapping[str, str]) -> dict[str, Val
     """
     shown = displayed(config)
     texts = {*root_texts(), *part_texts(shown)}
-    values = {key: value for key, value in leaves(shown) if not repeats(config, key)}
-    groups = {key: target.rpartition(".")[2] for key, target in targets(shown)}
+    values = {key: value for key, value in flatten(shown) if not key.endswith("._target_") and not repeats(config, key)}
+    groups = {key: target.rpartition(".")[2] for key, target in targets(shown).items()}
     rows = groups | {group: choices[group] for group in groups if choices.get(group)}
     return rows | {key: worded(value) if key in texts else plain(value) for key, value in values.items()}
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each dotted key and its value, a list's whole; `_target_` is no setting."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        elif key != "_target_":
-            yield f"{prefix}{key}", value
-
-
-def targets(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each part's dotted key and what it builds."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            if "_target_" in value:
-                yield f"{prefix}{key}", str(value["_target_"])
-            yield from targets(value, f"{prefix}{key}.")
+def targets(node: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each part builds, by the part's dotted key."""
+    return {key.removesuffix("._target_"): str(value) for key, value in flatten(node) if key.endswith("._target_")}
 
 
 def repeats(config: DictConfig, key: str) -> bool:
@@ -66,7 +53,7 @@ def root_texts() -> set[str]:
 
 def part_texts(node: Mapping[str, Any]) -> set[str]:
     """Return the parts' keys that may be null, as far as their constructors tell."""
-    known = {part: signature(target) for part, target in targets(node)}
+    known = {part: signature(target) for part, target in targets(node).items()}
     return {
         f"{part}.{key}"
         for part, found in known.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ def page(looked: Looked) -> str:
             *format_table([["cause", *heads(looked)], *cause_rows(looked)], "<>"),
             *units(looked),
             "\nwhat each micro-batch weighs in the gradient (and should weigh)",
-            *format_table(micro_batch_rows(looked, of_micro_batch), "<>"),
+            *format_table(share_rows(looked, [one.micro_batches for one in looked.windows]), "<>"),
             *running(looked),
         ]
     )
@@ -77,32 +77,26 @@ def layer_row(name: str, looked: Looked) -> list[str]:
 
 def cause_rows(looked: Looked) -> list[list[str]]:
     """Return a row a cause, and one of what is left without any."""
-    causes = [[cause.value, *cells(looked, of_cause(cause))] for cause in Cause]
-    return [*causes, ["none of these", *cells(looked, lambda one: size(one.rest))]]
+    causes = [[cause.value, *(alone(one, cause) for one in looked.windows)] for cause in Cause]
+    return [*causes, ["none of these", *(size(one.rest) for one in looked.windows)]]
 
 
-def of_cause(cause: Cause) -> Callable[[Measured], str]:
-    return lambda one: size(one.alone[cause]) if cause in one.alone else "–"
+def alone(one: Measured, cause: Cause) -> str:
+    return size(one.alone[cause]) if cause in one.alone else "–"
 
 
-def cells(looked: Looked, read: Callable[[Measured], str]) -> list[str]:
-    return [read(one) for one in looked.windows]
-
-
-def micro_batch_rows(looked: Looked, read: Callable[[int], Callable[[Measured], str]]) -> list[list[str]]:
+def share_rows(looked: Looked, shares: Sequence[Shares | None]) -> list[list[str]]:
     """Return the head and a row for each micro-batch; if there are very many, for the first ones and the last."""
     most = max(len(one.window.batches) for one in looked.windows)
     told = range(most) if most <= MICRO_BATCHES else [*range(MICRO_BATCHES - 1), most - 1]
-    return [["micro-batch", *heads(looked)], *([str(n + 1), *cells(looked, read(n))] for n in told)]
+    return [["micro-batch", *heads(looked)], *([str(n + 1), *(share(one, n) for one in shares)] for n in told)]
 
 
-def of_micro_batch(number: int) -> Callable[[Measured], str]:
-    def read(one: Measured) -> str:
-        if number >= len(one.window.batches):
-            return ""
-        return of_share(one.micro_batches, number)
-
-    return read
+def share(shares: Shares | None, number: int) -> str:
+    """Return what one micro-batch weighs and should weigh; empty if the window has no such micro-batch."""
+    if shares is None or number >= len(shares.due):
+        return ""
+    return f"{shares.measured[number]:.4f} ({shares.due[number]:.4f})"
 
 
 def units(looked: Looked) -> list[str]:
@@ -111,23 +105,13 @@ def units(looked: Looked) -> list[str]:
     return ["  (running statistics: relative to themselves, not to the gradient)"] if there else []
 
 
-def of_running(number: int) -> Callable[[Measured], str]:
-    def read(one: Measured) -> str:
-        return "" if one.running is None or number >= len(one.window.batches) else of_share(one.running, number)
-
-    return read
-
-
-def of_share(shares: Shares, number: int) -> str:
-    return f"{shares.measured[number]:.4f} ({shares.due[number]:.4f})"
-
-
 def running(looked: Looked) -> list[str]:
     """Return what each micro-batch weighs in running statistics, where there are some."""
-    if all(one.running is None for one in looked.windows):
+    shares = [one.running for one in looked.windows]
+    if not any(shares):
         return []
     title = "\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)"
-    return [title, *format_table(micro_batch_rows(looked, of_running), "<>")]
+    return [title, *format_table(share_rows(looked, shares), "<>")]
 
 
 def size(value: float) -> str:

@@ -308,7 +308,7 @@ def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if isinstance(plain, Mapping):
         for name, inner in plain.items():
-            yield from flatten(inner, f"{key}.{name}" if key else str(name))
+            yield from flatten(inner, f"{key}.{name!s}" if key else str(name))
     else:
         yield key, plain
 

@@ -14,12 +14,12 @@ from torch import nn
 
 from microstep import compose
 from microstep.examination.drift import course, look
-from microstep.examination.drift.apart import relative
 from microstep.examination.drift.course import compared
 from microstep.examination.drift.text import epochs_shown, share
 from microstep.examination.drift.training import begin
 from microstep.examination.finding import Finding
 from microstep.logger import Bars
+from microstep.profiler.gradients import relative_distance
 from microstep.step import standard
 from tests.conftest import error_of, fit
 from tests.mutants import dropped_tail, mean_of_means
@@ -234,9 +234,9 @@ def test_what_is_compared_differs_in_nothing_else(sizes) -> None:
 def test_distances_are_relative_to_the_second() -> None:
     """Over all tensors together: nothing apart is 0, even where nothing moves; the unit is what the second has."""
     one, two = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
-    assert isclose(relative([(one, two)]), 5 / 4)
-    assert isclose(relative([(one, two), (two, two)]), 5 / sqrt(32))
-    assert relative([(one * 0, one * 0)]) == 0
+    assert isclose(relative_distance([(one, two)]), 5 / 4)
+    assert isclose(relative_distance([(one, two), (two, two)]), 5 / sqrt(32))
+    assert relative_distance([(one * 0, one * 0)]) == 0
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 19, 20, 21, 90, 1000])

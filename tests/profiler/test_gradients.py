@@ -8,7 +8,7 @@ from torch import nn
 
 from microstep.precision import bf16, full
 from microstep.precision.mixed import half
-from microstep.profiler.gradients import Accuracy, accuracy, distance, reference
+from microstep.profiler.gradients import Accuracy, accuracy, reference, relative_distance
 from tests.profiler.trials import CPU, Faint, trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")
@@ -79,6 +79,7 @@ def test_a_parameter_without_a_gradient_counts_as_zeros() -> None:
 def test_distances_are_relative() -> None:
     """‖a − b‖ / ‖b‖, also where b is nothing."""
     one, other = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.0])
-    assert distance(2 * one, one) == 1
-    assert distance(one, other) == float("inf")
-    assert distance(other, other) == 0
+    assert relative_distance([(2 * one, one)]) == 1
+    assert relative_distance([(one, other)]) == float("inf")
+    assert relative_distance([(other, other)]) == 0
+    assert relative_distance([(2 * one, one)], floor=10) == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -56,7 +57,7 @@ def accuracy(trial: Trial, precision: Precision, window: LoadedWindow, exact: Gr
     unscaled = Gradient(found.loss, found.entries / scale)
     return Accuracy(
         loss_drift=abs(found.loss - exact.loss) / abs(exact.loss) if exact.loss else abs(found.loss),
-        gradient_drift=distance(unscaled.entries, exact.entries) if found.finite else inf,
+        gradient_drift=relative_distance([(unscaled.entries, exact.entries)]) if found.finite else inf,
         overflow=1 - found.entries.isfinite().double().mean().item(),
         underflow=vanished(unscaled, exact),
         unscaled_underflow=without_scaler(trial, precision, model, window, exact),
@@ -114,7 +115,15 @@ def vanished(found: Gradient, exact: Gradient) -> float:
     return ((found.entries == 0) & there).sum().item() / max(1, int(there.sum()))
 
 
-def distance(one: Tensor, other: Tensor) -> float:
-    """Return ‖one − other‖ / ‖other‖."""
-    apart, size = (one - other).norm().item(), other.norm().item()
-    return apart / size if size else (inf if apart else 0.0)
+def relative_distance(pairs: Iterable[tuple[Tensor, Tensor]], floor: float = 0.0) -> float:
+    """Return ‖a − b‖ / ‖b‖ over all pairs (a, b) together, in float64.
+
+    Args:
+        pairs: tensors of any shape; a and b have the same.
+        floor: what ‖b‖ is at least taken for. If both are zero, any difference is infinite.
+    """
+    norm = torch.linalg.vector_norm
+    norms = [(norm(one.double() - other.double()), norm(other.double())) for one, other in pairs]
+    gap, size = (norm(torch.stack(column)).item() for column in zip(*norms, strict=True))
+    unit = max(size, floor)
+    return float(gap / unit) if unit else (inf if gap else 0.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from microstep.errors import ConfigError
 from microstep.precision.automatic import MAKERS
-from microstep.profiler.gradients import Accuracy, Gradient, accuracy, distance, reference
+from microstep.profiler.gradients import Accuracy, Gradient, accuracy, reference, relative_distance
 from microstep.profiler.memory import peak
 from microstep.profiler.timing import Lane, is_of_memory, race, why
 from microstep.profiler.trial import Rig, Trial, rigged
@@ -94,7 +94,7 @@ def profiled(trial: Trial, names: Sequence[str], budget: float = BUDGET) -> Prof
         for name, (accurate, _, memory) in found.items()
         if name not in failed
     }
-    return Profile(measured, failed, distance(other.entries, exact.entries), windows[0].samples)
+    return Profile(measured, failed, relative_distance([(other.entries, exact.entries)]), windows[0].samples)
 
 
 def referred(trial: Trial, window: LoadedWindow) -> Gradient:

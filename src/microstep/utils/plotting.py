@@ -21,7 +21,7 @@ RED, LIGHT_BLUE = "#c0392b", "#b3cbe3"
 
 
 @contextmanager
-def plain_text(style: Mapping[str, Any] | None = None) -> Iterator[None]:
+def plain_text(style: Mapping[Any, Any] | None = None) -> Iterator[None]:
     """Draw names as they are: a $ starts no formula, and a glyph that the font lacks is a box without a warning.
 
     Args:
@@ -39,7 +39,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def pixel_figure(width: float, height: float) -> Figure:
     """Return a figure of this size in pixels without a layout engine, which would draw everything twice."""
-    return Figure(figsize=(width / DPI, height / DPI), layout="none", dpi=DPI)
+    figure = new_figure(width / DPI, height / DPI)
+    figure.set_layout_engine("none")
+    return figure
 
 
 def pixel_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.nn.utils import get_total_norm
 
 from microstep.errors import Diverged
 from microstep.examination.accumulation.causes import MODEL, Cause
-from microstep.examination.accumulation.distance import by_layer, norm, whole
+from microstep.examination.accumulation.distance import by_layer, whole
 from microstep.examination.accumulation.gradient import Made, make
 from microstep.examination.accumulation.loops import Loop
 from microstep.examination.accumulation.modes import Suspects, suspects, trained
@@ -123,7 +124,7 @@ def refuse_nonsense(uncut: Made, window: RealWindow) -> None:
     Raises:
         Diverged: where the gradient of one big batch isn't finite.
     """
-    if not math.isfinite(norm(uncut.gradients.values())):
+    if not math.isfinite(get_total_norm(uncut.gradients.values())):
         reason = "the gradient of one big batch is not finite, in fp64 too"
         raise Diverged(f"the {window.name}", reason, "look for it in the data, or in the model's first weights")
 

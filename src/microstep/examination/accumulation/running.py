@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from microstep.examination.accumulation.distance import whole
 from microstep.examination.accumulation.gradient import Made
@@ -18,11 +18,7 @@ STATISTICS = ("running_mean", "running_var")
 def apart(cut: Made, uncut: Made, layers: Sequence[str]) -> float:
     """Return how far the running statistics of these layers are apart after a window, relatively."""
     names = [f"{layer}.{name}".removeprefix(".") for layer in layers for name in STATISTICS]
-    return whole(chosen(cut.buffers, names), chosen(uncut.buffers, names))
-
-
-def chosen(buffers: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    return {name: buffers[name] for name in names}
+    return whole(cut.buffers, uncut.buffers, names)
 
 
 def shares(layer: nn.Module, sizes: Sequence[int]) -> Shares:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from microstep.examination.accumulation.distance import relative
 from microstep.examination.accumulation.modes import watched
+from microstep.profiler.gradients import relative_distance
 from microstep.types import Batch, Task
 
 
@@ -46,7 +46,7 @@ def differing(model: nn.Module, one: Batch, other: Batch, tolerance: float, firs
 
 
 def changed(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    return one.shape != other.shape or relative(float((one - other).norm()), float(one.norm())) > tolerance
+    return one.shape != other.shape or relative_distance([(other, one)]) > tolerance
 
 
 def outputs(model: nn.Module, batch: Batch) -> Iterator[tuple[str, Tensor]]:

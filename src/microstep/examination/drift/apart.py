@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from microstep.examination.drift.training import Seen, Training
-
-LEAST = torch.finfo(torch.float64).tiny
+from microstep.profiler.gradients import relative_distance
 
 
 @dataclass(frozen=True)
@@ -34,19 +31,10 @@ class Apart:
 
 def apart(one: Training, other: Training, seen: Seen, reference: Seen) -> Apart:
     """Return how far one training is from the other, whose extent is the unit."""
-    weights = relative(zip(one.moves(), other.moves(), strict=True))
-    outputs = relative([(seen.outputs.double(), reference.outputs.double())])
+    weights = relative_distance(zip(one.moves(), other.moves(), strict=True))
+    outputs = relative_distance([(seen.outputs, reference.outputs)])
     metrics = {name: abs(value - reference.metrics[name]) for name, value in seen.metrics.items()}
     return Apart(weights, outputs, differing(seen.decided, reference.decided), metrics)
-
-
-def relative(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return ‖a − b‖ / ‖b‖ over all pairs together."""
-    gap = extent = 0.0
-    for one, other in pairs:
-        gap += (one - other).square().sum().item()
-        extent += other.square().sum().item()
-    return float((gap / max(extent, LEAST)) ** 0.5)
 
 
 def differing(one: Tensor | None, other: Tensor | None) -> int | None:

@@ -104,22 +104,17 @@ def hands_on(text: str) -> bool:
 
 def targets_in(node: Any) -> Iterator[str]:
     """Yield every `_target_` in a plain structure."""
-    if isinstance(node, dict) and "_target_" in node:
-        yield str(node["_target_"])
-    for inner in inside(node):
-        yield from targets_in(inner)
+    return (str(one["_target_"]) for one in nodes_in(node) if isinstance(one, dict) and "_target_" in one)
 
 
 def values_in(node: Any) -> Iterator[Any]:
     """Yield every value in a plain structure that isn't a collection itself."""
-    if not isinstance(node, COLLECTIONS):
-        yield node
-    for inner in inside(node):
-        yield from values_in(inner)
+    return (one for one in nodes_in(node) if not isinstance(one, COLLECTIONS))
 
 
-def inside(node: Any) -> Iterable[Any]:
-    """Return what a collection holds."""
-    if isinstance(node, dict):
-        return node.values()
-    return node if isinstance(node, COLLECTIONS) else ()
+def nodes_in(node: Any) -> Iterator[Any]:
+    """Yield a plain structure and all that is in it, at any depth."""
+    yield node
+    if isinstance(node, COLLECTIONS):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from nodes_in(inner)

@@ -70,7 +70,6 @@ def flips_csv(found: list[Flip], class_names: tuple[str, ...], seeds: int) -> by
 
 
 def cells(one: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:
-    """Yield a row."""
     yield str(one.index)
     yield from (class_names[which] for which in (one.label, one.run.prediction, one.baseline.prediction))
     yield from (f"{side.right / seeds:g}" for side in (one.run, one.baseline))

@@ -61,7 +61,6 @@ def write(one: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
 
 
 def numbers(one: Comparison) -> bytes:
-    """Return comparison.json."""
     found, verdict = one.verdict.figures, one.verdict
     run, baseline = one.match.run, one.match.baseline
     content = {

@@ -50,7 +50,6 @@ def page(one: Comparison) -> str:
 
 
 def facts(one: Comparison) -> list[list[str]]:
-    """Return what is compared."""
     paired = one.verdict.figures.paired
     extent = f"{paired.samples:,} samples of {one.split}, {paired.classes:,} classes; {one.checkpoint} weights"
     return [
@@ -70,11 +69,9 @@ def named(name: str, directories: Sequence[Path]) -> str:
 
 def differing(one: Comparison) -> str:
     """Return what the two were told differently, in one line."""
-    found = list(briefly(one.match.run, one.match.baseline).items())
-    cells = [
-        f"{key} {truncate_middle(run, LETTERS)}, not {truncate_middle(other, LETTERS)}"
-        for key, (run, other) in found[:TOLD]
-    ]
+    pairs = briefly(one.match.run, one.match.baseline).items()
+    found = [(key, *(truncate_middle(value, LETTERS) for value in pair)) for key, pair in pairs]
+    cells = [f"{key} {run}, not {other}" for key, run, other in found[:TOLD]]
     more = [f"{len(found) - TOLD} more keys"] if len(found) > TOLD else []
     return legible("; ".join([*cells, *more])) or "nothing but the seed"
 
@@ -106,9 +103,8 @@ def tests(one: Comparison) -> list[list[str]]:
     rows = []
     for seed, (run, baseline, p) in list(zip(one.match.run.seeds, found.by_seed, strict=True))[:SEEDS]:
         label = f"right alone{f', seed {seed}' if several else ''}"
-        rows.append(
-            [label, f"{run:,} with the run, {baseline:,} with the baseline: {p_text(p)} (McNemar's exact test)"]
-        )
+        sides = f"{run:,} with the run, {baseline:,} with the baseline"
+        rows.append([label, f"{sides}: {p_text(p)} (McNemar's exact test)"])
     if several:
         rows.append(["over seeds, samples", p_text(found.p_value)])
     if one.verdict.comparisons > 1:
@@ -126,7 +122,6 @@ def classes(one: Comparison) -> list[str]:
 
 
 def class_row(one: Comparison, found: ClassFigures) -> list[str]:
-    """Return a class in one row."""
     pairs = (cell for pair in (found.recall, found.f1) for cell in cells_of(pair))
     name = truncate_middle(one.class_names[found.label], LETTERS)
     return [name, f"{found.samples:,}", *pairs, p_text(found.p_value).removeprefix("p ").removeprefix("= ")]
@@ -148,7 +143,6 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 
 
 def summary_row(one: Comparison) -> list[str]:
-    """Return one setting's row."""
     found, score = one.verdict.figures, one.verdict.figures.accuracy
     p_values = (p_text(p).removeprefix("p ").removeprefix("= ") for p in (found.p_value, one.verdict.p_value))
     told = [points(score.difference), ends(score.low, score.high)]

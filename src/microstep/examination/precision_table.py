@@ -23,7 +23,6 @@ def precision_table(profile: Profile) -> str:
 
 
 def row(profile: Profile, name: str, one: Measurement) -> tuple[str, ...]:
-    """Return a precision's cells."""
     found, times = one.accuracy, profile.speed_up(name)
     return (
         name,
@@ -52,5 +51,4 @@ def notes(profile: Profile) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return the time of a step."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -71,9 +71,8 @@ def bounded(tag: str, image: Image.Image, png: bytes) -> Summary:
 
 def encoded(image: Image.Image) -> bytes:
     """Return an image as PNG."""
-    stream = BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
+    image.save(png := BytesIO(), "PNG")
+    return png.getvalue()
 
 
 def layout(metrics: Iterable[str]) -> Summary:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from microstep.dataset.picture_dataset import PictureDataset, fingerprint
 from microstep.errors import ConfigError
-from microstep.files import storing, write_json, write_whole
+from microstep.files import known_json, storing, write_json, write_whole
 from microstep.measure import Measured, figures, surveyed
 from microstep.stats.health import Health
 from microstep.stats.health_text import health_text
@@ -18,6 +17,8 @@ from microstep.stats.survey import Bar
 from microstep.stats.text import class_table, rows, sizes_row, snippet
 from microstep.types import Dataset
 from microstep.utils.tables import format_fields
+
+LARGEST = 2**28  #: bytes of an earlier report
 
 
 def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: int, output: Path, bar: Bar) -> str:
@@ -43,12 +44,10 @@ def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: i
         output.mkdir(parents=True, exist_ok=True)
     write_whole(file.with_suffix(".png"), picture, durable=False)
     write_json(file, content(file, name, measured, health, ratio, seed))
-    looked_at = "\n".join(
-        [class_table(measured, published), "", sizes_text(measured), "", health_text(health, list(published))]
-    )
     yaml = f"# for conf/dataset/{name}.yaml\n{snippet(measured)}"
     written = f"written to {file.with_suffix('.png')}\nwritten to {file}"
-    return "\n\n".join([format_fields(rows(measured)), looked_at, yaml, written])
+    found = class_table(measured, published), sizes_text(measured), health_text(health, list(published))
+    return "\n\n".join([format_fields(rows(measured)), *found, yaml, written])
 
 
 def content(
@@ -74,7 +73,5 @@ def drawn_as(label: str, ratio: float | None, seed: int) -> str:
 
 def known(file: Path, key: str) -> dict[str, Any]:
     """Return what an earlier call has written of the same data; nothing where the file is missing or damaged."""
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))[key])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    found = known_json(file, LARGEST).get(key)
+    return found if isinstance(found, dict) else {}

@@ -26,11 +26,8 @@ def row(one: Measured) -> str:
     std = numbers(found.std, errors.std if errors else None)
     whole = found.count == one.population
     of = f"{found.count:,}{'' if whole and errors is None else f' of {one.population:,}'} pictures"
-    notes = [
-        of,
-        *(["exact"] if errors is None else []),
-        *([f"{one.unreadable:,} unreadable"] if one.unreadable else []),
-    ]
+    unreadable = f"{one.unreadable:,} unreadable" if one.unreadable else ""
+    notes = filter(None, [of, "exact" if errors is None else "", unreadable])
     return f"mean {mean}  std {std}  min {least(found.minimum)}  max {least(found.maximum)}  ({', '.join(notes)})"
 
 

@@ -45,9 +45,7 @@ def predictions_csv(answers: Answers) -> bytes:
     """Return `file,class_1,confidence_1,…,error`, a row a picture; bytes of a name that are no UTF-8 become \\udcXX."""
     k, told = answers.classes.shape[1], dict(zip(answers.rows.tolist(), cells(answers), strict=True))
     head = ["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"]
-    rows = (
-        [file, *told.get(row, [""] * 2 * k), answers.unreadable.get(row, "")] for row, file in enumerate(answers.files)
-    )
+    rows = ([file, *told.get(n, [""] * 2 * k), answers.unreadable.get(n, "")] for n, file in enumerate(answers.files))
     return csv_bytes([head, *rows])
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from microstep.task.answers import Answers
-from microstep.utils.plotting import GREY, INK, RED, pixel_figure, plain_text, png_bytes
+from microstep.utils.plotting import GREY, INK, RED, pixel_axes, pixel_figure, plain_text, png_bytes
 from microstep.utils.text import format_count, truncate_middle
 
 SHOWN = 60  #: pictures on one sheet
@@ -41,34 +42,39 @@ def contact_sheet(answers: Answers, shown: Sequence[int], thumbnails: np.ndarray
         name: the folder's, for the title.
     """
     height, width = thumbnails.shape[2:]
-    columns = min(len(shown), ceil(sqrt(1.5 * len(shown))))
-    places = [divmod(place, columns) for place in range(len(shown))]
+    canvas, corners = tiled(thumbnails)
+    down, across = canvas.shape[:2]
+    figure = pixel_figure(across, down)
+    axes = pixel_axes(figure, 0, 0, across, down)
+    axes.imshow(canvas, interpolation="nearest", extent=(0, across, down, 0), aspect="auto")
+    axes.set_axis_off()
+    axes.text(GAP, TITLE / 2, title(answers, len(shown), name), va="center", color=INK, fontsize=10)
+    for row, (top, left) in zip(shown, corners, strict=True):
+        write_caption(axes, answers, row, left + width / 2, top + height)
+    return png_bytes(figure)
+
+
+def tiled(thumbnails: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Return thumbnails side by side on an H × W × 3 canvas, none resampled, and the top and left of each."""
+    count, height, width = len(thumbnails), *thumbnails.shape[2:]
+    columns = min(count, ceil(sqrt(1.5 * count)))
+    places = [divmod(place, columns) for place in range(count)]
     corners = [(TITLE + r * (height + CAPTION + GAP), GAP + c * (width + GAP)) for r, c in places]
-    canvas = np.full(
-        (corners[-1][0] + height + CAPTION + GAP, max(4 * SIDE, GAP + columns * (width + GAP)), 3), 255, np.uint8
-    )
+    size = (corners[-1][0] + height + CAPTION + GAP, max(4 * SIDE, GAP + columns * (width + GAP)))
+    canvas = np.full((*size, 3), 255, np.uint8)
     for (top, left), image in zip(corners, thumbnails, strict=True):
         canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # one channel spreads over three
-    return drawn(canvas, title(answers, len(shown), name), captions(answers, shown, corners, thumbnails.shape[2:]))
+    return canvas, corners
 
 
-Text = tuple[float, float, str, str, float]  #: right, down, in pixels; the words, their colour, their size
-
-
-def captions(
-    answers: Answers, shown: Sequence[int], corners: Sequence[tuple[int, int]], size: Sequence[int]
-) -> list[Text]:
-    """Return the two lines under each thumbnail."""
-    height, width = size
-    lines: list[Text] = []
-    for row, (top, left) in zip(shown, corners, strict=True):
-        guess, confidence = answers.top(row)
-        middle, below = left + width / 2, top + height
-        words = f"{truncate_middle(guess, LETTERS - 5)} {confidence:.0%}"
-        file = answers.files[int(answers.rows[row])].rpartition("/")[2]
-        lines.append((middle, below + 11, words, INK if confidence >= UNSURE else RED, 8))
-        lines.append((middle, below + 25, truncate_middle(file, LETTERS + 4), GREY, 6))
-    return lines
+def write_caption(axes: Axes, answers: Answers, row: int, middle: float, bottom: float) -> None:
+    """Write two lines under a thumbnail: its class with the confidence, and its file's name."""
+    guess, confidence = answers.top(row)
+    color = INK if confidence >= UNSURE else RED
+    file = truncate_middle(answers.files[int(answers.rows[row])].rpartition("/")[2], LETTERS + 4)
+    words = f"{truncate_middle(guess, LETTERS - 5)} {confidence:.0%}"
+    axes.text(middle, bottom + 11, words, ha="center", va="center", color=color, fontsize=8)
+    axes.text(middle, bottom + 25, file, ha="center", va="center", color=GREY, fontsize=6)
 
 
 def title(answers: Answers, shown: int, name: str) -> str:
@@ -78,16 +84,3 @@ def title(answers: Answers, shown: int, name: str) -> str:
     unsure = int((answers.confidence[:, 0] < UNSURE).sum())
     note = f"; confidence below {UNSURE:.0%} in red ({unsure:,} of {count:,})" if unsure else ""
     return f"{truncate_middle(name, 30)}: {part}{note}"
-
-
-def drawn(canvas: np.ndarray, headline: str, texts: Sequence[Text]) -> bytes:
-    """Return a canvas of pixels, none of them resampled, with words on it, as PNG."""
-    height, width = canvas.shape[:2]
-    figure = pixel_figure(width, height)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
-    axes.set_axis_off()
-    axes.text(GAP, TITLE / 2, headline, va="center", color=INK, fontsize=10)
-    for right, down, words, color, size in texts:
-        axes.text(right, down, words, ha="center", va="center", color=color, fontsize=size)
-    return png_bytes(figure)

@@ -55,9 +55,7 @@ def draw_image(axes: Axes, image: np.ndarray, x: float, y: float, side: float) -
 
     Args:
         image: C × H × W in 0…1; gray unless it has three channels.
-        x: center of the square, in the axes' units.
-        y: the same.
-        side: of the square.
+        x, y, side: center and side of the square, in the axes' units.
     """
     half_height, half_width = (side / 2 * n / max(image.shape[1:]) for n in image.shape[1:])
     extent = (x - half_width, x + half_width, y + half_height, y - half_height)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -19,14 +19,15 @@ def by_layer(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str
     gradient of zero, and rounding is no difference.
     """
     floor = FLOOR * float(get_total_norm(other.values()))
-    return {layer: whole(one, other, names, floor) for layer, names in layers(other).items()}
+    return {
+        layer: relative_distance([(one[name], other[name]) for name in names], floor)
+        for layer, names in layers(other).items()
+    }
 
 
-def whole(
-    one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Iterable[str] | None = None, floor: float = 0.0
-) -> float:
-    """Return ‖one − other‖ / ‖other‖ over some parameters, or all."""
-    return relative_distance(((one[name], other[name]) for name in (other if names is None else names)), floor)
+def whole(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Return ‖one − other‖ / ‖other‖ over all parameters."""
+    return relative_distance((one[name], other[name]) for name in other)
 
 
 def layers(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:

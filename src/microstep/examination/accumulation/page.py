@@ -51,7 +51,6 @@ def heads(looked: Looked) -> list[str]:
 
 
 def cut(one: Measured) -> str:
-    """Return how a window is cut."""
     sizes, samples = one.window.shape.sizes, one.window.shape.samples
     equal = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
     if len(sizes) > 8 and len(set(sizes)) > 1:
@@ -125,7 +124,6 @@ def numbers(looked: Looked) -> dict[str, Any]:
 
 
 def plain(one: Measured) -> dict[str, Any]:
-    """Return a window's figures."""
     return {
         "name": one.window.name,
         "micro_batches": list(one.window.shape.sizes),

@@ -10,11 +10,12 @@ from microstep.examination.accumulation.shares import Shares
 from microstep.utils.plotting import BLUE, INK, LIGHT_BLUE, RED, new_figure, plain_text, png_bytes
 from microstep.utils.text import truncate_middle
 
+STYLE = {"axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titlesize": 9}
 NUMBERED = 12  #: micro-batches up to which each bar bears its number
 TITLE = 100  #: letters
 
 
-@plain_text()
+@plain_text(STYLE)
 def draw(looked: Looked) -> bytes:
     """Return a PNG: a column a window; micro-batches, samples, and BatchNorm's running statistics where there are some.
 
@@ -36,9 +37,8 @@ def draw(looked: Looked) -> bytes:
 def draw_micro_batches(axes: Axes, one: Measured) -> None:
     """Draw what each micro-batch weighs in the gradient."""
     bars(axes, one.micro_batches)
-    axes.set_title(f"{one.window.name}: {cut(one)}", fontsize=9)
-    axes.set_ylabel("weight in the gradient", fontsize=8)
-    axes.set_xlabel("micro-batch (black: what is due)", fontsize=8)
+    title = f"{one.window.name}: {cut(one)}"
+    axes.set(title=title, ylabel="weight in the gradient", xlabel="micro-batch (black: what is due)")
 
 
 def draw_running(axes: Axes, shares: Shares | None) -> None:
@@ -47,8 +47,8 @@ def draw_running(axes: Axes, shares: Shares | None) -> None:
         axes.set_axis_off()
         return
     bars(axes, shares)
-    axes.set_ylabel("weight in BatchNorm's\nrunning statistics", fontsize=8)
-    axes.set_xlabel("micro-batch (black: in one big batch)", fontsize=8)
+    ylabel = "weight in BatchNorm's\nrunning statistics"
+    axes.set(ylabel=ylabel, xlabel="micro-batch (black: in one big batch)")
 
 
 def draw_samples(axes: Axes, one: Measured) -> None:
@@ -58,9 +58,8 @@ def draw_samples(axes: Axes, one: Measured) -> None:
     places = range(1, len(tones) + 1)
     axes.bar(places, one.samples.measured, width=1.0, color=tones, edgecolor="white", linewidth=0.3)
     axes.step([0.5, *(n + 0.5 for n in places)], [one.samples.due[0], *one.samples.due], color=INK, linewidth=1.2)
-    axes.set_ylabel("weight in the gradient", fontsize=8)
-    axes.set_xlabel("sample, by its place in the window", fontsize=8)
-    plain(axes, one.samples)
+    axes.set(ylabel="weight in the gradient", xlabel="sample, by its place in the window")
+    leave_room(axes, one.samples)
 
 
 def bars(axes: Axes, shares: Shares) -> None:
@@ -69,15 +68,14 @@ def bars(axes: Axes, shares: Shares) -> None:
     axes.bar(places, shares.measured, color=tones, width=0.8)
     for place, due in zip(places, shares.due, strict=True):
         axes.plot([place - 0.45, place + 0.45], [due, due], color=INK, linewidth=1.6)
-    plain(axes, shares)
+    leave_room(axes, shares)
     if len(places) <= NUMBERED:
         axes.set_xticks(places)
         for place, weight in zip(places, shares.measured, strict=True):
             axes.annotate(f"{weight:.3f}", (place, weight), (0, 3), textcoords="offset points", ha="center", fontsize=8)
 
 
-def plain(axes: Axes, shares: Shares) -> None:
-    """Begin at zero, leave room for numbers, draw no box."""
+def leave_room(axes: Axes, shares: Shares) -> None:
+    """Begin at zero, leave room for the numbers, draw no box."""
     axes.set_ylim(0, 1.22 * max(*shares.measured, *shares.due))
-    axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from microstep.examination.accumulation.distance import whole
 from microstep.examination.accumulation.gradient import Made
 from microstep.examination.accumulation.shares import Shares
+from microstep.profiler.gradients import relative_distance
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -18,7 +18,7 @@ STATISTICS = ("running_mean", "running_var")
 def apart(cut: Made, uncut: Made, layers: Sequence[str]) -> float:
     """Return how far the running statistics of these layers are apart after a window, relatively."""
     names = [f"{layer}.{name}".removeprefix(".") for layer in layers for name in STATISTICS]
-    return whole(cut.buffers, uncut.buffers, names)
+    return relative_distance((cut.buffers[name], uncut.buffers[name]) for name in names)
 
 
 def shares(layer: nn.Module, sizes: Sequence[int]) -> Shares:

@@ -38,26 +38,21 @@ def epochs_shown(epochs: int) -> list[int]:
 
 
 def course_table(drift: Drift) -> str:
-    """Return the distances, a row an epoch."""
-    pairs = drift.course.apart
+    """Return the distances, a row an epoch; over the columns of each block its name."""
+    pairs, shown = drift.course.apart, epochs_shown(drift.epochs)
     blocks = {f"{kind} apart": {HEADS[pair]: texts(rows, kind) for pair, rows in pairs.items()} for kind in KINDS}
     if drift.counted:
         blocks["predictions differ"] = {pair: texts(pairs[pair], "predictions") for pair in ("cuts", "seeds")}
-    return "\n".join(lines(blocks, epochs_shown(drift.epochs)))
+    columns = [["", "epoch", *map(str, shown)]]
+    for title, block in blocks.items():
+        cells = [[head, *(column[epoch - 1] for epoch in shown)] for head, column in block.items()]
+        columns.append([f"  {title}", *format_table(zip(*cells, strict=True), ">")])
+    return "\n".join(format_table(zip(*columns, strict=True), ">"))
 
 
 def texts(rows: Sequence[Apart], kind: str) -> list[str]:
     """Return a column's cells, an epoch each."""
     return [share(getattr(one, kind)) if kind in KINDS else f"{getattr(one, kind):,}" for one in rows]
-
-
-def lines(blocks: dict[str, dict[str, list[str]]], shown: Sequence[int]) -> list[str]:
-    """Return a table's lines: the blocks' names over their columns, then the epochs."""
-    columns = [["", "epoch", *map(str, shown)]]
-    for title, block in blocks.items():
-        cells = [[head, *(column[epoch - 1] for epoch in shown)] for head, column in block.items()]
-        columns.append([f"  {title}", *format_table(zip(*cells, strict=True), ">")])
-    return format_table(zip(*columns, strict=True), ">")
 
 
 def metrics_table(drift: Drift) -> str:
@@ -72,7 +67,6 @@ def metrics_table(drift: Drift) -> str:
 
 
 def gap(value: float) -> str:
-    """Return a difference of two metrics."""
     return "0" if value == 0 else f"{value:.4f}" if value >= SMALL else tiny(value)
 
 
@@ -94,7 +88,6 @@ def sentence(drift: Drift) -> str:
 
 
 def counted(one: Apart) -> str:
-    """Return how many predictions differ."""
     return f"{one.predictions:,}" if one.predictions else "none"
 
 

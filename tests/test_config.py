@@ -25,6 +25,7 @@ from microstep.config import (
     check,
     check_value,
     experiment_of,
+    flatten,
     micro_batch_size,
 )
 from microstep.errors import ConfigError
@@ -152,6 +153,15 @@ def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
     assert experiment_of(compose(["seed=1"])) != experiment_of(compose())
     assert experiment_of(compose(["optimizer.lr=0.031"])) != experiment_of(compose())
     assert not NEUTRAL_KEYS & experiment_of(compose()).keys()
+
+
+def test_a_flat_config_has_a_dotted_key_for_each_leaf() -> None:
+    """References are resolved, lists stay whole and plain; a leaf is its own."""
+    node = OmegaConf.create({"a": {"b": 1, 2: {"c": [1, {"d": 3}]}}, "e": "${a.b}", "f": {}})
+    assert dict(flatten(node)) == {"a.b": 1, "a.2.c": [1, {"d": 3}], "e": 1}
+    assert list(flatten(node.a, "x")) == [("x.b", 1), ("x.2.c", [1, {"d": 3}])]
+    assert list(flatten(7, "x")) == [("x", 7)]
+    assert type(dict(flatten(node))["a.2.c"]) is list
 
 
 def test_every_neutral_key_is_a_key() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from math import isclose, sqrt
 
 import pytest
@@ -160,6 +161,16 @@ def test_the_page_the_sentence_and_the_curves_are_the_numbers(found) -> None:
     assert "(4 × 16 and 64)" in found.sentence and "180 validation predictions" in found.sentence
     assert found.curves["weights_apart/cuts"] == weights(found, "cuts")
     assert found.curves["predictions_apart/seeds"][-1] == found.numbers["apart"]["seeds"]["predictions"][-1]
+
+
+def test_a_block_of_the_table_has_its_name_over_its_columns(found) -> None:
+    """Each name ends where the last column of its block does."""
+    lines = found.page.splitlines()
+    names, heads = next((one, two) for one, two in pairwise(lines) if one.split()[:2] == ["weights", "apart"])
+    for name in ("weights apart", "outputs apart"):
+        end = names.index(name) + len(name)
+        assert heads[:end].endswith("cuts, fp64") and heads[end : end + 2] == "  "
+    assert names.endswith("predictions differ") and len(names) == len(heads)
 
 
 def test_a_task_that_is_no_classification_is_examined_too(zygote, tmp_path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from microstep.task.reliability import BINS, Bin, calibration, calibration_error, draw_reliability
+from microstep.utils.plotting import BLUE
 
 
 def bins_of(confidence: list[float], right: list[int]) -> list[Bin]:
@@ -81,7 +82,7 @@ def test_the_diagram_shows_where_the_model_is_too_sure(tmp_path: Path):
     draw_reliability(bins_of([0.9] * 1000, [1, 0] * 500), tmp_path / "test" / "reliability.png")
     pixels = np.asarray(Image.open(tmp_path / "test" / "reliability.png").convert("RGB")).astype(int)
     assert pixels.shape == (660, 660, 3)
-    dark = np.abs(pixels[34:454, 72:642] - (0x1F, 0x4E, 0x79)).sum(2) < 30
+    dark = np.abs(pixels[34:454, 72:642] - ImageColor.getrgb(BLUE)).sum(2) < 30
     rows, columns = dark.nonzero()
     assert (rows.mean() / 420, columns.mean() / 570) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.9, abs=0.02))
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from scipy.stats import binomtest
 from torch import Tensor
 
-from microstep.utils.plotting import BLUE, GREY, INK, LIGHT_BLUE, pixel_axes, pixel_figure, plain_text, png_bytes
+from microstep.utils.plotting import BLUE, GREY, LIGHT_BLUE, pixel_axes, pixel_figure, plain_text, png_bytes
 
 BINS = 15  #: of equal width, as Guo et al. have them
 HEADER = ("above", "up_to", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
@@ -81,5 +81,5 @@ def draw_accuracies(axes: Axes, bins: list[Bin]) -> None:
     confidence, accuracy = [b.confidence for b in bins], [b.accuracy for b in bins]
     below, beyond = zip(*[(b.accuracy - b.interval[0], b.interval[1] - b.accuracy) for b in bins], strict=True)
     axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--")
-    axes.errorbar(confidence, accuracy, np.maximum(0, (below, beyond)), fmt="o", color=INK, markersize=4)
+    axes.errorbar(confidence, accuracy, np.maximum(0, (below, beyond)), fmt="o", color=BLUE, markersize=4)
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="accuracy, with its 95 % interval")

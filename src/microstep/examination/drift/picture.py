@@ -27,8 +27,7 @@ def drift_picture(drift: Drift) -> bytes:
         draw(axes, drift, kind)
         axes.set_title(title, fontsize=10, color=INK, loc="left")
     cut, whole = cuts(drift)
-    title = f"{cut} and {whole}: two cuts of one batch, beside two seeds"
-    figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left")
+    figure.suptitle(f"{cut} and {whole}: two cuts of one batch, beside two seeds", color=INK, x=0.01, ha="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return png_bytes(figure)
 

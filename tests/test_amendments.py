@@ -9,8 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from microstep import compose
-from microstep.amendments import ALLOWED, amended, amendments, earlier, typed_keys
+from microstep.amendments import ALLOWED, amendments, typed_keys
 from microstep.errors import ConfigError
+from microstep.gate import own
+from microstep.run_record import RunRecord
+from microstep.saved_run import SavedRun
 
 RUN = ("epochs=3", "scheduler=constant")
 SUBJECT = "resume=run"
@@ -142,25 +145,31 @@ def note(run_dir: Path, resumed: object) -> Path:
     return run_dir
 
 
+def described(run_dir: Path, *words: str) -> SavedRun:
+    """Return the saved run of a directory, to which the config that these words describe is written."""
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(compose(words)))
+    return SavedRun.read(run_dir, "resume")
+
+
 def test_what_earlier_resumes_changed_counts(tmp_path: Path) -> None:
     """In order: of a key that was changed twice the later value."""
     times = [{"overrides": {"epochs": 4, "threads": 2}}, {"overrides": {}}, {"overrides": {"epochs": 5}}]
-    assert earlier(note(tmp_path, times)) == {"epochs": 5, "threads": 2}
-    config = amended(compose(RUN), earlier(tmp_path), SUBJECT)
+    assert RunRecord.read(note(tmp_path, times)).overrides == {"epochs": 5, "threads": 2}
+    config = described(tmp_path, *RUN).config(own)
     assert (config.epochs, config.threads) == (5, 2)
 
 
 @pytest.mark.parametrize("resumed", [None, 3, "text", {}, [3], [None], [{}], [{"overrides": 3}], [{"overrides": None}]])
 def test_a_damaged_list_of_resumes_is_none(tmp_path: Path, resumed: object) -> None:
     """run.json is no part of what a run is made of: config.yaml and the checkpoint are."""
-    assert earlier(note(tmp_path, resumed)) == {}
+    assert RunRecord.read(note(tmp_path, resumed)).overrides == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "[" * 100_000])
 def test_a_damaged_run_json_changes_nothing(tmp_path: Path, content: str) -> None:
     """Nor does one that is no JSON at all."""
     (tmp_path / "run.json").write_text(content)
-    assert earlier(tmp_path) == {}
+    assert RunRecord.read(tmp_path).overrides == {}
 
 
 @pytest.mark.parametrize(
@@ -180,8 +189,8 @@ def test_a_damaged_run_json_changes_nothing(tmp_path: Path, content: str) -> Non
 )
 def test_a_run_json_that_was_tampered_with_is_refused(tmp_path: Path, overrides: object, says: str) -> None:
     """A run directory is not trusted: only what a resume may change is taken from it, and no resolver is asked."""
-    run = compose([*RUN, "dataset=image_folder", "dataset.root=/data"])
+    note(tmp_path, [{"overrides": overrides}])
     with pytest.raises(ConfigError) as caught:
-        amended(run, earlier(note(tmp_path, [{"overrides": overrides}])), SUBJECT)
+        described(tmp_path, *RUN, "dataset=image_folder", "dataset.root=/data").config(own)
     assert says in str(caught.value)
     assert str(Path.home()) not in str(caught.value)

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from microstep.directories import has_checkpoint, occupied, refuse_a_second_run, status_of
+from microstep.directories import has_checkpoint, occupied, refuse_a_second_run
 from microstep.errors import ConfigError
+from microstep.run_record import RunRecord
 from tests.conftest import ROOT
 
 
@@ -50,7 +51,7 @@ def test_what_died_before_its_first_checkpoint_may_be_started_afresh(tmp_path, s
     """There is nothing to lose in it: its directory is taken."""
     if status:
         (tmp_path / "run.json").write_text(json.dumps({"status": status}))
-    assert (status_of(tmp_path), has_checkpoint(tmp_path)) == (status, False)
+    assert (RunRecord.read(tmp_path).status, has_checkpoint(tmp_path)) == (status, False)
     refuse_a_second_run(tmp_path)
     lock = occupied(tmp_path)
     assert still_locked(tmp_path)
@@ -62,4 +63,4 @@ def test_what_died_before_its_first_checkpoint_may_be_started_afresh(tmp_path, s
 def test_a_damaged_run_json_has_no_status(tmp_path, content) -> None:
     """A run directory may be anybody's: whatever is in its run.json, the answer is that nothing is known."""
     (tmp_path / "run.json").write_text(content, errors="surrogatepass")
-    assert status_of(tmp_path) is None
+    assert RunRecord.read(tmp_path).status is None

@@ -39,7 +39,7 @@ from microstep.logger import (
     Console,
     Logbook,
     MetricsCsv,
-    RunRecord,
+    RunRecordLogger,
     TensorBoard,
     cut_back,
     say,
@@ -62,12 +62,12 @@ EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, s
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a trainer is to be built for."""
+class RunSpec:
+    """Specification of the run that a trainer is built for."""
 
     config: DictConfig
     directory: Path  #: this process's own
-    record: RunRecord
+    record: RunRecordLogger
     gate: Gate  #: says what the config may name
     names: Mapping[str, str]  #: the options chosen, by group, where they are known
 
@@ -90,12 +90,12 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     """
     show_notices()
     directory = Path(run_dir)
-    record = RunRecord(directory, occupied(directory))
+    record = RunRecordLogger(directory, occupied(directory))
     with record.building(), explained():
-        return begin(Run(config, directory.resolve(), record, own, choices()))
+        return begin(RunSpec(config, directory.resolve(), record, own, choices()))
 
 
-def begin(run: Run) -> Trainer:
+def begin(run: RunSpec) -> Trainer:
     """Return the trainer of a new run; what died in its directory is removed."""
     remove_temporaries(run.directory)
     cut_back(run.directory, {})
@@ -216,7 +216,7 @@ def refuse_unmixable(augment: Augment, task: Task) -> None:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
-def assemble(run: Run, parts: Parts) -> Trainer:
+def assemble(run: RunSpec, parts: Parts) -> Trainer:
     """Return the trainer of these parts, and say what it will do."""
     config = run.config
     run.record.update(**run_facts(config, parts, run.names))
@@ -249,7 +249,7 @@ def build_update(config: DictConfig, parts: Parts, gate: Gate = own) -> tuple[Op
     return optimizer, scheduler, build_step(config, gate, parts.task, parts.precision)
 
 
-def build_logbook(run: Run, pictures: Tensor | None) -> Logbook:
+def build_logbook(run: RunSpec, pictures: Tensor | None) -> Logbook:
     """Return the bars and loggers; `pictures` are some of those to be trained on."""
     bars = Bars(run.config.progress)
     settings = settings_of(run.config, run.names)

@@ -1,4 +1,4 @@
-"""Comparison of runs that are over, from their directories alone."""
+"""Compares saved runs from their directories."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from microstep.comparison.figures import Figures
 from microstep.comparison.flips import Flip, flips, flips_csv
 from microstep.comparison.flips_picture import chosen, flips_picture
 from microstep.comparison.record import directory_of, numbers, per_class, write
-from microstep.comparison.runs import Asked, Run, insist_on_same_data, matched, read_run
-from microstep.comparison.settings import Setting, grouped, match, names
+from microstep.comparison.runs import Asked, ReportedRun, insist_on_same_data, matched, read_run
+from microstep.comparison.settings import RunGroup, grouped, match, names
 from microstep.comparison.text import Comparison, page, summary
 from microstep.comparison.verdict import verdicts
 from microstep.dataset.workers import explained
 from microstep.errors import ConfigError, MicrostepError
 from microstep.files import shown
 from microstep.gate import Gate
-from microstep.run_config import run_config
 
 log = logging.getLogger("microstep.notice")
 Gates = Callable[[Sequence[Path]], Gate]
@@ -32,14 +31,14 @@ Gates = Callable[[Sequence[Path]], Gate]
 
 @dataclass(frozen=True)
 class Compared:
-    """Comparisons made together, and where each is written."""
+    """Comparisons made together, and the directory of each."""
 
     comparisons: list[Comparison]
     directories: list[Path]
 
     @property
     def text(self) -> str:
-        """What is said of them: a page of one, a table of several; the sentences come last."""
+        """Report text: a page for one comparison, a table for several; the verdicts come last."""
         written = "\n".join(f"  written to {shown(directory)}" for directory in self.directories)
         said = page(self.comparisons[0]) if len(self.comparisons) == 1 else summary(self.comparisons)
         return "\n\n".join(["", said, written, "\n".join(one.sentence for one in self.comparisons)])
@@ -47,18 +46,20 @@ class Compared:
 
 @explained()
 def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) -> Compared:
-    """Compare the settings that `run` names with the one that `baseline` does, and write what is found.
+    """Compare the settings of some runs with a baseline setting, and write the comparisons.
 
     Args:
-        run, baseline: a run directory each, or a pattern that matches several (`outputs/sweeps/s/*`).
-        split, checkpoint: whose reports are compared; `evaluate.py` makes what is missing.
-        gates: makes the gate that says what the runs' configs may name.
+        run: a run directory, or a pattern that matches several (`outputs/sweeps/s/*`).
+        baseline: the same for the baseline.
+        split: split of the reports that are compared.
+        checkpoint: checkpoint of these reports. `evaluate.py` makes a missing report.
+        gates: returns the gate for the configs of some run directories.
 
     Raises:
-        ConfigError: where there are no such runs or reports, `baseline` is several settings, or the two sides have
-            different data, classes, or seeds.
-        DataError: where a report is damaged.
-        StorageError: where nothing can be written.
+        ConfigError: if runs or reports are missing, `baseline` matches several settings, or the two sides differ in
+            data or classes, or share no seed.
+        DataError: if a report is damaged.
+        StorageError: if nothing can be written.
     """
     report = report_directory(Path(), split, checkpoint)
     sides = [Asked(key, value, split, checkpoint, report) for key, value in (("run", run), ("baseline", baseline))]
@@ -73,7 +74,7 @@ def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) 
 
 
 def without(paths: Iterable[Path], others: Iterable[Path], asked: Asked) -> list[Path]:
-    """Return the runs that are not among the baseline's: a pattern may match these too."""
+    """Return the runs that are not in the baseline: a pattern may match these too."""
     away = {path.resolve() for path in others}
     left = [path for path in paths if path.resolve() not in away]
     if not left:
@@ -81,8 +82,8 @@ def without(paths: Iterable[Path], others: Iterable[Path], asked: Asked) -> list
     return left
 
 
-def one_setting(runs: Sequence[Run], asked: Asked) -> Setting:
-    """Return the baseline."""
+def one_setting(runs: Sequence[ReportedRun], asked: Asked) -> RunGroup:
+    """Return the one group of the baseline runs."""
     settings = grouped(runs, "baseline")
     if len(settings) > 1:
         reason = f"it matches {len(settings)} settings: {', '.join(names(settings))}"
@@ -90,14 +91,14 @@ def one_setting(runs: Sequence[Run], asked: Asked) -> Setting:
     return settings[0]
 
 
-def insist(settings: Sequence[Setting], baseline: Setting) -> None:
-    """Refuse to compare what isn't about the same data."""
+def insist(settings: Sequence[RunGroup], baseline: RunGroup) -> None:
+    """Refuse to compare runs on different data."""
     for run in (run for setting in (baseline, *settings) for run in setting.runs):
         insist_on_same_data(run, baseline.first)
 
 
-def made(settings: Sequence[Setting], baseline: Setting, split: str, checkpoint: str) -> list[Comparison]:
-    """Return the comparisons, corrected for being several."""
+def made(settings: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
+    """Return the comparisons, corrected for their number."""
     *own, base = names([*settings, baseline])
     matches = [match(setting, baseline) for setting in settings]
     found = verdicts([Figures.of(one.paired) for one in matches])
@@ -106,7 +107,7 @@ def made(settings: Sequence[Setting], baseline: Setting, split: str, checkpoint:
 
 
 def written(one: Comparison, gate: Gate) -> Path:
-    """Write a comparison's files; return their directory."""
+    """Write the files of a comparison; return their directory."""
     directory, found = directory_of(one), flips(one.match)
     files = {
         "comparison.txt": f"{page(one)}\n\n{one.sentence}\n".encode(errors="backslashreplace"),
@@ -123,7 +124,7 @@ def written(one: Comparison, gate: Gate) -> Path:
 
 
 def pictures(one: Comparison, shown_ones: Sequence[Flip], gate: Gate) -> Tensor | None:
-    """Return the samples as pictures; None where they are none, or the data can't be had, which is warned of."""
+    """Return the samples as images; None if they are no images, or with a warning if they cannot be loaded."""
     if not shown_ones:
         return None
     try:
@@ -134,16 +135,14 @@ def pictures(one: Comparison, shown_ones: Sequence[Flip], gate: Gate) -> Tensor 
 
 
 def fetched(one: Comparison, shown_ones: Sequence[Flip], gate: Gate) -> Tensor | None:
-    """Return the samples from the run's data set.
+    """Return the samples from the dataset of the baseline.
 
     Raises:
-        MicrostepError: where the data are missing, or no longer what they were.
+        MicrostepError: if the data are missing or have changed.
     """
-    run = one.match.baseline.first
-    config = run_config(run.directory, gate)
-    dataset = build_dataset(config, torch.device("cpu"), gate, num_workers=0)
-    if dataset.fingerprint != run.fingerprint:
-        raise ConfigError(f"baseline={run.directory}", "the data have changed since the run", "put them back")
+    run = one.match.baseline.first.saved
+    dataset = build_dataset(run.config(gate), torch.device("cpu"), gate, num_workers=0)
+    run.check_data(dataset.fingerprint)
     split = dataset.splits[one.split]
     place = {index: row for row, index in enumerate(split.indices.tolist())}
     rows = torch.tensor([place[flip.index] for flip in shown_ones])

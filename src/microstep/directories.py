@@ -1,4 +1,4 @@
-"""Run directories: never two runs in one, and none left behind by a run that could not start."""
+"""Creates run directories: each holds one run, and a run that could not start leaves none behind."""
 
 from __future__ import annotations
 
@@ -13,36 +13,30 @@ from pathlib import Path
 from filelock import FileLock
 
 from microstep.errors import ConfigError, MicrostepError, Stopped, StorageError
-from microstep.files import read_json
 from microstep.owner import owned
+from microstep.run_record import RunRecord
 
 
 def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a directory whose run has got somewhere; what died before its first checkpoint may be started afresh."""
-    if has_checkpoint(directory) or status_of(directory) == "finished":
+    """Refuse a directory with a finished run or a checkpoint; a run that died before that may be started afresh."""
+    if has_checkpoint(directory) or RunRecord.read(directory).status == "finished":
         remedy = f"resume={shlex.quote(str(directory))} goes on with it, or choose another name"
         raise ConfigError(f"{key}={directory}", "it holds a run already", remedy)
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Say whether a run in a directory has anything to go on from."""
+    """Return whether the run in a directory can be resumed from a checkpoint."""
     return (directory / "checkpoints" / "manifest.json").exists()
-
-
-def status_of(directory: Path) -> str | None:
-    """Return what run.json says of a run; None where there is none."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return str(read_json(directory / "run.json")["status"])
-    return None
 
 
 @contextmanager
 def claimed(directory: Path, exact: bool, whole: bool = False) -> Iterator[Path]:
-    """Make a directory of one's own, and remove it if the job ends with exit code 2 before its first checkpoint.
+    """Create a directory for a job, and remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
-        exact: take this one or none; otherwise a name that is taken gets a number.
-        whole: whether it is worth nothing until the job has ended well: any error or signal takes it away then.
+        directory: path of the directory.
+        exact: whether to use this path even if it exists; otherwise a path that exists gets a number.
+        whole: whether any error or signal removes the directory, not only exit code 2.
     """
     if exact:
         refuse_a_second_run(directory)
@@ -57,7 +51,7 @@ def claimed(directory: Path, exact: bool, whole: bool = False) -> Iterator[Path]
 
 
 def discard(directory: Path, parents: list[Path]) -> None:
-    """Remove a directory, and those of its parents that were made for it and hold nothing else."""
+    """Remove a directory, and those of the given parents that are empty then."""
     shutil.rmtree(directory)
     for parent in parents:
         if any(parent.iterdir()):
@@ -66,18 +60,18 @@ def discard(directory: Path, parents: list[Path]) -> None:
 
 
 def taken(directory: Path) -> tuple[Path, bool]:
-    """Return the directory, and whether it was this call that made it: only then may it be taken away again."""
+    """Return the directory, and whether this call created it: only then may it be removed again."""
     with suppress(FileExistsError):
         return made(directory, exist_ok=False), True
     return made(directory), False
 
 
 def occupied(directory: Path) -> FileLock:
-    """Make a directory this process's own, for a new run.
+    """Create and lock a directory for a new run.
 
     Raises:
-        RunInUse: where another process has it.
-        ConfigError: where it holds a run already.
+        RunInUse: if another process has locked it.
+        ConfigError: if it holds a run already.
     """
     lock = owned(made(directory))
     try:
@@ -89,7 +83,7 @@ def occupied(directory: Path) -> FileLock:
 
 
 def unused(directory: Path) -> Path:
-    """Make and return a directory that nobody has: `-2`, `-3`, … is added where the name is taken."""
+    """Create and return a new directory: `-2`, `-3`, … is added to a name that exists."""
     for n in count(1):
         candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
         with suppress(FileExistsError):
@@ -98,11 +92,11 @@ def unused(directory: Path) -> Path:
 
 
 def made(directory: Path, exist_ok: bool = True) -> Path:
-    """Make and return a directory.
+    """Create and return a directory.
 
     Raises:
-        StorageError: where it can't be made.
-        FileExistsError: where it is there and may not be.
+        StorageError: if it cannot be created.
+        FileExistsError: if it exists and `exist_ok` is false.
     """
     try:
         directory.mkdir(parents=True, exist_ok=exist_ok)

@@ -1,4 +1,4 @@
-"""What a run that is over says of pictures without labels."""
+"""Classifies images without labels with a saved run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from microstep.again import computed_in, insist_on_same_data, load, report_directory
-from microstep.build import build_parts
+from microstep.again import load_run, report_directory
 from microstep.dataset import PictureDataset
 from microstep.dataset.decoding import Decoder
 from microstep.dataset.files import PictureFiles
@@ -22,7 +21,6 @@ from microstep.files import storing, write_whole
 from microstep.gate import Gate
 from microstep.logger import Bars
 from microstep.parts import Parts
-from microstep.run_config import run_config
 from microstep.task import Classification
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.task.contact_sheet import chosen, contact_sheet, thumbnail_size
@@ -32,39 +30,32 @@ REMEDY = "give a run that classifies grey or colour pictures"
 
 @dataclass(frozen=True)
 class Predicted:
-    """What became of some pictures, and where it was written."""
+    """Predictions for some images."""
 
     answers: Answers
-    directory: Path
-    epoch: int  #: that the weights are of
+    directory: Path  #: directory of the table and the contact sheet
+    epoch: int  #: epoch of the checkpoint
 
 
 @explained()
 def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device: str | None, bars: Bars) -> Predicted:
-    """Classify pictures with a run's model, size, normalisation and precision; write a table and a contact sheet.
+    """Classify images with the model, image size, normalization and precision of a run.
 
-    A picture that can't be read is warned about and has a row of its own; the others are classified all the same.
-    `reports/input-<folder>/predictions.csv` and `contact_sheet.png` replace those of an earlier call of that name.
+    Writes `reports/input-<folder>/predictions.csv` and `contact_sheet.png` into the run directory, in place of those
+    of an earlier call with that folder name. An image that cannot be read gets a warning and a row without classes.
 
     Args:
-        place: a folder, searched with its folders, or one picture.
-        checkpoint: best, last, or model.safetensors: the best as others get it.
-        gate: says what the run's config may name.
-        device: another device than the run's; None for the run's own.
+        place: a folder, searched recursively, or one image. For the others see `microstep.again.load_run`.
 
     Raises:
-        ConfigError: where it is no run directory, or no classifier of pictures.
-        DataError: where there are no pictures, none can be read, or the run's own data have changed.
-        CheckpointRefused: where the checkpoint is missing or damaged, or is not this model's.
-        StorageError: where nothing can be written.
+        ConfigError: if the run does not classify images; see also `load_run`.
+        DataError: if there are no images, or none can be read.
+        StorageError: if nothing can be written.
     """
-    config = run_config(run_dir, gate)
-    pictures = unlabelled(place, Decoder(1, 1, 3))  # before anything slow: a misspelt folder is told of at once
-    parts = build_parts(config, gate, device, fresh=False, saved_name=computed_in(run_dir))
-    insist_on_same_data(run_dir, parts.dataset.fingerprint)
+    pictures = unlabelled(place, Decoder(1, 1, 3))  # first, so that a misspelt folder is reported at once
+    config, parts, epoch = load_run(run_dir, gate, device, checkpoint)
     dataset, task = suited(parts, place)
     pictures = replace(pictures, decoder=decoder_of(dataset, place))
-    epoch = load(parts, run_dir, checkpoint)
     answers = classified(parts, dataset, task, pictures, worker_count(config.num_workers), bars)
     name = Path(place).resolve().name or "root"
     directory = report_directory(run_dir, f"input-{name}", checkpoint)
@@ -74,7 +65,7 @@ def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device
 
 
 def suited(parts: Parts, place: str) -> tuple[PictureDataset, Classification]:
-    """Return the run's data and task, where it classifies pictures."""
+    """Return the dataset and task of a run, after checking that it classifies images."""
     if not isinstance(parts.dataset, PictureDataset):
         raise ConfigError(f"input={place}", "the run's data are no pictures", REMEDY)
     if not isinstance(parts.task, Classification):
@@ -83,7 +74,7 @@ def suited(parts: Parts, place: str) -> tuple[PictureDataset, Classification]:
 
 
 def decoder_of(dataset: PictureDataset, place: str) -> Decoder:
-    """Return how files become pictures as the run's own are."""
+    """Return a decoder that gives files the image shape of a dataset."""
     train = dataset.pictures["train"]
     channels, height, width = train.shape
     if channels not in (1, 3):
@@ -94,9 +85,9 @@ def decoder_of(dataset: PictureDataset, place: str) -> Decoder:
 def classified(
     parts: Parts, dataset: PictureDataset, task: Classification, pictures: PictureFiles, processes: int, bars: Bars
 ) -> Answers:
-    """Return what the model says; loader processes read the pictures, under a bar.
+    """Return the predictions of the model. Loader processes read the images, under a progress bar.
 
-    The normalisation is the run's own, applied to bytes of which 255 means 1.0, whatever its data's scale.
+    The images are bytes in which 255 is 1.0, whatever the scale of the run's own data; they get its normalization.
     """
     own, count = dataset.normalisation, len(pictures)
     normaliser = Normaliser(pictures.scale, own.mean, own.std, parts.device)
@@ -110,14 +101,14 @@ def classified(
 
 
 def none_readable(pictures: PictureFiles, unreadable: Mapping[int, str]) -> DataError:
-    """Return what to raise where no picture can be read: the first one's reason stands for all."""
+    """Return the error if no image can be read, with the reason of the first."""
     first, others = legible(f"input={pictures.root / pictures.name(0)}"), len(pictures) - 1
     note = f" (nor can the {others:,} others be)" if others else ""
     return DataError(first, f"{unreadable[0]}{note}", "give pictures that can be read")
 
 
 def write(answers: Answers, pictures: PictureFiles, directory: Path, name: str) -> None:
-    """Write both files, each whole, once both are made."""
+    """Write both files, each atomically, once both have been made."""
     shown = chosen(len(answers.rows))
     height, width = thumbnail_size(*pictures.shape[1:])
     small = replace(pictures, decoder=replace(pictures.decoder, height=height, width=width))

@@ -1,4 +1,4 @@
-"""A run that is taken up again where its newest checkpoint was made."""
+"""Resumes a run from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from microstep.build import Run, assemble, begin, build_parts
+from microstep.build import RunSpec, assemble, begin, build_parts
 from microstep.checkpoint import Checkpoints
 from microstep.composer import CONF, Composer, quote
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, DataError, legible
-from microstep.files import known_json, remove_temporaries
+from microstep.files import remove_temporaries
 from microstep.gate import own
 from microstep.identity import differences, identity
-from microstep.logger import RunRecord, cut_back, say, show_notices
+from microstep.logger import RunRecordLogger, cut_back, say, show_notices
 from microstep.owner import owned
 from microstep.progress import Progress
 from microstep.recovery import Recovered, recovered
 from microstep.resumption import Resumption, named
+from microstep.run_record import RunRecord, of_type
 from microstep.trainer import Trainer
 
 log = logging.getLogger("microstep.notice")
-UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  #: what loading something else raises
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  #: raised by a state of another run
 
 
 def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
-    """Return the trainer of a run of one's own, where its newest checkpoint was made. For use from Python.
+    """Return the trainer of a run that you trust, in the state of its newest checkpoint.
 
     Args:
-        run_dir: what the run left behind.
-        overrides: as on the command line: workers, logging, more epochs, another device.
+        run_dir: the run directory.
+        overrides: as on the command line, such as workers, logging, more epochs, another device.
 
     Raises:
-        ConfigError: where it is no run directory, or an override would make another run of it.
+        ConfigError: if the directory holds no run, or an override describes another experiment.
         RunInUse, CheckpointRefused, DataError: see `resume_trainer`.
     """
     with Composer.opened(CONF, "train") as composer:
@@ -47,46 +48,45 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
 
 
 def resume_trainer(resumed: Resumption) -> Trainer:
-    """Return the trainer of a run, at the window after its newest checkpoint; at the start where it has none.
+    """Return the trainer of a run in the state of its newest checkpoint, or at the start if it has none.
 
-    On the same machine, with the same versions, device and threads, the run is the same, bit for bit, as if it had
-    never been interrupted; otherwise a warning says what differs.
+    On the same machine, with the same versions, device and threads, the result is the same, bit for bit, as without
+    the interruption. Otherwise a warning names the differences.
 
     Raises:
-        RunInUse: where another process is at work in it.
-        CheckpointRefused: where no checkpoint is whole, or it is not this run's.
-        DataError: where the data have changed.
+        RunInUse: if another process is at work in the directory.
+        CheckpointRefused: if no checkpoint is intact, or it belongs to another run.
+        DataError: if the data have changed.
     """
     show_notices()
     lock = owned(resumed.directory)
     try:
         checkpoints = Checkpoints(resumed.directory / "checkpoints")
         found = recovered(checkpoints)
-        record = RunRecord(resumed.directory, lock, noted(resumed, found))
+        record = RunRecordLogger(resumed.directory, lock, noted(resumed, found))
     except BaseException:
         lock.release()
         raise
-    run = Run(resumed.config, resumed.directory, record, resumed.gate, names={})
+    run = RunSpec(resumed.config, resumed.directory, record, resumed.gate, names={})
     with record.building(), explained():
         return begin(run) if found is None else take_up(run, found, checkpoints.directory)
 
 
 def noted(resumed: Resumption, found: Recovered | None) -> dict[str, Any]:
-    """Return what run.json goes on from: the best epoch so far, and every resume, this one the last."""
-    before = known_json(resumed.directory / "run.json")  # the checkpoint knows all that matters
+    """Return the facts that run.json keeps: the metrics of the best epoch, and the list of resumes with this one."""
+    before = RunRecord.read(resumed.directory)
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "after": str(found.progress.place) if found else None,
         "overrides": resumed.changes,
         "command": shlex.join(sys.orig_argv),
     }
-    kept = {"metrics": before["metrics"]} if found and isinstance(before.get("metrics"), dict) else {}
-    times = before.get("resumed")
-    return kept | {"resumed": [*(times if isinstance(times, list) else ()), now]}
+    kept = {"metrics": metrics} if found and (metrics := of_type(before.content.get("metrics"), dict)) else {}
+    return kept | {"resumed": [*before.resumed, now]}
 
 
-def take_up(run: Run, found: Recovered, checkpoints: Path) -> Trainer:
-    """Return the trainer in the state that was found, once it is known to be this run's."""
+def take_up(run: RunSpec, found: Recovered, checkpoints: Path) -> Trainer:
+    """Return the trainer in the recovered state, after checking that the state belongs to this run."""
     with telling_of_another_run(checkpoints):
         before, sizes = dict(found.state["run"]), dict(found.state["logs"])
         names = {str(group): legible(str(option)) for group, option in found.state["choices"].items() if option}
@@ -105,7 +105,7 @@ def take_up(run: Run, found: Recovered, checkpoints: Path) -> Trainer:
 
 @contextmanager
 def telling_of_another_run(checkpoints: Path) -> Iterator[None]:
-    """Turn what a state raises that is another run's, or a stranger's, into a refusal."""
+    """Raise CheckpointRefused for whatever a state of another run raises."""
     try:
         yield
     except UNREADABLE as error:
@@ -114,7 +114,7 @@ def telling_of_another_run(checkpoints: Path) -> Iterator[None]:
 
 
 def insist_on_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
-    """Refuse other data, and a config that was edited."""
+    """Refuse changed data and an edited config."""
     if before.get("data") != now["data"]:
         reason = "the data have changed since the run"
         raise DataError(f"resume={directory}", reason, "put back what dataset.root held then")
@@ -123,7 +123,7 @@ def insist_on_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any],
 
 
 def say_how(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
-    """Say where the run goes on, and whether it is the same."""
+    """Log where the run resumes, and whether it is the same bit for bit."""
     place = f"resumed after {progress.place}" if progress.windows else "resumed at the start"
     if differing := differences(before, now):
         log.warning("%s: the run continues, but is not the same bit for bit: %s", place, ", ".join(differing))

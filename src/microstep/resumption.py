@@ -1,4 +1,4 @@
-"""What a resume goes on with: the run's own config and what was typed. Imports no torch: it is known before a start."""
+"""Plans a resume from the config of the run and the command line. Imports no torch: a mistake is reported at once."""
 
 from __future__ import annotations
 
@@ -8,86 +8,67 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.amendments import (
-    ALLOWED,
-    Amendments,
-    amended,
-    amendments,
-    earlier,
-    refuse_another_experiment,
-    typed_keys,
-)
+from microstep.amendments import ALLOWED, Amendments, amended, amendments, refuse_another_experiment, typed_keys
 from microstep.composer import Composer
-from microstep.directories import status_of
 from microstep.errors import ConfigError
 from microstep.gate import Gate
-from microstep.run_config import run_config
+from microstep.saved_run import SavedRun
 
-AUTO = "auto"  #: resume=auto: go on where there is a run, else start
+AUTO = "auto"  #: resume=auto: resume the run of the job's directory if there is one, else start one
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """A run to be taken up again."""
+    """Plan of a resume."""
 
     directory: Path
-    config: DictConfig  #: its own, amended
+    config: DictConfig  #: of the run, with the overrides of all resumes
     changes: Amendments  #: by this resume
-    finished: bool  #: there is nothing left to do
-    gate: Gate  #: says which `_target_`s of its config may be built
+    finished: bool  #: whether nothing is left to do
+    gate: Gate  #: names that the config may use
 
 
 def named(directory: Path, composer: Composer, overrides: Sequence[str], gate: Gate) -> Resumption:
-    """Return how `resume=RUN_DIR` goes on: with the run's own config, against which the words are held.
+    """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
     Args:
-        directory: what the run left behind.
-        composer: checks the words.
-        overrides: the words of the command line.
-        gate: says what the run's config may name.
+        directory: the run directory.
+        composer: checks the overrides.
+        overrides: words of the command line.
+        gate: names that the config may use.
 
     Raises:
-        ConfigError: where it is no run directory, or the words would make another run of it.
+        ConfigError: if the directory holds no run, or the overrides describe another experiment.
     """
     keys = typed_keys(overrides)
     if "experiment" in keys:
         raise ConfigError(
             f"resume={directory}", "experiment= describes a whole run, and it has its own", "leave it out"
         )
-    run = config_of(directory, gate)
-    return resumption(directory, run, composer.amended(run, overrides), keys, gate)
+    run = SavedRun.read(directory, "resume")
+    config = run.config(gate)
+    return resumption(run, config, composer.amended(config, overrides), keys, gate)
 
 
 def automatic(directory: Path, job: DictConfig, gate: Gate) -> Resumption:
-    """Return how `resume=auto` goes on with what is in the job's directory: it has to be the job's own run.
+    """Return the plan of `resume=auto` for the run in the directory of a job.
 
     Raises:
-        ConfigError: where it is the run of another experiment, with each key and both values.
+        ConfigError: if it is a run of another experiment; the line names each key and both values.
     """
-    run = config_of(directory, gate)
-    refuse_another_experiment(run, job, f"resume={directory}")
-    return resumption(directory, run, job, sorted(ALLOWED), gate)
+    run = SavedRun.read(directory, "resume")
+    config = run.config(gate)
+    refuse_another_experiment(config, job, run.subject)
+    return resumption(run, config, job, sorted(ALLOWED), gate)
 
 
-def resumption(directory: Path, run: DictConfig, job: DictConfig, keys: Sequence[str], gate: Gate) -> Resumption:
-    """Return how a run goes on with what some keys are in another config."""
-    subject = f"resume={directory}"
-    changes = amendments(run, job, keys, subject)
-    finished = status_of(directory) == "finished" and "epochs" not in changes
-    return Resumption(directory.resolve(), amended(run, changes, subject), changes, finished, gate)
-
-
-def config_of(directory: Path, gate: Gate) -> DictConfig:
-    """Return a run's own config, as earlier resumes have left it; an error of its directory names what was typed."""
-    subject = f"resume={directory}"
-    try:
-        config = run_config(directory, gate)
-    except ConfigError as error:
-        blamed, reason, remedy = error.args
-        raise ConfigError(subject if blamed == f"run={directory}" else blamed, reason, remedy) from None
-    return amended(config, earlier(directory), subject)
+def resumption(run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], gate: Gate) -> Resumption:
+    """Return the plan of a resume that takes the values of some keys from the config of a job."""
+    changes = amendments(config, job, keys, run.subject)
+    finished = run.record.status == "finished" and "epochs" not in changes
+    return Resumption(run.directory.resolve(), amended(config, changes, run.subject), changes, finished, gate)
 
 
 def goes_on(resume: str | None, directory: Path) -> bool:
-    """Say whether a job takes a run up: it was named, or there is one in the job's directory."""
+    """Return whether a job resumes a run: one was named, or the directory of the job holds one."""
     return resume is not None and (resume != AUTO or (directory / "config.yaml").exists())

@@ -1,4 +1,4 @@
-"""The config of a run directory, which anybody may have made: plain data, held against schema, ranges and a gate."""
+"""Reads config.yaml of a run directory. Anyone may have written it, so schema, ranges and names are checked."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DAMAGED = "it may be damaged, or of another version"
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Refuses what a run never writes: tags, anchors (a page of them can stand for gigabytes), and a deep nesting."""
+    """Safe loader that also refuses tags, anchors (a few lines of them can expand to gigabytes) and deep nesting."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Make one node and those in it."""
+        """Return a node with its children."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor is not None or getattr(event, "tag", None) is not None:
             raise yaml.YAMLError("it has anchors or tags")
@@ -40,68 +40,70 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
-def run_config(run_dir: Path, gate: Gate) -> DictConfig:
-    """Return a run's config, typed again and checked: every value in its range, every reference resolvable.
+def run_config(run_dir: Path, gate: Gate, key: str = "run") -> DictConfig:
+    """Return the typed and checked config of a run: each value is in its range, each reference resolves.
 
-    What it says of `trust` opens no gate. Targets are the gate's to judge where they are built.
+    Its own `trust` list is ignored. Targets are checked when they are built. Errors begin with `key`.
 
     Raises:
-        ConfigError: see `read_run_config`; also where it is not an experiment's, or a value is out of range.
+        ConfigError: see `read_run_config`; also if the content is not an experiment, or a value is out of range.
     """
-    plain = {key: value for key, value in LATER.items() if "." not in key} | read_run_config(run_dir, gate)
-    insist_on_parts(plain, run_dir)
+    plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_config(run_dir, gate, key)
+    subject = f"{key}={run_dir}"
+    insist_on_parts(plain, subject)
     try:
         config = OmegaConf.merge(OmegaConf.structured(Experiment), plain)
     except Exception as error:  # OmegaConf raises many kinds
-        raise broken(run_dir, "is not an experiment's", error) from None
+        raise broken(subject, "is not an experiment's", error) from None
     assert isinstance(config, DictConfig)
     try:
         check(config)
     except ConfigError as error:
-        subject, reason, remedy = error.args
-        raise ConfigError(f"run={run_dir}", f"config.yaml has {subject}: {reason}", remedy) from None
+        value, reason, remedy = error.args
+        raise ConfigError(subject, f"config.yaml has {value}: {reason}", remedy) from None
     return config
 
 
-def insist_on_parts(content: dict[str, Any], run_dir: Path) -> None:
-    """Refuse a config one of whose parts is no group of keys."""
+def insist_on_parts(content: dict[str, Any], subject: str) -> None:
+    """Refuse a config in which a config group is missing or no mapping."""
     for part in (field.name for field in fields(Experiment) if field.type == "Any"):
         if not isinstance(content.get(part), dict):
-            raise ConfigError(f"run={run_dir}", f"config.yaml has no {part} to build", DAMAGED)
+            raise ConfigError(subject, f"config.yaml has no {part} to build", DAMAGED)
 
 
-def read_run_config(run_dir: Path, gate: Gate) -> dict[str, Any]:
-    """Return a run's config as plain data, interpolations kept.
+def read_run_config(run_dir: Path, gate: Gate, key: str = "run") -> dict[str, Any]:
+    """Return config.yaml of a run as plain data, with its interpolations as written.
 
     Raises:
-        ConfigError: where it is no run directory, its config is no plain yaml of a sensible size, or asks a resolver
-            for something that the gate doesn't let pass.
+        ConfigError: if the directory holds no run, its config is too large or no plain yaml, or it uses a resolver
+            that the gate does not allow.
     """
+    subject = f"{key}={run_dir}"
     try:
         content = yaml.load(read_small(run_dir / "config.yaml").decode(), PlainLoader)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "is not there" if missing else f"can't be read: {error.strerror}"
         remedy = SEVERAL if (run_dir / "sweep.json").exists() or has_magic(str(run_dir)) else GIVE
-        raise ConfigError(f"run={run_dir}", f"config.yaml {reason}", remedy) from None
+        raise ConfigError(subject, f"config.yaml {reason}", remedy) from None
     except Exception as error:  # yaml's constructors raise any kind: an OverflowError for `1:1:…:1.5`
-        raise broken(run_dir, "is no plain yaml", error) from None
+        raise broken(subject, "is no plain yaml", error) from None
     if not isinstance(content, dict):
-        raise ConfigError(f"run={run_dir}", "config.yaml holds no experiment", DAMAGED)
-    insist_on_plain_values(content, run_dir)
-    gate.insist(content, f"run={run_dir}")
+        raise ConfigError(subject, "config.yaml holds no experiment", DAMAGED)
+    insist_on_plain_values(content, subject)
+    gate.insist(content, subject)
     return content
 
 
-def insist_on_plain_values(content: dict[str, Any], run_dir: Path) -> None:
-    """Refuse dates, which yaml makes of text unasked, and numbers that nothing here can count to."""
+def insist_on_plain_values(content: dict[str, Any], subject: str) -> None:
+    """Refuse dates, which yaml parses from plain text, and integers of more than 64 bits."""
     for value in values_in(content):
         if not isinstance(value, PLAIN) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
             error = ValueError(f"a {type(value).__name__} that no experiment has")
-            raise broken(run_dir, "is no plain yaml", error)
+            raise broken(subject, "is no plain yaml", error)
 
 
-def broken(run_dir: Path, what: str, error: Exception) -> ConfigError:
-    """Return what is wrong with a config, in one line."""
+def broken(subject: str, what: str, error: Exception) -> ConfigError:
+    """Return the error of a config that cannot be used, in one line."""
     said = next(iter(str(error).splitlines()), type(error).__name__)
-    return ConfigError(f"run={run_dir}", f"config.yaml {what}: {said}", DAMAGED)
+    return ConfigError(subject, f"config.yaml {what}: {said}", DAMAGED)

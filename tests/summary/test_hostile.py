@@ -12,7 +12,7 @@ import pytest
 
 from microstep.errors import ConfigError
 from microstep.summary import write_summary
-from microstep.summary.reading import epochs_of, read_sweep
+from microstep.summary.reading import read_sweep
 from microstep.summary.rendering import code, markdown_cell
 from microstep.summary.tables import Code
 from tests.conftest import irregular
@@ -141,7 +141,7 @@ def test_only_whole_rows_of_a_metrics_csv_count(tmp_path):
         ("1,nan\n2,0.6\n", [1, 2]),
     ):
         (directory / "defaults" / "metrics.csv").write_text(f"epoch,val_accuracy\n{text}")
-        found = epochs_of(run)
+        found = run.saved.epochs
         assert [row["epoch"] for row in found] == epochs
     assert "val_accuracy" not in found[0]
 

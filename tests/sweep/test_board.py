@@ -17,7 +17,7 @@ from microstep.sweep.teller import Teller
 from microstep.utils.text import format_duration
 
 METRICS = {"val": {"loss": 0.5, "accuracy": 0.9}, "test": {"loss": 0.6, "accuracy": 0.8}}
-FINISHED = {"status": "finished", "metrics": METRICS, "train_seconds": 2.0}
+FINISHED = {"status": "finished", "monitor": "accuracy", "metrics": METRICS, "train_seconds": 2.0}
 
 
 def sweep_of(directory: Path, count: int, progress: bool = False) -> Sweep:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from microstep.comparison.figures import LEVEL
-from microstep.comparison.settings import Setting, differences
+from microstep.comparison.settings import RunGroup, differences
 from microstep.comparison.text import Comparison
 from microstep.files import finite, read_json, written_together
 from microstep.names import LONGEST, UNSAFE, safe_name
@@ -86,7 +86,7 @@ def numbers(one: Comparison) -> bytes:
     return f"{json.dumps(finite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
 
 
-def side(setting: Setting, name: str) -> dict[str, Any]:
+def side(setting: RunGroup, name: str) -> dict[str, Any]:
     """Return what is compared on one side."""
     return {"name": name, "directories": [display_path(run.directory) for run in setting.runs], "seeds": setting.seeds}
 

@@ -1,4 +1,4 @@
-"""Runs grouped by what they have in common, and named so that they can be told apart."""
+"""Groups runs that differ only in their seed, and gives each group a distinct name."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from typing import Any
 import numpy as np
 
 from microstep.comparison.paired import Array, Paired
-from microstep.comparison.runs import Run
+from microstep.comparison.runs import ReportedRun
 from microstep.config import flatten
 from microstep.errors import ConfigError
 from microstep.files import shown
 
 log = logging.getLogger("microstep.notice")
-ABSENT = "null"  #: a value that isn't there
+ABSENT = "null"  #: stands for a missing value
 SEED_IN_NAME = re.compile(r"(^|_)seed-\d+(?=_|$)")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Runs of one experiment that differ in their seeds alone."""
+class RunGroup:
+    """Runs of one experiment that differ only in their seed."""
 
-    runs: tuple[Run, ...]  #: sorted by seed
+    runs: tuple[ReportedRun, ...]  #: sorted by seed
 
     @property
     def seeds(self) -> list[int]:
         return [run.seed for run in self.runs]
 
     @property
-    def first(self) -> Run:
+    def first(self) -> ReportedRun:
         return self.runs[0]
 
-    def of(self, seeds: Sequence[int]) -> Setting:
-        """Return it with some of its seeds."""
-        return Setting(tuple(run for run in self.runs if run.seed in seeds))
+    def of(self, seeds: Sequence[int]) -> RunGroup:
+        """Return the group with only some of its seeds."""
+        return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
     def stacked(self, name: str) -> Array:
-        """Return a column of its reports: S × N."""
+        """Return a column of the reports (S seeds × N samples)."""
         return np.stack([getattr(run.report, name) for run in self.runs])
 
 
 @dataclass(frozen=True)
 class Match:
-    """Two settings with the same seeds."""
+    """Two groups with the same seeds."""
 
-    run: Setting
-    baseline: Setting
+    run: RunGroup
+    baseline: RunGroup
 
     @property
     def paired(self) -> Paired:
-        """Their predictions, seed by seed."""
+        """Predictions of both, paired by seed."""
         report = self.baseline.first.report
         run, baseline = (setting.stacked("predictions") for setting in (self.run, self.baseline))
         return Paired(report.labels, run, baseline, len(report.class_names))
 
 
-def grouped(runs: Sequence[Run], key: str) -> list[Setting]:
-    """Return the settings of some runs, in the order of their first runs.
+def grouped(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
+    """Return the groups of some runs, in the order of their first runs.
 
     Raises:
-        ConfigError: where two runs of one setting have the same seed: they are one run, made twice.
+        ConfigError: if two runs of a group have the same seed.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps(run.setting, sort_keys=True, default=str), []).append(run)
     for group in groups.values():
@@ -76,14 +76,14 @@ def grouped(runs: Sequence[Run], key: str) -> list[Setting]:
             if one.seed == other.seed:
                 reason = f"{other.directory} is the same experiment with the same seed={one.seed}"
                 raise ConfigError(f"{key}={one.directory}", reason, "narrow the pattern")
-    return [Setting(tuple(group)) for group in groups.values()]
+    return [RunGroup(tuple(group)) for group in groups.values()]
 
 
-def match(run: Setting, baseline: Setting) -> Match:
-    """Return the two with the seeds that both have; one run each is compared as it is.
+def match(run: RunGroup, baseline: RunGroup) -> Match:
+    """Return two groups with their common seeds; two groups of one run each may have different seeds.
 
     Raises:
-        ConfigError: where no seed is common to several.
+        ConfigError: if they have no seed in common.
     """
     if len(run.runs) == len(baseline.runs) == 1:
         if run.seeds != baseline.seeds:
@@ -103,8 +103,8 @@ def listed(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def names(settings: Sequence[Setting]) -> list[str]:
-    """Return a name for each: the shortest kind that tells them apart."""
+def names(settings: Sequence[RunGroup]) -> list[str]:
+    """Return a name for each group, of the shortest kind that is distinct."""
     short = [short_name(setting) for setting in settings]
     long = [
         f"{setting.first.directory.resolve().parent.name}/{name}" for setting, name in zip(settings, short, strict=True)
@@ -114,24 +114,24 @@ def names(settings: Sequence[Setting]) -> list[str]:
 
 
 def telling(found: Sequence[str]) -> bool:
-    """Say whether names tell their bearers apart."""
+    """Return whether names are distinct and not empty."""
     return all(found) and len({*found}) == len(found)
 
 
-def short_name(setting: Setting) -> str:
-    """Return the run's directory, less the seed in its name where there are several."""
+def short_name(setting: RunGroup) -> str:
+    """Return the name of the first run's directory, without the seed if there are several runs."""
     directory = setting.first.directory.resolve().name
     return (SEED_IN_NAME.sub("", directory).strip("_") if len(setting.runs) > 1 else "") or directory
 
 
 def parted(found: Sequence[str]) -> list[str]:
-    """Return names less the words that all of them have, but for a seed: of `epochs-2_model-mlp`, `model-mlp`."""
+    """Return names without the words, other than a seed, that all of them contain."""
     common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in found))
     return ["_".join(word for word in name.split("_") if word not in common) for name in found]
 
 
-def differences(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
-    """Return what the two settings were told differently, by dotted key; the effective batch too, where it differs."""
+def differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
+    """Return the values in which two groups differ, by dotted key, with the effective batch size."""
     sides: list[dict[str, Any]] = [dict(flatten(one.first.setting)) for one in (run, baseline)]
     for side, one in zip(sides, (run, baseline), strict=True):
         side["effective batch"] = one.first.effective_batch_size
@@ -140,8 +140,8 @@ def differences(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def briefly(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
-    """Return the same in few words: where a part is another one altogether, of its keys those that both have."""
+def briefly(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
+    """Return the differences in short: for a config group with another target, only the keys that both have."""
     found = differences(run, baseline)
     others = sorted(key.removesuffix("._target_") for key in found if key.endswith("._target_"))
     kept = {
@@ -152,14 +152,14 @@ def briefly(run: Setting, baseline: Setting) -> dict[str, tuple[str, str]]:
     return {part: (option(run, part), option(baseline, part)) for part in others} | kept
 
 
-def option(setting: Setting, part: str) -> str:
-    """Return what a part was chosen by, else what it builds."""
+def option(setting: RunGroup, part: str) -> str:
+    """Return the option chosen for a config group, or the name of its target."""
     built = dict(flatten(setting.first.setting)).get(f"{part}._target_")
-    return setting.first.choices.get(part) or str(built).rpartition(".")[2]
+    return setting.first.saved.record.choices.get(part) or str(built).rpartition(".")[2]
 
 
 def told(value: Any) -> str:
-    """Return a value as it is typed."""
+    """Return a value as it is typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ABSENT if value is None else str(value)

@@ -6,7 +6,7 @@ from microstep.logger.files import cut_back, logs_of
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
 from microstep.logger.records import EpochReport, Logger, Results, SplitResult, WindowReport
-from microstep.logger.run_json import RunRecord
+from microstep.logger.run_json import RunRecordLogger
 from microstep.logger.settings import settings_of
 from microstep.logger.tensorboard import TensorBoard
 from microstep.terminal import emit
@@ -19,7 +19,7 @@ __all__ = [
     "Logger",
     "MetricsCsv",
     "Results",
-    "RunRecord",
+    "RunRecordLogger",
     "SplitResult",
     "TensorBoard",
     "WindowReport",

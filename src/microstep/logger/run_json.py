@@ -1,4 +1,4 @@
-"""run.json: what a run is, how far it is, what it came to."""
+"""Writes run.json: description, progress and results of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from microstep.files import write_json
 from microstep.logger.records import EpochReport, Results, WindowReport
 
 
-class RunRecord:
-    """Keeps run.json true: `running` until it is closed; then `finished`, `interrupted` or `failed`.
+class RunRecordLogger:
+    """Keeps run.json up to date. Its status is `running` until `close`, then `finished`, `interrupted` or `failed`.
 
     Args:
-        run_dir: the run's.
-        lock: what makes the directory this process's own; released when it is closed.
-        before: what run.json says of a run that is taken up again.
+        run_dir: the run directory.
+        lock: lock of the directory; `close` releases it.
+        before: facts that a resumed run keeps of its run.json.
     """
 
     def __init__(self, run_dir: Path, lock: FileLock, before: Mapping[str, Any] | None = None) -> None:
@@ -31,7 +31,7 @@ class RunRecord:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Record what fails before the first epoch, too."""
+        """Record errors that occur before the first epoch."""
         self.update()
         try:
             yield
@@ -40,15 +40,15 @@ class RunRecord:
             raise
 
     def update(self, **facts: Any) -> None:
-        """Add or change facts, and write."""
+        """Add or change facts, and write the file."""
         self.facts |= facts
         write_json(self.file, self.facts)
 
     def window(self, report: WindowReport) -> None:
-        """Steps are TensorBoard's."""
+        """Ignore windows: only TensorBoard logs them."""
 
     def epoch(self, report: EpochReport) -> None:
-        """Note how far the run is."""
+        """Record the progress after an epoch."""
         metrics = self.facts.get("metrics", {})
         if report.best:
             metrics = metrics | {"best": {"epoch": report.epoch, **report.val}}
@@ -62,7 +62,7 @@ class RunRecord:
         )
 
     def finish(self, results: Results) -> None:
-        """Note the best checkpoint's metrics."""
+        """Record the metrics of the best checkpoint."""
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}
         saving = {name: round(value, 4) for name, value in asdict(results.saving).items()}
         self.update(
@@ -73,7 +73,7 @@ class RunRecord:
         )
 
     def close(self, error: BaseException | None) -> None:
-        """Record how the run ended, and give the directory back."""
+        """Record how the run ended, and release the directory."""
         try:
             self.update(**outcome(error))
         finally:
@@ -81,7 +81,7 @@ class RunRecord:
 
 
 def outcome(error: BaseException | None) -> dict[str, Any]:
-    """Return how a run ended."""
+    """Return status and error of a run that ended."""
     if error is None:
         return {"status": "finished"}
     if isinstance(error, Stopped | KeyboardInterrupt):

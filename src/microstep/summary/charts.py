@@ -12,7 +12,7 @@ from microstep.summary.curves import curves, speed
 from microstep.summary.drawing import GREY, INK, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.summary.effects import Effect, main_effects
 from microstep.summary.formatting import counted, figure
-from microstep.summary.study import Setting, SweepTable
+from microstep.summary.study import RunGroup, SweepTable
 from microstep.summary.tables import better
 
 LEADERS = 20  #: settings on the leaderboard's chart
@@ -38,7 +38,7 @@ def leaderboard(sweep: SweepTable) -> Chart:
     return draw(partial(paint_leaderboard, shown, axis), 0.66 + 0.46 * len(shown), label, caption)
 
 
-def paint_leaderboard(settings: Sequence[Setting], label: str, axes: Axes) -> None:
+def paint_leaderboard(settings: Sequence[RunGroup], label: str, axes: Axes) -> None:
     for index, setting in enumerate(settings):
         paint_setting(axes, index, setting)
     axes.set_ylim(len(settings) - 0.55, -0.85)
@@ -47,7 +47,7 @@ def paint_leaderboard(settings: Sequence[Setting], label: str, axes: Axes) -> No
     axes.margins(x=0.08)
 
 
-def paint_setting(axes: Axes, index: int, setting: Setting) -> None:
+def paint_setting(axes: Axes, index: int, setting: RunGroup) -> None:
     """Draw one line of the leaderboard."""
     sample, colour = setting.val, colour_of(index)
     mean, off, ys = sample.mean, sample.deviation or 0, [index] * len(sample.values)

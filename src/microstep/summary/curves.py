@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from microstep.files import shortened
 from microstep.summary.drawing import GREY, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.summary.formatting import counted
-from microstep.summary.reading import Run, epochs_of
-from microstep.summary.study import Setting, SweepTable
+from microstep.summary.reading import SweepRun
+from microstep.summary.study import RunGroup, SweepTable
 
 LETTERS = 52  #: of a title
 Curve = tuple[str, list[float], list[float]]  #: colour, x and y
@@ -22,7 +22,7 @@ Curve = tuple[str, list[float], list[float]]  #: colour, x and y
 
 def curves(sweep: SweepTable) -> list[Chart]:
     """Draw validation by epoch and by seconds, as far as any run has them."""
-    histories = [(colour, history) for colour, run in coloured(sweep)[-LINES:] if (history := epochs_of(run))]
+    histories = [(colour, history) for colour, run in coloured(sweep)[-LINES:] if (history := run.saved.epochs)]
     which = f"the best {len(SERIES)} settings in colour, all others grey"
     which = which if len(sweep.settings) > len(SERIES) else "a colour a setting"
     note = f"a line a run, {which}; unfinished runs are grey. What lies far from the coloured curves is cut off."
@@ -34,7 +34,7 @@ def curves(sweep: SweepTable) -> list[Chart]:
     return charts
 
 
-def coloured(sweep: SweepTable) -> list[tuple[str, Run]]:
+def coloured(sweep: SweepTable) -> list[tuple[str, SweepRun]]:
     """Return the runs to draw with their colours, the best last so that they are on top."""
     ranked = [(colour_of(index), run) for index, setting in enumerate(sweep.settings) for run in setting.runs]
     rest = [(GREY, run) for run in sweep.runs if run.status in ("running", "failed", "interrupted")]
@@ -92,7 +92,7 @@ def paint_speeds(sweep: SweepTable, axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def paint_speed(axes: Axes, index: int, setting: Setting) -> None:
+def paint_speed(axes: Axes, index: int, setting: RunGroup) -> None:
     """Draw a setting's runs and their mean."""
     speeds, colour = setting.sample("samples_per_second"), colour_of(index)
     if speeds is None:

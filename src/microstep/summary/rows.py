@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microstep.summary.reading import Run
+from microstep.summary.reading import SweepRun
 from microstep.summary.study import NUMBER, SweepTable
 from microstep.utils.tables import csv_bytes
 
@@ -19,7 +19,7 @@ def csv_of(sweep: SweepTable) -> bytes:
     return csv_bytes([map(guarded, header), *cells], newline="\n")
 
 
-def row_of(run: Run, sweep: SweepTable) -> dict[str, str]:
+def row_of(run: SweepRun, sweep: SweepTable) -> dict[str, str]:
     """Return a run's cells by column."""
     found = {"epoch": run.number("epoch"), "best_epoch": run.metrics("best").get("epoch")}
     found |= {fact: run.number(fact) for fact in FACTS}

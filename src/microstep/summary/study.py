@@ -13,7 +13,7 @@ from typing import Any
 
 from microstep.config import NEUTRAL_KEYS
 from microstep.errors import legible
-from microstep.summary.reading import Run, Sweep, config_of
+from microstep.summary.reading import Sweep, SweepRun
 
 SEED = "seed"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -38,11 +38,11 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunGroup:
     """Finished runs that differ only in their seed."""
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
     val: Sample  #: the monitored metric
     test: Sample | None  #: the same metric; None if not every run has it
 
@@ -58,19 +58,19 @@ class SweepTable:
 
     name: str
     command: str
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
     keys: tuple[str, ...]  #: with more than one value over the runs, `seed` last
     rows: Mapping[str, Mapping[str, str]]  #: each run's values by key, by its name
     monitor: str  #: empty if no run names it
     direction: str
 
     @cached_property
-    def scored(self) -> tuple[Run, ...]:
+    def scored(self) -> tuple[SweepRun, ...]:
         """The finished runs whose best checkpoint was chosen by the monitored metric."""
         mine = (self.monitor, self.direction)
         return tuple(r for r in self.runs if r.finished and r.monitored == mine and self.monitor in r.metrics("val"))
 
-    def score(self, run: Run) -> float:
+    def score(self, run: SweepRun) -> float:
         """Return a scored run's monitored validation metric."""
         return run.metrics("val")[self.monitor]
 
@@ -82,26 +82,26 @@ class SweepTable:
         typed = [value for value in typed_values(self.command, key) if value in found]
         return tuple(dict.fromkeys([*typed, *found]))
 
-    def others(self, run: Run, key: str) -> tuple[str, ...]:
+    def others(self, run: SweepRun, key: str) -> tuple[str, ...]:
         """Return a run's values of all keys but one."""
         return tuple(value for other, value in self.rows[run.name].items() if other != key)
 
     @cached_property
-    def settings(self) -> tuple[Setting, ...]:
+    def settings(self) -> tuple[RunGroup, ...]:
         """The settings, the best mean of the monitored validation metric first. Test metrics are not considered."""
-        groups: dict[tuple[str, ...], list[Run]] = {}
+        groups: dict[tuple[str, ...], list[SweepRun]] = {}
         for run in self.scored:
             groups.setdefault(self.others(run, SEED), []).append(run)
         sign = -1 if self.direction == "max" else 1
         return tuple(sorted(map(self.setting, groups.values()), key=lambda s: (sign * s.val.mean, s.label)))
 
-    def setting(self, runs: list[Run]) -> Setting:
+    def setting(self, runs: list[SweepRun]) -> RunGroup:
         """Return the setting that consists of some runs."""
         tested = [value for run in runs if (value := run.metrics("test").get(self.monitor)) is not None]
         test = Sample(tuple(tested)) if len(tested) == len(runs) else None
-        return Setting(self.label(runs[0]), tuple(runs), Sample(tuple(map(self.score, runs))), test)
+        return RunGroup(self.label(runs[0]), tuple(runs), Sample(tuple(map(self.score, runs))), test)
 
-    def label(self, run: Run) -> str:
+    def label(self, run: SweepRun) -> str:
         """Return a run's values of the swept keys except the seed, as a text."""
         values = (f"{key}={value}" for key, value in self.rows[run.name].items() if key != SEED)
         return " ".join(values) or "the one setting"
@@ -118,7 +118,7 @@ def tabulate(sweep: Sweep) -> SweepTable:
     return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction)
 
 
-def values_of(key: str, runs: Iterable[Run]) -> list[str]:
+def values_of(key: str, runs: Iterable[SweepRun]) -> list[str]:
     """Return each run's value of a key. If it was not typed, it is the default, read from any run that tells it."""
     found = [value_of(key, run) for run in runs]
     defaults = (value for value, run in zip(found, runs, strict=True) if value and key not in run.overrides)
@@ -126,13 +126,13 @@ def values_of(key: str, runs: Iterable[Run]) -> list[str]:
     return [value or default for value in found]
 
 
-def value_of(key: str, run: Run) -> str | None:
+def value_of(key: str, run: SweepRun) -> str | None:
     """Return a run's value of a key: as typed, else the option of a group, else from config.yaml."""
     if key in run.overrides:
         return canonical(run.overrides[key])
     if option := run.choice(key):
         return canonical(option)
-    return None if run.status == "waiting" else leaf(config_of(run), key)
+    return None if run.status == "waiting" else leaf(run.saved.plain_config, key)
 
 
 def leaf(node: Any, key: str) -> str | None:

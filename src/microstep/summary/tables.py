@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from microstep.summary.effects import Effect
 from microstep.summary.formatting import NONE, counted, figure, signed, size, spread, whole
-from microstep.summary.reading import Run
-from microstep.summary.study import Sample, Setting, SweepTable
+from microstep.summary.reading import SweepRun
+from microstep.summary.study import RunGroup, Sample, SweepTable
 
 
 class Code(str):
@@ -71,7 +71,7 @@ def costs(sweep: SweepTable) -> Table:
     return Table(caption, header, tuple(cost_row(rank, s) for rank, s in enumerate(sweep.settings, 1)))
 
 
-def cost_row(rank: int, setting: Setting) -> tuple[str, ...]:
+def cost_row(rank: int, setting: RunGroup) -> tuple[str, ...]:
     speed, seconds, memory = (
         mean_of(setting.sample(fact)) for fact in ("samples_per_second", "train_seconds", "peak_memory_bytes")
     )
@@ -82,7 +82,7 @@ def mean_of(sample: Sample | None) -> float | None:
     return None if sample is None else sample.mean
 
 
-def failures(runs: Sequence[Run]) -> Table:
+def failures(runs: Sequence[SweepRun]) -> Table:
     """Return runs without a result that counts, and why."""
     caption = f"{counted(len(runs), 'run')} without a result that counts, and what each said of itself."
     rows = tuple((Code(run.name), run.status, Code(run.error)) for run in runs)
@@ -100,7 +100,7 @@ def every_run(sweep: SweepTable) -> Table:
     return Table(caption, header, tuple(run_row(run, sweep.monitor) for run in sweep.runs))
 
 
-def run_row(run: Run, monitor: str) -> tuple[str, ...]:
+def run_row(run: SweepRun, monitor: str) -> tuple[str, ...]:
     epochs = [f"{value:,.0f}" for name in ("epoch", "epochs") if (value := run.number(name)) is not None]
     metrics = (figure(run.metrics(split).get(monitor)) for split in ("val", "test"))
     return Code(run.name), run.status, " of ".join(epochs) or NONE, *metrics, whole(run.number("train_seconds"))

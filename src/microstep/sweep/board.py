@@ -1,4 +1,4 @@
-"""What is seen of a sweep: a line a run as it ends, and on a terminal a bar a run at work and one for the sweep."""
+"""Shows the progress of a sweep: a line for each run that ends, and on a terminal a bar for each run and the sweep."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Any
 from tqdm import tqdm
 
 from microstep.roster import Job, Sweep
-from microstep.sweep.records import record_of
+from microstep.run_record import RunRecord
 from microstep.terminal import write
 from microstep.utils.text import format_duration, truncate_middle
 
-EVERY = 0.5  #: seconds between two looks at the runs
-LETTERS = 44  #: of a run's name on its bar
+EVERY = 0.5  #: seconds between two reads of the run.json files
+LETTERS = 44  #: of a run's name in its bar
 ENDED = ("finished", "failed", "interrupted")
 
 
 class Board:
-    """Follows runs by their run.json, wherever their processes are.
+    """Follows runs through their run.json, so their processes may be anywhere.
 
     Args:
-        sweep: whose runs they are.
-        todo: those that are to be run now.
-        tell: called whenever some of them have ended.
+        sweep: the sweep.
+        todo: jobs that are run now.
+        tell: called each time some of them have ended.
     """
 
     def __init__(self, sweep: Sweep, todo: Sequence[Job], tell: Callable[[], None]) -> None:
         self.sweep, self.tell = sweep, tell
-        self.left: dict[str, int] = {}  #: the state of run.json from which those go on that haven't ended
-        self.ended: dict[str, Mapping[str, Any]] = {}
+        self.left: dict[str, int] = {}  #: for each run that has not ended, the time stamp of its run.json before it
+        self.ended: dict[str, RunRecord] = {}
         self.total, self.skipped = len(todo), len(sweep.jobs) - len(todo)
-        self.began: float | None = None  #: when the first run was seen at work
+        self.began: float | None = None  #: when the first run was seen to have begun
         self.looking = Lock()
         self.expect(todo)
         self.bars: dict[str, tqdm[Any]] = {}
@@ -44,19 +44,19 @@ class Board:
         self.whole: tqdm[Any] | None = self.bar() if self.shown else None
 
     def bar(self) -> tqdm[Any]:
-        """Return the bar of the whole sweep, whose unit is a run: an epoch is a part of one."""
+        """Return the bar of the sweep. Its unit is a run, of which an epoch is a fraction."""
         form = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
         return tqdm(total=float(self.total), desc=f"sweep {self.sweep.directory.name}", bar_format=form, smoothing=0.0)
 
     def expect(self, jobs: Sequence[Job]) -> None:
-        """Take note that these are to run, once more where they have ended."""
+        """Expect jobs to run, again if they have ended."""
         for job in jobs:
             self.ended.pop(job.name, None)
             self.left[job.name] = stamp(self.sweep.place(job))
 
     @contextmanager
     def watching(self, look: Callable[[], None]) -> Iterator[None]:
-        """Look at the runs again and again, in a second thread, while this one waits for them or runs one."""
+        """Call `look` repeatedly in a second thread, while this one waits for the runs or runs one."""
         over = Event()
 
         def watch() -> None:
@@ -73,10 +73,10 @@ class Board:
             self.look()
 
     def look(self) -> None:
-        """See how far the runs are, and tell of those that have ended."""
+        """Update the bars, and report the runs that have ended."""
         with self.looking:
             records = self.changed()
-            ended = {name: record for name, record in records.items() if record.get("status") in ENDED}
+            ended = {name: record for name, record in records.items() if record.status in ENDED}
             for name, record in ended.items():
                 self.end(name, record)
             self.draw({name: record for name, record in records.items() if name not in ended})
@@ -84,18 +84,18 @@ class Board:
                 self.tell()
 
     def glance(self) -> None:
-        """Draw how far the runs are, and no more: what is told of their ends may draw pictures, as a run may."""
+        """Update the bars only. Reports of ended runs may plot, which must not happen while a run plots."""
         with self.looking:
             self.draw(self.changed())
 
-    def changed(self) -> dict[str, Mapping[str, Any]]:
-        """Return what is known of the runs that have begun."""
+    def changed(self) -> dict[str, RunRecord]:
+        """Return the records of the runs that have begun."""
         begun = [name for name, before in self.left.items() if stamp(self.sweep.directory / name) != before]
         self.began = self.began or (perf_counter() if begun else None)
-        return {name: record_of(self.sweep.directory / name) for name in begun}
+        return {name: RunRecord.read(self.sweep.directory / name) for name in begun}
 
-    def end(self, name: str, record: Mapping[str, Any]) -> None:
-        """Tell of one run that has ended."""
+    def end(self, name: str, record: RunRecord) -> None:
+        """Report one run that has ended."""
         del self.left[name]
         self.ended[name] = record
         if name in self.bars:
@@ -103,28 +103,28 @@ class Board:
         write(f"{self.place()} {name}  {outcome(record)}{self.time_left()}", sys.stdout)
 
     def place(self) -> str:
-        """Return how many of the sweep's runs have ended."""
+        """Return how many runs of the sweep have ended."""
         count = str(len(self.sweep.jobs))
         return f"[{self.skipped + len(self.ended):>{len(count)}}/{count}]"
 
     def time_left(self) -> str:
-        """Return how long the rest will take, where no bar says so: as long a run as those that have ended."""
+        """Estimate the time left from the runs that have ended; empty if a bar shows it."""
         if self.shown or not self.left or self.began is None:
             return ""
         seconds = (perf_counter() - self.began) / len(self.ended) * len(self.left)
         return f"  (about {format_duration(seconds)} left)"
 
-    def draw(self, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Draw the bars, where they are shown."""
+    def draw(self, records: Mapping[str, RunRecord]) -> None:
+        """Draw the bars if they are shown."""
         if self.whole is None:
             return
         shares = [self.draw_run(name, record) for name, record in records.items()]
         self.whole.n = len(self.ended) + sum(shares)
         self.whole.refresh()
 
-    def draw_run(self, name: str, record: Mapping[str, Any]) -> float:
-        """Draw the bar of a run at work; return how much of it is done."""
-        done, epochs = (number(record.get(key)) for key in ("epoch", "epochs"))
+    def draw_run(self, name: str, record: RunRecord) -> float:
+        """Draw the bar of a run; return the fraction of it that is done."""
+        done, epochs = (record.numbers.get(key, 0) for key in ("epoch", "epochs"))
         if not epochs:
             return 0.0
         if name not in self.bars:
@@ -136,36 +136,26 @@ class Board:
         return min(1.0, done / epochs)
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         for bar in (*self.bars.values(), *filter(None, [self.whole])):
             bar.leave = False
             bar.close()
 
 
 def stamp(place: Path) -> int:
-    """Return what tells one state of a run's run.json from another."""
+    """Return the modification time of a run.json; 0 if there is none."""
     try:
         return (place / "run.json").stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def outcome(record: Mapping[str, Any]) -> str:
-    """Return in a few words how a run ended."""
-    if record.get("status") != "finished":
-        return f"{record.get('status')}: {record.get('error')}"
-    metrics = record.get("metrics")
-    told = [f"{split} {value}" for split in ("val", "test") if (value := monitored(metrics, split))]
-    return "  ".join([*told, f"trained {format_duration(number(record.get('train_seconds')))}"])
-
-
-def monitored(metrics: Any, split: str) -> str:
-    """Return a split's accuracy, or what else its task calls its second metric: the first is the loss."""
-    found = metrics.get(split) if isinstance(metrics, Mapping) else None
-    named = [(name, value) for name, value in (found or {}).items() if name not in ("loss", "epoch")]
-    name, value = next(iter([pair for pair in named if pair[0] == "accuracy"] or named), ("", 0.0))
-    return f"{name} {number(value):.4f}" if name else ""
+def outcome(record: RunRecord) -> str:
+    """Return how a run ended: its scores and training time, or its error."""
+    if record.status != "finished":
+        return f"{record.status}: {record.error}"
+    monitor, metrics = str(record.monitor), record.metrics
+    scores = [
+        f"{one} {monitor} {metrics[one][monitor]:.4f}" for one in ("val", "test") if monitor in metrics.get(one, ())
+    ]
+    return "  ".join([*scores, f"trained {format_duration(record.numbers.get('train_seconds', 0))}"])

@@ -1,43 +1,38 @@
-"""What a sweep knows of its runs: their run.json, and nothing that only one process would know."""
+"""Changes run directories on behalf of a sweep: marks a run as failed, clears its files, looks for its process."""
 
 from __future__ import annotations
 
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from microstep.errors import MicrostepError, RunInUse
-from microstep.files import known_json, write_json
+from microstep.files import write_json
 from microstep.owner import LOCK, owning
+from microstep.run_record import RunRecord
 
-STOP = ".stop"  #: in a sweep's directory: the number of the signal that stops it
-KEPT = (LOCK, "train.log")  #: when a run starts afresh
-
-
-def record_of(directory: Path) -> dict[str, Any]:
-    """Return what run.json says; nothing where there is none, or it is damaged."""
-    return known_json(directory / "run.json")
+STOP = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep
+KEPT = (LOCK, "train.log")  #: files that stay when a run starts afresh
 
 
 def bury(directory: Path, reason: str) -> None:
-    """Record that a run failed whose process left no word; one that is at work, or has said how it ended, is left."""
+    """Mark a run as failed, unless its process is at work or has recorded how it ended."""
     with suppress(RunInUse), owning(directory):
-        record = record_of(directory)
-        if record.get("status") in (None, "running"):
-            write_json(directory / "run.json", record | {"status": "failed", "error": reason})
+        record = RunRecord.read(directory)
+        if record.status in (None, "running"):
+            write_json(directory / "run.json", {**record.content, "status": "failed", "error": reason})
 
 
 def cleared(directory: Path) -> None:
-    """Take away what a run has left, but for its log, so that another may start in its place."""
-    with suppress(RunInUse), owning(directory):  # the run that is to start will say that it is in use
+    """Remove the files of a run, except its log, so that another run may start in its directory."""
+    with suppress(RunInUse), owning(directory):  # the run that starts next reports that the directory is in use
         for path in directory.iterdir():
             if path.name not in KEPT:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def at_work(directory: Path) -> bool:
-    """Say whether a process has a run's directory."""
+    """Return whether a process has locked a run directory."""
     if not (directory / LOCK).exists():
         return False
     try:

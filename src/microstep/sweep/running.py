@@ -9,8 +9,9 @@ from hydra.plugins.launcher import Launcher
 
 from microstep.errors import MicrostepError, StorageError
 from microstep.roster import Plan, Sweep, write_roster
+from microstep.run_record import RunRecord
 from microstep.sweep.board import Board
-from microstep.sweep.records import STOP, record_of
+from microstep.sweep.records import STOP
 from microstep.sweep.side_by_side import side_by_side
 from microstep.sweep.teller import Teller
 from microstep.terminal import write
@@ -78,13 +79,13 @@ def conclude(sweep: Sweep, plan: Plan, teller: Teller) -> None:
     Raises:
         MicrostepError: where something has.
     """
-    unfinished = [job for job in plan.todo if record_of(sweep.place(job)).get("status") != "finished"]
+    records = {job.name: RunRecord.read(sweep.place(job)) for job in plan.todo}
+    unfinished = [job for job in plan.todo if records[job.name].status != "finished"]
     if not unfinished:
         return
     write("\nnot finished:", sys.stdout)
     for job in unfinished:
-        record = record_of(sweep.place(job))
-        error = teller.errors.get(job.name) or record.get("error") or "it was not started"
+        error = teller.errors.get(job.name) or records[job.name].error or "it was not started"
         write(f"  {job.name}  {error}", sys.stdout)
     write(f"\njust those again:  {sweep.command}\n", sys.stdout)
     reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"

@@ -15,10 +15,11 @@ from hydra.plugins.launcher import Launcher
 from microstep.files import write_whole
 from microstep.jobs import summarised
 from microstep.roster import Job, Sweep
+from microstep.run_record import RunRecord
 from microstep.signals import Pending, deferred
 from microstep.sweep.aside import aside
 from microstep.sweep.board import Board, stamp
-from microstep.sweep.records import STOP, at_work, bury, record_of
+from microstep.sweep.records import STOP, at_work, bury
 from microstep.sweep.teller import Teller, told, words
 
 log = logging.getLogger(__name__)
@@ -89,8 +90,8 @@ def bury_all(jobs: Sequence[Job], sweep: Sweep) -> None:
 
 
 def has_ended(place: Path) -> bool:
-    """Say whether a run has come to its own end, good or bad."""
-    return record_of(place).get("status") in ("finished", "failed")
+    """Return whether a run has finished or failed."""
+    return RunRecord.read(place).status in ("finished", "failed")
 
 
 def follow(board: Board) -> None:

@@ -1,0 +1,87 @@
+"""A run directory that is read again: to evaluate, compare, summarize or resume its run. Imports no torch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from microstep.amendments import ALLOWED, amended
+from microstep.errors import ConfigError, DataError
+from microstep.files import read_small
+from microstep.gate import Gate, own
+from microstep.run_config import read_run_config, run_config
+from microstep.run_record import RunRecord, number, numbers
+
+LARGEST = 2**24  #: bytes of a metrics.csv
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """Files of a run directory. Anyone may have written them, so each is checked as it is read."""
+
+    directory: Path
+    record: RunRecord
+    key: str  #: key of the command line that named the directory; errors begin with it
+
+    @classmethod
+    def read(cls, directory: Path, key: str = "run") -> SavedRun:
+        """Return the run of a directory, with its run.json as it is now."""
+        return cls(directory, RunRecord.read(directory), key)
+
+    @property
+    def subject(self) -> str:
+        return f"{self.key}={self.directory}"
+
+    def config(self, allowlist: Gate, keys: Collection[str] = ALLOWED) -> DictConfig:
+        """Return the checked config, with the overrides of later resumes applied, or only those of some keys.
+
+        Raises:
+            ConfigError: if the directory holds no run, or the config or an override is not valid.
+        """
+        config, overrides = run_config(self.directory, allowlist, self.key), self.record.overrides
+        for key, value in overrides.items():
+            if key not in ALLOWED or "${" in str(value):
+                reason = f"run.json says that a resume changed {key}{' to a reference' if key in ALLOWED else ''}"
+                raise ConfigError(self.subject, reason, "it may be damaged")
+        return amended(config, {key: value for key, value in overrides.items() if key in keys}, self.subject)
+
+    @property
+    def plain_config(self) -> dict[str, Any]:
+        """Values of config.yaml as written, references unresolved; empty if it cannot be read."""
+        with suppress(ConfigError):
+            return read_run_config(self.directory, own)
+        return {}
+
+    @property
+    def epochs(self) -> list[dict[str, float]]:
+        """Rows of metrics.csv, up to the first row that is damaged or half written."""
+        with suppress(OSError, ValueError, csv.Error):
+            return list(whole_rows(read_small(self.directory / "metrics.csv", LARGEST).decode()))
+        return []
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the data that the run was trained on."""
+        if self.record.fingerprint is None:
+            reason = "run.json is missing or damaged, or the run never began"
+            raise ConfigError(self.subject, reason, "give a run's own directory")
+        return self.record.fingerprint
+
+    def check_data(self, fingerprint: str) -> None:
+        """Raise a DataError if the data have changed since the run."""
+        if fingerprint != self.fingerprint:
+            raise DataError(self.subject, "the data have changed since the run", "put back what dataset.root held then")
+
+
+def whole_rows(text: str) -> Iterator[dict[str, float]]:
+    """Yield rows up to the first damaged one; the last line counts only if it has its line end."""
+    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+        if None in row.values() or number(row.get("epoch")) is None:
+            return
+        yield numbers({key: value for key, value in row.items() if key})

@@ -17,17 +17,18 @@ ROOT = Path(microstep.__file__).parent
 FRONT_DOOR = (
     *("cli", "config", "composer", "overrides", "names", "directories", "page", "signatures", "errors"),
     *("owner", "resumption", "amendments", "run_config", "gate", "places", "jobs", "starting", "roster"),
-    *("summary", "checks", "run_record", "saved_run", "utils.plotting", "utils.tables", "utils.text"),
+    *("summary", "checks", "run_record", "saved_run", "search_path", "utils.plotting", "utils.tables", "utils.text"),
 )
 LAYERS = (
     "errors types checks config signatures names page overrides composer cli files gate directories randomness signals "
     "statistics cache terminal utils owner run_config run_record saved_run amendments resumption places jobs starting "
-    "roster summary isolation targets",
+    "roster summary isolation targets search_path",
     "precision accumulation task dataset augment sampler model scheduler",
     "step evaluation checkpoint manifest recovery snapshot cadence divergence loaders logger measure pace progress "
     "machine stats export archive comparison profiler",
     "parts trainer facts identity",
     "build resuming again predict compare sweep examination",
+    "programs __main__",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 Graph = dict[str, set[str]]  # module → what it imports, as dotted names

@@ -49,6 +49,7 @@ from microstep.logger import (
 from microstep.parts import Parts
 from microstep.profiler import Trial, recommended
 from microstep.randomness import reseed
+from microstep.search_path import users_options
 from microstep.targets import current, renamed
 from microstep.trainer import Trainer
 from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
@@ -70,6 +71,7 @@ class RunSpec:
     record: RunRecordLogger
     gate: Gate  #: says what the config may name
     names: Mapping[str, str]  #: the options chosen, by group, where they are known
+    users_options: str = ""  #: those of the user's own yamls that the summary names
 
 
 def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
@@ -92,7 +94,8 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     directory = Path(run_dir)
     record = RunRecordLogger(directory, occupied(directory))
     with record.building(), explained():
-        return begin(RunSpec(config, directory.resolve(), record, own, choices()))
+        options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
+        return begin(RunSpec(config, directory.resolve(), record, own, choices(), options))
 
 
 def begin(run: RunSpec) -> Trainer:
@@ -220,7 +223,8 @@ def assemble(run: RunSpec, parts: Parts) -> Trainer:
     """Return the trainer of these parts, and say what it will do."""
     config = run.config
     run.record.update(**run_facts(config, parts, run.names))
-    say(format_fields(start_summary(config, run.names, parts, run.directory)))
+    rows = start_summary(config, run.names, parts, run.directory)
+    say(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     warn_of_inexactness(parts.model, config.accum)
     optimizer, scheduler, step = build_update(config, parts, run.gate)
     return Trainer(

@@ -28,9 +28,14 @@ def recalled(name: str) -> dict[str, Any]:
 
 def remember(name: str, content: dict[str, Any]) -> Path | None:
     """Keep a value; where nothing can be written (a read-only home, a full disk) it is simply not kept."""
+    return store_text(name, json.dumps(content))  # names that are no UTF-8 survive as escapes
+
+
+def store_text(name: str, text: str) -> Path | None:
+    """Write a file of the cache and return its path; None if it can't be written."""
     with suppress(OSError, StorageError, RuntimeError, ValueError):
         file = cache_directory() / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(content).encode(), durable=False)  # names that are no UTF-8 survive as escapes
+        write_whole(file, text.encode(errors="backslashreplace"), durable=False)
         return file
     return None

@@ -1,4 +1,4 @@
-"""The front door: every job is composed and checked before hydra.main starts, and before torch is imported.
+"""The front door: every job is composed and checked before anything is made, and before torch is imported.
 
 hydra.main alone can't keep the error contract: it exits with 1, prints several lines, and makes a directory first.
 """
@@ -11,41 +11,73 @@ import shlex
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from functools import partial
+from inspect import cleandoc
 from pathlib import Path
-from typing import NoReturn
+from time import strftime
+from traceback import format_exc
+from typing import Any, NoReturn
 
-from hydra._internal.utils import get_args_parser  # the very parser that hydra.main will use
+from hydra._internal.utils import get_args_parser  # the very parser of hydra.main
 
-from microstep import names, signals
+from microstep import jobs, names, signals
+from microstep.cache import store_text
 from microstep.composer import Composer, quote
 from microstep.errors import ConfigError, MicrostepError, Stopped
-from microstep.jobs import raise_failures, summarised
+from microstep.files import shown
+from microstep.jobs import Logged, Task, summarised
 from microstep.page import page
-from microstep.places import refuse_odd_places
-from microstep.starting import Main, prepared
+from microstep.places import called, refuse_odd_places
+from microstep.search_path import CONF
+from microstep.starting import CommandLine, RunSweep, Start, prepared
 
 
-def launch(main: Main, config_name: str) -> NoReturn:
-    """Check the command line, run the hydra.main function, and exit with the contract's code."""
-    signals.listen()
-    names.register()
-    logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
-    debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main lets exceptions out instead of printing them itself
-    try:
-        refuse_odd_places(*sys.argv)
-        run(main, config_name, Path(sys.argv[0]).resolve().parent / "conf")
-        raise_failures()
-    except MicrostepError as error:
-        fail(str(error), error.exit_code)
-    except Stopped as error:
-        remedy = f"; {error.remedy}" if error.remedy else ""
-        fail(f"stopped by {signal.Signals(error.signum).name}{remedy}", error.exit_code)
-    except Exception as error:
-        if debugging:
-            raise
-        fail(f"{summarised(error)}; the traceback is in the run's train.log, or set HYDRA_FULL_ERROR=1", 1)
-    sys.exit(0)
+@dataclass(frozen=True)
+class Program:
+    """A program: its name, which is that of its primary config too, and what it does.
+
+    Args:
+        name: `train`, `evaluate` or `compute_stats`.
+        task: runs a job; its docstring introduces the page of `--help`.
+        run_sweep: runs the jobs of `-m`; None if the program has none.
+    """
+
+    name: str
+    task: Task
+    run_sweep: RunSweep | None = None
+
+    def __call__(self, words: list[str] | None = None) -> NoReturn:
+        """Check the command line, do what it asks for, and exit with the contract's code.
+
+        Args:
+            words: by default all that follow the program's name.
+        """
+        signals.listen()
+        names.register()
+        logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
+        try:
+            refuse_odd_places(*sys.argv)
+            code = run(self, sys.argv[1:] if words is None else words)
+        except MicrostepError as error:
+            fail(str(error), error.exit_code)
+        except Stopped as error:
+            remedy = f"; {error.remedy}" if error.remedy else ""
+            fail(f"stopped by {signal.Signals(error.signum).name}{remedy}", error.exit_code)
+        except Exception as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            fail(f"{unexpected(error, self.name)}, or set HYDRA_FULL_ERROR=1", 1)
+        sys.exit(code)
+
+
+def unexpected(error: Exception, program: str) -> str:
+    """Return an unexpected error in one line, which says where its traceback is."""
+    if isinstance(error, Logged):
+        return f"{error.error}; the traceback is in {shown(error.file)}"
+    file = store_text(f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt", format_exc())
+    place = f"the traceback is in {shown(file)}" if file else "its traceback can't be written: run it again"
+    return f"{summarised(error)}; {place}"
 
 
 def fail(line: str, code: int) -> NoReturn:
@@ -53,36 +85,60 @@ def fail(line: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def run(main: Main, config_name: str, conf: Path) -> None:
-    """Check, then hand over."""
-    typed = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    arguments = parse(sys.argv[1:])
+def run(program: Program, words: list[str]) -> Any:
+    """Check, then do what is asked for. Return what the task does: an exit code, or None."""
+    arguments, conf = parse(words), Path(sys.argv[0]).resolve().parent / "conf"
     if arguments.help:
-        print(page(sys.modules["__main__"].__doc__ or "", conf, config_name))
-        return
-    if arguments.config_path:
-        raise ConfigError(
-            f"--config-path {arguments.config_path}", "the yamls are in conf/", "add yours by --config-dir"
-        )
+        introduction = cleandoc(program.task.__doc__ or "").replace(f"python {program.name}.py", called(program.name))
+        print(page(introduction, conf if conf.is_dir() else CONF, program.name))
+        return None
+    refuse_flags(arguments, program)
     overrides = [quote(word) for word in arguments.overrides]
-    flags = [word for word in sys.argv[1:] if word not in arguments.overrides]
-    sys.argv[1:] = [*flags, *overrides]  # Hydra's own parser wants the flags on one side
-    if arguments.multirun and config_name != "train":
-        raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
-    asked = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
-    if arguments.multirun and asked:
-        raise ConfigError("-m", "what is asked for is of one run", "leave it out")
     also = additional(arguments.config_dir)
-    sources = [conf] if also is None else [conf, also]
-    with Composer.opened(conf, arguments.config_name or config_name, also) as composer:
-        if config_name == "train":
-            start = prepared(composer, overrides, arguments.multirun, sources, typed)
+    with Composer.opened(conf, arguments.config_name or program.name, also, program.name) as composer:
+        if arguments.shell_completion:  # its words are no overrides
+            return composer.hydra.shell_completion(composer.config_name, overrides)
+        if program.run_sweep is None:
+            job = composer.job(overrides)
+            start: Start = partial(jobs.run, program.task, job, composer.loader)
         else:
-            composer.job(overrides)
-    if asked or config_name != "train":  # no directory is made
-        main()
-    else:
-        start(main)
+            text = f"{called(program.name)} {shlex.join(words)}"
+            line = CommandLine(composer, overrides, text, program.task, program.run_sweep)
+            start = prepared(line, arguments.multirun)
+        return None if shows(composer, arguments, overrides) else start()
+
+
+def refuse_flags(arguments: Namespace, program: Program) -> None:
+    """Refuse flags of Hydra's that have no meaning here."""
+    if arguments.config_path:
+        reason = "the yamls are in conf/"
+        raise ConfigError(f"--config-path {arguments.config_path}", reason, "add yours by --config-dir")
+    if arguments.experimental_rerun:
+        subject = f"--experimental-rerun {arguments.experimental_rerun}"
+        raise ConfigError(subject, "it would load a pickle", "resume=RUN_DIR goes on with a run")
+    if arguments.multirun and program.run_sweep is None:
+        raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
+    if arguments.multirun and asked(arguments):
+        raise ConfigError("-m", "what is asked for is of one run", "leave it out")
+    if arguments.resolve and not arguments.cfg:
+        raise ConfigError("--resolve", "it resolves what --cfg shows", "add --cfg job")
+
+
+def asked(arguments: Namespace) -> bool:
+    """Say whether something is to be shown, and nothing to be run."""
+    return bool(arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion)
+
+
+def shows(composer: Composer, arguments: Namespace, overrides: list[str]) -> bool:
+    """Show what Hydra is asked to, if it is."""
+    hydra, name = composer.hydra, composer.config_name
+    if arguments.hydra_help:
+        hydra.hydra_help(name, get_args_parser(), arguments)
+    elif arguments.cfg:
+        hydra.show_cfg(name, overrides, arguments.cfg, arguments.package, arguments.resolve)
+    elif arguments.info:
+        hydra.show_info(arguments.info, name, overrides)
+    return asked(arguments)
 
 
 def parse(words: list[str]) -> Namespace:

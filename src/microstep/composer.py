@@ -7,17 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import compose as hydra_compose
 from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # it cuts a sweep into jobs
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -27,14 +26,17 @@ from microstep.errors import ConfigError
 from microstep.names import sweep_name
 from microstep.overrides import (
     check_override,
+    example,
     refuse_both_batch_sizes,
     refuse_deletions_and_sweeps,
+    refuse_intervals,
     refuse_many_options,
     suggestion,
     without_hydra,
 )
+from microstep.search_path import CONF as CONF
+from microstep.search_path import search_path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -53,11 +55,13 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | str = CONF, config
 
     Args:
         overrides: as on the command line: `["precision=amp", "accum=2"]`.
-        config_dir: where the yamls are; by default the project's own.
+        config_dir: a conf/ that is looked at before ours, as that of a program. Options of ./conf come before both.
 
     Raises:
         ConfigError: naming the override that can't be right, why, and the nearest names or the options.
     """
+    if not Path(config_dir).is_dir():
+        raise ConfigError(f"config_dir={config_dir}", "no such directory", "give one that holds yamls")
     with Composer.opened(Path(config_dir), config_name) as composer:
         return without_hydra(composer.job([quote(o) for o in overrides]))
 
@@ -65,33 +69,42 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | str = CONF, config
 class Composer:
     """Composes and checks the jobs of one command line. Make one with `opened`."""
 
-    def __init__(self, config_name: str) -> None:
-        self.config_name = config_name
-        self.loader = GlobalHydra.instance().config_loader()
+    def __init__(self, config_name: str, hydra: Hydra) -> None:
+        self.config_name, self.hydra = config_name, hydra
+        self.loader = hydra.config_loader
         self.bases: dict[tuple[str, ...], DictConfig] = {}
 
     @classmethod
     @contextmanager
-    def opened(cls, config_dir: Path, config_name: str, also: Path | None = None) -> Iterator[Composer]:
-        """Yield a composer over a directory of yamls, and another; Hydra's global state is put back afterwards."""
+    def opened(
+        cls, config_dir: Path, config_name: str, also: Path | None = None, job_name: str = "microstep"
+    ) -> Iterator[Composer]:
+        """Yield a composer over the yamls of `search_path`; Hydra's global state is put back afterwards."""
         schema.register()
         version.setbase("1.3")
-        search_path = create_config_search_path(str(config_dir.resolve()))
-        if also is not None:
-            search_path.prepend("command-line", str(also.resolve()), anchor="schema")
         before = get_gh_backup()
         GlobalHydra.instance().clear()
-        Hydra.create_main_hydra2("microstep", search_path)
         try:
-            yield cls(config_name)
+            yield cls(config_name, Hydra.create_main_hydra2(job_name, search_path(config_dir, also)))
         finally:
             restore_gh_from_backup(before)
 
     def jobs(self, overrides: Sequence[str]) -> list[DictConfig]:
-        """Return the checked config of every job of a sweep."""
+        """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
         parsed = [self.parse(o) for o in overrides]
         refuse_both_batch_sizes(parsed)  # here as well, so that the error names what was typed, not one job of it
+        choices = tuple(str(o.input_line) for o in parsed if self.is_group(o) and isinstance(o.value(), str))
+        sweeper = self.base(choices).hydra.sweeper
+        if not lists_its_jobs(sweeper):
+            return [self.job([example(o) for o in parsed])]
+        for override in parsed:
+            refuse_intervals(override)
+        parsed = [*(self.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *parsed]
         return [self.job(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+
+    def multirun(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the config that Hydra's launchers and sweepers are given; its task's part is not for use."""
+        return self.load([*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
 
     def job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, Hydra's own node included."""
@@ -142,9 +155,9 @@ class Composer:
             self.bases[choices] = self.load(choices)
         return self.bases[choices]
 
-    def load(self, overrides: Sequence[str]) -> DictConfig:
+    def load(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         try:
-            return hydra_compose(self.config_name, list(overrides), return_hydra_config=True)
+            return self.hydra.compose_config(self.config_name, list(overrides), mode, from_shell=False)
         except YAMLError as error:
             raise ConfigError("conf", " ".join(str(error).split()), "mend the yaml") from None
         except (HydraException, OmegaConfBaseException) as error:
@@ -165,6 +178,11 @@ class Composer:
         if self.is_group(override) and override.value() not in [*options, None]:
             subject = f"{override.key_or_group}={override.value()}"
             raise ConfigError(subject, "no such option", suggestion(str(override.value()), options))
+
+
+def lists_its_jobs(sweeper: DictConfig) -> bool:
+    """Say whether a sweeper is Hydra's default one, whose jobs are known before they start."""
+    return str(sweeper._target_) == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 
 ASIDES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")

@@ -1,62 +1,100 @@
-"""What a job does inside hydra.main: find its directory, say how it failed, go on with a run."""
+"""Run a job as Hydra does, with its log, `.hydra/`, HydraConfig and callbacks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from hydra.core.utils import JobStatus, configure_log, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict
 
 from microstep.config import trusted
 from microstep.errors import MicrostepError
 from microstep.files import shown
 from microstep.gate import trusting
 from microstep.resumption import AUTO, Resumption, automatic, goes_on
+from microstep.search_path import sources
 
 log = logging.getLogger(__name__)
-FAILURES: list[BaseException] = []  #: of the jobs that this process has run
-TAKEN_UP: list[Resumption] = []  #: the run that a single job goes on with, once it is checked
+Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes `resumed`, the run that it resumes
 
 
-def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], str | None]:
-    """Log a job's failure whole, and keep it: a single one is raised by `launch`, of a sweep's the sweep tells.
+class Logged(Exception):  # noqa: N818
+    """An unexpected error whose traceback is in a file.
 
-    Raised through Hydra it would get a line of Hydra's own on stderr. What the function becomes returns why it failed.
+    Args:
+        error: the error in one line.
+        file: the file.
     """
 
-    @wraps(function)
-    def contained(config: DictConfig) -> str | None:
-        return perform(function, config)  # by reference: launchers pickle this closure, but not what it calls
-
-    return contained
+    def __init__(self, error: str, file: Path) -> None:
+        super().__init__(error, file)
+        self.error, self.file = error, file
 
 
-def perform(function: Callable[[DictConfig], None], config: DictConfig) -> str | None:
-    """Run a job; return why it failed. A job of a sweep that leaves by sys.exit has failed, too."""
+def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
+    """Run a job in the directory that its `hydra.run.dir` names, and return what the task returns.
+
+    Raises:
+        Logged: for an unexpected error, once the job's log has its traceback.
+        Exception: any other error of the task.
+    """
+    with open_dict(job.hydra):
+        job.hydra.mode = RunMode.RUN
+    callbacks, name = Callbacks(job), job.hydra.job.config_name
+    configure_log(job.hydra.hydra_logging, job.hydra.verbose)
+    callbacks.on_run_start(config=job, config_name=name)
+    done = run_job(task, job, "hydra.run.dir", None, HydraContext(loader, callbacks))
+    callbacks.on_run_end(config=job, config_name=name, job_return=done)
+    if done.status == JobStatus.FAILED:
+        raise logged(done._return_value)  # the property would print a line of its own
+    return done.return_value
+
+
+@contextmanager
+def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]:
+    """Call Hydra's callbacks around a sweep, and yield the context for its launcher."""
+    callbacks, name = Callbacks(config), config.hydra.job.config_name
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    callbacks.on_multirun_start(config=config, config_name=name)
+    yield HydraContext(loader, callbacks)
+    callbacks.on_multirun_end(config=config, config_name=name)
+
+
+def logged(error: Exception) -> Exception:
+    """Log why a job failed; return the error, with the log's name if it is an unexpected one."""
+    log.error("the job failed", exc_info=error)
+    files = [Path(h.baseFilename) for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    if isinstance(error, MicrostepError) or not files:
+        return error
+    found = Logged(summarised(error), files[0])
+    found.__cause__ = error
+    return found
+
+
+def contained(task: Task, config: DictConfig) -> str | None:
+    """Run one job of a sweep, and resume what an earlier one left. Return why it failed; `sys.exit` is a failure."""
     try:
-        function(config)
+        task(config, resumed=interrupted(config))
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and not of_a_sweep():
-            raise
         log.exception("the job failed")
-        FAILURES.append(error)
         return summarised(error)
     return None
 
 
-def of_a_sweep() -> bool:
-    """Say whether the job that runs is one of several."""
-    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
-
-
-def raise_failures() -> None:
-    """Raise the failure of a single job."""
-    if FAILURES:
-        raise FAILURES[0]
+def interrupted(config: DictConfig) -> Resumption | None:
+    """Return how to resume the run in a job's directory; None if there is none."""
+    directory = run_directory()
+    if not goes_on(AUTO, directory):
+        return None
+    return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
 
 
 def summarised(error: BaseException) -> str:
@@ -71,19 +109,13 @@ def run_directory() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def resumed(config: DictConfig) -> Resumption | None:
-    """Return the run that the job goes on with; None for one that starts."""
-    directory = run_directory()
-    asked = AUTO if of_a_sweep() else config.resume
-    if TAKEN_UP or not goes_on(asked, directory):
-        return TAKEN_UP[0] if TAKEN_UP else None
-    return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
+def config_directories(hydra: Any = None) -> list[Path]:
+    """Return the directories that a job's yamls come from, the first ones first.
 
-
-def config_directories() -> list[Path]:
-    """Return the directories that the user's own yamls come from: Hydra's search path."""
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) for source in sources if source.schema == "file"]
+    Args:
+        hydra: the job's node of that name; by default that of the job that runs.
+    """
+    return [directory for _, directory in sources(hydra or HydraConfig.get())]
 
 
 def choice(group: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from microstep.checks import ABOUT_CHECKS
@@ -30,6 +30,23 @@ def refuse_deletions_and_sweeps(override: Override) -> None:
         alone = override.key_or_group in ABOUT_CHECKS
         remedy = "a check takes one" if alone else "add -m to run one job for each, or quote them"
         raise ConfigError(override.input_line or "", "several values", remedy)
+
+
+def refuse_intervals(override: Override) -> None:
+    """Refuse a range to sample from: a sweep runs the values that it is given."""
+    if isinstance(override.value(), IntervalSweep):
+        remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sweeper choose: hydra/sweeper=NAME"
+        raise ConfigError(override.input_line or "", "a sweep takes single values", remedy)
+
+
+def example(override: Override) -> str:
+    """Return an override with one of its values, or as it is if it has one."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return f"{override.get_key_element()}={value.start}"
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
 def refuse_both_batch_sizes(overrides: Sequence[Override]) -> None:

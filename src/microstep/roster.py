@@ -48,9 +48,6 @@ class Plan:
     stale: Mapping[str, str]  #: by a job's name, what has changed since its run
 
 
-CURRENT: list[Sweep] = []  #: the sweep that this process runs, once it is checked
-
-
 def write_roster(sweep: Sweep, plan: Plan, errors: Mapping[str, str]) -> None:
     """Write sweep.json: what is asked for now, and what earlier commands of this name have asked for.
 

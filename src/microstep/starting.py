@@ -3,116 +3,145 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from importlib.util import find_spec
 from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from microstep.checks import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
-from microstep.composer import Composer, quote
+from microstep.composer import Composer, lists_its_jobs, quote
 from microstep.config import POSITIVE_INT, trusted
 from microstep.directories import claimed
 from microstep.errors import ConfigError, Stopped
 from microstep.files import shown
-from microstep.gate import trusting
-from microstep.jobs import TAKEN_UP, finished_already, raise_failures
+from microstep.gate import Gate, trusting
+from microstep.jobs import Task, config_directories, finished_already, multirun, run
 from microstep.overrides import without_hydra
 from microstep.owner import owning
-from microstep.places import directory_of
+from microstep.places import called, directory_of
 from microstep.resumption import AUTO, Resumption, automatic, goes_on, named
-from microstep.roster import CURRENT, Job, Sweep
+from microstep.roster import Job, Sweep
 
-Main = Callable[[], Any]
-Start = Callable[[Main], None]
+RunSweep = Callable[[Sweep, Task, DictConfig, HydraContext], None]
+Start = Callable[[], Any]
 
 
-def prepared(
-    composer: Composer, overrides: Sequence[str], multirun: bool, sources: Sequence[Path], command: str
-) -> Start:
+@dataclass(frozen=True)
+class CommandLine:
+    """What train.py was asked for, and what does it."""
+
+    composer: Composer
+    overrides: Sequence[str]
+    text: str  #: as typed, the program included
+    task: Task
+    run_sweep: RunSweep
+
+    @cached_property
+    def typed(self) -> dict[str, Override]:
+        """The overrides by key, whatever their form."""
+        return {str(o.key_or_group): o for o in map(self.composer.parse, self.overrides)}
+
+    def value(self, key: str) -> Any:
+        """Return what was typed for a key; None if nothing was."""
+        return self.typed[key].value() if key in self.typed else None
+
+    def run(self, job: DictConfig, directory: Path, resumed: Resumption | None = None) -> Any:
+        """Run a job in a directory."""
+        with open_dict(job.hydra):
+            job.hydra.run.dir = str(directory.resolve())
+        return run(partial(self.task, resumed=resumed), job, self.composer.loader)
+
+
+def prepared(line: CommandLine, sweeping: bool) -> Start:
     """Return how the jobs of a command line start, once all of it is checked."""
-    if multirun:
-        return partial(sweep, jobs=composer.jobs(overrides), typed=command)
-    typed: dict[str, Any] = {str(o.key_or_group): o.value() for o in map(composer.parse, overrides)}
-    if typed.get("sweep") is not None:
-        raise ConfigError(f"sweep={typed['sweep']}", "it names a sweep, and this is one run", "add -m, or leave it out")
-    if typed.get("resume") in (None, AUTO):
-        return one(composer.job(overrides), sources)
-    refuse_check_of_a_run(typed.get("check"))
-    directory = Path(str(typed["resume"]))
-    if "hydra.run.dir" in typed:
+    if sweeping:
+        return partial(sweep, line, line.composer.jobs(line.overrides))
+    if (name := line.value("sweep")) is not None:
+        raise ConfigError(f"sweep={name}", "it names a sweep, and this is one run", "add -m, or leave it out")
+    resume = line.value("resume")
+    if resume in (None, AUTO):
+        return one(line, line.composer.job(line.overrides))
+    refuse_check_of_a_run(line.value("check"))
+    directory = Path(str(resume))
+    if "hydra.run.dir" in line.typed:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
-    gate = trusting(sources, typed.get("trust") or (), directory)
-    return partial(go_on, resumed=named(directory, composer, overrides, gate), words=overrides)
+    job = line.composer.load([str(o.input_line) for o in line.typed.values() if o.is_hydra_override()])
+    gate = gate_of(job, directory, line.value("trust") or ())
+    return partial(go_on, line, job, named(directory, line.composer, line.overrides, gate))
 
 
-def one(job: DictConfig, sources: Sequence[Path]) -> Start:
+def gate_of(job: DictConfig, run_dir: Path, trust: Sequence[str]) -> Gate:
+    """Return what the config of a run directory may name."""
+    return trusting(config_directories(job.hydra), trust, run_dir)
+
+
+def one(line: CommandLine, job: DictConfig) -> Start:
     """Return how a job that isn't part of a sweep starts."""
+    if job.hydra.mode == RunMode.MULTIRUN:
+        raise ConfigError("hydra.mode=MULTIRUN", "-m says that it is a sweep", "add -m instead")
     if job.check is None:
-        return partial(single, job=job, sources=sources)
+        return partial(single, line, job)
     if job.resume is not None:
         refuse_check_of_a_run(job.check)
-    return partial(look, job=job)
+    return partial(look, line, job)
 
 
-def look(main: Main, job: DictConfig) -> None:
+def look(line: CommandLine, job: DictConfig) -> Any:
     """Look at an experiment instead of training it; what is found goes to a directory of its own."""
-    typed = directory_was_typed("hydra.run.dir")
+    typed = "hydra.run.dir" in line.typed
     place = directory_of(job, "hydra.run.dir") if typed else place_of(job)
     with claimed(place, exact=typed, whole=True) as own, owning(own):
-        sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
-        main()
-        raise_failures()
+        return line.run(job, own)
 
 
-def single(main: Main, job: DictConfig, sources: Sequence[Path]) -> None:
+def single(line: CommandLine, job: DictConfig) -> None:
     """Run one job, in a new directory or in that of its run that goes on."""
-    directory, typed = directory_of(job, "hydra.run.dir"), directory_was_typed("hydra.run.dir")
+    directory, typed = directory_of(job, "hydra.run.dir"), "hydra.run.dir" in line.typed
     if directory == Path():
         raise ConfigError("hydra.run.dir=.", "a run needs a directory of its own", "name one")
     if job.resume == AUTO and not typed:
         raise ConfigError("resume=auto", "each start has a new directory", "name one: hydra.run.dir=DIR")
     if goes_on(job.resume, directory):
-        gate = trusting(sources, trusted(job), directory)
-        go_on(main, automatic(directory, without_hydra(job), gate), words=())
+        gate = gate_of(job, directory, trusted(job))
+        go_on(line, job, automatic(directory, without_hydra(job), gate))
     else:
-        start(main, directory)
+        start(line, job, directory, typed)
 
 
-def start(main: Main, directory: Path) -> None:
+def start(line: CommandLine, job: DictConfig, directory: Path, exact: bool) -> None:
     """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
-    with claimed(directory, exact=directory_was_typed("hydra.run.dir")) as own, owning(own):
-        sys.argv.append(f"hydra.run.dir={quote_plain(str(own))}")
-        with saying(resume_command(own)):
-            main()
-        raise_failures()
+    with claimed(directory, exact) as own, owning(own), saying(resume_command(own)):
+        line.run(job, own)
 
 
-def go_on(main: Main, resumed: Resumption, words: Sequence[str]) -> None:
-    """Go on with a run in its own directory; Hydra, which knows of the defaults alone, doesn't see the words."""
+def go_on(line: CommandLine, job: DictConfig, resumed: Resumption) -> None:
+    """Go on with a run in its own directory.
+
+    Args:
+        job: for Hydra's own node; the experiment is the run's.
+    """
     if resumed.finished:
         print(finished_already(resumed.directory))
         return
-    with owning(resumed.directory):
-        own = set(words) - {word for word in words if word.startswith(("resume=", "hydra"))}
-        sys.argv[1:] = [word for word in sys.argv[1:] if word not in own]
-        sys.argv.append(f"hydra.run.dir={quote_plain(str(resumed.directory))}")
-        sys.argv.append("hydra.output_subdir=null")  # .hydra stays as it is
-        TAKEN_UP.append(resumed)
-        with saying(resume_command(resumed.directory)):
-            main()
-        raise_failures()
+    with open_dict(job.hydra):
+        job.hydra.output_subdir = None  # .hydra stays as it is
+    with owning(resumed.directory), saying(resume_command(resumed.directory)):
+        line.run(job, resumed.directory, resumed)
 
 
 def resume_command(directory: Path) -> str:
     """Return what goes on with a run."""
-    return f"python train.py resume={shlex.quote(shown(directory))} goes on"
+    return f"{called('train')} resume={shlex.quote(shown(directory))} goes on"
 
 
 @contextmanager
@@ -125,25 +154,30 @@ def saying(remedy: str) -> Iterator[None]:
         raise
 
 
-def sweep(main: Main, jobs: list[DictConfig], typed: str) -> None:
+def sweep(line: CommandLine, jobs: list[DictConfig]) -> None:
     """Run what is left of a sweep; a job that fails is contained, and told of at the end.
 
-    Args:
-        typed: the command line.
+    A sweeper of Hydra's other than the default one starts all of its jobs, and ends with the first that fails.
     """
     directory = directory_of(jobs[0], "hydra.sweep.dir")
-    named = jobs[0].sweep is not None or directory_was_typed("hydra.sweep.dir")
+    named = jobs[0].sweep is not None or "hydra.sweep.dir" in line.typed
     refuse_resuming(jobs[0].resume, named)
     refuse_check_of_a_sweep(jobs[0].check)
     check_launcher(jobs[0])
     listed = tuple(starmap(as_job, enumerate(jobs)))
     refuse_twins([job.name for job in listed])
     with claimed(directory, exact=named) as own, owning(own):
-        sys.argv.append(f"hydra.sweep.dir={quote_plain(str(own))}")
-        command = typed if named else f"{typed} sweep={own.name}"
-        CURRENT.append(Sweep(own, listed, command, jobs[0].redo is not None, jobs[0].progress))
-        with saying(f"{command} goes on"):
-            main()
+        command = line.text if named else f"{line.text} sweep={own.name}"
+        described = Sweep(own, listed, command, jobs[0].redo is not None, jobs[0].progress)
+        config = line.composer.multirun([*line.overrides, f"hydra.sweep.dir={quote_plain(str(own))}"])
+        with saying(f"{command} goes on"), multirun(config, line.composer.loader) as context:
+            if lists_its_jobs(config.hydra.sweeper):
+                line.run_sweep(described, line.task, config, context)
+            else:
+                sweeper = Plugins.instance().instantiate_sweeper(
+                    hydra_context=context, task_function=line.task, config=config
+                )
+                sweeper.sweep(arguments=list(config.hydra.overrides.task))
 
 
 def as_job(number: int, composed: DictConfig) -> Job:
@@ -182,10 +216,6 @@ def refuse_twins(names_of_jobs: list[str]) -> None:
     if twins:
         reason = "several jobs have this name: they differ in nothing that can change a result"
         raise ConfigError(twins[0], reason, "sweep over something else, or over seed=0,1,…")
-
-
-def directory_was_typed(key: str) -> bool:
-    return any(word.startswith(f"{key}=") for word in sys.argv[1:])
 
 
 def quote_plain(path: str) -> str:

@@ -15,6 +15,7 @@ from microstep.config import experiment_of, measures, micro_batch_size, without
 from microstep.errors import ConfigError
 from microstep.files import shown
 from microstep.gate import Gate
+from microstep.places import called
 from microstep.run_record import RunRecord
 from microstep.saved_run import SavedRun
 from microstep.targets import current, renamed
@@ -58,7 +59,7 @@ class Asked:
     def again(self, directory: Path) -> str:
         """Return the command that makes the report of a run."""
         also = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
-        return f"python evaluate.py run={shlex.quote(shown(directory))} split={self.split}{also}"
+        return f"{called('evaluate')} run={shlex.quote(shown(directory))} split={self.split}{also}"
 
 
 def matched(asked: Asked) -> list[Path]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.places import called
 from microstep.terminal import Terminal, emit
 from microstep.utils.tables import format_fields
 from microstep.utils.text import display_path
@@ -86,7 +87,7 @@ def closing(results: Results) -> str:
         "run directory": run,
     }
     commands = {
-        "again, any split": f"python evaluate.py run={run} split=test",
+        "again, any split": f"{called('evaluate')} run={run} split=test",
         "curves and pictures": f"tensorboard --logdir {logs}",
     }
     return "\n".join([with_report(test.report.text, facts), "", "next:", format_fields(commands)])

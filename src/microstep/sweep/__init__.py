@@ -1,6 +1,5 @@
 """How a sweep goes: what is left of it, one run after the other or side by side, and what is seen of it."""
 
-from microstep.sweep.running import run
-from microstep.sweep.worker import Worker
+from microstep.sweep.running import run_sweep
 
-__all__ = ["Worker", "run"]
+__all__ = ["run_sweep"]

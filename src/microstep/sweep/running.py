@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 
+from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
 from microstep.errors import MicrostepError, StorageError
+from microstep.jobs import Task, contained
 from microstep.roster import Plan, Sweep, write_roster
 from microstep.run_record import RunRecord
 from microstep.sweep.board import Board
 from microstep.sweep.records import STOP
 from microstep.sweep.side_by_side import side_by_side
 from microstep.sweep.teller import Teller
+from microstep.sweep.worker import Worker
 from microstep.terminal import write
 from microstep.utils.text import display_path
+
+
+def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContext) -> None:
+    """Run what is left of a sweep with the launcher of its config, as `run` does.
+
+    Args:
+        task: runs a job, as `contained` calls it.
+        config: as Hydra's launchers are given it.
+    """
+    here = str(config.hydra.launcher._target_).startswith("hydra._internal.")
+    job = partial(contained, task)
+    function = job if here else Worker(job, sweep.directory)
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=config)
+    run(sweep, launcher, here)
 
 
 def run(sweep: Sweep, launcher: Launcher, here: bool) -> None:

@@ -1,0 +1,1 @@
+"""The yamls of microstep, which Hydra finds as `pkg://microstep.conf`."""

@@ -1,0 +1,14 @@
+"""`python -m microstep train …`, and so for `evaluate` and `stats`."""
+
+import sys
+
+from microstep.cli import fail
+from microstep.programs import compute_stats, evaluate, train
+
+PROGRAMS = {"train": train, "evaluate": evaluate, "stats": compute_stats}
+
+if __name__ == "__main__":
+    named = sys.argv[1] if len(sys.argv) > 1 else "nothing"
+    if named not in PROGRAMS:
+        fail(f"{named}: no such program; the programs are {', '.join(PROGRAMS)}", 2)
+    PROGRAMS[named](sys.argv[2:])

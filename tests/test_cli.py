@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -98,6 +99,10 @@ def watched(program: str, *words: str, cwd: Path) -> tuple[subprocess.CompletedP
         ("-m --cfg job", "-m: what is asked for is of one run; leave it out"),
         ("-m accum=2,1,0 epochs=1", "accum=0: out of range; "),
         ("-m precision=fp32,fp31", "precision=fp31: no such option; "),
+        ("-m optimizer.lr=interval(1e-3,1)", "optimizer.lr=interval(1e-3,1): a sweep takes single values; list them"),
+        ("hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: -m says that it is a sweep; add -m instead"),
+        ("--resolve", "--resolve: it resolves what --cfg shows; add --cfg job"),
+        ("--experimental-rerun x", "--experimental-rerun x: it would load a pickle; "),
     ],
 )
 def test_a_config_error_is_one_line_before_anything_happens(tmp_path: Path, words: str, says: str) -> None:
@@ -495,6 +500,157 @@ def test_a_run_goes_on_wherever_it_lies(zygote: Zygote, home: Path) -> None:
     assert zygote.run("train.py", f"resume={WEIRD[:40]}", "epochs=3", cwd=home) == 0, lines(home)
     assert facts(home / WEIRD[:40])["status"] == "finished"
     assert len([path for path in home.iterdir() if path.is_dir()]) == 1
+
+
+# What runs a job: Hydra's run_job.
+
+COUNTING = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from microstep.cli import Program
+from microstep.sweep import run_sweep
+
+composed, loads, argv = [], ConfigLoaderImpl._load_configuration_impl, list(sys.argv)
+ConfigLoaderImpl._load_configuration_impl = lambda *args, **kwargs: composed.append(1) or loads(*args, **kwargs)
+Program("train", lambda config, resumed: print(len(composed), sys.argv == argv), run_sweep)()
+"""
+
+
+def test_a_config_is_composed_twice(tmp_path: Path) -> None:
+    """Once as the options make it, once with what was typed; sys.argv stays as it is."""
+    command = [sys.executable, "-c", COUNTING, "precision=amp", "accum=2", "hydra.run.dir=run"]
+    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "2 True\n"
+
+
+CALLBACK = """
+from pathlib import Path
+import os
+from hydra.experimental.callback import Callback
+
+class Noted(Callback):
+    def note(self, what):
+        with Path(os.environ["NOTED"]).open("a") as file:
+            print(what, file=file)
+    def on_run_start(self, config, **kwargs): self.note("run starts")
+    def on_job_start(self, config, **kwargs): self.note(f"job starts, {os.environ['ASKED']}, {Path.cwd().name}")
+    def on_job_end(self, config, job_return, **kwargs): self.note(f"job ends: {job_return.status.name}")
+    def on_run_end(self, config, **kwargs): self.note("run ends")
+    def on_multirun_start(self, config, **kwargs): self.note("sweep starts")
+    def on_multirun_end(self, config, **kwargs): self.note("sweep ends")
+"""
+
+
+def test_hydra_s_own_keys_do_what_they_say(zygote: Zygote, tmp_path: Path) -> None:
+    """Callbacks are told of runs, jobs, failures and sweeps; hydra.job.env_set and chdir hold while a job runs."""
+    (tmp_path / "noted.py").write_text(CALLBACK)
+    words = ("+hydra.callbacks.noted._target_=noted.Noted", "hydra.job.env_set.ASKED=yes", "hydra.job.chdir=true")
+    environment = {"PYTHONPATH": str(tmp_path), "NOTED": str(tmp_path / "noted.txt")}
+    words = (*QUICK, words[0], f"+{words[1]}", words[2])
+
+    def noted(*more: str) -> tuple[int, list[str]]:
+        code = zygote.run("train.py", *words, *more, cwd=tmp_path, **environment)
+        lines = (tmp_path / "noted.txt").read_text().splitlines()
+        (tmp_path / "noted.txt").unlink()
+        return code, lines
+
+    good, bad = ("job starts, yes, run", "job ends: COMPLETED"), ("job starts, yes, bad", "job ends: FAILED")
+    assert noted("hydra.run.dir=run") == (0, ["run starts", *good, "run ends"])
+    assert noted("hydra.run.dir=bad", "optimizer.lr=1e12") == (3, ["run starts", *bad, "run ends"])
+    told = noted("-m", "seed=0,1", "sweep=s", "hydra.sweep.subdir=${seed}")
+    jobs = [line for seed in "01" for line in (f"job starts, yes, {seed}", "job ends: COMPLETED")]
+    assert told == (0, ["sweep starts", *jobs, "sweep ends"])
+
+
+def test_a_directory_is_typed_in_any_form(home: Path) -> None:
+    """`++hydra.run.dir=DIR` names it like `hydra.run.dir=DIR`: it is taken as it is, or refused."""
+    words = (*LEAST, "++hydra.run.dir=run")
+    done = call("train.py", *words, cwd=home)
+    assert error_of(done).startswith("error: hydra.run.dir=run: it holds a run already; ")
+    done = call("train.py", *words, "resume=auto", cwd=home)
+    assert done.stdout.startswith("run: the run is finished already")
+    done = call("train.py", "resume=run", "++hydra.run.dir=other", cwd=home)
+    assert error_of(done) == "error: resume=run: it names the directory already; leave hydra.run.dir= out"
+
+
+UNEXPECTED = "def broken(**given):\n    raise RuntimeError('planted')\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [("train.py", "hydra.run.dir=run"), ("compute_stats.py", "ratio=1"), ("evaluate.py", "run=run")],
+)
+def test_the_traceback_of_an_unexpected_error_is_kept(
+    zygote: Zygote, home: Path, tmp_path: Path, program: str, word: str
+) -> None:
+    """One line names the file that has it: the run's log, else one in the user's cache; exit code 1."""
+    (tmp_path / "unexpected.py").write_text(UNEXPECTED)
+    (home / "conf" / "dataset").mkdir(parents=True)
+    (home / "conf" / "dataset" / "broken.yaml").write_text("_target_: unexpected.broken\n")
+    words = [word] if program == "evaluate.py" else ["dataset=broken", word]
+    if program == "evaluate.py":
+        config = (home / "run" / "config.yaml").read_text()
+        (home / "run" / "config.yaml").write_text(config.replace("microstep.dataset.digits", "unexpected.broken"))
+    else:
+        shutil.rmtree(home / "run")
+    environment = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = zygote.call(program, *words, cwd=home, **environment)
+    assert done.returncode == 1
+    told = re.fullmatch(r"error: RuntimeError: planted; the traceback is in (\S+), or set .*", error_of(done))
+    assert told
+    assert "in broken\n" in (home / told[1]).read_text()
+    assert told[1].startswith("run/train.log" if program == "train.py" else str(tmp_path / "cache"))
+
+
+def test_a_traceback_that_cannot_be_kept_can_be_had(zygote: Zygote, tmp_path: Path) -> None:
+    """The line says how, and it works."""
+    (tmp_path / "unexpected.py").write_text(UNEXPECTED)
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "broken.yaml").write_text("_target_: unexpected.broken\n")
+    environment = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": "/dev/null"}
+    done = zygote.call("compute_stats.py", "dataset=broken", cwd=tmp_path, **environment)
+    assert error_of(done).endswith("; its traceback can't be written: set HYDRA_FULL_ERROR=1 to see it")
+    command = [sys.executable, ROOT / "compute_stats.py", "dataset=broken"]
+    environment = os.environ | environment | {"HYDRA_FULL_ERROR": "1"}
+    assert (
+        "in broken\n" in subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stderr
+    )
+
+
+SWEEPER = """
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+class Ends(Sweeper):
+    def setup(self, *, hydra_context, task_function, config):
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        (swept,) = (o for o in OverridesParser.create().parse_overrides(arguments) if o.is_sweep_override())
+        others = [word for word in arguments if word != swept.input_line]
+        ends = (swept.value().start, swept.value().end)
+        for done in self.launcher.launch([[*others, f"{swept.key_or_group}={end}"] for end in ends], 0):
+            done.return_value
+"""
+
+
+def test_a_sweeper_of_hydra_s_is_served(tmp_path: Path) -> None:
+    """It chooses the values and starts the jobs; a misspelt key is refused before the first."""
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "ends.py").write_text(SWEEPER)
+    (tmp_path / "conf" / "hydra" / "sweeper").mkdir(parents=True)
+    (tmp_path / "conf" / "hydra" / "sweeper" / "ends.yaml").write_text("_target_: hydra_plugins.ends.Ends\n")
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    words = ("-m", "hydra/sweeper=ends", *QUICK, "sweep=s")
+    done = call("train.py", *words, "optimiser.lr=interval(0.1,0.2)", cwd=tmp_path, PYTHONPATH=path)
+    assert (done.returncode, error_of(done)) == (2, "error: optimiser.lr=0.1: no such key; did you mean optimizer.lr?")
+    done = call("train.py", *words, "optimizer.lr=interval(0.1,0.2)", cwd=tmp_path, PYTHONPATH=path)
+    assert (done.returncode, done.stderr) == (0, "")
+    runs = sorted((tmp_path / "outputs/sweeps/s").glob("*/config.yaml"))
+    assert [yaml.safe_load(file.read_text())["optimizer"]["lr"] for file in runs] == [0.1, 0.2]
 
 
 # Divergence, warnings, sweeps.

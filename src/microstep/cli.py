@@ -28,7 +28,7 @@ from microstep.errors import ConfigError, MicrostepError, Stopped
 from microstep.files import shown
 from microstep.jobs import Logged, Task, summarised
 from microstep.page import page
-from microstep.places import called, refuse_odd_places
+from microstep.places import SCRIPTS, called, refuse_odd_places
 from microstep.search_path import CONF
 from microstep.starting import CommandLine, RunSweep, Start, prepared
 
@@ -56,6 +56,8 @@ class Program:
         signals.listen()
         names.register()
         logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
+        if Path(sys.argv[0]).name in SCRIPTS.values():
+            sys.path.append(str(Path.cwd()))  # a model of one's own is found, as it is by `python -m`
         try:
             refuse_odd_places(*sys.argv)
             code = run(self, sys.argv[1:] if words is None else words)
@@ -67,17 +69,18 @@ class Program:
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            fail(f"{unexpected(error, self.name)}, or set HYDRA_FULL_ERROR=1", 1)
+            fail(unexpected(error, self.name), 1)
         sys.exit(code)
 
 
 def unexpected(error: Exception, program: str) -> str:
     """Return an unexpected error in one line, which says where its traceback is."""
-    if isinstance(error, Logged):
-        return f"{error.error}; the traceback is in {shown(error.file)}"
-    file = store_text(f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt", format_exc())
-    place = f"the traceback is in {shown(file)}" if file else "its traceback can't be written: run it again"
-    return f"{summarised(error)}; {place}"
+    file = error.file if isinstance(error, Logged) else None
+    file = file or store_text(f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt", format_exc())
+    if file is None:
+        return f"{summarised(error)}; its traceback can't be written: set HYDRA_FULL_ERROR=1 to see it"
+    told = error.error if isinstance(error, Logged) else summarised(error)
+    return f"{told}; the traceback is in {shown(file)}, or set HYDRA_FULL_ERROR=1"
 
 
 def fail(line: str, code: int) -> NoReturn:

@@ -87,5 +87,5 @@ def users_options(hydra: Any) -> str:
             (provider, own), ours = holders[0], CONF / yaml
             hides = provider != "program" and ours.is_file() and own.read_bytes() != ours.read_bytes()
             if provider == HERE or hides:
-                found.append(f"{shown(own)}{' (instead of ours)' if hides else ''}")
+                found.append(shown(own) + " (instead of microstep's)" * hides)
     return ", ".join(found)

@@ -3,13 +3,23 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 XDIST ?= 2
 
-.PHONY: train test lint types clean
+.PHONY: train test test-hydra-next lint types clean
 
 train: .venv/installed
 	.venv/bin/python train.py $(ARGS)
 
 test: .venv/installed-test lint types
 	.venv/bin/python -m pytest -n $(XDIST) $(ARGS)
+
+# Opt-in: what the next release of Hydra would break. Its pre-release is installed in front of the packages of .venv.
+NEXT = .venv-hydra-next
+test-hydra-next: .venv/installed-test
+	$(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --pre "hydra-core>=1.4.0rc0"
+	.venv/bin/python -c "import sys; print(*(p for p in sys.path if 'lib' in p or p.endswith('src')), '$(CURDIR)/src', sep='\n')" \
+		> "$$($(NEXT)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/behind.pth"
+	$(NEXT)/bin/python -c "import hydra, omegaconf; print('Hydra', hydra.__version__, 'OmegaConf', omegaconf.__version__)"
+	$(NEXT)/bin/python -m pytest $(or $(ARGS),tests/test_hydra_next.py tests/test_conf.py tests/test_config.py tests/test_cli.py)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .
@@ -31,4 +41,4 @@ types: .venv/installed-test
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(NEXT)

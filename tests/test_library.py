@@ -145,7 +145,7 @@ def test_one_order_holds_everywhere(tmp_path: Path) -> None:
     assert lr(tmp_path, search) == "0.2"
     assert lr(tmp_path) == "0.3"
     shutil.rmtree(tmp_path / "conf")
-    assert lr(tmp_path) == "0.05"
+    assert lr(tmp_path) == "0.03"
 
 
 def test_a_program_of_ones_own_has_its_conf(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_notebook_follows_the_same_order(tmp_path: Path, monkeypatch: pytest.M
     assert compose(["model=mynet"]).model._target_ == "mine.net"
     assert compose().optimizer.lr == 0.07
     monkeypatch.chdir(ROOT)
-    assert compose().optimizer.lr == 0.05
+    assert compose().optimizer.lr == 0.03
 
 
 def summary(done: subprocess.CompletedProcess[str]) -> list[str]:

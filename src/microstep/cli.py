@@ -75,11 +75,13 @@ class Program:
 
 def unexpected(error: Exception, program: str) -> str:
     """Return an unexpected error in one line, which says where its traceback is."""
-    file = error.file if isinstance(error, Logged) else None
-    file = file or store_text(f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt", format_exc())
+    if isinstance(error, Logged):
+        told, file = summarised(error.__cause__ or error), error.args[0]
+    else:
+        name = f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt"
+        told, file = summarised(error), store_text(name, format_exc())
     if file is None:
-        return f"{summarised(error)}; its traceback can't be written: set HYDRA_FULL_ERROR=1 to see it"
-    told = error.error if isinstance(error, Logged) else summarised(error)
+        return f"{told}; its traceback can't be written: set HYDRA_FULL_ERROR=1 to see it"
     return f"{told}; the traceback is in {shown(file)}, or set HYDRA_FULL_ERROR=1"
 
 

@@ -27,16 +27,7 @@ Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes 
 
 
 class Logged(Exception):  # noqa: N818
-    """An unexpected error whose traceback is in a file.
-
-    Args:
-        error: the error in one line.
-        file: the file.
-    """
-
-    def __init__(self, error: str, file: Path) -> None:
-        super().__init__(error, file)
-        self.error, self.file = error, file
+    """An unexpected error, its cause, whose traceback is in a file, its only argument."""
 
 
 def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
@@ -53,9 +44,14 @@ def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
     callbacks.on_run_start(config=job, config_name=name)
     done = run_job(task, job, "hydra.run.dir", None, HydraContext(loader, callbacks))
     callbacks.on_run_end(config=job, config_name=name, job_return=done)
-    if done.status == JobStatus.FAILED:
-        raise logged(done._return_value)  # the property would print a line of its own
-    return done.return_value
+    if done.status == JobStatus.COMPLETED:
+        return done.return_value
+    error = done._return_value  # the property would print a line of its own
+    log.error("the job failed", exc_info=error)
+    files = [Path(h.baseFilename) for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    if files and not isinstance(error, MicrostepError):
+        raise Logged(files[0]) from error
+    raise error
 
 
 @contextmanager
@@ -66,17 +62,6 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
     callbacks.on_multirun_start(config=config, config_name=name)
     yield HydraContext(loader, callbacks)
     callbacks.on_multirun_end(config=config, config_name=name)
-
-
-def logged(error: Exception) -> Exception:
-    """Log why a job failed; return the error, with the log's name if it is an unexpected one."""
-    log.error("the job failed", exc_info=error)
-    files = [Path(h.baseFilename) for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-    if isinstance(error, MicrostepError) or not files:
-        return error
-    found = Logged(summarised(error), files[0])
-    found.__cause__ = error
-    return found
 
 
 def contained(task: Task, config: DictConfig) -> str | None:

@@ -50,13 +50,14 @@ def search_path(program: Path, also: Path | None) -> SearchPath:
         also: what --config-dir names.
     """
     SourcesRegistry.instance().register(OptionsSource)
-    found, known = SearchPath(), [CONF]
+    found, here = SearchPath(), Path("conf").resolve()
     found.config_search_path += create_config_search_path(f"pkg://{PACKAGE}").get_path()
-    here = HERE, Path("conf"), OptionsSource.scheme()
-    for provider, directory, scheme in (("program", program, "file"), here, ("command-line", also, "file")):
-        if directory and directory.is_dir() and (directory := directory.resolve()) not in known:
-            found.config_search_path.insert(1, SearchPathElement(provider, f"{scheme}://{directory}"))
-            known.append(directory)
+    whole = {"command-line": also.resolve() if also else CONF, "program": program.resolve()}
+    options = CONF if here in whole.values() else here
+    for provider, directory in {"command-line": whole["command-line"], HERE: options, **whole}.items():
+        if directory != CONF and directory.is_dir():
+            scheme = OptionsSource.scheme() if provider == HERE else "file"
+            found.prepend(provider, f"{scheme}://{directory}", "main")
     return found
 
 

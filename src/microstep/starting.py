@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from microstep.checks import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
@@ -87,8 +87,6 @@ def gate_of(job: DictConfig, run_dir: Path, trust: Sequence[str]) -> Gate:
 
 def one(line: CommandLine, job: DictConfig) -> Start:
     """Return how a job that isn't part of a sweep starts."""
-    if job.hydra.mode == RunMode.MULTIRUN:
-        raise ConfigError("hydra.mode=MULTIRUN", "-m says that it is a sweep", "add -m instead")
     if job.check is None:
         return partial(single, line, job)
     if job.resume is not None:
@@ -169,7 +167,7 @@ def sweep(line: CommandLine, jobs: list[DictConfig]) -> None:
     with claimed(directory, exact=named) as own, owning(own):
         command = line.text if named else f"{line.text} sweep={own.name}"
         described = Sweep(own, listed, command, jobs[0].redo is not None, jobs[0].progress)
-        config = line.composer.multirun([*line.overrides, f"hydra.sweep.dir={quote_plain(str(own))}"])
+        config = line.composer.multirun([*line.overrides, quote(f"hydra.sweep.dir={own.resolve()}")])
         with saying(f"{command} goes on"), multirun(config, line.composer.loader) as context:
             if lists_its_jobs(config.hydra.sweeper):
                 line.run_sweep(described, line.task, config, context)
@@ -216,8 +214,3 @@ def refuse_twins(names_of_jobs: list[str]) -> None:
     if twins:
         reason = "several jobs have this name: they differ in nothing that can change a result"
         raise ConfigError(twins[0], reason, "sweep over something else, or over seed=0,1,…")
-
-
-def quote_plain(path: str) -> str:
-    """Return a path as one quoted word of Hydra's grammar."""
-    return quote(f"run={Path(path).resolve()}").removeprefix("run=")

@@ -148,6 +148,17 @@ def test_one_order_holds_everywhere(tmp_path: Path) -> None:
     assert lr(tmp_path) == "0.03"
 
 
+def test_an_option_of_the_search_path_is_an_option(tmp_path: Path) -> None:
+    """It may be chosen, and its keys are checked; the line about one that isn't there names it."""
+    write(tmp_path / "search" / "model" / "mine.yaml", "_target_: microstep.model.mlp\nhidden: 7\n")
+    words = (f"hydra.searchpath=[file://{tmp_path / 'search'}]", "--cfg", "job", "--package", "model.hidden")
+    assert call("train.py", *words, "model=mine", cwd=tmp_path).stdout == "7\n"
+    assert "model.hidden=x: it is text" in error_of(
+        call("train.py", *words, "model=mine", "model.hidden=x", cwd=tmp_path)
+    )
+    assert "mine" in error_of(call("train.py", *words, "model=mein", cwd=tmp_path))
+
+
 def test_a_program_of_ones_own_has_its_conf(tmp_path: Path) -> None:
     """Its conf/ comes before ours, behind ./conf, and may have a primary config; what it lacks is ours."""
     (tmp_path / "program").mkdir()

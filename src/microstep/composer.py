@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from microstep.overrides import (
 from microstep.search_path import CONF as CONF
 from microstep.search_path import search_path
 
+SEARCHED = "hydra.searchpath"  #: directories that may give further options
 OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -93,8 +94,9 @@ class Composer:
         """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
         parsed = [self.parse(o) for o in overrides]
         refuse_both_batch_sizes(parsed)  # here as well, so that the error names what was typed, not one job of it
-        choices = tuple(str(o.input_line) for o in parsed if self.is_group(o) and isinstance(o.value(), str))
-        sweeper = self.base(choices).hydra.sweeper
+        sweeper = self.base(
+            [o for o in parsed if self.is_group(o) and isinstance(o.value(), str)], parsed
+        ).hydra.sweeper
         if not lists_its_jobs(sweeper):
             return [self.job([example(o) for o in parsed])]
         for override in parsed:
@@ -110,7 +112,7 @@ class Composer:
         """Return one job's checked config, Hydra's own node included."""
         choices, values = self.divided(overrides)
         refuse_both_batch_sizes(values)
-        base = self.base(tuple(str(o.input_line) for o in choices))
+        base = self.base(choices, map(self.parse, overrides))
         for override in values:
             check_override(override, base)
         job = self.load(overrides)
@@ -121,7 +123,7 @@ class Composer:
     def amended(self, run: DictConfig, overrides: Sequence[str]) -> DictConfig:
         """Return a run's own config with what was typed, which is held against it and not against the defaults."""
         choices, values = self.divided(overrides)
-        base, job = self.base(tuple(str(o.input_line) for o in choices)), run.copy()
+        base, job = self.base(choices, map(self.parse, overrides)), run.copy()
         for override in choices:
             OmegaConf.update(job, override.key_or_group, base.get(override.key_or_group), merge=False)
         for override in values:
@@ -149,11 +151,13 @@ class Composer:
                 override, "not of the form key=value", "quote values that hold , = ( ) or spaces"
             ) from None
 
-    def base(self, choices: tuple[str, ...]) -> DictConfig:
+    def base(self, choices: Sequence[Override], typed: Iterable[Override]) -> DictConfig:
         """Return the config that the choices alone make: the schema of everything else that was typed."""
-        if choices not in self.bases:
-            self.bases[choices] = self.load(choices)
-        return self.bases[choices]
+        words = [*choices, *(o for o in typed if o.key_or_group == SEARCHED)]
+        lines = tuple(str(o.input_line) for o in words)
+        if lines not in self.bases:
+            self.bases[lines] = self.load(lines)
+        return self.bases[lines]
 
     def load(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         try:
@@ -161,7 +165,8 @@ class Composer:
         except YAMLError as error:
             raise ConfigError("conf", " ".join(str(error).split()), "mend the yaml") from None
         except (HydraException, OmegaConfBaseException) as error:
-            for override in map(self.parse, overrides):
+            parsed = [self.parse(o) for o in overrides]
+            for override in parsed if all(o.key_or_group != SEARCHED for o in parsed) else ():
                 self.refuse_unknown_option(override)
             raise translated(error, overrides) from None
 

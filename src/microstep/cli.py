@@ -56,10 +56,10 @@ class Program:
         signals.listen()
         names.register()
         logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
-        if Path(sys.argv[0]).name in SCRIPTS.values():
-            sys.path.append(str(Path.cwd()))  # a model of one's own is found, as it is by `python -m`
         try:
             refuse_odd_places(*sys.argv)
+            if Path(sys.argv[0]).name in SCRIPTS.values():
+                sys.path.append(str(Path.cwd()))  # a model of one's own is found, as it is by `python -m`
             code = run(self, sys.argv[1:] if words is None else words)
         except MicrostepError as error:
             fail(str(error), error.exit_code)

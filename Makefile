@@ -16,10 +16,10 @@ NEXT = .venv-hydra-next
 test-hydra-next: .venv/installed-test
 	$(PYTHON) -m venv $(NEXT)
 	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --pre "hydra-core>=1.4.0rc0"
-	.venv/bin/python -c "import sys; print(*(p for p in sys.path if 'lib' in p or p.endswith('src')), '$(CURDIR)/src', sep='\n')" \
+	.venv/bin/python -c "import sys; print('$(CURDIR)/src', *(p for p in sys.path if p.endswith('-packages')), sep='\n')" \
 		> "$$($(NEXT)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/behind.pth"
 	$(NEXT)/bin/python -c "import hydra, omegaconf; print('Hydra', hydra.__version__, 'OmegaConf', omegaconf.__version__)"
-	$(NEXT)/bin/python -m pytest tests/test_hydra_next.py $(ARGS)
+	$(NEXT)/bin/python -m pytest -W default tests/test_hydra_next.py $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .

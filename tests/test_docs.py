@@ -16,14 +16,16 @@ from safetensors import safe_open
 
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text()
+COMMANDS = "".join((ROOT / name).read_text() for name in ("README.md", "docs/commands.md"))
+PYTHON = (ROOT / "docs" / "python.md").read_text()
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+PAGES = [*ROOT.glob("README*.md"), *ROOT.glob("benchmarks/*.md"), *sorted(ROOT.glob("docs/*.md"))]
 RUN_DIRECTORY = (ROOT / "docs" / "run-directory.md").read_text()
 
 
 def commands() -> list[str]:
-    """Return every command of the README's blocks that is one of the three programs', comments left out."""
-    lines = (line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("    "))
+    """Return every command of the pages' blocks that is one of the three programs', comments left out."""
+    lines = (line.split("  #")[0].strip() for line in COMMANDS.splitlines() if line.startswith("    "))
     return list(dict.fromkeys(line for line in lines if re.match(r"python (train|evaluate|compute_stats)\.py", line)))
 
 
@@ -34,7 +36,7 @@ def code_blocks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_readme_runs(zygote, command, trained, idx_files, photos, tmp_path) -> None:
+def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos, tmp_path) -> None:
     """Typed as it stands, it ends with exit code 0, or 1 where a loop is looked at that isn't exact.
 
     Only Fashion-MNIST is replaced by a few made-up pictures. A sweep's runs are of one epoch here, as are those of
@@ -57,13 +59,15 @@ def test_a_command_of_the_readme_runs(zygote, command, trained, idx_files, photo
 
 
 def test_there_are_commands_to_run() -> None:
-    """The README names each of the programs."""
+    """The pages name each of the programs; the README shows six commands."""
+    shown = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    python ")]
+    assert len(shown) == 6
     assert {shlex.split(command)[1] for command in commands()} == {"train.py", "evaluate.py", "compute_stats.py"}
 
 
 def test_the_python_example_runs(tmp_path) -> None:
-    """The README's few lines of Python compose, train and read results."""
-    example = next(block for block in code_blocks(README) if block.startswith("from microstep import"))
+    """The few lines of docs/python.md compose, train and read results."""
+    example = next(block for block in code_blocks(PYTHON) if block.startswith("from microstep import"))
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "outputs" / "notebook" / "run.json").exists()
@@ -134,3 +138,30 @@ def answer(url: str) -> str:
             pass
         time.sleep(0.25)
     raise AssertionError("no answer")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_every_link_leads_somewhere(page) -> None:
+    """Each link to a file of the repository names one, and each anchor a heading of it."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert re.match("https?://", target) or file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_the_index_names_every_page() -> None:
+    """A page that docs/README.md doesn't link to can't be found."""
+    linked = re.findall(r"\]\(([^)#]+\.md)\)", (ROOT / "docs" / "README.md").read_text())
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= set(linked)
+
+
+def test_the_readme_is_short() -> None:
+    """It is read in two minutes; everything else is in docs/."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 110

@@ -1,15 +1,19 @@
 # Two commands on a fresh machine: `make train` and `make test`. Both are quick once .venv is there.
+# `make test-all` also runs the long matrices, the tests marked `long`.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 XDIST ?= 2
 
-.PHONY: train test test-hydra-next lint types clean
+.PHONY: train test test-all test-hydra-next lint types clean
 
 train: .venv/installed
 	.venv/bin/python train.py $(ARGS)
 
 test: .venv/installed-test lint types
 	.venv/bin/python -m pytest -n $(XDIST) $(ARGS)
+
+test-all: .venv/installed-test lint types
+	.venv/bin/python -m pytest -n $(XDIST) -m "" $(ARGS)
 
 # Opt-in: what the next release of Hydra would break. Its pre-release is installed in front of the packages of .venv.
 NEXT = .venv-hydra-next

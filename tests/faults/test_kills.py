@@ -15,6 +15,7 @@ from tests.faults.zygote import Zygote
 
 CONF = Path(__file__).parent / "conf"
 KILLS = 8  #: of each run: 64 in all
+SHORT = ("fp32", "two workers")  #: runs that `make test` kills, too; `make test-all` kills every one
 COMMON = ("threads=1", "progress=false", "checkpoint.every_steps=4", "log_every_steps=3", "augment=crop_flip")
 MLP = ("model=mlp", "model.dropout=0.2", "batch_size=32")
 STREAMED = ("dataset.resident=false", "epochs=4")
@@ -34,9 +35,10 @@ RUNS = {
     "sam and cutmix": (*MLP, "step=sam", "augment=cutmix", "epochs=5", "task.class_weights=balanced"),
     "batch norm": ("--config-dir", str(CONF), "model=normed", "precision=bf16", "epochs=5", "accum=2"),
 }
+NAMES = [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in RUNS]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Path, name: str) -> None:
     """Weights, optimizer, reports, metrics.csv and TensorBoard's scalars are those of a run that nobody disturbed."""
     words = list({word.split("=")[0]: word for word in (*COMMON, *RUNS[name])}.values())  # the last of a key counts

@@ -61,9 +61,9 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | str = CONF, config
     Raises:
         ConfigError: naming the override that can't be right, why, and the nearest names or the options.
     """
-    if not Path(config_dir).is_dir():
+    if not (program := Path(config_dir)).is_dir():
         raise ConfigError(f"config_dir={config_dir}", "no such directory", "give one that holds yamls")
-    with Composer.opened(Path(config_dir), config_name) as composer:
+    with Composer.opened(program, config_name) as composer:
         return without_hydra(composer.job([quote(o) for o in overrides]))
 
 
@@ -94,9 +94,8 @@ class Composer:
         """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
         parsed = [self.parse(o) for o in overrides]
         refuse_both_batch_sizes(parsed)  # here as well, so that the error names what was typed, not one job of it
-        sweeper = self.base(
-            [o for o in parsed if self.is_group(o) and isinstance(o.value(), str)], parsed
-        ).hydra.sweeper
+        named = [o for o in parsed if self.is_group(o) and isinstance(o.value(), str)]
+        sweeper = self.base(named, parsed).hydra.sweeper
         if not lists_its_jobs(sweeper):
             return [self.job([example(o) for o in parsed])]
         for override in parsed:
@@ -153,8 +152,7 @@ class Composer:
 
     def base(self, choices: Sequence[Override], typed: Iterable[Override]) -> DictConfig:
         """Return the config that the choices alone make: the schema of everything else that was typed."""
-        words = [*choices, *(o for o in typed if o.key_or_group == SEARCHED)]
-        lines = tuple(str(o.input_line) for o in words)
+        lines = tuple(str(o.input_line) for o in (*choices, *(o for o in typed if o.key_or_group == SEARCHED)))
         if lines not in self.bases:
             self.bases[lines] = self.load(lines)
         return self.bases[lines]

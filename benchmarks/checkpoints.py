@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.trainer import Trainer
 
 WORDS = (

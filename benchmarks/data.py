@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.dataset.decoding import Decoder
 from microstep.dataset.folder import listed
 from microstep.dataset.pictures import chunked

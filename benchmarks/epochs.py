@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.model import SmallCNN
 from microstep.scheduler import cosine
 

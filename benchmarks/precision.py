@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from microstep import compose
 from microstep.build import build_trial
+from microstep.composer import compose
 from microstep.model import SmallCNN
-from microstep.profiler import Trial, profiled
+from microstep.profiler.profile import profiled
+from microstep.profiler.trial import Trial
 
 NAMES = ("fp32", "bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

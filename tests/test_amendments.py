@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from microstep import compose
 from microstep.amendments import ALLOWED, amendments, typed_keys
+from microstep.composer import compose
 from microstep.errors import ConfigError
 from microstep.gate import own
 from microstep.run_record import RunRecord

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.errors import ConfigError
 from microstep.model import torchvision_model
 from tests.conftest import error_of

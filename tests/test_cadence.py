@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from microstep import build_trainer, cadence, compose
+from microstep import cadence
+from microstep.build import build_trainer
 from microstep.cadence import Cadence
+from microstep.composer import compose
 from microstep.trainer import Trainer
 from tests.conftest import fit
 from tests.faults.runs import differences, manifest_of, state_of

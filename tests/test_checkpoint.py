@@ -23,9 +23,9 @@ from microstep.archive import packed
 from microstep.checkpoint import Checkpoints
 from microstep.errors import CheckpointRefused, StorageError
 from microstep.gate import own
-from microstep.logger import Bars
 from microstep.progress import Place, Progress
 from microstep.task import Classification
+from microstep.utils.progress_bar import Bars
 from tests.conftest import files_limited, fit
 
 CPU = torch.device("cpu")

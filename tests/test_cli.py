@@ -25,9 +25,12 @@ import yaml
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from microstep import build_trainer, compose, directories, files, signals
+from microstep import directories
+from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
+from microstep.composer import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
+from microstep.utils import files, signals
 from tests.conftest import ROOT, call, error_of
 from tests.faults.zygote import Zygote
 from tests.test_names import within
@@ -507,7 +510,7 @@ COUNTING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from microstep.cli import Program
-from microstep.sweep import run_sweep
+from microstep.sweep.running import run_sweep
 
 composed, loads, argv = [], ConfigLoaderImpl._load_configuration_impl, list(sys.argv)
 ConfigLoaderImpl._load_configuration_impl = lambda *args, **kwargs: composed.append(1) or loads(*args, **kwargs)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from tests.conftest import ROOT
 from tests.dataset.cifar_files import write_cifar
 

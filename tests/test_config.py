@@ -13,8 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from microstep import compose
-from microstep.composer import CONF
+from microstep.composer import compose
 from microstep.config import (
     NEUTRAL_KEYS,
     RANGES,
@@ -29,6 +28,7 @@ from microstep.config import (
     micro_batch_size,
 )
 from microstep.errors import ConfigError
+from microstep.search_path import CONF
 from microstep.signatures import signature
 
 REQUIRED = {"evaluate": ["run=x"]}

@@ -18,8 +18,8 @@ from microstep.checkpoint import Checkpoints
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
 from microstep.export import WeightsFile
 from microstep.gate import own
-from microstep.logger import Bars
 from microstep.progress import Progress
+from microstep.utils.progress_bar import Bars
 from tests.conftest import call, error_of
 from tests.faults.runs import manifest_of
 

@@ -18,8 +18,9 @@ from safetensors.torch import load, load_file
 from sklearn.datasets import load_digits
 from torch import nn
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
+from microstep.composer import compose
 from microstep.config import displayed
 from microstep.errors import StorageError
 from microstep.export import WeightsFile, packed, weights_file

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.files import finite, read_json, read_small, shown, storing, write_json, write_whole, written_together
+from microstep.utils.files import shown, storing, write_whole, written_together
+from microstep.utils.json_files import finite, read_json, read_small, write_json
 from tests.conftest import irregular
 
 ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from microstep.errors import StorageError
-from microstep.files import write_whole
+from microstep.utils.files import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     write_whole(Path(sys.argv[1]), b"n" * 5000)

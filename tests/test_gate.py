@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from microstep import compose
-from microstep.composer import CONF
+from microstep.composer import compose
 from microstep.config import trusted
 from microstep.errors import ConfigError
 from microstep.gate import own, targets_in, trusting, values_in
+from microstep.search_path import CONF
 
 NODE = {"_target_": "a", "x": [{"_target_": "b"}, [{"y": {"_target_": "c"}}]], "z": "_target_"}
 

@@ -16,17 +16,19 @@ import pytest
 import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from microstep import compose, identity, run_config
+from microstep import identity, run_config
 from microstep.amendments import amendments
-from microstep.build import Precision, make
+from microstep.build import make
 from microstep.checkpoint import Checkpoints
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import differences, grouped
+from microstep.composer import compose
 from microstep.config import LATER, Experiment, displayed, experiment_of
 from microstep.errors import ConfigError
 from microstep.gate import own
 from microstep.resuming import resume, resume_trainer
 from microstep.resumption import automatic
+from microstep.types import Precision
 
 OLD = Path(__file__).parent / "old_runs"
 RUN = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false", "epochs=2")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from microstep import compose
-from microstep.composer import CONF
+from microstep.composer import compose
+from microstep.search_path import CONF
 from tests.conftest import ROOT, call, error_of
 
 QUICK = ("epochs=1", "threads=1", "progress=false")

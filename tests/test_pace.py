@@ -8,7 +8,9 @@ from time import perf_counter, sleep
 
 import pytest
 
-from microstep import build_trainer, compose, resume
+from microstep.build import build_trainer
+from microstep.composer import compose
+from microstep.resuming import resume
 from microstep.trainer import Trainer
 
 WORDS = ("model=mlp", "threads=1", "progress=false", "scheduler=constant")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from microstep.composer import CONF
 from microstep.config import RANGES, SCHEMAS, SECTIONS
 from microstep.page import HYDRA, MARGIN, WIDTH, comment, described, page
+from microstep.search_path import CONF
 from tests.conftest import call
 
 PROGRAMS = sorted(SCHEMAS)

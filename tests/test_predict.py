@@ -21,11 +21,11 @@ from microstep.build import build_parts
 from microstep.dataset.synthetic import synthetic
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
 from microstep.gate import own, trusting
-from microstep.logger import Bars
 from microstep.predict import Predicted, decoder_of, predict_input, suited
 from microstep.run_config import run_config
 from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
+from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microstep.randomness import COLUMNS, GOLDEN, MASK, derive, mix, uniform
+from microstep.utils.randomness import COLUMNS, GOLDEN, MASK, derive, mix, uniform
 
 KEY = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3)
 

@@ -1,4 +1,4 @@
-"""A run that is taken up again, from Python: `from microstep import resume`."""
+"""A run that is taken up again, from Python: `from microstep.resuming import resume`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from microstep import build_trainer, compose, identity, resume
+from microstep import identity
+from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
+from microstep.composer import compose
 from microstep.errors import CheckpointRefused, ConfigError, DataError, RunInUse
 from microstep.progress import Progress
+from microstep.resuming import resume
 from tests.conftest import fit
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences, manifest_of, scalars_of, state_of

@@ -14,8 +14,8 @@ import yaml
 from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
-from microstep import compose
 from microstep.build import build_parts
+from microstep.composer import compose
 from microstep.identity import experiment_hash
 
 TYPED = ["epochs=3", "log_every_steps=5"]

@@ -14,11 +14,11 @@ from microstep.comparison.flips import Flip, Side
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import grouped
 from microstep.gate import own
-from microstep.logger import Bars
 from microstep.predict import predict_input
 from microstep.resuming import resume
 from microstep.summary.reading import read_sweep
 from microstep.summary.study import tabulate
+from microstep.utils.progress_bar import Bars
 from tests.conftest import fit
 from tests.summary.sweeps import plant_sweep
 

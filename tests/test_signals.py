@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from microstep import signals
 from microstep.errors import Stopped
+from microstep.utils import signals
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
-from microstep.composer import CONF
 from microstep.gate import targets_in
+from microstep.search_path import CONF
 from microstep.signatures import scalars, signature, source_of
 
 YAMLS = [file for file in CONF.rglob("*.yaml") if "hydra" not in file.parts]  # a plugin is Hydra's to build

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from microstep.logger import Bars
 from microstep.task import Classification
+from microstep.utils.progress_bar import Bars
 
 from .digits import CPU, SAMPLES, digits, in_turn, micro_batches, network, ratio, sgd
 from .drawing import EXACT, MENDED, OURS, USUAL, bars, picture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from microstep import compose
+from microstep.composer import compose
 from microstep.dataset.idx import read_idx_split
 from microstep.statistics import ChannelStatistics, chunks
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 
 from .drawing import EXACT, MENDED, OURS, USUAL, picture
 

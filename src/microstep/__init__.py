@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from microstep.build import build_trainer as build_trainer
-    from microstep.composer import compose as compose
-    from microstep.logger.records import Results as Results
-    from microstep.resuming import resume as resume
+    from microstep.build import build_trainer
+    from microstep.composer import compose
+    from microstep.logger.records import Results
+    from microstep.resuming import resume
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
 

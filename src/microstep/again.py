@@ -17,9 +17,10 @@ from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation import evaluate_and_report
 from microstep.export import exported
 from microstep.gate import Gate
-from microstep.logger import Bars, SplitResult
+from microstep.logger.records import SplitResult
 from microstep.parts import Parts
 from microstep.saved_run import SavedRun
+from microstep.utils.progress_bar import Bars
 
 
 @dataclass(frozen=True)

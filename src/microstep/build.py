@@ -30,30 +30,28 @@ from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
 from microstep.export import weights_file
 from microstep.facts import chosen, run_facts, start_summary, warn_of_inexactness
-from microstep.files import remove_temporaries, write_whole
 from microstep.gate import Gate, own
 from microstep.identity import identity, weighed
 from microstep.loaders import Loaders
-from microstep.logger import (
-    Bars,
-    Console,
-    Logbook,
-    MetricsCsv,
-    RunRecordLogger,
-    TensorBoard,
-    cut_back,
-    say,
-    settings_of,
-    show_notices,
-)
+from microstep.logger.console import Console
+from microstep.logger.files import cut_back
+from microstep.logger.logbook import Logbook
+from microstep.logger.metrics_csv import MetricsCsv
+from microstep.logger.run_json import RunRecordLogger
+from microstep.logger.settings import settings_of
+from microstep.logger.tensorboard import TensorBoard
 from microstep.parts import Parts
-from microstep.profiler import Trial, recommended
-from microstep.randomness import reseed
+from microstep.profiler.remembered import recommended
+from microstep.profiler.trial import Trial
 from microstep.search_path import users_options
 from microstep.targets import current, renamed
 from microstep.trainer import Trainer
 from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
+from microstep.utils.files import remove_temporaries, write_whole
+from microstep.utils.progress_bar import Bars
+from microstep.utils.randomness import reseed
 from microstep.utils.tables import format_fields
+from microstep.utils.terminal import say, show_notices
 
 T = TypeVar("T")
 FORESEEN = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)  #: what wrong arguments raise

@@ -11,10 +11,10 @@ from typing import Any
 
 from microstep.archive import packed, unpacked
 from microstep.errors import CheckpointRefused
-from microstep.files import flush, storing, write_whole
 from microstep.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
 from microstep.progress import Place, Progress
 from microstep.snapshot import snapshot
+from microstep.utils.files import flush, storing, write_whole
 
 
 @dataclass

@@ -1,7 +1,4 @@
-"""The front door: every job is composed and checked before anything is made, and before torch is imported.
-
-hydra.main alone can't keep the error contract: it exits with 1, prints several lines, and makes a directory first.
-"""
+"""Command line: parsing, directories, signals, exit codes, help."""
 
 from __future__ import annotations
 
@@ -21,16 +18,18 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser  # the very parser of hydra.main
 
-from microstep import jobs, names, signals
-from microstep.cache import store_text
+from microstep import jobs, names
 from microstep.composer import Composer, quote
-from microstep.errors import ConfigError, MicrostepError, Stopped
-from microstep.files import shown
-from microstep.jobs import Logged, Task, summarised
+from microstep.errors import ConfigError, MicrostepError, Stopped, summarised
+from microstep.jobs import Logged, Task
 from microstep.page import page
-from microstep.places import SCRIPTS, called, refuse_odd_places
+from microstep.places import refuse_odd_places
 from microstep.search_path import CONF
 from microstep.starting import CommandLine, RunSweep, Start, prepared
+from microstep.utils import signals
+from microstep.utils.files import shown
+from microstep.utils.json_files import store_text
+from microstep.utils.terminal import SCRIPTS, called
 
 
 @dataclass(frozen=True)

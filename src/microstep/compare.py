@@ -22,8 +22,8 @@ from microstep.comparison.text import Comparison, page, summary
 from microstep.comparison.verdict import verdicts
 from microstep.dataset.workers import explained
 from microstep.errors import ConfigError, MicrostepError
-from microstep.files import shown
 from microstep.gate import Gate
+from microstep.utils.files import shown
 
 log = logging.getLogger("microstep.notice")
 Gates = Callable[[Sequence[Path]], Gate]

@@ -34,8 +34,7 @@ from microstep.overrides import (
     suggestion,
     without_hydra,
 )
-from microstep.search_path import CONF as CONF
-from microstep.search_path import search_path
+from microstep.search_path import CONF, search_path
 
 SEARCHED = "hydra.searchpath"  #: directories that may give further options
 OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)

@@ -1,8 +1,4 @@
-"""The typed schema under the yamls, and the checks that need no torch.
-
-A node with a `_target_` (model, optimizer, …) has its yaml for a schema; everything else has the dataclasses below.
-Ranges stand beside the types: in a field's metadata here, in `RANGES` for the nodes.
-"""
+"""Everything about an experiment's config that needs no torch: schema, checks, composing, names, allowlist."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ An error is one line: ``<subject>: <reason>; <what to do>``. The subject is what
 (``accum=0``) or what broke (``checkpoints/epoch-0003.pt``).
 """
 
+from __future__ import annotations
+
 
 def legible(text: str) -> str:
     """Return text fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
@@ -72,3 +74,10 @@ class Stopped(BaseException):
         self.signum, self.safe = signum, safe
         self.remedy = ""  #: how to go on, where whoever started the job knows
         self.exit_code = 128 + signum
+
+
+def summarised(error: BaseException) -> str:
+    """Return an exception in one line: one of ours as it is, an unforeseen one with its type."""
+    if isinstance(error, MicrostepError):
+        return str(error)
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")

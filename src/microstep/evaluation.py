@@ -1,4 +1,4 @@
-"""Metrics of a split, and the report of one."""
+"""Uses finished runs: evaluates, predicts, compares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from microstep.files import written_together
 from microstep.types import Batch, Metrics, Precision, Predictions, Report, Split, Task
+from microstep.utils.files import written_together
 
 
 def evaluate(

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from microstep.config import EXPORTED, displayed
 from microstep.dataset import PictureDataset
 from microstep.errors import CheckpointRefused, legible
-from microstep.files import finite, write_whole
 from microstep.types import Dataset
+from microstep.utils.files import write_whole
+from microstep.utils.json_files import finite
 
 log = logging.getLogger("microstep.notice")
 UNFIT = (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError)  #: what no plain tensor raises

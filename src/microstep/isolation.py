@@ -23,7 +23,7 @@ from omegaconf.basecontainer import BaseContainer
 from torch.nn.modules import module
 from torch.optim import optimizer
 
-from microstep.signals import STOPPING
+from microstep.utils.signals import STOPPING
 
 
 @dataclass(frozen=True)

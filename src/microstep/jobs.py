@@ -16,11 +16,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
 from microstep.config import trusted
-from microstep.errors import MicrostepError
-from microstep.files import shown
+from microstep.errors import MicrostepError, summarised
 from microstep.gate import trusting
 from microstep.resumption import AUTO, Resumption, automatic, goes_on
 from microstep.search_path import sources
+from microstep.utils.files import shown
 
 log = logging.getLogger(__name__)
 Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes `resumed`, the run that it resumes
@@ -80,13 +80,6 @@ def interrupted(config: DictConfig) -> Resumption | None:
     if not goes_on(AUTO, directory):
         return None
     return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
-
-
-def summarised(error: BaseException) -> str:
-    """Return an exception in one line: one of ours as it is, an unforeseen one with its type."""
-    if isinstance(error, MicrostepError):
-        return str(error)
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
 
 
 def run_directory() -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from microstep.errors import CheckpointRefused
-from microstep.files import read_json, write_json
 from microstep.progress import Place
+from microstep.utils.json_files import read_json, write_json
 
 MANIFEST = "manifest.json"
 LARGEST = 2**16  #: bytes that a manifest may have

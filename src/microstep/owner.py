@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from microstep.errors import RunInUse, StorageError
-from microstep.files import storing
+from microstep.utils.files import storing
 from microstep.utils.text import display_path
 
 LOCK = ".lock"

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.errors import ConfigError
-
-SCRIPTS = {"train": "microstep-train", "evaluate": "microstep-evaluate", "compute_stats": "microstep-stats"}
-
-
-def called(program: str) -> str:
-    """Return what to type for a program, where it was started in the same way as this one."""
-    started = Path(sys.argv[0]).name
-    if started == "__main__.py":
-        return f"python -m microstep {SCRIPTS[program].removeprefix('microstep-')}"
-    return SCRIPTS[program] if started in SCRIPTS.values() else f"python {program}.py"
 
 
 def refuse_odd_places(program: str, *words: str) -> None:

@@ -17,13 +17,13 @@ from microstep.dataset.unlabelled import Readable, readers, reading, unlabelled
 from microstep.dataset.workers import explained, worker_count
 from microstep.errors import ConfigError, DataError, legible
 from microstep.evaluation import predicted
-from microstep.files import storing, write_whole
 from microstep.gate import Gate
-from microstep.logger import Bars
 from microstep.parts import Parts
 from microstep.task import Classification
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.task.contact_sheet import chosen, contact_sheet, thumbnail_size
+from microstep.utils.files import storing, write_whole
+from microstep.utils.progress_bar import Bars
 
 REMEDY = "give a run that classifies grey or colour pictures"
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from microstep import jobs
 from microstep.cli import Program
-from microstep.sweep import run_sweep
+from microstep.sweep.running import run_sweep
 
 if TYPE_CHECKING:
     from microstep.gate import Gate
@@ -69,7 +69,7 @@ def run_evaluate(config: DictConfig) -> None:
     """
     from microstep.config import trusted
     from microstep.gate import trusting
-    from microstep.logger import emit, show_notices
+    from microstep.utils.terminal import emit, show_notices
 
     show_notices()
     if config.baseline is not None:
@@ -82,7 +82,8 @@ def run_evaluate(config: DictConfig) -> None:
 def split_report(config: DictConfig, gate: Gate) -> str:
     """Evaluate a split and return what is said of it."""
     from microstep.again import evaluate_run
-    from microstep.logger import Bars, metrics_row, with_report
+    from microstep.logger.console import metrics_row, with_report
+    from microstep.utils.progress_bar import Bars
     from microstep.utils.text import display_path
 
     done = evaluate_run(Path(config.run), config.split, config.checkpoint, gate, config.device, Bars(config.progress))
@@ -110,9 +111,9 @@ def comparison(config: DictConfig) -> str:
 def input_report(config: DictConfig, gate: Gate) -> str:
     """Classify pictures and return what is said of them."""
     from microstep.errors import legible
-    from microstep.logger import Bars
     from microstep.predict import predict_input
     from microstep.task.answers import counts
+    from microstep.utils.progress_bar import Bars
     from microstep.utils.tables import format_fields
     from microstep.utils.text import display_path
 
@@ -141,8 +142,9 @@ def run_compute_stats(config: DictConfig) -> None:
     import torch
 
     from microstep.build import build_dataset
-    from microstep.logger import Bars, emit, show_notices
     from microstep.stats.report import report
+    from microstep.utils.progress_bar import Bars
+    from microstep.utils.terminal import emit, show_notices
 
     show_notices()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)

@@ -14,19 +14,22 @@ from typing import Any
 
 from microstep.build import RunSpec, assemble, begin, build_parts
 from microstep.checkpoint import Checkpoints
-from microstep.composer import CONF, Composer, quote
+from microstep.composer import Composer, quote
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, DataError, legible
-from microstep.files import remove_temporaries
 from microstep.gate import own
 from microstep.identity import differences, identity
-from microstep.logger import RunRecordLogger, cut_back, say, show_notices
+from microstep.logger.files import cut_back
+from microstep.logger.run_json import RunRecordLogger
 from microstep.owner import owned
 from microstep.progress import Progress
 from microstep.recovery import Recovered, recovered
 from microstep.resumption import Resumption, named
 from microstep.run_record import RunRecord, of_type
+from microstep.search_path import CONF
 from microstep.trainer import Trainer
+from microstep.utils.files import remove_temporaries
+from microstep.utils.terminal import say, show_notices
 
 log = logging.getLogger("microstep.notice")
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  #: raised by a state of another run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.files import known_json, write_json
+from microstep.utils.json_files import known_json, write_json
 
 ROSTER = "sweep.json"
 LARGEST = 2**26  #: bytes of it: some hundred thousand jobs

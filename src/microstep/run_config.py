@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from microstep.config import LATER, Experiment, check
 from microstep.errors import ConfigError
-from microstep.files import read_small
 from microstep.gate import Gate, values_in
+from microstep.utils.json_files import read_small
 
 DEEPEST = 50  #: collections within each other; what is built from more would exhaust Python's stack
 PLAIN = (str, int, float, bool, type(None))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from microstep.errors import legible
-from microstep.files import read_json
+from microstep.utils.json_files import read_json
 
 T = TypeVar("T")
 LONGEST = 500  #: letters of a text that is shown

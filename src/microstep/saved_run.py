@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 from microstep.amendments import ALLOWED, amended
 from microstep.errors import ConfigError, DataError
-from microstep.files import read_small
 from microstep.gate import Gate, own
 from microstep.run_config import read_run_config, run_config
 from microstep.run_record import RunRecord, number, numbers
+from microstep.utils.json_files import read_small
 
 LARGEST = 2**24  #: bytes of a metrics.csv
 

@@ -13,7 +13,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathElement
 
-from microstep.files import shown
+from microstep.utils.files import shown
 
 PACKAGE = "microstep.conf"
 CONF = Path(str(resources.files(PACKAGE))).resolve()  #: our own yamls

@@ -23,14 +23,15 @@ from microstep.composer import Composer, lists_its_jobs, quote
 from microstep.config import POSITIVE_INT, trusted
 from microstep.directories import claimed
 from microstep.errors import ConfigError, Stopped
-from microstep.files import shown
 from microstep.gate import Gate, trusting
 from microstep.jobs import Task, config_directories, finished_already, multirun, run
 from microstep.overrides import without_hydra
 from microstep.owner import owning
-from microstep.places import called, directory_of
+from microstep.places import directory_of
 from microstep.resumption import AUTO, Resumption, automatic, goes_on, named
 from microstep.roster import Job, Sweep
+from microstep.utils.files import shown
+from microstep.utils.terminal import called
 
 RunSweep = Callable[[Sweep, Task, DictConfig, HydraContext], None]
 Start = Callable[[], Any]

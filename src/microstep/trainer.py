@@ -19,13 +19,15 @@ from microstep.errors import Stopped
 from microstep.evaluation import evaluate, evaluate_and_report
 from microstep.export import WeightsFile
 from microstep.loaders import Loaders
-from microstep.logger import EpochReport, Logbook, Results, SplitResult, WindowReport, logs_of
+from microstep.logger.files import logs_of
+from microstep.logger.logbook import Logbook
+from microstep.logger.records import EpochReport, Results, SplitResult, WindowReport
 from microstep.machine import PeakMemory
 from microstep.pace import Pace
 from microstep.progress import Progress
-from microstep.randomness import reseed
-from microstep.signals import deferred
 from microstep.types import Batch, LoadedWindow, Metrics, Precision, Scheduler, Step, StepResult, Task
+from microstep.utils.randomness import reseed
+from microstep.utils.signals import deferred
 
 
 @dataclass

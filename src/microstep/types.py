@@ -1,7 +1,4 @@
-"""The values that travel through the framework, and the protocols of its seams.
-
-Everything here is frozen or a Protocol: whoever implements a seam needs no base class.
-"""
+"""Values and protocols that the rooms share; see `data`, `protocols` and `events`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.loaders import EpochPlan, Loaders
 from tests.conftest import fit
 from tests.tasks.weights import identical, last_weights, relative

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microstep.augment import Cutmix, Mixup
-from microstep.randomness import uniform
+from microstep.utils.randomness import uniform
 
 CPU = torch.device("cpu")
 RULES = [Mixup(0.2), Mixup(1.0), Cutmix(1.0)]

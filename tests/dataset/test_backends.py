@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep import build_trainer, compose
 from microstep.accumulation import Fixed
 from microstep.augment import Pipeline, recipes
-from microstep.build import build_parts
+from microstep.build import build_parts, build_trainer
+from microstep.composer import compose
 from microstep.dataset import ResidentSplit, StreamingSplit
 from microstep.loaders import Loaders
 from microstep.sampler import Balanced, Shuffle

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from microstep import compose
 from microstep.build import build_dataset
+from microstep.composer import compose
 from microstep.dataset import cifar
 from microstep.errors import ConfigError, DataError
 from microstep.statistics import ChannelStatistics

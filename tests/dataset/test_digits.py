@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from microstep import compose
 from microstep.build import build_parts
+from microstep.composer import compose
 from microstep.dataset import digits
 from microstep.errors import DataError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from microstep import build_trainer, compose
-from microstep.build import build_dataset
+from microstep.build import build_dataset, build_trainer
+from microstep.composer import compose
 from microstep.dataset import mnist
 from microstep.dataset.mnist import KINDS
 from microstep.dataset.normalisation import numbers

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from microstep.cache import cache_directory, recalled, remember
 from microstep.dataset import digests as module
 from microstep.dataset import files
 from microstep.errors import DataError
+from microstep.utils.json_files import cache_directory, recalled, remember
 from tests.dataset.folders import filled, opened, painted
 
 COUNTS = {"ant": 10, "bee": 10}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from microstep import compose
 from microstep.build import build_dataset
+from microstep.composer import compose
 from microstep.dataset import synthetic
 from microstep.errors import DataError
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep import compose
 from microstep.checks import RULES
+from microstep.composer import compose
 from microstep.config import CHOICES
 from microstep.errors import Diverged
 from microstep.examination.accumulation import gradient, look

@@ -11,20 +11,23 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep import build_trainer, compose
 from microstep.again import evaluate_run
-from microstep.build import build_trial
+from microstep.build import build_trainer, build_trial
 from microstep.comparison.runs import Asked, read_run
+from microstep.composer import compose
 from microstep.examination import precision as examination
 from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
 from microstep.gate import own
 from microstep.identity import weighed
-from microstep.logger import Bars
-from microstep.profiler import Measurement, Profile, Recommendation, keep, remembered
+from microstep.profiler import remembered
 from microstep.profiler.gradients import Accuracy
+from microstep.profiler.profile import Measurement, Profile
+from microstep.profiler.recommendation import Recommendation
+from microstep.profiler.remembered import keep
 from microstep.resuming import resume
 from microstep.sweep.plan import Hashes
+from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, fit
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences, same, state_of

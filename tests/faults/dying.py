@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from microstep import files
 from microstep.checkpoint import Checkpoints
 from microstep.progress import Progress
+from microstep.utils import files
 
 CALLS = ("open", "write", "fsync", "replace", "unlink")
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from microstep import signals
 from microstep.errors import Stopped
 from microstep.trainer import Trainer
 from microstep.types import LoadedWindow
+from microstep.utils import signals
 
 
 class Lost(BaseException):

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from microstep import compose, manifest, resume
+from microstep import manifest
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
+from microstep.composer import compose
 from microstep.errors import CheckpointRefused
 from microstep.recovery import recovered
+from microstep.resuming import resume
 from tests.faults.runs import differences, manifest_of, unfinished
 from tests.faults.zygote import Zygote
 

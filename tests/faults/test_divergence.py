@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from microstep import compose
 from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.errors import Diverged
 from microstep.task import Classification
 from microstep.trainer import Trainer

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from microstep import compose, resume
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
+from microstep.composer import compose
 from microstep.errors import StorageError
-from microstep.files import append
+from microstep.resuming import resume
+from microstep.utils.files import append
 from tests.conftest import files_limited
 from tests.faults.runs import differences, manifest_of
 from tests.faults.zygote import Zygote

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep import compose, resume, trainer
+from microstep import trainer
 from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.precision import TorchPrecision
-from microstep.randomness import reseed
+from microstep.resuming import resume
 from microstep.task.classification_metrics import ClassificationMetrics
+from microstep.utils.randomness import reseed
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences
 

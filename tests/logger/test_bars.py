@@ -14,7 +14,7 @@ from time import sleep
 
 import pytest
 
-from microstep.logger import Bars
+from microstep.utils.progress_bar import Bars
 from tests.conftest import ROOT, call
 
 SLOW_ENOUGH = ("epochs=1", "batch_size=2", "model.width=320", "dataset.val_samples=1500", "dataset.test_samples=100")

@@ -11,18 +11,11 @@ import sys
 from pathlib import Path
 
 from microstep.checkpoint import Saving
-from microstep.logger import (
-    Console,
-    EpochReport,
-    Results,
-    SplitResult,
-    emit,
-    metrics_row,
-    show_notices,
-    with_report,
-)
+from microstep.logger.console import Console, metrics_row, with_report
+from microstep.logger.records import EpochReport, Results, SplitResult
 from microstep.types import Report
 from microstep.utils.tables import format_fields
+from microstep.utils.terminal import emit, show_notices
 from tests.conftest import ROOT
 
 VAL = {"loss": 0.5, "accuracy": 0.875, "f1_macro": 0.75, "f1_weighted": 0.8}

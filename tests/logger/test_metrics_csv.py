@@ -10,7 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.errors import StorageError
-from microstep.logger import EpochReport, MetricsCsv
+from microstep.logger.metrics_csv import MetricsCsv
+from microstep.logger.records import EpochReport
 
 
 def epoch(number: int, val: dict[str, float]) -> EpochReport:

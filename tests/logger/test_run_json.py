@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
 from microstep.checkpoint import Saving
+from microstep.composer import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
-from microstep.logger import EpochReport, Results, RunRecordLogger, SplitResult
+from microstep.logger.records import EpochReport, Results, SplitResult
+from microstep.logger.run_json import RunRecordLogger
 from microstep.owner import owned
 from microstep.types import Report
 from tests.conftest import files_limited, fit

@@ -19,9 +19,12 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
-from microstep import build_trainer, compose
+from microstep.build import build_trainer
+from microstep.composer import compose
 from microstep.errors import Stopped, StorageError
-from microstep.logger import EpochReport, TensorBoard, WindowReport, settings_of
+from microstep.logger.records import EpochReport, WindowReport
+from microstep.logger.settings import settings_of
+from microstep.logger.tensorboard import TensorBoard
 from tests.conftest import files_limited
 
 TRAIN = ["loss", "lr", "grad_norm", "loss_scale", "skipped_steps", "samples_per_second", "data_wait_fraction"]

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from microstep.checkpoint import Saving
 from microstep.dataset import ResidentSplit
 from microstep.dataset.normaliser import Normaliser
-from microstep.logger import EpochReport, Results, SplitResult, TensorBoard, WindowReport
+from microstep.logger.records import EpochReport, Results, SplitResult, WindowReport
+from microstep.logger.tensorboard import TensorBoard
 from microstep.task import Classification
 from microstep.types import Predictions, Report
 

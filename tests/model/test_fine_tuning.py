@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
-from microstep import build_trainer, compose
-from microstep.build import make
+from microstep.build import build_trainer, make
+from microstep.composer import compose
 from microstep.errors import ConfigError, DataError
 from microstep.export import WeightsFile
 from microstep.model import torchvision_model

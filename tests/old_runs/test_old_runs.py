@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from microstep import compose, identity
+from microstep import identity
 from microstep.checkpoint import Checkpoints
+from microstep.composer import compose
 
 OLD = Path(__file__).parent
 SAME = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false")

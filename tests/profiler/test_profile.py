@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from microstep.errors import ConfigError
-from microstep.profiler import profiled
+from microstep.precision.automatic import MAKERS
 from microstep.profiler.memory import peak
-from microstep.profiler.profile import MAKERS, warmed
+from microstep.profiler.profile import profiled, warmed
 from microstep.profiler.timing import Lane, race
 from microstep.profiler.trial import rigged
 from tests.profiler.trials import CPU, Picky, trial

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from microstep import cache, compose
+from microstep.composer import compose
 from microstep.identity import weighed
-from microstep.profiler import Measurement, Profile, Recommendation, keep, recommendation, recommended, remembered
+from microstep.profiler import remembered
 from microstep.profiler.gradients import Accuracy
-from microstep.profiler.recommendation import percent
+from microstep.profiler.profile import Measurement, Profile
+from microstep.profiler.recommendation import Recommendation, percent, recommendation
+from microstep.profiler.remembered import keep, recommended
+from microstep.utils import json_files as cache
 from tests.profiler.trials import CPU, trial
 
 NOISE = 1.0

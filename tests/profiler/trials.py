@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from microstep import compose
 from microstep.build import build_trial
-from microstep.profiler import Trial
+from microstep.composer import compose
+from microstep.profiler.trial import Trial
 
 CPU = torch.device("cpu")
 PIXELS, CLASSES = 64, 10

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from microstep import compose
-from microstep.composer import CONF, Composer
+from microstep.composer import Composer, compose
 from microstep.config import micro_batch_size
+from microstep.search_path import CONF
 from microstep.summary import write_summary
 from microstep.summary.batch import confounded
 from microstep.summary.effects import Effect, main_effects

@@ -11,10 +11,10 @@ from time import monotonic, sleep
 
 import pytest
 
-from microstep import signals
 from microstep.errors import Stopped
 from microstep.sweep import aside as module
 from microstep.sweep.aside import aside
+from microstep.utils import signals
 from tests.test_names import within
 
 

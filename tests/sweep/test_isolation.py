@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from microstep import signals
 from microstep.isolation import PROCESS, TORCH, isolated
+from microstep.utils import signals
 from tests.conftest import fit
 from tests.faults.runs import same, state_of
 from tests.sweep.leaks import LEAKS

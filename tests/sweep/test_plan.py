@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from microstep import compose, identity
-from microstep.roster import Job, Sweep
-from microstep.sweep.plan import Plan, planned
+from microstep import identity
+from microstep.composer import compose
+from microstep.roster import Job, Plan, Sweep
+from microstep.sweep.plan import planned
 from tests.conftest import fit
 
 LEAST = ["model=mlp", "epochs=1", "threads=1", "progress=false"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep import compose
 from microstep.build import build_dataset
+from microstep.composer import compose
 from microstep.dataset.sharing import sharing
 from microstep.types import Dataset
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from microstep import compose
 from microstep.build import build_parts
+from microstep.composer import compose
 from microstep.errors import ConfigError, DataError
 from microstep.task import Classification
 

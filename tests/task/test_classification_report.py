@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from microstep.dataset import ResidentSplit
 from microstep.dataset.normaliser import Normaliser
 from microstep.errors import StorageError
-from microstep.files import storing
 from microstep.task import Classification
 from microstep.types import Predictions, Report
+from microstep.utils.files import storing
 from tests.conftest import files_limited
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from microstep.augment.operations import Size, inside
-from microstep.randomness import permutation, uniform
+from microstep.utils.randomness import permutation, uniform
 
 PARTNERS, SHARES = 2**40, 2**40 + 1  #: parts of keys; windows are numbered from 0
 

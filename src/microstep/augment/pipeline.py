@@ -12,8 +12,8 @@ from torch import Tensor
 from microstep.augment.mixing import Mixed, MixingRule
 from microstep.augment.operations import Operation, Size
 from microstep.errors import ConfigError
-from microstep.randomness import uniform
 from microstep.types import Split
+from microstep.utils.randomness import uniform
 
 OPERATIONS = 2**40 + 2  #: part of keys
 

@@ -11,8 +11,9 @@ from typing import Any
 from microstep.comparison.figures import LEVEL
 from microstep.comparison.settings import RunGroup, differences
 from microstep.comparison.text import Comparison
-from microstep.files import finite, read_json, written_together
 from microstep.names import LONGEST, UNSAFE, safe_name
+from microstep.utils.files import written_together
+from microstep.utils.json_files import finite, read_json
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import display_path
 

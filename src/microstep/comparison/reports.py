@@ -13,7 +13,7 @@ import numpy as np
 
 from microstep.comparison.paired import Array
 from microstep.errors import DataError
-from microstep.files import read_small
+from microstep.utils.json_files import read_small
 
 LARGEST = 2**27  #: bytes of a table: some millions of samples
 COLUMNS = ["index", "label", "prediction", "confidence"]

@@ -13,12 +13,12 @@ from typing import Any
 from microstep.comparison.reports import Report, read_report
 from microstep.config import experiment_of, measures, micro_batch_size, without
 from microstep.errors import ConfigError
-from microstep.files import shown
 from microstep.gate import Gate
-from microstep.places import called
 from microstep.run_record import RunRecord
 from microstep.saved_run import SavedRun
 from microstep.targets import current, renamed
+from microstep.utils.files import shown
+from microstep.utils.terminal import called
 
 log = logging.getLogger("microstep.notice")
 

@@ -16,7 +16,7 @@ from microstep.comparison.paired import Array, Paired
 from microstep.comparison.runs import ReportedRun
 from microstep.config import flatten
 from microstep.errors import ConfigError
-from microstep.files import shown
+from microstep.utils.files import shown
 
 log = logging.getLogger("microstep.notice")
 ABSENT = "null"  #: stands for a missing value

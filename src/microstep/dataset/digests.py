@@ -9,8 +9,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from microstep.cache import recalled, remember
 from microstep.errors import DataError
+from microstep.utils.json_files import recalled, remember
 
 PART = 4096  #: files that are queued at once
 

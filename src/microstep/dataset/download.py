@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from microstep.errors import DataError
-from microstep.files import storing
+from microstep.utils.files import storing
 
 
 def fetch(make: Callable[..., Any], root: Path, folder: str, what: str) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microstep.cache import recalled, remember
 from microstep.dataset.pictures import Bar, Pictures, chunked
 from microstep.dataset.workers import Wanted, Workers
 from microstep.errors import DataError, MicrostepError
 from microstep.statistics import ChannelStatistics
+from microstep.utils.json_files import recalled, remember
 
 log = logging.getLogger("microstep.notice")
 CHECKED = 512  #: pictures that a given value is held against

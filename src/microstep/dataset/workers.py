@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, _utils
 from microstep.augment import Pipeline
 from microstep.dataset.pictures import Pictures
 from microstep.errors import MicrostepError
-from microstep.signals import STOPPING
+from microstep.utils.signals import STOPPING
 
 MOST = 8  #: processes that are started where nobody says how many
 TIMEOUT = 300.0  #: seconds that a worker may take for one batch

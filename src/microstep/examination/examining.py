@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from microstep.dataset.workers import explained
 from microstep.examination import accumulation, drift, precision
 from microstep.examination.finding import Finding, tell
-from microstep.logger import show_notices
+from microstep.utils.terminal import show_notices
 
 EXAMINATIONS: dict[str, Callable[[DictConfig], Finding]] = {
     "accumulation": accumulation.look,

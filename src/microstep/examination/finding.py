@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from microstep.files import storing, write_json, write_whole
-from microstep.logger import say
 from microstep.logger.events import EventsFile
 from microstep.logger.summaries import code, picture, scalars
+from microstep.utils.files import storing, write_whole
+from microstep.utils.json_files import write_json
+from microstep.utils.terminal import say
 from microstep.utils.text import display_path
 
 

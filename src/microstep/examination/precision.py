@@ -12,10 +12,13 @@ from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
 from microstep.facts import batch_row
 from microstep.identity import weighed
-from microstep.logger import say
 from microstep.precision.automatic import candidates
-from microstep.profiler import Profile, Trial, keep, profiled, recommendation
+from microstep.profiler.profile import Profile, profiled
+from microstep.profiler.recommendation import recommendation
+from microstep.profiler.remembered import keep
+from microstep.profiler.trial import Trial
 from microstep.utils.tables import format_fields
+from microstep.utils.terminal import say
 
 
 def look(config: DictConfig) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from microstep.profiler import Profile
+from microstep.profiler.profile import Profile
 from microstep.profiler.recommendation import BELOW, percent
 from microstep.utils.plotting import BLUE, INK, ORANGE, new_figure, png_bytes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microstep.profiler import Measurement, Profile
+from microstep.profiler.profile import Measurement, Profile
 from microstep.profiler.recommendation import percent
 from microstep.utils.tables import format_table
 from microstep.utils.text import format_count

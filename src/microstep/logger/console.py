@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from microstep.logger.records import EpochReport, Results, WindowReport
-from microstep.places import called
-from microstep.terminal import Terminal, emit
 from microstep.utils.tables import format_fields
+from microstep.utils.terminal import called, emit, say
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
@@ -39,31 +37,6 @@ class Console:
 
     def close(self, error: BaseException | None) -> None:
         """Nothing is held open."""
-
-
-def say(text: str) -> None:
-    """Print a text above any bar, and log it."""
-    emit(text)
-    log.info(text)
-
-
-class Notices(logging.Handler):
-    """Shows what is logged under `microstep.notice`, in one line each: `warning: …` on stderr, or plain on stdout."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show one."""
-        warns = record.levelno >= logging.WARNING
-        if warns and Terminal.heard is not None:
-            Terminal.heard.append(record.getMessage())
-        emit(f"warning: {record.getMessage()}" if warns else record.getMessage(), sys.stderr if warns else sys.stdout)
-
-
-def show_notices() -> None:
-    """Let notices reach the terminal; once is enough."""
-    notices = logging.getLogger("microstep.notice")
-    notices.setLevel(logging.INFO)
-    if not any(isinstance(handler, Notices) for handler in notices.handlers):
-        notices.addHandler(Notices())
 
 
 def epoch_line(report: EpochReport) -> str:

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from microstep.files import append
+from microstep.utils.files import append
 
 PREFIX = "events.out.tfevents"
 NUMBERS = count()  #: of the files that this process has begun

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from microstep.files import storing
 from microstep.logger.events import PREFIX
+from microstep.utils.files import storing
 
 LOGS = ("metrics.csv", f"{PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from microstep.logger.bars import Bars
 from microstep.logger.records import EpochReport, Logger, Results, WindowReport
-from microstep.signals import stoppable
 from microstep.types import Batch, LoadedWindow, Metrics
+from microstep.utils.progress_bar import Bars
+from microstep.utils.signals import stoppable
 
 
 class Logbook:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microstep.files import append
 from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.utils.files import append
 from microstep.utils.tables import csv_bytes
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from filelock import FileLock
 
 from microstep.errors import MicrostepError, Stopped
-from microstep.files import write_json
 from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.utils.json_files import write_json
 
 
 class RunRecordLogger:

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import torch
 
 from microstep.errors import DataError
-from microstep.files import storing
+from microstep.utils.files import storing
 
 log = logging.getLogger("microstep.notice")
 DEFAULT = "DEFAULT"

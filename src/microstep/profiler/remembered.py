@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from microstep.cache import recalled, remember
-from microstep.logger import say
 from microstep.precision.automatic import candidates
 from microstep.profiler.profile import profiled
 from microstep.profiler.recommendation import Recommendation, recommendation
 from microstep.profiler.trial import Trial
+from microstep.utils.json_files import recalled, remember
+from microstep.utils.terminal import say
 
 Key = Mapping[str, Any]  #: all that a recommendation depends on
 

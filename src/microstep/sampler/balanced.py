@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from microstep.randomness import uniform
+from microstep.utils.randomness import uniform
 
 
 class Balanced:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from microstep.randomness import permutation
+from microstep.utils.randomness import permutation
 
 
 class Shuffle:

@@ -8,7 +8,6 @@ from typing import Any
 
 from microstep.dataset.picture_dataset import PictureDataset, fingerprint
 from microstep.errors import ConfigError
-from microstep.files import known_json, storing, write_json, write_whole
 from microstep.measure import Measured, figures, surveyed
 from microstep.stats.health import Health
 from microstep.stats.health_text import health_text
@@ -16,6 +15,8 @@ from microstep.stats.page import page
 from microstep.stats.survey import Bar
 from microstep.stats.text import class_table, rows, sizes_row, snippet
 from microstep.types import Dataset
+from microstep.utils.files import storing, write_whole
+from microstep.utils.json_files import known_json, write_json
 from microstep.utils.tables import format_fields
 
 LARGEST = 2**28  #: bytes of an earlier report

@@ -7,13 +7,13 @@ from functools import partial
 
 from matplotlib.axes import Axes
 
-from microstep.files import shortened
 from microstep.summary.curves import curves, speed
 from microstep.summary.drawing import GREY, INK, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.summary.effects import Effect, main_effects
 from microstep.summary.formatting import counted, figure
 from microstep.summary.study import RunGroup, SweepTable
 from microstep.summary.tables import better
+from microstep.utils.files import shortened
 
 LEADERS = 20  #: settings on the leaderboard's chart
 LETTERS = 44  #: of a setting's label on a chart

@@ -10,11 +10,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from microstep.files import shortened
 from microstep.summary.drawing import GREY, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.summary.formatting import counted
 from microstep.summary.reading import SweepRun
 from microstep.summary.study import RunGroup, SweepTable
+from microstep.utils.files import shortened
 
 LETTERS = 52  #: of a title
 Curve = tuple[str, list[float], list[float]]  #: colour, x and y

@@ -8,9 +8,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from microstep.errors import ConfigError, legible
-from microstep.files import read_json
 from microstep.run_record import RunRecord, of_type, short_text, text_of
 from microstep.saved_run import SavedRun
+from microstep.utils.json_files import read_json
 
 LARGEST = 2**24  #: bytes of sweep.json
 STATUSES = ("finished", "failed", "interrupted", "running", "waiting", "unreadable", "stale")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microstep.files import write_whole
 from microstep.summary.reading import read_sweep
 from microstep.summary.rows import csv_of
 from microstep.summary.story import summarize
 from microstep.summary.study import tabulate
+from microstep.utils.files import write_whole
 
 
 def write_summary(directory: Path, html: bool = True) -> None:

@@ -1,5 +1,1 @@
-"""How a sweep goes: what is left of it, one run after the other or side by side, and what is seen of it."""
-
-from microstep.sweep.running import run_sweep
-
-__all__ = ["run_sweep"]
+"""Sweeps: plans, runs and reports the jobs of one `-m` command."""

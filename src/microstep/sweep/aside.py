@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from threading import Thread
 from time import monotonic
 
-from microstep import signals
+from microstep.utils import signals
 
 TICK = 0.2  #: seconds between two looks
 GRACE = 5.0  #: seconds without any run at work after which a launcher that was asked to stop is left alone

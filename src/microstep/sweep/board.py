@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from microstep.roster import Job, Sweep
 from microstep.run_record import RunRecord
-from microstep.terminal import write
+from microstep.utils.terminal import write
 from microstep.utils.text import format_duration, truncate_middle
 
 EVERY = 0.5  #: seconds between two reads of the run.json files

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from hydra.plugins.launcher import Launcher
 
 from microstep.dataset.sharing import sharing
+from microstep.errors import summarised
 from microstep.isolation import isolated
-from microstep.jobs import summarised
 from microstep.roster import Job
 from microstep.sweep.board import Board
 from microstep.sweep.teller import Teller, Told, told, words
-from microstep.terminal import quietly
+from microstep.utils.terminal import quietly
 
 
 def in_turn(launcher: Launcher, jobs: Sequence[Job], board: Board, teller: Teller) -> None:

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from microstep.build import build_dataset
 from microstep.directories import has_checkpoint
+from microstep.errors import summarised
 from microstep.identity import experiment_hash, possible_precisions, source_hash
-from microstep.jobs import summarised
 from microstep.roster import Job, Plan, Sweep
 from microstep.run_record import RunRecord
 from microstep.sweep.records import cleared

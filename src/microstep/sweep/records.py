@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from microstep.errors import MicrostepError, RunInUse
-from microstep.files import write_json
 from microstep.owner import LOCK, owning
 from microstep.run_record import RunRecord
+from microstep.utils.json_files import write_json
 
 STOP = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep
 KEPT = (LOCK, "train.log")  #: files that stay when a run starts afresh

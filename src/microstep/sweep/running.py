@@ -20,7 +20,7 @@ from microstep.sweep.records import STOP
 from microstep.sweep.side_by_side import side_by_side
 from microstep.sweep.teller import Teller
 from microstep.sweep.worker import Worker
-from microstep.terminal import write
+from microstep.utils.terminal import write
 from microstep.utils.text import display_path
 
 

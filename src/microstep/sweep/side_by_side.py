@@ -12,15 +12,15 @@ from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
-from microstep.files import write_whole
-from microstep.jobs import summarised
+from microstep.errors import summarised
 from microstep.roster import Job, Sweep
 from microstep.run_record import RunRecord
-from microstep.signals import Pending, deferred
 from microstep.sweep.aside import aside
 from microstep.sweep.board import Board, stamp
 from microstep.sweep.records import STOP, at_work, bury
 from microstep.sweep.teller import Teller, told, words
+from microstep.utils.files import write_whole
+from microstep.utils.signals import Pending, deferred
 
 log = logging.getLogger(__name__)
 WORDLESS = "its launcher's process died with it, twice"

@@ -10,11 +10,11 @@ from time import perf_counter
 from typing import Any
 
 from microstep.composer import quote
-from microstep.jobs import summarised
+from microstep.errors import summarised
 from microstep.roster import Job, Sweep
 from microstep.summary import write_summary
 from microstep.sweep.board import Board
-from microstep.terminal import write
+from microstep.utils.terminal import write
 
 SELDOM = 30.0  #: seconds at least between two pages of the summary
 RARELY = 50  #: times as long as the last page took

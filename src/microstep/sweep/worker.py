@@ -18,12 +18,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep import signals
 from microstep.errors import Stopped
 from microstep.jobs import run_directory
 from microstep.sweep.records import STOP, bury
 from microstep.sweep.teller import Told
-from microstep.terminal import quietly
+from microstep.utils import signals
+from microstep.utils.terminal import quietly
 
 LOOK = 0.2  #: seconds between two looks at it
 SET_PARENT_DEATH_SIGNAL = 1  #: Linux's prctl

@@ -1,1 +1,1 @@
-"""Helpers for text, tables and plots, which import nothing else of microstep but its errors."""
+"""Helpers that know nothing of experiments: files, text, tables, plots, the terminal, signals, random numbers."""

@@ -17,8 +17,8 @@ from microstep.examination.accumulation.windows import real_windows
 from microstep.examination.experiments import FP64, changed, fitting, model_name, refuse_large_windows, subject
 from microstep.examination.finding import Finding
 from microstep.facts import batch_row, chosen
-from microstep.logger import say
 from microstep.parts import Parts
+from microstep.utils.terminal import say
 
 
 def look(config: DictConfig) -> Finding:

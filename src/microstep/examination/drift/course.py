@@ -12,8 +12,8 @@ from microstep.dataset.sharing import sharing
 from microstep.examination.drift.apart import Apart, apart
 from microstep.examination.drift.training import Training, begin
 from microstep.examination.experiments import FP64, changed, effective, refuse_large_windows
-from microstep.logger import Bars
-from microstep.terminal import quietly
+from microstep.utils.progress_bar import Bars
+from microstep.utils.terminal import quietly
 
 #: What is compared with what, which gives the unit.
 PAIRS = {"cuts": ("cut", "whole"), "seeds": ("seed", "whole"), "cuts_fp64": ("cut_fp64", "whole_fp64")}

@@ -14,9 +14,10 @@ from microstep.examination.experiments import fitting, subject
 from microstep.examination.finding import Finding
 from microstep.facts import inexact_layers
 from microstep.identity import versions
-from microstep.logger import Bars, say
 from microstep.parts import Parts
+from microstep.utils.progress_bar import Bars
 from microstep.utils.tables import format_fields
+from microstep.utils.terminal import say
 from microstep.utils.text import format_count
 
 

@@ -13,11 +13,11 @@ from microstep.build import build_parts, build_update
 from microstep.divergence import diverged
 from microstep.errors import Diverged
 from microstep.evaluation import Kept, evaluate
-from microstep.logger import Bars
 from microstep.parts import Parts
 from microstep.progress import Progress
-from microstep.randomness import reseed
 from microstep.types import Deciding, LoadedWindow, Scheduler, Step
+from microstep.utils.progress_bar import Bars
+from microstep.utils.randomness import reseed
 
 
 @dataclass(frozen=True)

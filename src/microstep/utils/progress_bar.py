@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from microstep.terminal import Terminal
+from microstep.utils.terminal import Terminal
 
 T = TypeVar("T")
 Values = Mapping[str, float]

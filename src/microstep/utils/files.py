@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from microstep.errors import StorageError
 from microstep.utils.text import display_path, truncate_middle
@@ -133,58 +130,3 @@ def remove_temporaries(directory: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink(missing_ok=True)
-
-
-def read_small(file: Path, largest: int = 2**20) -> bytes:
-    """Return the content of a file that anybody may have made.
-
-    Raises:
-        OSError: where it can't be read, or is no regular file: a pipe would be waited for, a device has no end.
-        ValueError: where it is larger; no more than that is read of it.
-    """
-    if file.exists() and not file.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(file))
-    with file.open("rb") as stream:
-        content = stream.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"it is far too large: over {largest:,} bytes")
-    return content
-
-
-def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
-    """Return the JSON object in a file that anybody may have made.
-
-    Raises:
-        OSError: where it can't be read, or is no regular file.
-        ValueError: where it is larger, damaged, or holds something else than an object.
-    """
-    try:
-        content = json.loads(read_small(file, largest).decode())
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, no object")
-    return content
-
-
-def known_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
-    """Return the JSON object in a file; nothing where there is none, or it is damaged."""
-    try:
-        return read_json(file, largest)
-    except (OSError, ValueError):
-        return {}
-
-
-def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
-    """Write a JSON object, readable; a number that JSON doesn't have becomes null."""
-    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(file, f"{text}\n".encode(), durable)
-
-
-def finite(value: Any) -> Any:
-    """Return a value with NaN and infinities replaced by None."""
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

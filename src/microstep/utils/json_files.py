@@ -1,0 +1,99 @@
+"""What is dear to compute and a pure function of the data, kept in the user's cache directory: losing it costs time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from microstep.errors import StorageError
+from microstep.utils.files import write_whole
+
+
+def cache_directory() -> Path:
+    """Return where: $XDG_CACHE_HOME/microstep, by default ~/.cache/microstep."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "microstep"
+
+
+def recalled(name: str) -> dict[str, Any]:
+    """Return what was remembered; empty where there is nothing, or nothing whole."""
+    with suppress(OSError, ValueError, RuntimeError):
+        content = json.loads((cache_directory() / name).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def remember(name: str, content: dict[str, Any]) -> Path | None:
+    """Keep a value; where nothing can be written (a read-only home, a full disk) it is simply not kept."""
+    return store_text(name, json.dumps(content))  # names that are no UTF-8 survive as escapes
+
+
+def store_text(name: str, text: str) -> Path | None:
+    """Write a file of the cache and return its path; None if it can't be written."""
+    with suppress(OSError, StorageError, RuntimeError, ValueError):
+        file = cache_directory() / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text.encode(errors="backslashreplace"), durable=False)
+        return file
+    return None
+
+
+def read_small(file: Path, largest: int = 2**20) -> bytes:
+    """Return the content of a file that anybody may have made.
+
+    Raises:
+        OSError: where it can't be read, or is no regular file: a pipe would be waited for, a device has no end.
+        ValueError: where it is larger; no more than that is read of it.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    with file.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it is far too large: over {largest:,} bytes")
+    return content
+
+
+def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
+    """Return the JSON object in a file that anybody may have made.
+
+    Raises:
+        OSError: where it can't be read, or is no regular file.
+        ValueError: where it is larger, damaged, or holds something else than an object.
+    """
+    try:
+        content = json.loads(read_small(file, largest).decode())
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, no object")
+    return content
+
+
+def known_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
+    """Return the JSON object in a file; nothing where there is none, or it is damaged."""
+    try:
+        return read_json(file, largest)
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
+    """Write a JSON object, readable; a number that JSON doesn't have becomes null."""
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(file, f"{text}\n".encode(), durable)
+
+
+def finite(value: Any) -> Any:
+    """Return a value with NaN and infinities replaced by None."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

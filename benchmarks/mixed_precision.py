@@ -18,7 +18,8 @@ from microstep.model import SmallCNN
 from microstep.precision import amp, full
 from microstep.step import StandardStep
 from microstep.task import Classification
-from microstep.types import Batch, Precision
+from microstep.types.data import Batch
+from microstep.types.protocols import Precision
 
 CPU = torch.device("cpu")
 BATCH, WINDOWS = 64, 30

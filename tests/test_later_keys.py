@@ -28,7 +28,7 @@ from microstep.errors import ConfigError
 from microstep.gate import own
 from microstep.resuming import resume, resume_trainer
 from microstep.resumption import automatic
-from microstep.types import Precision
+from microstep.types.protocols import Precision
 
 OLD = Path(__file__).parent / "old_runs"
 RUN = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false", "epochs=2")

@@ -21,7 +21,7 @@ from microstep.errors import ConfigError
 from microstep.loaders import Loaders
 from microstep.sampler import Balanced, Shuffle
 from microstep.task import Classification
-from microstep.types import Batch, Positions, Window
+from microstep.types.data import Batch, Positions, Window
 
 CPU = torch.device("cpu")
 WEIGHTS = [0.25, 1.0, 3.5]

@@ -14,7 +14,8 @@ from microstep.accumulation import Fixed
 from microstep.precision import amp, fp16, full
 from microstep.step import StandardStep
 from microstep.task import Classification
-from microstep.types import Batch, Precision
+from microstep.types.data import Batch
+from microstep.types.protocols import Precision
 
 from .digits import CPU, SAMPLES, apart, digits, flat, gradient, micro_batches, network, sgd
 from .drawing import EXACT, MENDED, OURS, USUAL, bars, picture

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from microstep.precision import amp
 from microstep.step import StandardStep
 from microstep.task import Classification
-from microstep.types import Batch
+from microstep.types.data import Batch
 
 from .digits import CPU, apart, digits, flat, gradient, in_turn, micro_batches, network, ratio, sgd
 from .drawing import EXACT, MENDED, OURS, USUAL, bars, picture

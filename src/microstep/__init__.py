@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from microstep.build import build_trainer
     from microstep.composer import compose
-    from microstep.logger.records import Results
     from microstep.resuming import resume
+    from microstep.types.events import Results
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
 
 NAMES = {
-    "Results": "microstep.logger.records",
+    "Results": "microstep.types.events",
     "build_trainer": "microstep.build",
     "compose": "microstep.composer",
     "resume": "microstep.resuming",

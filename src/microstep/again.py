@@ -17,9 +17,9 @@ from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation import evaluate_and_report
 from microstep.export import exported
 from microstep.gate import Gate
-from microstep.logger.records import SplitResult
 from microstep.parts import Parts
 from microstep.saved_run import SavedRun
+from microstep.types.events import SplitResult
 from microstep.utils.progress_bar import Bars
 
 

@@ -46,7 +46,7 @@ from microstep.profiler.trial import Trial
 from microstep.search_path import users_options
 from microstep.targets import current, renamed
 from microstep.trainer import Trainer
-from microstep.types import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
+from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
 from microstep.utils.files import remove_temporaries, write_whole
 from microstep.utils.progress_bar import Bars
 from microstep.utils.randomness import reseed

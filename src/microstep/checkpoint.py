@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,17 +13,8 @@ from microstep.errors import CheckpointRefused
 from microstep.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
 from microstep.progress import Place, Progress
 from microstep.snapshot import snapshot
+from microstep.types.events import Saving
 from microstep.utils.files import flush, storing, write_whole
-
-
-@dataclass
-class Saving:
-    """What saving has cost so far."""
-
-    saves: int = 0
-    bytes: int = 0  #: of the last one
-    pause_seconds: float = 0.0  #: that training stood still
-    write_seconds: float = 0.0  #: of a second thread
 
 
 class Checkpoints:

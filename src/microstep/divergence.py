@@ -8,7 +8,7 @@ import torch
 
 from microstep.errors import Diverged
 from microstep.progress import Place
-from microstep.types import LoadedWindow, StepResult
+from microstep.types.data import LoadedWindow, StepResult
 
 log = logging.getLogger(__name__)
 SHOWN = 12  #: samples that the line names; train.log has all

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from microstep.types import Batch, Metrics, Precision, Predictions, Report, Split, Task
+from microstep.types.data import Batch, Predictions, Report, Split
+from microstep.types.protocols import Metrics, Precision, Task
 from microstep.utils.files import written_together
 
 

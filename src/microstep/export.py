@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from microstep.config import EXPORTED, displayed
 from microstep.dataset import PictureDataset
 from microstep.errors import CheckpointRefused, legible
-from microstep.types import Dataset
+from microstep.types.protocols import Dataset
 from microstep.utils.files import write_whole
 from microstep.utils.json_files import finite
 

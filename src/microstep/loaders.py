@@ -11,19 +11,8 @@ import torch
 from torch import Tensor
 
 from microstep.errors import ConfigError
-from microstep.types import (
-    Accumulation,
-    Augment,
-    Batch,
-    LoadedWindow,
-    Mix,
-    Mixing,
-    Positions,
-    Request,
-    Sampler,
-    Split,
-    Task,
-)
+from microstep.types.data import Batch, LoadedWindow, Mix, Positions, Request, Split
+from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Task
 
 
 class Loaders:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from microstep.loaders import Loaders
-from microstep.types import Accumulation, Dataset, Precision, Task
+from microstep.types.protocols import Accumulation, Dataset, Precision, Task
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
 
-from microstep.types import LoadedWindow, Metrics, StepResult
+from microstep.types.data import LoadedWindow, StepResult
+from microstep.types.protocols import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,12 @@ from microstep.export import WeightsFile
 from microstep.loaders import Loaders
 from microstep.logger.files import logs_of
 from microstep.logger.logbook import Logbook
-from microstep.logger.records import EpochReport, Results, SplitResult, WindowReport
 from microstep.machine import PeakMemory
 from microstep.pace import Pace
 from microstep.progress import Progress
-from microstep.types import Batch, LoadedWindow, Metrics, Precision, Scheduler, Step, StepResult, Task
+from microstep.types.data import Batch, LoadedWindow, StepResult
+from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
+from microstep.types.protocols import Metrics, Precision, Scheduler, Step, Task
 from microstep.utils.randomness import reseed
 from microstep.utils.signals import deferred
 

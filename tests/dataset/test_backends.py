@@ -16,7 +16,7 @@ from microstep.dataset import ResidentSplit, StreamingSplit
 from microstep.loaders import Loaders
 from microstep.sampler import Balanced, Shuffle
 from microstep.task import Classification
-from microstep.types import Batch, Split
+from microstep.types.data import Batch, Split
 from tests.dataset.folders import CPU, filled, opened
 
 COUNTS = {"ant": 14, "bee": 20, "cat": 30}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from microstep.dataset import ResidentSplit
 from microstep.dataset.normaliser import Normaliser
-from microstep.types import Split
+from microstep.types.data import Split
 
 CPU = torch.device("cpu")
 MEAN, STD, SCALE = [0.1, 0.5, 0.9], [0.2, 0.4, 1.5], 200.0

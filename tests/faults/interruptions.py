@@ -10,7 +10,7 @@ import pytest
 
 from microstep.errors import Stopped
 from microstep.trainer import Trainer
-from microstep.types import LoadedWindow
+from microstep.types.data import LoadedWindow
 from microstep.utils import signals
 
 

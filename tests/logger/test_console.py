@@ -10,10 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from microstep.checkpoint import Saving
 from microstep.logger.console import Console, metrics_row, with_report
-from microstep.logger.records import EpochReport, Results, SplitResult
-from microstep.types import Report
+from microstep.types.data import Report
+from microstep.types.events import EpochReport, Results, Saving, SplitResult
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import emit, show_notices
 from tests.conftest import ROOT

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from microstep.errors import StorageError
 from microstep.logger.metrics_csv import MetricsCsv
-from microstep.logger.records import EpochReport
+from microstep.types.events import EpochReport
 
 
 def epoch(number: int, val: dict[str, float]) -> EpochReport:

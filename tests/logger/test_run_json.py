@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from microstep.build import build_trainer
-from microstep.checkpoint import Saving
 from microstep.composer import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
-from microstep.logger.records import EpochReport, Results, SplitResult
 from microstep.logger.run_json import RunRecordLogger
 from microstep.owner import owned
-from microstep.types import Report
+from microstep.types.data import Report
+from microstep.types.events import EpochReport, Results, Saving, SplitResult
 from tests.conftest import files_limited, fit
 
 QUICK = ["model=mlp", "epochs=1"]

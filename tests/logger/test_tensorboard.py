@@ -22,9 +22,9 @@ from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 from microstep.build import build_trainer
 from microstep.composer import compose
 from microstep.errors import Stopped, StorageError
-from microstep.logger.records import EpochReport, WindowReport
 from microstep.logger.settings import settings_of
 from microstep.logger.tensorboard import TensorBoard
+from microstep.types.events import EpochReport, WindowReport
 from tests.conftest import files_limited
 
 TRAIN = ["loss", "lr", "grad_norm", "loss_scale", "skipped_steps", "samples_per_second", "data_wait_fraction"]

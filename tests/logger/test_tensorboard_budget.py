@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep.checkpoint import Saving
 from microstep.dataset import ResidentSplit
 from microstep.dataset.normaliser import Normaliser
-from microstep.logger.records import EpochReport, Results, SplitResult, WindowReport
 from microstep.logger.tensorboard import TensorBoard
 from microstep.task import Classification
-from microstep.types import Predictions, Report
+from microstep.types.data import Predictions, Report
+from microstep.types.events import EpochReport, Results, Saving, SplitResult, WindowReport
 
 BUDGET = 4 * 2**20  #: bytes, as docs/tensorboard.md has it, besides what grows with the run
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from microstep.precision import full
 from microstep.step import SAMStep, StandardStep
 from microstep.task import Classification
-from microstep.types import Batch
+from microstep.types.data import Batch
 
 CPU = torch.device("cpu")
 CLASSES = 4

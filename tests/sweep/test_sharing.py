@@ -9,7 +9,7 @@ import torch
 from microstep.build import build_dataset
 from microstep.composer import compose
 from microstep.dataset.sharing import sharing
-from microstep.types import Dataset
+from microstep.types.protocols import Dataset
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from microstep.dataset import ResidentSplit
 from microstep.dataset.normaliser import Normaliser
 from microstep.errors import StorageError
 from microstep.task import Classification
-from microstep.types import Predictions, Report
+from microstep.types.data import Predictions, Report
 from microstep.utils.files import storing
 from tests.conftest import files_limited
 

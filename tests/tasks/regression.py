@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_diabetes
 from torch import Tensor, nn
 
-from microstep.types import Predictions, Report
+from microstep.types.data import Predictions, Report
 from tests.tasks.tensors import TensorDataset, split_in_three
 
 

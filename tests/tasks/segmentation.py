@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from microstep.types import Predictions, Report
+from microstep.types.data import Predictions, Report
 from tests.tasks.tensors import TensorDataset, split_in_three
 
 UNLABELLED = 255

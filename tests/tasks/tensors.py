@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from microstep.types import Batch, Request
+from microstep.types.data import Batch, Request
 
 
 @dataclass

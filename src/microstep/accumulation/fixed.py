@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import ceil
 
-from microstep.types import Positions, Window
+from microstep.types.data import Positions, Window
 
 
 class Fixed:

@@ -12,7 +12,7 @@ from torch import Tensor
 from microstep.augment.mixing import Mixed, MixingRule
 from microstep.augment.operations import Operation, Size
 from microstep.errors import ConfigError
-from microstep.types import Split
+from microstep.types.data import Split
 from microstep.utils.randomness import uniform
 
 OPERATIONS = 2**40 + 2  #: part of keys

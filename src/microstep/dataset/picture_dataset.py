@@ -19,7 +19,7 @@ from microstep.dataset.resident import ResidentSplit
 from microstep.dataset.splitting import stratified
 from microstep.dataset.streaming import StreamingSplit
 from microstep.dataset.workers import Workers, worker_count
-from microstep.types import Split
+from microstep.types.data import Split
 
 Splits = Mapping[str, Pictures]
 

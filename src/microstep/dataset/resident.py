@@ -11,7 +11,7 @@ from torch import Tensor
 from microstep.augment import Pipeline
 from microstep.dataset.normaliser import Normaliser
 from microstep.errors import ConfigError
-from microstep.types import Batch, Request
+from microstep.types.data import Batch, Request
 
 
 class ResidentSplit:

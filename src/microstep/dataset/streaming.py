@@ -12,7 +12,7 @@ from microstep.augment import Pipeline
 from microstep.dataset.normaliser import Normaliser
 from microstep.dataset.pictures import Pictures, files_of
 from microstep.dataset.workers import Augmenting, Wanted, Workers
-from microstep.types import Batch, Request
+from microstep.types.data import Batch, Request
 
 
 class StreamingSplit:

@@ -15,7 +15,7 @@ from microstep.dataset.folder import found
 from microstep.dataset.normaliser import Normaliser
 from microstep.dataset.workers import Wanted, Workers
 from microstep.errors import DataError, MicrostepError
-from microstep.types import Batch
+from microstep.types.data import Batch
 
 NAME = "input"  #: by which the workers know the pictures
 A_WORKER = 16  #: pictures for which one more process is worth its start

@@ -14,7 +14,7 @@ from microstep.build import choices
 from microstep.config import micro_batch_size
 from microstep.errors import ConfigError
 from microstep.facts import chosen, seen_as
-from microstep.types import Dataset
+from microstep.types.protocols import Dataset
 
 FP64 = {"_target_": "microstep.precision.full", "dtype": "float64"}
 

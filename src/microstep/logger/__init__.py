@@ -4,22 +4,16 @@ from microstep.logger.console import Console, metrics_row, with_report
 from microstep.logger.files import cut_back, logs_of
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
-from microstep.logger.records import EpochReport, Logger, Results, SplitResult, WindowReport
 from microstep.logger.run_json import RunRecordLogger
 from microstep.logger.settings import settings_of
 from microstep.logger.tensorboard import TensorBoard
 
 __all__ = [
     "Console",
-    "EpochReport",
     "Logbook",
-    "Logger",
     "MetricsCsv",
-    "Results",
     "RunRecordLogger",
-    "SplitResult",
     "TensorBoard",
-    "WindowReport",
     "cut_back",
     "logs_of",
     "metrics_row",

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import called, emit, say
 from microstep.utils.text import display_path

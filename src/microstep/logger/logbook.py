@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from microstep.logger.records import EpochReport, Logger, Results, WindowReport
-from microstep.types import Batch, LoadedWindow, Metrics
+from microstep.types.data import Batch, LoadedWindow
+from microstep.types.events import EpochReport, Logger, Results, WindowReport
+from microstep.types.protocols import Metrics
 from microstep.utils.progress_bar import Bars
 from microstep.utils.signals import stoppable
 

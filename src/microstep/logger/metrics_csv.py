@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import append
 from microstep.utils.tables import csv_bytes
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from microstep.errors import MicrostepError, Stopped
-from microstep.logger.records import EpochReport, Results, WindowReport
+from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.json_files import write_json
 
 

@@ -12,9 +12,9 @@ from torch.utils.tensorboard.summary import pr_curve
 
 from microstep.errors import StorageError
 from microstep.logger.events import PREFIX, EventsFile
-from microstep.logger.records import EpochReport, Results, WindowReport
 from microstep.logger.settings import Value
 from microstep.logger.summaries import code, layout, picture, pictures, scalars, session_end, session_start, tagged
+from microstep.types.events import EpochReport, Results, WindowReport
 
 
 class TensorBoard:

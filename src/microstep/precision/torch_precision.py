@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from microstep.types import Batch, UpdateResult
+from microstep.types.data import Batch, UpdateResult
 
 
 class TorchPrecision:

@@ -14,7 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from microstep.precision import TorchPrecision, full
 from microstep.profiler.trial import Trial
 from microstep.step.gradient import accumulate_gradient
-from microstep.types import LoadedWindow, Precision
+from microstep.types.data import LoadedWindow
+from microstep.types.protocols import Precision
 
 
 @dataclass(frozen=True)

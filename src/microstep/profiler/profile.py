@@ -14,7 +14,7 @@ from microstep.profiler.gradients import Accuracy, Gradient, accuracy, reference
 from microstep.profiler.memory import peak
 from microstep.profiler.timing import Lane, is_of_memory, race, why
 from microstep.profiler.trial import Rig, Trial, rigged
-from microstep.types import LoadedWindow
+from microstep.types.data import LoadedWindow
 
 BUDGET = 2.0  #: seconds of timed steps for each precision
 

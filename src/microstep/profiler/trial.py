@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from microstep.loaders import Loaders
-from microstep.types import Accumulation, Dataset, LoadedWindow, Precision, Step, StepResult, Task
+from microstep.types.data import LoadedWindow, StepResult
+from microstep.types.protocols import Accumulation, Dataset, Precision, Step, Task
 from microstep.utils.randomness import reseed
 
 EPOCH = 1  #: whose windows are taken, and whose seeds

@@ -14,7 +14,7 @@ from microstep.stats.health_text import health_text
 from microstep.stats.page import page
 from microstep.stats.survey import Bar
 from microstep.stats.text import class_table, rows, sizes_row, snippet
-from microstep.types import Dataset
+from microstep.types.protocols import Dataset
 from microstep.utils.files import storing, write_whole
 from microstep.utils.json_files import known_json, write_json
 from microstep.utils.tables import format_fields

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from microstep.types import Batch, Metrics, Precision, Task
+from microstep.types.data import Batch
+from microstep.types.protocols import Metrics, Precision, Task
 
 
 def accumulate_gradient(

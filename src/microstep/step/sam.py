@@ -12,7 +12,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from microstep.step.gradient import accumulate_gradient
-from microstep.types import Batch, Metrics, Precision, StepResult, Task
+from microstep.types.data import Batch, StepResult
+from microstep.types.protocols import Metrics, Precision, Task
 
 
 class SAMStep:

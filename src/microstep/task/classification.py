@@ -12,7 +12,7 @@ from torch import Tensor
 from microstep.errors import ConfigError, DataError
 from microstep.task.classification_metrics import ClassificationMetrics
 from microstep.task.classification_report import write_report
-from microstep.types import Mix, Predictions, Report
+from microstep.types.data import Mix, Predictions, Report
 
 
 class Classification:

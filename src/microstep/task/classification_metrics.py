@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from microstep.types import Mix
+from microstep.types.data import Mix
 
 SUMS = ("confusion", "loss_sum", "extra_weight")
 

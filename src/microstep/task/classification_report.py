@@ -13,7 +13,7 @@ from sklearn.metrics import classification_report
 
 from microstep.task.pictures import draw_confusion, draw_worst_mistakes
 from microstep.task.reliability import HEADER, calibration, calibration_rows, draw_reliability
-from microstep.types import Predictions, Report
+from microstep.types.data import Predictions, Report
 from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from microstep.types import Predictions
+from microstep.types.data import Predictions
 from microstep.utils.plotting import draw_image, pixel_axes, pixel_figure, plain_text, png_bytes
 from microstep.utils.text import sample_caption, truncate_middle
 

@@ -15,7 +15,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from microstep.examination.accumulation.loops import Loop
 from microstep.precision import TorchPrecision
 from microstep.step.gradient import add_gradient
-from microstep.types import Batch, Mix, Task
+from microstep.types.data import Batch, Mix
+from microstep.types.protocols import Task
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from microstep.examination.accumulation.running import apart, shares
 from microstep.examination.accumulation.shares import Shares
 from microstep.examination.accumulation.unexplained import explanation
 from microstep.examination.accumulation.windows import EPOCH, RealWindow
-from microstep.types import Batch, Task
+from microstep.types.data import Batch
+from microstep.types.protocols import Task
 from microstep.utils.randomness import reseed
 
 EXACT = 1e-12  #: relative difference up to which fp64 gradients count as the same

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from microstep.examination.accumulation.causes import Cause
-from microstep.types import Batch
+from microstep.types.data import Batch
 
 
 @dataclass(frozen=True)

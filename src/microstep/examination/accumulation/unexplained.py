@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from microstep.examination.accumulation.modes import watched
 from microstep.profiler.gradients import relative_distance
-from microstep.types import Batch, Task
+from microstep.types.data import Batch
+from microstep.types.protocols import Task
 
 
 def explanation(model: nn.Module, batches: Sequence[Batch], whole: Batch, task: Task, tolerance: float) -> str:

@@ -15,7 +15,8 @@ from microstep.errors import Diverged
 from microstep.evaluation import Kept, evaluate
 from microstep.parts import Parts
 from microstep.progress import Progress
-from microstep.types import Deciding, LoadedWindow, Scheduler, Step
+from microstep.types.data import LoadedWindow
+from microstep.types.protocols import Deciding, Scheduler, Step
 from microstep.utils.progress_bar import Bars
 from microstep.utils.randomness import reseed
 

@@ -1,4 +1,4 @@
-"""What a trainer tells its loggers."""
+"""Values that loggers receive, and the `Logger` protocol."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from microstep.checkpoint import Saving
-from microstep.types import Report
+from microstep.types.data import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +85,13 @@ class Logger(Protocol):
 
     def close(self, error: BaseException | None) -> None:
         """Called once, however the run ends; `error` is what ended it early."""
+
+
+@dataclass
+class Saving:
+    """What saving has cost so far."""
+
+    saves: int = 0
+    bytes: int = 0  #: of the last one
+    pause_seconds: float = 0.0  #: that training stood still
+    write_seconds: float = 0.0  #: of a second thread

@@ -1,0 +1,1 @@
+"""Values and protocols that the rooms share; see `data`, `protocols` and `events`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.trainer import Trainer
 
 WORDS = (

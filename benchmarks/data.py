@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset.decoding import Decoder
 from microstep.dataset.folder import listed
 from microstep.dataset.pictures import chunked

@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from microstep.amendments import ALLOWED, amendments, typed_keys
-from microstep.composer import compose
+from microstep.config.allowlist import own
+from microstep.config.compose import compose
 from microstep.errors import ConfigError
-from microstep.gate import own
 from microstep.run_record import RunRecord
 from microstep.saved_run import SavedRun
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import ConfigError
 from microstep.model import torchvision_model
 from tests.conftest import error_of

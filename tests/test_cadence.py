@@ -9,7 +9,7 @@ import pytest
 from microstep import cadence
 from microstep.build import build_trainer
 from microstep.cadence import Cadence
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.trainer import Trainer
 from tests.conftest import fit
 from tests.faults.runs import differences, manifest_of, state_of

@@ -21,8 +21,8 @@ from microstep import checkpoint
 from microstep.again import evaluate_run
 from microstep.archive import packed
 from microstep.checkpoint import Checkpoints
+from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, StorageError
-from microstep.gate import own
 from microstep.progress import Place, Progress
 from microstep.task import Classification
 from microstep.utils.progress_bar import Bars

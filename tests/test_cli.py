@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from microstep import directories
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from microstep.utils import files, signals
 from tests.conftest import ROOT, call, error_of

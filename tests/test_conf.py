@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from tests.conftest import ROOT
 from tests.dataset.cifar_files import write_cifar
 

@@ -13,23 +13,14 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from microstep.composer import compose
-from microstep.config import (
-    NEUTRAL_KEYS,
-    RANGES,
-    SCHEMAS,
-    Checkpointing,
-    Experiment,
-    Range,
-    check,
-    check_value,
-    experiment_of,
-    flatten,
-    micro_batch_size,
-)
+from microstep.config.compose import compose
+from microstep.config.experiment import NEUTRAL_KEYS, experiment_of, flatten, micro_batch_size
+from microstep.config.ranges import RANGES, Range
+from microstep.config.schema import SCHEMAS, Checkpointing, Experiment
+from microstep.config.search_path import CONF
+from microstep.config.signatures import signature
+from microstep.config.validation import check, check_value
 from microstep.errors import ConfigError
-from microstep.search_path import CONF
-from microstep.signatures import signature
 
 REQUIRED = {"evaluate": ["run=x"]}
 ROOTS = [file.stem for file in sorted(CONF.glob("*.yaml"))]

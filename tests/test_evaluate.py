@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from microstep.again import evaluate_run
 from microstep.checkpoint import Checkpoints
+from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
 from microstep.export import WeightsFile
-from microstep.gate import own
 from microstep.progress import Progress
 from microstep.utils.progress_bar import Bars
 from tests.conftest import call, error_of

@@ -20,8 +20,8 @@ from torch import nn
 
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
-from microstep.composer import compose
-from microstep.config import displayed
+from microstep.config.compose import compose
+from microstep.config.experiment import displayed
 from microstep.errors import StorageError
 from microstep.export import WeightsFile, packed, weights_file
 from tests.conftest import files_limited, fit

@@ -5,7 +5,7 @@ import logging
 import pytest
 from torch import nn
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.facts import batch_row, warn_of_inexactness
 from microstep.identity import experiment_hash
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from microstep.composer import compose
-from microstep.config import trusted
+from microstep.config.allowlist import own, targets_in, trusting, values_in
+from microstep.config.compose import compose
+from microstep.config.experiment import trusted
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.gate import own, targets_in, trusting, values_in
-from microstep.search_path import CONF
 
 NODE = {"_target_": "a", "x": [{"_target_": "b"}, [{"y": {"_target_": "c"}}]], "z": "_target_"}
 

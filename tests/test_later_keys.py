@@ -22,10 +22,11 @@ from microstep.build import make
 from microstep.checkpoint import Checkpoints
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import differences, grouped
-from microstep.composer import compose
-from microstep.config import LATER, Experiment, displayed, experiment_of
+from microstep.config.allowlist import own
+from microstep.config.compose import compose
+from microstep.config.experiment import LATER, displayed, experiment_of
+from microstep.config.schema import Experiment
 from microstep.errors import ConfigError
-from microstep.gate import own
 from microstep.resuming import resume, resume_trainer
 from microstep.resumption import automatic
 from microstep.types.protocols import Precision

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from microstep.composer import compose
-from microstep.search_path import CONF
+from microstep.config.compose import compose
+from microstep.config.search_path import CONF
 from tests.conftest import ROOT, call, error_of
 
 QUICK = ("epochs=1", "threads=1", "progress=false")

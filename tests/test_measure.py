@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset import Images, PictureDataset, digits, mnist, picture_dataset
 from microstep.dataset.pictures import CHUNK_BYTES
 from microstep.errors import ConfigError

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.config import NEUTRAL_KEYS
+from microstep.config.experiment import NEUTRAL_KEYS
+from microstep.config.names import job_name, sweep_name
 from microstep.directories import unused
 from microstep.errors import ConfigError, StorageError
-from microstep.names import job_name, sweep_name
 
 SAFE = re.compile(r"[A-Za-z0-9._+-]{1,80}")
 KEYS = ("batch_size", "dataset.root", "optimizer.lr")
@@ -80,7 +80,7 @@ def test_a_value_that_looks_like_a_key_is_not_mistaken_for_one() -> None:
 
 def test_a_name_is_the_same_in_every_process() -> None:
     """A rerun of a sweep finds its directories: the hash is not Python's own, which is salted."""
-    script = "from microstep.names import job_name; print(job_name(['dataset.root=/a b']))"
+    script = "from microstep.config.names import job_name; print(job_name(['dataset.root=/a b']))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == job_name(["dataset.root=/a b"])
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.composer import Composer, quote
-from microstep.config import VERBATIM_KEYS
+from microstep.config.compose import Composer, quote
+from microstep.config.experiment import VERBATIM_KEYS
+from microstep.config.overrides import suggestion
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.overrides import suggestion
-from microstep.search_path import CONF
 
 REFUSED = [  # what is typed, what the error begins with, and what it must say
     ("acum=3", "acum=3", "did you mean accum?"),

@@ -9,7 +9,7 @@ from time import perf_counter, sleep
 import pytest
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.resuming import resume
 from microstep.trainer import Trainer
 

@@ -13,7 +13,7 @@ import pytest
 from microstep import identity
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused, ConfigError, DataError, RunInUse
 from microstep.progress import Progress
 from microstep.resuming import resume

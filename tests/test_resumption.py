@@ -9,11 +9,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from microstep.composer import Composer, compose
+from microstep.config.allowlist import own
+from microstep.config.compose import Composer, compose
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.gate import own
 from microstep.resumption import Resumption, automatic, goes_on, named
-from microstep.search_path import CONF
 
 RUN = ("epochs=3", "scheduler=constant", "seed=5")
 

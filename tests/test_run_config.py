@@ -8,11 +8,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from microstep.composer import compose
+from microstep.config.allowlist import own, trusting
+from microstep.config.compose import compose
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.gate import own, trusting
 from microstep.run_config import DEEPEST, read_run_config, run_config
-from microstep.search_path import CONF
 from tests.conftest import irregular
 from tests.faults.planted import run_with, sound, written
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
 from microstep.build import build_parts
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.identity import experiment_hash
 
 TYPED = ["epochs=3", "log_every_steps=5"]

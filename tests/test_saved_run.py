@@ -13,7 +13,7 @@ from microstep.compare import compare, fetched
 from microstep.comparison.flips import Flip, Side
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import grouped
-from microstep.gate import own
+from microstep.config.allowlist import own
 from microstep.predict import predict_input
 from microstep.resuming import resume
 from microstep.summary.reading import read_sweep

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
-from microstep.gate import targets_in
-from microstep.search_path import CONF
-from microstep.signatures import scalars, signature, source_of
+from microstep.config.allowlist import targets_in
+from microstep.config.search_path import CONF
+from microstep.config.signatures import scalars, signature, source_of
 
 YAMLS = [file for file in CONF.rglob("*.yaml") if "hydra" not in file.parts]  # a plugin is Hydra's to build
 TARGETS = sorted({t for file in YAMLS for t in targets_in(yaml.safe_load(file.read_text("utf-8")))})

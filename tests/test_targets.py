@@ -11,20 +11,20 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from microstep import targets
 from microstep.amendments import amendments, refuse_another_experiment
 from microstep.build import make
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import grouped
-from microstep.composer import compose
-from microstep.config import measures
+from microstep.config import targets
+from microstep.config.allowlist import own, targets_in, trusting
+from microstep.config.compose import compose
+from microstep.config.experiment import measures
+from microstep.config.search_path import CONF
+from microstep.config.signatures import signature
+from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
-from microstep.gate import own, targets_in, trusting
 from microstep.identity import config_hash, experiment_hash, source_hash
 from microstep.model import mlp
-from microstep.search_path import CONF
-from microstep.signatures import signature
-from microstep.targets import NAMES, current, original, renamed
 
 OLD = Path(__file__).parent / "old_runs"
 MOVED = "microstep.components"

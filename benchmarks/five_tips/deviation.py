@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset.idx import read_idx_split
 from microstep.statistics import ChannelStatistics, chunks
 

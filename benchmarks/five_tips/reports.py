@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 
 from .drawing import EXACT, MENDED, OURS, USUAL, picture
 

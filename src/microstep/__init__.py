@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from microstep.build import build_trainer
-    from microstep.composer import compose
+    from microstep.config.compose import compose
     from microstep.resuming import resume
     from microstep.types.events import Results
 
@@ -22,7 +22,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program dec
 NAMES = {
     "Results": "microstep.types.events",
     "build_trainer": "microstep.build",
-    "compose": "microstep.composer",
+    "compose": "microstep.config.compose",
     "resume": "microstep.resuming",
 }
 __all__ = ["Results", "build_trainer", "compose", "resume"]

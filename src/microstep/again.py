@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
-from microstep.config import EXPORTED
+from microstep.config.allowlist import Gate
+from microstep.config.experiment import EXPORTED
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation import evaluate_and_report
 from microstep.export import exported
-from microstep.gate import Gate
 from microstep.parts import Parts
 from microstep.saved_run import SavedRun
 from microstep.types.events import SplitResult

@@ -8,11 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from microstep.checks import ABOUT_CHECKS
-from microstep.config import NEUTRAL_KEYS, RESUMABLE_KEYS, check, experiment_of, flatten, without
+from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS, experiment_of, flatten, without
+from microstep.config.schema import ABOUT_CHECKS
+from microstep.config.signatures import signature
+from microstep.config.targets import current, renamed
+from microstep.config.validation import check
 from microstep.errors import ConfigError
-from microstep.signatures import signature
-from microstep.targets import current, renamed
 
 Amendments = dict[str, Any]
 ABOUT_RESUMING = frozenset({"resume", "trust", "sweep", "redo"})

@@ -22,7 +22,12 @@ from torch.optim import Optimizer
 from microstep import machine
 from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
-from microstep.config import micro_batch_size
+from microstep.config.allowlist import Gate, own
+from microstep.config.experiment import micro_batch_size
+from microstep.config.hparams import settings_of
+from microstep.config.hydra_job import choices
+from microstep.config.search_path import users_options
+from microstep.config.targets import current, renamed
 from microstep.dataset import PictureDataset
 from microstep.dataset.sharing import shared
 from microstep.dataset.workers import explained
@@ -30,7 +35,6 @@ from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
 from microstep.export import weights_file
 from microstep.facts import chosen, run_facts, start_summary, warn_of_inexactness
-from microstep.gate import Gate, own
 from microstep.identity import identity, weighed
 from microstep.loaders import Loaders
 from microstep.logger.console import Console
@@ -38,13 +42,10 @@ from microstep.logger.files import cut_back
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
 from microstep.logger.run_json import RunRecordLogger
-from microstep.logger.settings import settings_of
 from microstep.logger.tensorboard import TensorBoard
 from microstep.parts import Parts
 from microstep.profiler.remembered import recommended
 from microstep.profiler.trial import Trial
-from microstep.search_path import users_options
-from microstep.targets import current, renamed
 from microstep.trainer import Trainer
 from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
 from microstep.utils.files import remove_temporaries, write_whole
@@ -102,11 +103,6 @@ def begin(run: RunSpec) -> Trainer:
     cut_back(run.directory, {})
     write_whole(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     return assemble(run, build_parts(run.config, run.gate))
-
-
-def choices() -> Mapping[str, str]:
-    """Return the options chosen on the command line, for names; empty in a notebook."""
-    return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
 
 
 def build_parts(

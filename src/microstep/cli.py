@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser  # the very parser of hydra.main
 
-from microstep import jobs, names
-from microstep.composer import Composer, quote
+from microstep import jobs
+from microstep.config import names
+from microstep.config.compose import Composer, quote
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, summarised
 from microstep.jobs import Logged, Task
 from microstep.page import page
 from microstep.places import refuse_odd_places
-from microstep.search_path import CONF
 from microstep.starting import CommandLine, RunSweep, Start, prepared
 from microstep.utils import signals
 from microstep.utils.files import shown

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from microstep.config import EXPORTED, displayed
+from microstep.config.experiment import EXPORTED, displayed
 from microstep.dataset import PictureDataset
 from microstep.errors import CheckpointRefused, legible
 from microstep.types.protocols import Dataset

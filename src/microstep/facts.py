@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from microstep import machine
-from microstep.config import micro_batch_size
+from microstep.config.experiment import micro_batch_size
 from microstep.identity import chosen_precision, experiment_hash, source_hash, versions
 from microstep.parts import Parts
 from microstep.utils.text import display_path, format_count

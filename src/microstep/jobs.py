@@ -10,16 +10,15 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
-from microstep.config import trusted
+from microstep.config.allowlist import trusting
+from microstep.config.experiment import trusted
+from microstep.config.hydra_job import config_directories, run_directory
 from microstep.errors import MicrostepError, summarised
-from microstep.gate import trusting
 from microstep.resumption import AUTO, Resumption, automatic, goes_on
-from microstep.search_path import sources
 from microstep.utils.files import shown
 
 log = logging.getLogger(__name__)
@@ -80,25 +79,6 @@ def interrupted(config: DictConfig) -> Resumption | None:
     if not goes_on(AUTO, directory):
         return None
     return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
-
-
-def run_directory() -> Path:
-    """Return the directory of the job that runs."""
-    return Path(HydraConfig.get().runtime.output_dir)
-
-
-def config_directories(hydra: Any = None) -> list[Path]:
-    """Return the directories that a job's yamls come from, the first ones first.
-
-    Args:
-        hydra: the job's node of that name; by default that of the job that runs.
-    """
-    return [directory for _, directory in sources(hydra or HydraConfig.get())]
-
-
-def choice(group: str) -> str:
-    """Return the option chosen for a group."""
-    return str(HydraConfig.get().runtime.choices[group])
 
 
 def finished_already(directory: Path) -> str:

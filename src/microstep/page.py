@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config import CHOICES, OUTPUT, RANGES, RECIPES, SCHEMAS, SECTIONS, SWEEP
+from microstep.config.ranges import RANGES
+from microstep.config.schema import CHOICES, OUTPUT, RECIPES, SCHEMAS, SECTIONS, SWEEP
 
 WIDTH = 80  #: columns
 MARGIN = 24  #: column in which descriptions begin

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from microstep.again import load_run, report_directory
+from microstep.config.allowlist import Gate
 from microstep.dataset import PictureDataset
 from microstep.dataset.decoding import Decoder
 from microstep.dataset.files import PictureFiles
@@ -17,7 +18,6 @@ from microstep.dataset.unlabelled import Readable, readers, reading, unlabelled
 from microstep.dataset.workers import explained, worker_count
 from microstep.errors import ConfigError, DataError, legible
 from microstep.evaluation import predicted
-from microstep.gate import Gate
 from microstep.parts import Parts
 from microstep.task import Classification
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable

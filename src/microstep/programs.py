@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 
 from microstep import jobs
 from microstep.cli import Program
+from microstep.config.hydra_job import choice, config_directories, run_directory
 from microstep.sweep.running import run_sweep
 
 if TYPE_CHECKING:
-    from microstep.gate import Gate
+    from microstep.config.allowlist import Gate
     from microstep.resumption import Resumption
 
 # Each function imports what it needs: torch only comes in once the config is known to be right.
@@ -35,12 +36,12 @@ def run_train(config: DictConfig, resumed: Resumption | None = None) -> int | No
     if config.check is not None:
         from microstep.examination import examine
 
-        return examine(config, jobs.run_directory())
+        return examine(config, run_directory())
     from microstep.build import build_trainer
     from microstep.resuming import resume_trainer
 
     if resumed is None:
-        build_trainer(config, jobs.run_directory()).fit()
+        build_trainer(config, run_directory()).fit()
     elif resumed.finished:
         print(jobs.finished_already(resumed.directory))
     else:
@@ -67,15 +68,15 @@ def run_evaluate(config: DictConfig) -> None:
     A run directory is not trusted: what it asks to be built must be named in your own conf/, or in trust=[TARGET,…];
     so must what it asks a resolver for: trust='["${oc.env:DATA}"]'.
     """
-    from microstep.config import trusted
-    from microstep.gate import trusting
+    from microstep.config.allowlist import trusting
+    from microstep.config.experiment import trusted
     from microstep.utils.terminal import emit, show_notices
 
     show_notices()
     if config.baseline is not None:
         emit(comparison(config))
         return
-    gate = trusting(jobs.config_directories(), trusted(config), Path(config.run))
+    gate = trusting(config_directories(), trusted(config), Path(config.run))
     emit(split_report(config, gate) if config.input is None else input_report(config, gate))
 
 
@@ -98,13 +99,13 @@ def split_report(config: DictConfig, gate: Gate) -> str:
 def comparison(config: DictConfig) -> str:
     """Compare runs and return what is said of them."""
     from microstep.compare import compare
-    from microstep.config import trusted
+    from microstep.config.allowlist import trusting
+    from microstep.config.experiment import trusted
     from microstep.errors import ConfigError
-    from microstep.gate import trusting
 
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "pictures without labels tell no runs apart", "leave it out")
-    gates = partial(trusting, jobs.config_directories(), trusted(config), None)
+    gates = partial(trusting, config_directories(), trusted(config), None)
     return compare(config.run, config.baseline, config.split, config.checkpoint, gates).text
 
 
@@ -149,7 +150,7 @@ def run_compute_stats(config: DictConfig) -> None:
     show_notices()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
     bar = Bars(config.progress).pictures
-    emit(report(dataset, jobs.choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar))
+    emit(report(dataset, choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar))
 
 
 train = Program("train", run_train, run_sweep)

@@ -14,10 +14,11 @@ from typing import Any
 
 from microstep.build import RunSpec, assemble, begin, build_parts
 from microstep.checkpoint import Checkpoints
-from microstep.composer import Composer, quote
+from microstep.config.allowlist import own
+from microstep.config.compose import Composer, quote
+from microstep.config.search_path import CONF
 from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, DataError, legible
-from microstep.gate import own
 from microstep.identity import differences, identity
 from microstep.logger.files import cut_back
 from microstep.logger.run_json import RunRecordLogger
@@ -26,7 +27,6 @@ from microstep.progress import Progress
 from microstep.recovery import Recovered, recovered
 from microstep.resumption import Resumption, named
 from microstep.run_record import RunRecord, of_type
-from microstep.search_path import CONF
 from microstep.trainer import Trainer
 from microstep.utils.files import remove_temporaries
 from microstep.utils.terminal import say, show_notices

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config import LATER, Experiment, check
+from microstep.config.allowlist import Gate, values_in
+from microstep.config.experiment import LATER
+from microstep.config.schema import Experiment
+from microstep.config.validation import check
 from microstep.errors import ConfigError
-from microstep.gate import Gate, values_in
 from microstep.utils.json_files import read_small
 
 DEEPEST = 50  #: collections within each other; what is built from more would exhaust Python's stack

@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from microstep.amendments import ALLOWED, amended
+from microstep.config.allowlist import Gate, own
 from microstep.errors import ConfigError, DataError
-from microstep.gate import Gate, own
 from microstep.run_config import read_run_config, run_config
 from microstep.run_record import RunRecord, number, numbers
 from microstep.utils.json_files import read_small

@@ -18,14 +18,16 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from microstep.checks import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
-from microstep.composer import Composer, lists_its_jobs, quote
-from microstep.config import POSITIVE_INT, trusted
+from microstep.config.allowlist import Gate, trusting
+from microstep.config.compose import Composer, lists_its_jobs, quote
+from microstep.config.experiment import trusted
+from microstep.config.hydra_job import config_directories
+from microstep.config.overrides import without_hydra
+from microstep.config.ranges import POSITIVE_INT
+from microstep.config.validation import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
 from microstep.directories import claimed
 from microstep.errors import ConfigError, Stopped
-from microstep.gate import Gate, trusting
-from microstep.jobs import Task, config_directories, finished_already, multirun, run
-from microstep.overrides import without_hydra
+from microstep.jobs import Task, finished_already, multirun, run
 from microstep.owner import owning
 from microstep.places import directory_of
 from microstep.resumption import AUTO, Resumption, automatic, goes_on, named

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.loaders import EpochPlan, Loaders
 from tests.conftest import fit
 from tests.tasks.weights import identical, last_weights, relative

@@ -18,9 +18,9 @@ from sklearn.metrics import f1_score
 from microstep.compare import Compared, compare, fetched
 from microstep.comparison.exact import holm
 from microstep.comparison.flips import flips
+from microstep.config.allowlist import own, trusting
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, DataError
-from microstep.gate import own, trusting
-from microstep.search_path import CONF
 
 FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
 SWEEP = "outputs/sweeps/s"

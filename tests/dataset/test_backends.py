@@ -11,7 +11,7 @@ import torch
 from microstep.accumulation import Fixed
 from microstep.augment import Pipeline, recipes
 from microstep.build import build_parts, build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset import ResidentSplit, StreamingSplit
 from microstep.loaders import Loaders
 from microstep.sampler import Balanced, Shuffle

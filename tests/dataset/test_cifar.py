@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from microstep.build import build_dataset
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset import cifar
 from microstep.errors import ConfigError, DataError
 from microstep.statistics import ChannelStatistics

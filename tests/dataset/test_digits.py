@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from microstep.build import build_parts
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset import digits
 from microstep.errors import DataError
 

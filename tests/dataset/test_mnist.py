@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from microstep.build import build_dataset, build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset import mnist
 from microstep.dataset.mnist import KINDS
 from microstep.dataset.normalisation import numbers

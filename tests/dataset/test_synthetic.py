@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from microstep.build import build_dataset
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset import synthetic
 from microstep.errors import DataError
 

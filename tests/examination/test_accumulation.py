@@ -12,9 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep.checks import RULES
-from microstep.composer import compose
-from microstep.config import CHOICES
+from microstep.config.compose import compose
+from microstep.config.schema import CHOICES, RULES
 from microstep.errors import Diverged
 from microstep.examination.accumulation import gradient, look
 from microstep.examination.accumulation.causes import Cause

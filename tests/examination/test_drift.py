@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from PIL import Image
 from torch import nn
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.examination.drift import course, look
 from microstep.examination.drift.course import compared
 from microstep.examination.drift.text import epochs_shown, share

@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from microstep.again import evaluate_run
 from microstep.build import build_trainer, build_trial
 from microstep.comparison.runs import Asked, read_run
-from microstep.composer import compose
+from microstep.config.allowlist import own
+from microstep.config.compose import compose
 from microstep.examination import precision as examination
 from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
-from microstep.gate import own
 from microstep.identity import weighed
 from microstep.profiler import remembered
 from microstep.profiler.gradients import Accuracy

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from omegaconf import OmegaConf
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 
 FOREIGN = "tests.faults.planted.stranger"  #: what no yaml of ours names
 Node = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 from microstep import manifest
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused
 from microstep.recovery import recovered
 from microstep.resuming import resume

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import Diverged
 from microstep.task import Classification
 from microstep.trainer import Trainer

@@ -13,7 +13,7 @@ import pytest
 
 from microstep.build import build_trainer
 from microstep.checkpoint import Checkpoints
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import StorageError
 from microstep.resuming import resume
 from microstep.utils.files import append

@@ -13,9 +13,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from microstep.again import evaluate_run
+from microstep.config.allowlist import Gate, trusting
+from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, ConfigError
-from microstep.gate import Gate, trusting
-from microstep.search_path import CONF
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of
 from tests.faults.planted import FOREIGN, PLANTS, Node, evil, plant, run_with, sound, written

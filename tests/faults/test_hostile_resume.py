@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from microstep.composer import Composer
-from microstep.config import Experiment
+from microstep.config.allowlist import own, trusting
+from microstep.config.compose import Composer
+from microstep.config.schema import Experiment
+from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.gate import own, trusting
 from microstep.resuming import resume_trainer
 from microstep.resumption import Resumption, named
-from microstep.search_path import CONF
 from tests.faults.planted import FOREIGN, evil
 from tests.faults.runs import manifest_of, unfinished
 from tests.faults.zygote import Zygote

@@ -10,7 +10,7 @@ import torch
 
 from microstep import trainer
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.precision import TorchPrecision
 from microstep.resuming import resume
 from microstep.task.classification_metrics import ClassificationMetrics

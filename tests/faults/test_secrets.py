@@ -8,8 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from microstep.composer import compose
-from microstep.config import displayed, experiment_of
+from microstep.config.compose import compose
+from microstep.config.experiment import displayed, experiment_of
 from tests.conftest import call
 
 SECRET = "correct-horse-battery-staple"

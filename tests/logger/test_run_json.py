@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from microstep.build import build_trainer
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from microstep.logger.run_json import RunRecordLogger
 from microstep.owner import owned

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from microstep.build import build_trainer, make
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
 from microstep.export import WeightsFile
 from microstep.model import torchvision_model

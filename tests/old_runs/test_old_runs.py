@@ -23,7 +23,7 @@ from PIL import Image
 
 from microstep import identity
 from microstep.checkpoint import Checkpoints
-from microstep.composer import compose
+from microstep.config.compose import compose
 
 OLD = Path(__file__).parent
 SAME = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false")

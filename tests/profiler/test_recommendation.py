@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.identity import weighed
 from microstep.profiler import remembered
 from microstep.profiler.gradients import Accuracy

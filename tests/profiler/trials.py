@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from microstep.build import build_trial
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.profiler.trial import Trial
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from microstep.composer import Composer, compose
-from microstep.config import micro_batch_size
-from microstep.search_path import CONF
+from microstep.config.compose import Composer, compose
+from microstep.config.experiment import micro_batch_size
+from microstep.config.search_path import CONF
 from microstep.summary import write_summary
 from microstep.summary.batch import confounded
 from microstep.summary.effects import Effect, main_effects

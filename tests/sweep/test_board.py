@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.roster import Job, Sweep
 from microstep.sweep.board import Board
 from microstep.sweep.teller import Teller

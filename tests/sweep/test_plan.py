@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from microstep import identity
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.roster import Job, Plan, Sweep
 from microstep.sweep.plan import planned
 from tests.conftest import fit

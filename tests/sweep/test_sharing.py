@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from microstep.build import build_dataset
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.dataset.sharing import sharing
 from microstep.types.protocols import Dataset
 

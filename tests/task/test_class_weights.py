@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from microstep.build import build_parts
-from microstep.composer import compose
+from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
 from microstep.task import Classification
 

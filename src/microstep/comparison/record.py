@@ -11,7 +11,7 @@ from typing import Any
 from microstep.comparison.figures import LEVEL
 from microstep.comparison.settings import RunGroup, differences
 from microstep.comparison.text import Comparison
-from microstep.names import LONGEST, UNSAFE, safe_name
+from microstep.config.names import LONGEST, UNSAFE, safe_name
 from microstep.utils.files import written_together
 from microstep.utils.json_files import finite, read_json
 from microstep.utils.tables import csv_bytes

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from microstep.comparison.reports import Report, read_report
-from microstep.config import experiment_of, measures, micro_batch_size, without
+from microstep.config.allowlist import Gate
+from microstep.config.experiment import experiment_of, measures, micro_batch_size, without
+from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
-from microstep.gate import Gate
 from microstep.run_record import RunRecord
 from microstep.saved_run import SavedRun
-from microstep.targets import current, renamed
 from microstep.utils.files import shown
 from microstep.utils.terminal import called
 

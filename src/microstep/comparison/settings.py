@@ -14,7 +14,7 @@ import numpy as np
 
 from microstep.comparison.paired import Array, Paired
 from microstep.comparison.runs import ReportedRun
-from microstep.config import flatten
+from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
 from microstep.utils.files import shown
 

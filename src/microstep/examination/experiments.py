@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig, open_dict, read_write
 from torch import nn
 
-from microstep.build import choices
-from microstep.config import micro_batch_size
+from microstep.config.experiment import micro_batch_size
+from microstep.config.hydra_job import choices
 from microstep.errors import ConfigError
 from microstep.facts import chosen, seen_as
 from microstep.types.protocols import Dataset

@@ -5,7 +5,6 @@ from microstep.logger.files import cut_back, logs_of
 from microstep.logger.logbook import Logbook
 from microstep.logger.metrics_csv import MetricsCsv
 from microstep.logger.run_json import RunRecordLogger
-from microstep.logger.settings import settings_of
 from microstep.logger.tensorboard import TensorBoard
 
 __all__ = [
@@ -17,6 +16,5 @@ __all__ = [
     "cut_back",
     "logs_of",
     "metrics_row",
-    "settings_of",
     "with_report",
 ]

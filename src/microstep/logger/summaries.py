@@ -22,7 +22,7 @@ from torch.utils.tensorboard.summary import custom_scalars, text
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from microstep.logger.settings import Value
+from microstep.config.hparams import Value
 
 SIDE = 96  #: pixels that a picture of the grid has at least, or nearly
 PICTURE_BYTES = 2**19  #: of a picture as PNG, at most: a larger one is halved until it fits

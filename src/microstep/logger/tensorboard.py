@@ -10,9 +10,9 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.tensorboard.summary import pr_curve
 
+from microstep.config.hparams import Value
 from microstep.errors import StorageError
 from microstep.logger.events import PREFIX, EventsFile
-from microstep.logger.settings import Value
 from microstep.logger.summaries import code, layout, picture, pictures, scalars, session_end, session_start, tagged
 from microstep.types.events import EpochReport, Results, WindowReport
 

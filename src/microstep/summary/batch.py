@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 
-from microstep.names import LONGEST
+from microstep.config.names import LONGEST
 from microstep.summary.study import SweepTable
 
 REPLACED = ("batch_size", "effective_batch_size", "sweep", "hydra.sweep.dir", "resume")

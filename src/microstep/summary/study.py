@@ -11,7 +11,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
-from microstep.config import NEUTRAL_KEYS
+from microstep.config.experiment import NEUTRAL_KEYS
 from microstep.errors import legible
 from microstep.summary.reading import Sweep, SweepRun
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from microstep.composer import quote
+from microstep.config.compose import quote
 from microstep.errors import summarised
 from microstep.roster import Job, Sweep
 from microstep.summary import write_summary

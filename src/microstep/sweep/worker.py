@@ -18,8 +18,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from microstep.config.hydra_job import run_directory
 from microstep.errors import Stopped
-from microstep.jobs import run_directory
 from microstep.sweep.records import STOP, bury
 from microstep.sweep.teller import Told
 from microstep.utils import signals

@@ -6,7 +6,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from microstep import machine
-from microstep.build import build_parts, choices
+from microstep.build import build_parts
+from microstep.config.hydra_job import choices
 from microstep.examination.accumulation.distance import layers
 from microstep.examination.accumulation.loops import LOOPS
 from microstep.examination.accumulation.measuring import Laboratory, Measured, measure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from microstep import machine
-from microstep.config import micro_batch_size
+from microstep.config.experiment import micro_batch_size
 from microstep.examination.drift.course import Course, follow, trainings_of
 from microstep.examination.drift.drift import Drift
 from microstep.examination.drift.picture import drift_picture

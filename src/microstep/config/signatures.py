@@ -8,7 +8,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from microstep.targets import current
+from microstep.config.targets import current
 
 SCALARS = frozenset({"bool", "int", "float", "str", "None"})
 CONTAINERS = frozenset(

@@ -14,10 +14,10 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from microstep.checks import ABOUT_CHECKS
-from microstep.config import flatten
+from microstep.config.experiment import flatten
+from microstep.config.schema import ABOUT_CHECKS
+from microstep.config.signatures import Signature, signature
 from microstep.errors import ConfigError
-from microstep.signatures import Signature, signature
 
 
 def refuse_deletions_and_sweeps(override: Override) -> None:

@@ -21,10 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from microstep import config as schema
-from microstep.errors import ConfigError
-from microstep.names import sweep_name
-from microstep.overrides import (
+from microstep.config.experiment import VERBATIM_KEYS
+from microstep.config.names import sweep_name
+from microstep.config.overrides import (
     check_override,
     example,
     refuse_both_batch_sizes,
@@ -34,7 +33,10 @@ from microstep.overrides import (
     suggestion,
     without_hydra,
 )
-from microstep.search_path import CONF, search_path
+from microstep.config.schema import register
+from microstep.config.search_path import CONF, search_path
+from microstep.config.validation import check
+from microstep.errors import ConfigError
 
 SEARCHED = "hydra.searchpath"  #: directories that may give further options
 OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
@@ -43,7 +45,7 @@ OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.D
 def quote(override: str) -> str:
     """Quote a value that means itself, a path above all: commas, `=`, spaces and parentheses then do as well."""
     match = OVERRIDE.fullmatch(override)
-    if not match or match["key"] not in schema.VERBATIM_KEYS or match["value"] in ("", "null"):
+    if not match or match["key"] not in VERBATIM_KEYS or match["value"] in ("", "null"):
         return override
     if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already
         return override
@@ -80,7 +82,7 @@ class Composer:
         cls, config_dir: Path, config_name: str, also: Path | None = None, job_name: str = "microstep"
     ) -> Iterator[Composer]:
         """Yield a composer over the yamls of `search_path`; Hydra's global state is put back afterwards."""
-        schema.register()
+        register()
         version.setbase("1.3")
         before = get_gh_backup()
         GlobalHydra.instance().clear()
@@ -114,7 +116,7 @@ class Composer:
         for override in values:
             check_override(override, base)
         job = self.load(overrides)
-        schema.check(without_hydra(job))
+        check(without_hydra(job))
         sweep_name(job.get("sweep"))
         return job
 
@@ -127,7 +129,7 @@ class Composer:
         for override in values:
             check_override(override, job)
             OmegaConf.update(job, override.key_or_group, override.value(), force_add=override.is_add())
-        schema.check(job)
+        check(job)
         return job
 
     def divided(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:

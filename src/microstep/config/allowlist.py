@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from microstep.config import asks_resolver
+from microstep.config.experiment import asks_resolver
+from microstep.config.targets import current
 from microstep.errors import ConfigError
-from microstep.targets import current
 
 COLLECTIONS = (dict, list, tuple, set)  #: that yaml's tags make
 

@@ -9,8 +9,9 @@ from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config import Experiment, asks_resolver, displayed, flatten
-from microstep.signatures import signature
+from microstep.config.experiment import asks_resolver, displayed, flatten
+from microstep.config.schema import Experiment
+from microstep.config.signatures import signature
 
 Value = bool | int | float | str
 LETTERS = 200  #: of a text, at most: a thousand class weights make no column

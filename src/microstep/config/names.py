@@ -10,7 +10,7 @@ from time import strftime
 
 from omegaconf import OmegaConf
 
-from microstep.config import NEUTRAL_KEYS
+from microstep.config.experiment import NEUTRAL_KEYS
 from microstep.errors import ConfigError
 
 LONGEST = 80

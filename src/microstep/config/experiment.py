@@ -1,0 +1,125 @@
+"""Derives from a config what identifies the experiment: the keys that are hashed, shown and compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from microstep.config.targets import current
+from microstep.errors import ConfigError
+
+#: Keys that can't change a result: hashes, resuming and directory names leave them out.
+NEUTRAL_KEYS = frozenset(
+    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
+    | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
+    | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
+)
+#: Keys that a resume may set besides those: the first more epochs, the others where it goes on, and with which data.
+RESUMABLE_KEYS = frozenset({"epochs", "device", "threads", "dataset.root"})
+#: Dotted keys that were added after 0.1.0, with the values that runs without them were made with. At that value a key
+#: is left out of hashes and comparisons, so that older runs still fit. A root key that a run lacks is set to it.
+LATER: dict[str, Any] = {}
+#: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
+VERBATIM_KEYS = frozenset(
+    {
+        "dataset.root",
+        "resume",
+        "run",
+        "baseline",
+        "split",
+        "input",
+        "output",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "hydra.sweep.subdir",
+    }
+)
+#: A run's best weights for others, in its directory; also what evaluate.py calls them.
+EXPORTED = "model.safetensors"
+#: Keys whose interpolations are names like any other: nobody asks for their values.
+LITERAL_KEYS = frozenset({"trust"})
+
+
+def micro_batch_size(config: DictConfig) -> int:
+    """Return the micro-batch's size: `batch_size`, or what `effective_batch_size` and `accum` make it."""
+    if config.effective_batch_size is None:
+        return int(config.batch_size)
+    size, rest = divmod(config.effective_batch_size, config.accum)
+    if rest or not size:
+        subject = f"effective_batch_size={config.effective_batch_size}"
+        raise ConfigError(subject, f"it is not a multiple of accum={config.accum}", "change one of the two")
+    return int(size)
+
+
+def measures(config: DictConfig) -> bool:
+    """Say whether a measurement chooses the precision: what was chosen is part of the experiment then."""
+    return current(str(config.precision.get("_target_"))) == current("microstep.precision.auto")
+
+
+def experiment_of(config: DictConfig) -> dict[str, Any]:
+    """Return what describes the experiment, to be hashed and compared: without what `LATER` leaves out."""
+    return without_later(described(config))
+
+
+def described(config: DictConfig) -> dict[str, Any]:
+    """Return the config, resolved and plain, without the neutral keys."""
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key not in LITERAL_KEYS])
+    plain = OmegaConf.to_container(settings, resolve=True)
+    assert isinstance(plain, dict)
+    return without(plain, NEUTRAL_KEYS)
+
+
+def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the plain, resolved value of each leaf below a node; a list is a leaf."""
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if isinstance(plain, Mapping):
+        for name, inner in plain.items():
+            yield from flatten(inner, f"{key}.{name!s}" if key else str(name))
+    else:
+        yield key, plain
+
+
+def displayed(config: DictConfig) -> dict[str, Any]:
+    """Return the same to be shown and kept: what asks a resolver stands as it was written, for it may be a secret."""
+    return described(OmegaConf.create(literal(OmegaConf.to_container(config))))
+
+
+def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config without the keys that `LATER` has at the same value. A foreign node keeps all its keys."""
+    foreign = not str(node.get("_target_", "microstep.")).startswith("microstep.")
+    return {
+        key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in node.items()
+        if foreign or (name := f"{prefix}{key}") not in LATER or value != LATER[name]
+    }
+
+
+def literal(node: Any) -> Any:
+    """Return a plain structure in which no resolver is asked for anything: `${name:…}` means itself."""
+    if isinstance(node, dict):
+        return {key: literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [literal(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if asks_resolver(node) else node
+
+
+def asks_resolver(value: Any) -> bool:
+    """Say whether a value may ask a resolver: `${name:…}` runs code, or reads the environment."""
+    return isinstance(value, str) and ":" in value.partition("${")[2]
+
+
+def trusted(config: DictConfig) -> list[str]:
+    """Return what is trusted by name, as it was typed: an interpolation in the list is a name, not its value."""
+    return [str(name) for name in OmegaConf.to_container(config.trust) or ()]
+
+
+def without(node: dict[Any, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config without some keys, dotted."""
+    return {
+        str(key): without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in node.items()
+        if f"{prefix}{key}" not in keys
+    }

@@ -1,0 +1,149 @@
+"""Schemas of the three primary configs, and the values that their keys may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from microstep.config.experiment import EXPORTED
+from microstep.config.ranges import MANY, NOT_NEGATIVE, POSITIVE, POSITIVE_INT, Range
+
+CHECKS = ("accumulation", "precision", "drift")
+ABOUT_CHECKS = ("check", "rule")  #: keys
+CUTTING = ("accumulation", "drift")  #: those that are about micro-batches
+#: The loops that check=accumulation knows, ours first.
+RULES = (
+    "weighted_mean",
+    "mean_over_accum",
+    "mean_of_means",
+    "sum_of_means",
+    "dropped_tail",
+    "zero_grad_each",
+    "clip_each",
+    "scale_doubles",
+)
+OURS = RULES[0]
+#: Sections of `--help`, in their order.
+SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON, SWEEP, DIAGNOSTICS, OUTPUT = (
+    "Recipes",
+    "Data",
+    "Model and task",
+    "Optimization",
+    "Batch and accumulation",
+    "Precision and device",
+    "Run, checkpoints and resuming",
+    "Comparison",
+    "Sweep (-m)",
+    "Diagnostics",
+    "Output",
+)
+
+
+def key(default: Any, section: str, about: str, allowed: Range | None = None) -> Any:
+    """Return a dataclass field with its section and description for `--help`, and its range if it has one."""
+    metadata = {"section": section, "help": about} | ({"range": allowed} if allowed else {})
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Checkpointing:
+    """When a run saves, besides after its last epoch and after its best."""
+
+    every_epochs: int = key(1, RUN, "epochs between two checkpoints")
+    every_minutes: float | None = key(None, RUN, "also save during an epoch: minutes between two checkpoints")
+    every_steps: int | None = key(None, RUN, "the same, in optimizer steps")
+
+
+@dataclass
+class Experiment:
+    """The root of an experiment. Groups are nodes of their own; `train.yaml` says which are chosen by default."""
+
+    accum: int = key(1, BATCH, "micro-batches per optimizer step", POSITIVE_INT)
+    batch_size: int = key(64, BATCH, "samples per micro-batch", POSITIVE_INT)
+    effective_batch_size: int | None = key(
+        None, BATCH, "samples per optimizer step; batch_size becomes this divided by accum", POSITIVE_INT
+    )
+    epochs: int = key(20, OPTIMIZATION, "passes over the training split", POSITIVE_INT)
+    seed: int = key(0, RUN, "seeds initial weights, order, augmentation and dropout", Range(least=0, most=2**63 - 1))
+    device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
+    threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(least=1, most=MANY))
+    deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
+    num_workers: int | None = key(
+        None, DATA, "processes that load images; null: one per core, at most 8", Range(least=0, most=MANY)
+    )
+    max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
+    log_every_steps: int = key(10, OUTPUT, "optimizer steps between two points of the train/… charts", POSITIVE_INT)
+    resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
+    sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
+    redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")
+    check: str | None = key(
+        None,
+        DIAGNOSTICS,
+        "measure instead of training: is accumulation exact; speed and error of each precision; "
+        "drift by rounding, compared with another seed",
+    )
+    rule: str = key(OURS, DIAGNOSTICS, "loop that check=accumulation examines; weighted_mean is microstep's own")
+    progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
+    trust: list[str] = key(list, RUN, "targets and ${…} that the run to be resumed may use besides those in conf/")
+    checkpoint: Checkpointing = key(Checkpointing, RUN, "when to save; the best and the last epoch are always saved")
+    precision: Any = key(MISSING, PRECISION, "number format")
+    accumulation: Any = key(MISSING, BATCH, "how an epoch is cut into optimizer steps")
+    step: Any = key(MISSING, OPTIMIZATION, "optimizer step")
+    dataset: Any = key(MISSING, DATA, "data set")
+    sampler: Any = key(MISSING, DATA, "order of the training samples")
+    augment: Any = key(MISSING, DATA, "augmentation of the training images")
+    model: Any = key(MISSING, MODEL, "network")
+    task: Any = key(MISSING, MODEL, "loss, metrics and report")
+    optimizer: Any = key(MISSING, OPTIMIZATION, "optimizer")
+    scheduler: Any = key(MISSING, OPTIMIZATION, "learning rate schedule, by optimizer step")
+
+
+@dataclass
+class Evaluation:
+    """The root of evaluate.py."""
+
+    run: str = key(MISSING, RUN, "run directory; with baseline= also a quoted pattern of several")
+    baseline: str | None = key(None, COMPARISON, "run directory, or pattern, to compare run= with; reads reports only")
+    split: str = key("test", DATA, "split to evaluate or compare on: test, val or train")
+    input: str | None = key(None, DATA, "image, or folder of images, to classify instead of a split")
+    checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
+    device: str | None = key(None, OUTPUT, "where to evaluate; null: the run's own")
+    progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
+    trust: list[str] = key(list, RUN, "targets and ${…} that the run directory may use besides those in conf/")
+
+
+@dataclass
+class Statistics:
+    """The root of compute_stats.py."""
+
+    dataset: Any = key(MISSING, DATA, "data set")
+    split: str = key("train", DATA, "official splits to examine, comma-separated: train, val, test")
+    ratio: float | None = key(None, DATA, "share of the images to sample; null: all, exactly", Range(above=0, most=1))
+    seed: int = key(0, DATA, "seeds the sample that ratio= draws", NOT_NEGATIVE)
+    output: str = key("outputs/stats", OUTPUT, "directory of the JSON file and the page of images")
+    num_workers: int | None = key(
+        None, OUTPUT, "processes that decode images; null: one per core, at most 8", Range(least=0, most=MANY)
+    )
+    progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
+
+
+SCHEMAS: dict[str, type[Any]] = {"train": Experiment, "evaluate": Evaluation, "compute_stats": Statistics}
+#: Words that a string key may take.
+CHOICES = {
+    "check": CHECKS,
+    "rule": RULES,
+    "redo": ("stale",),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "checkpoint": ("best", "last", EXPORTED),
+}
+
+
+def register() -> None:
+    """Put the schemas where the yamls' defaults lists find them."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)

@@ -25,9 +25,9 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from microstep.build import build_trainer
+from microstep.components.model import SmallCNN
+from microstep.components.scheduler import cosine
 from microstep.config.compose import compose
-from microstep.model import SmallCNN
-from microstep.scheduler import cosine
 
 BATCH, SMOOTHING, MANY = 64, 0.1, 10_000
 

@@ -14,10 +14,10 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from microstep.model import SmallCNN
-from microstep.precision import amp, full
-from microstep.step import StandardStep
-from microstep.task import Classification
+from microstep.components.model import SmallCNN
+from microstep.components.precision import amp, full
+from microstep.components.step import StandardStep
+from microstep.components.task import Classification
 from microstep.types.data import Batch
 from microstep.types.protocols import Precision
 

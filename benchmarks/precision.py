@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from microstep.build import build_trial
+from microstep.components.model import SmallCNN
 from microstep.config.compose import compose
-from microstep.model import SmallCNN
 from microstep.profiler.profile import profiled
 from microstep.profiler.trial import Trial
 

@@ -67,9 +67,12 @@ def test_every_key_that_may_be_changed_is_tried() -> None:
         ("optimizer.lr=0.5", "optimizer.lr=0.5 (it has 0.03)"),
         ("max_grad_norm=1", "max_grad_norm=1.0 (it has None)"),
         ("deterministic=false", "deterministic=False (it has True)"),
-        ("precision=bf16", "precision._target_=microstep.precision.bf16 (it has microstep.precision."),
-        ("model=mlp", "model._target_=microstep.model.mlp (it has microstep.model.SmallCNN)"),
-        ("scheduler=cosine", "scheduler._target_=microstep.scheduler.cosine (it has microstep.scheduler.constant)"),
+        ("precision=bf16", "precision._target_=microstep.components.precision.bf16 (it has microstep.precision."),
+        ("model=mlp", "model._target_=microstep.components.model.mlp (it has microstep.components.model.SmallCNN)"),
+        (
+            "scheduler=cosine",
+            "scheduler._target_=microstep.components.scheduler.cosine (it has microstep.components.scheduler.constant)",
+        ),
         ("+optimizer.maximize=true", "optimizer.maximize=True (it has None)"),
     ],
 )

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from microstep.build import build_trainer
+from microstep.components.model import torchvision_model
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
-from microstep.model import torchvision_model
 from tests.conftest import error_of
 
 TASKS = ("--config-dir", str(Path(__file__).parent / "tasks" / "conf"))
@@ -77,6 +77,6 @@ def test_pretrained_weights_bring_their_own_normalisation(augment, tmp_path):
 def test_a_data_set_that_makes_no_splits_is_refused(tmp_path):
     """What a target makes must be what its slot is for."""
     config = compose(["progress=false"])
-    config.dataset = {"_target_": "microstep.model.mlp", "input_shape": [4], "num_classes": 2}
+    config.dataset = {"_target_": "microstep.components.model.mlp", "input_shape": [4], "num_classes": 2}
     with pytest.raises(ConfigError, match="it makes no Dataset"):
         build_trainer(config, tmp_path)

@@ -21,10 +21,10 @@ from microstep import checkpoint
 from microstep.again import evaluate_run
 from microstep.archive import packed
 from microstep.checkpoint import Checkpoints
+from microstep.components.task import Classification
 from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, StorageError
 from microstep.progress import Place, Progress
-from microstep.task import Classification
 from microstep.utils.progress_bar import Bars
 from tests.conftest import files_limited, fit
 

@@ -162,14 +162,16 @@ def test_the_experiment_is_shown_as_composed(tmp_path: Path) -> None:
     """`--cfg job` shows what was typed and what the yamls say, without Hydra's own keys."""
     done = call("train.py", "--cfg", "job", "precision=amp", "accum=2", cwd=tmp_path)
     assert "\naccum: 2\n" in f"\n{done.stdout}"
-    assert "_target_: microstep.precision.amp" in done.stdout
+    assert "_target_: microstep.components.precision.amp" in done.stdout
     assert "hydra:" not in done.stdout
 
 
 def test_yamls_of_ones_own_are_found(tmp_path: Path) -> None:
     """`--config-dir` adds options to the groups, checked like the shipped ones."""
     (tmp_path / "my conf, (mine)" / "model").mkdir(parents=True)
-    (tmp_path / "my conf, (mine)" / "model" / "wide.yaml").write_text("_target_: microstep.model.SmallCNN\nwidth: 99\n")
+    (tmp_path / "my conf, (mine)" / "model" / "wide.yaml").write_text(
+        "_target_: microstep.components.model.SmallCNN\nwidth: 99\n"
+    )
     words = ["--config-dir", "my conf, (mine)", "model=wide"]
     assert "width: 99" in call("train.py", *words, "--cfg", "job", cwd=tmp_path).stdout
     assert "model.width=x: it is text" in error_of(call("train.py", *words, "model.width=x", cwd=tmp_path))
@@ -591,7 +593,9 @@ def test_the_traceback_of_an_unexpected_error_is_kept(
     words = [word] if program == "evaluate.py" else ["dataset=broken", word]
     if program == "evaluate.py":
         config = (home / "run" / "config.yaml").read_text()
-        (home / "run" / "config.yaml").write_text(config.replace("microstep.dataset.digits", "unexpected.broken"))
+        (home / "run" / "config.yaml").write_text(
+            config.replace("microstep.components.dataset.digits", "unexpected.broken")
+        )
     else:
         shutil.rmtree(home / "run")
     environment = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -158,7 +158,7 @@ def test_a_flat_config_has_a_dotted_key_for_each_leaf() -> None:
 def test_every_neutral_key_is_a_key() -> None:
     """A misspelt neutral key would change hashes in silence: each one is in some schema."""
     roots = {field.name for schema in SCHEMAS.values() for field in fields(schema)}
-    parameters = {f"dataset.{name}" for name in (signature("microstep.dataset.image_folder").parameters)}
+    parameters = {f"dataset.{name}" for name in (signature("microstep.components.dataset.image_folder").parameters)}
     saving = {f"checkpoint.{field.name}" for field in fields(Checkpointing)}
     assert roots | parameters | saving | {"dataset.download"} >= NEUTRAL_KEYS
 

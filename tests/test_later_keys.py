@@ -100,7 +100,7 @@ def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypa
     class Later(Experiment):
         average: Any = MISSING
 
-    default = {"_target_": "microstep.precision.full", "dtype": "float64"}
+    default = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
     before = run_config.run_config(run, own)
     monkeypatch.setitem(LATER, "average", default)
     monkeypatch.setattr(run_config, "Experiment", Later)

@@ -150,7 +150,7 @@ def test_one_order_holds_everywhere(tmp_path: Path) -> None:
 
 def test_an_option_of_the_search_path_is_an_option(tmp_path: Path) -> None:
     """It may be chosen, and its keys are checked; the line about one that isn't there names it."""
-    write(tmp_path / "search" / "model" / "mine.yaml", "_target_: microstep.model.mlp\nhidden: 7\n")
+    write(tmp_path / "search" / "model" / "mine.yaml", "_target_: microstep.components.model.mlp\nhidden: 7\n")
     words = (f"hydra.searchpath=[file://{tmp_path / 'search'}]", "--cfg", "job", "--package", "model.hidden")
     assert call("train.py", *words, "model=mine", cwd=tmp_path).stdout == "7\n"
     assert "model.hidden=x: it is text" in error_of(

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from microstep.accumulation import Fixed
-from microstep.augment import Pipeline, crop_flip, none
-from microstep.augment.mixing import Cutmix, Mixup
-from microstep.dataset import ResidentSplit
-from microstep.dataset.normaliser import Normaliser
+from microstep.components.accumulation import Fixed
+from microstep.components.augment import Pipeline, crop_flip, none
+from microstep.components.augment.mixing import Cutmix, Mixup
+from microstep.components.dataset import ResidentSplit
+from microstep.components.dataset.normalization import Normaliser
+from microstep.components.sampler import Balanced, Shuffle
+from microstep.components.task import Classification
 from microstep.errors import ConfigError
 from microstep.loaders import Loaders
-from microstep.sampler import Balanced, Shuffle
-from microstep.task import Classification
 from microstep.types.data import Batch, Positions, Window
 
 CPU = torch.device("cpu")

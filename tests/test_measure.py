@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
+from microstep.components.dataset import Images, PictureDataset, digits, mnist, picture_dataset
+from microstep.components.dataset.images import CHUNK_BYTES
 from microstep.config.compose import compose
-from microstep.dataset import Images, PictureDataset, digits, mnist, picture_dataset
-from microstep.dataset.pictures import CHUNK_BYTES
 from microstep.errors import ConfigError
 from microstep.measure import measure, rows_of
 from microstep.stats.tally import Chunk

@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits
 
 from microstep.again import evaluate_run
 from microstep.build import build_parts
+from microstep.components.dataset.builtin import synthetic
 from microstep.config.allowlist import own, trusting
-from microstep.dataset.synthetic import synthetic
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
 from microstep.predict import Predicted, decoder_of, predict_input, suited
 from microstep.run_config import run_config

@@ -98,7 +98,11 @@ def test_auto_wants_the_whole_experiment_to_be_the_runs(run: Path) -> None:
         resumed(run, "resume=auto", "epochs=3", "optimizer.lr=0.5")
     line = str(caught.value)
     assert line.startswith(f"resume={run}: this is another experiment: ")
-    for told in ("seed=0 (it has 5)", "optimizer.lr=0.5 (it has 0.03)", "microstep.scheduler.cosine (it has microstep"):
+    for told in (
+        "seed=0 (it has 5)",
+        "optimizer.lr=0.5 (it has 0.03)",
+        "microstep.components.scheduler.cosine (it has microstep",
+    ):
         assert told in line
 
 

@@ -143,8 +143,11 @@ def test_every_part_is_a_group_of_keys(tmp_path: Path, part: str, value: object)
         ({"accum": 0}, "accum=0: out of range"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm=nan: not a finite number"),
         ({"device": "gpu"}, "device=gpu: no such option"),
-        ({"model": {"_target_": "microstep.model.mlp", "width": 0}}, r"model\.width=0: out of range"),
-        ({"model": {"_target_": "microstep.model.mlp", "width": "${nowhere}"}}, r"model\.width: can't be resolved"),
+        ({"model": {"_target_": "microstep.components.model.mlp", "width": 0}}, r"model\.width=0: out of range"),
+        (
+            {"model": {"_target_": "microstep.components.model.mlp", "width": "${nowhere}"}},
+            r"model\.width: can't be resolved",
+        ),
         ({"model": {"_target_": "${model._target_}"}}, r"model\._target_: can't be resolved"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits
 
-from microstep.statistics import PIECE, ChannelStatistics, ClassStatistics, chunks
+from microstep.components.dataset.statistics import PIECE, ChannelStatistics, ClassStatistics, chunks
 from microstep.stats.sampling import StandardErrors, Stratum, moments, standard_errors
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))

@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from tqdm import tqdm
 
+from microstep.components.precision import full
 from microstep.errors import DataError
-from microstep.precision import full
 from tests.conftest import ROOT
 
 ENGLISH, CHINESE = ((ROOT / "docs" / name).read_text() for name in ("tips.md", "tips.zh-CN.md"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from microstep.step import standard
+from microstep.components.step import standard
 from tests.conftest import fit
 from tests.mutants import RULES, sum_of_means
 from tests.tasks.weights import identical, last_weights, relative

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from microstep.accumulation import Fixed
-from microstep.precision import amp, fp16, full
-from microstep.step import StandardStep
-from microstep.task import Classification
+from microstep.components.accumulation import Fixed
+from microstep.components.precision import amp, fp16, full
+from microstep.components.step import StandardStep
+from microstep.components.task import Classification
 from microstep.types.data import Batch
 from microstep.types.protocols import Precision
 

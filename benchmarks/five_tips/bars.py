@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from microstep.task import Classification
+from microstep.components.task import Classification
 from microstep.utils.progress_bar import Bars
 
 from .digits import CPU, SAMPLES, digits, in_turn, micro_batches, network, ratio, sgd

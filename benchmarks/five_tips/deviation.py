@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from microstep.components.dataset.mnist import read_idx_split
+from microstep.components.dataset.statistics import ChannelStatistics, chunks
 from microstep.config.compose import compose
-from microstep.dataset.idx import read_idx_split
-from microstep.statistics import ChannelStatistics, chunks
 
 from .drawing import EXACT, MENDED, OURS, USUAL, picture
 

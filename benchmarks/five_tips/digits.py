@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from microstep.model import SmallCNN
+from microstep.components.model import SmallCNN
 
 CPU = torch.device("cpu")
 SAMPLES, CLASSES = 1437, 10

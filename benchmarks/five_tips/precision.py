@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from microstep.precision import amp
-from microstep.step import StandardStep
-from microstep.task import Classification
+from microstep.components.precision import amp
+from microstep.components.step import StandardStep
+from microstep.components.task import Classification
 from microstep.types.data import Batch
 
 from .digits import CPU, apart, digits, flat, gradient, in_turn, micro_batches, network, ratio, sgd

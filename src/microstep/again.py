@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from microstep.build import build_parts
 from microstep.checkpoint import Checkpoints
+from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import Gate
 from microstep.config.experiment import EXPORTED
-from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation import evaluate_and_report
 from microstep.export import exported

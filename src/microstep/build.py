@@ -22,27 +22,27 @@ from torch.optim import Optimizer
 from microstep import machine
 from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
+from microstep.components.dataset import PictureDataset
+from microstep.components.dataset.sharing import shared
+from microstep.components.dataset.workers import explained
+from microstep.components.logger.console import Console
+from microstep.components.logger.metrics_csv import MetricsCsv
+from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.allowlist import Gate, own
 from microstep.config.experiment import micro_batch_size
 from microstep.config.hparams import settings_of
 from microstep.config.hydra_job import choices
 from microstep.config.search_path import users_options
 from microstep.config.targets import current, renamed
-from microstep.dataset import PictureDataset
-from microstep.dataset.sharing import shared
-from microstep.dataset.workers import explained
 from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
 from microstep.export import weights_file
 from microstep.facts import chosen, run_facts, start_summary, warn_of_inexactness
 from microstep.identity import identity, weighed
 from microstep.loaders import Loaders
-from microstep.logger.console import Console
 from microstep.logger.files import cut_back
 from microstep.logger.logbook import Logbook
-from microstep.logger.metrics_csv import MetricsCsv
 from microstep.logger.run_json import RunRecordLogger
-from microstep.logger.tensorboard import TensorBoard
 from microstep.parts import Parts
 from microstep.profiler.remembered import recommended
 from microstep.profiler.trial import Trial

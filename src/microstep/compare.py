@@ -20,8 +20,8 @@ from microstep.comparison.runs import Asked, ReportedRun, insist_on_same_data, m
 from microstep.comparison.settings import RunGroup, grouped, match, names
 from microstep.comparison.text import Comparison, page, summary
 from microstep.comparison.verdict import verdicts
+from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import Gate
-from microstep.dataset.workers import explained
 from microstep.errors import ConfigError, MicrostepError
 from microstep.utils.files import shown
 

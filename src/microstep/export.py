@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from microstep.components.dataset import PictureDataset
 from microstep.config.experiment import EXPORTED, displayed
-from microstep.dataset import PictureDataset
 from microstep.errors import CheckpointRefused, legible
 from microstep.types.protocols import Dataset
 from microstep.utils.files import write_whole

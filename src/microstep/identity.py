@@ -18,11 +18,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep import machine
+from microstep.components.precision.presets import MAKERS
 from microstep.config.allowlist import targets_in
 from microstep.config.experiment import RESUMABLE_KEYS, experiment_of, measures, micro_batch_size, without
 from microstep.config.targets import original, renamed
 from microstep.parts import Parts
-from microstep.precision.automatic import MAKERS
 
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 

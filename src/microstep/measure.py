@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from microstep.dataset.picture_dataset import PictureDataset
-from microstep.dataset.workers import Workers, worker_count
+from microstep.components.dataset.image_dataset import PictureDataset
+from microstep.components.dataset.statistics import ChannelStatistics, ClassStatistics
+from microstep.components.dataset.workers import Workers, worker_count
 from microstep.errors import ConfigError
-from microstep.statistics import ChannelStatistics, ClassStatistics
 from microstep.stats.sampling import StandardErrors, Stratum, standard_errors
 from microstep.stats.survey import Bar, Survey, printable
 

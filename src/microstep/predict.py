@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 
 from microstep.again import load_run, report_directory
+from microstep.components.dataset import PictureDataset
+from microstep.components.dataset.decoding import Decoder
+from microstep.components.dataset.files import PictureFiles
+from microstep.components.dataset.normalization import Normaliser
+from microstep.components.dataset.unlabeled import Readable, readers, reading, unlabelled
+from microstep.components.dataset.workers import explained, worker_count
+from microstep.components.task import Classification
 from microstep.config.allowlist import Gate
-from microstep.dataset import PictureDataset
-from microstep.dataset.decoding import Decoder
-from microstep.dataset.files import PictureFiles
-from microstep.dataset.normaliser import Normaliser
-from microstep.dataset.unlabelled import Readable, readers, reading, unlabelled
-from microstep.dataset.workers import explained, worker_count
 from microstep.errors import ConfigError, DataError, legible
 from microstep.evaluation import predicted
 from microstep.parts import Parts
-from microstep.task import Classification
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.task.contact_sheet import chosen, contact_sheet, thumbnail_size
 from microstep.utils.files import storing, write_whole

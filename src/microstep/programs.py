@@ -83,7 +83,7 @@ def run_evaluate(config: DictConfig) -> None:
 def split_report(config: DictConfig, gate: Gate) -> str:
     """Evaluate a split and return what is said of it."""
     from microstep.again import evaluate_run
-    from microstep.logger.console import metrics_row, with_report
+    from microstep.components.logger.console import metrics_row, with_report
     from microstep.utils.progress_bar import Bars
     from microstep.utils.text import display_path
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from microstep.build import RunSpec, assemble, begin, build_parts
 from microstep.checkpoint import Checkpoints
+from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import own
 from microstep.config.compose import Composer, quote
 from microstep.config.search_path import CONF
-from microstep.dataset.workers import explained
 from microstep.errors import CheckpointRefused, DataError, legible
 from microstep.identity import differences, identity
 from microstep.logger.files import cut_back

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from microstep.cadence import Cadence
 from microstep.checkpoint import Checkpoints
-from microstep.dataset.workers import explained
+from microstep.components.dataset.workers import explained
 from microstep.divergence import diverged
 from microstep.errors import Stopped
 from microstep.evaluation import evaluate, evaluate_and_report

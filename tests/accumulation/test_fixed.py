@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microstep.accumulation import Fixed
+from microstep.components.accumulation import Fixed
 
 
 @given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 40))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.augment import Cutmix, Mixup
+from microstep.components.augment import Cutmix, Mixup
 from microstep.utils.randomness import uniform
 
 CPU = torch.device("cpu")

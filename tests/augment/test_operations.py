@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
-from microstep.augment import CropFlip, Cutout, Pipeline, RandAugment
+from microstep.components.augment import CropFlip, Cutout, Pipeline, RandAugment
 
 SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20))
 CROPS = [CropFlip(padding, flip) for padding, flip in ((0.125, 0.5), (0.4, 0.5), (0.0, 1.0), (1.0, 0.0))]

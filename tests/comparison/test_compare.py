@@ -223,7 +223,7 @@ def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
 
 def test_a_run_directory_is_not_trusted(here, caplog):
     """What it would have built for the pictures must be named in one's own conf/; the numbers need nothing of it."""
-    edited(here / name(1, 0) / "config.yaml", "_target_: microstep.dataset.digits", "_target_: os.system")
+    edited(here / name(1, 0) / "config.yaml", "_target_: microstep.components.dataset.digits", "_target_: os.system")
     compared(name(4, 0), name(1, 0), gate=trusting([CONF]))
     assert "dataset._target_=os.system: the run directory names it, your own conf/ does not" in caplog.text
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from microstep.dataset import PictureDataset, image_folder
+from microstep.components.dataset import PictureDataset, image_folder
 
 CPU = torch.device("cpu")
 

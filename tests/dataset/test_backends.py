@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep.accumulation import Fixed
-from microstep.augment import Pipeline, recipes
 from microstep.build import build_parts, build_trainer
+from microstep.components.accumulation import Fixed
+from microstep.components.augment import Pipeline
+from microstep.components.augment import pipeline as recipes
+from microstep.components.dataset import ResidentSplit, StreamingSplit
+from microstep.components.sampler import Balanced, Shuffle
+from microstep.components.task import Classification
 from microstep.config.compose import compose
-from microstep.dataset import ResidentSplit, StreamingSplit
 from microstep.loaders import Loaders
-from microstep.sampler import Balanced, Shuffle
-from microstep.task import Classification
 from microstep.types.data import Batch, Split
 from tests.dataset.folders import CPU, filled, opened
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from microstep.dataset.decoding import FORMATS, SUFFIXES, Decoder, size_of
+from microstep.components.dataset.decoding import FORMATS, SUFFIXES, Decoder, size_of
 from microstep.errors import DataError
 
 RGB, GREY = Decoder(8, 8, 3), Decoder(8, 8, 1)

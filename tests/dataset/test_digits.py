@@ -10,8 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from microstep.build import build_parts
+from microstep.components.dataset import digits
 from microstep.config.compose import compose
-from microstep.dataset import digits
 from microstep.errors import DataError
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.dataset import ResidentSplit, StreamingSplit
-from microstep.dataset.normalisation import CHECKED
+from microstep.components.dataset import ResidentSplit, StreamingSplit
+from microstep.components.dataset.normalization import CHECKED
 from microstep.errors import ConfigError, DataError
 from tests.dataset.folders import filled, names, opened, painted, sizes
 

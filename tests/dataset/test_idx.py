@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from microstep.dataset.idx import read_idx, read_idx_split
+from microstep.components.dataset.mnist import read_idx, read_idx_split
 from microstep.errors import DataError
 
 PICTURES = np.arange(60, dtype=np.uint8).reshape(5, 3, 4)

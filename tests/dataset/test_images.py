@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.dataset import Images, PictureDataset, picture_dataset
-from microstep.dataset.splitting import stratified
+from microstep.components.dataset import Images, PictureDataset, picture_dataset
+from microstep.components.dataset.splitting import stratified
 from microstep.errors import DataError
 
 CPU = torch.device("cpu")

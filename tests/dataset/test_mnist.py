@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from microstep.build import build_dataset, build_trainer
+from microstep.components.dataset import mnist
+from microstep.components.dataset.mnist import KINDS
+from microstep.components.dataset.normalization import numbers
+from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.config.compose import compose
-from microstep.dataset import mnist
-from microstep.dataset.mnist import KINDS
-from microstep.dataset.normalisation import numbers
 from microstep.errors import ConfigError, DataError
-from microstep.statistics import ChannelStatistics
 
 CPU = torch.device("cpu")
 REAL = Path("/usr/share/datasets/fashion-mnist")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from microstep.dataset import digests as module
-from microstep.dataset import files
+from microstep.components.dataset import files
+from microstep.components.dataset import files as module
 from microstep.errors import DataError
 from microstep.utils.json_files import cache_directory, recalled, remember
 from tests.dataset.folders import filled, opened, painted

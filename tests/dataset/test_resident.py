@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.dataset import ResidentSplit
-from microstep.dataset.normaliser import Normaliser
+from microstep.components.dataset import ResidentSplit
+from microstep.components.dataset.normalization import Normaliser
 from microstep.types.data import Split
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from microstep.build import build_dataset
+from microstep.components.dataset import synthetic
 from microstep.config.compose import compose
-from microstep.dataset import synthetic
 from microstep.errors import DataError
 
 CPU = torch.device("cpu")

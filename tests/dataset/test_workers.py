@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.augment import recipes
-from microstep.dataset import Images
-from microstep.dataset.workers import Augmenting, Wanted, Workers, explained, worker_count
+from microstep.components.augment import pipeline as recipes
+from microstep.components.dataset import Images
+from microstep.components.dataset.workers import Augmenting, Wanted, Workers, explained, worker_count
 from microstep.errors import DataError, MicrostepError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 3, 8, 8), dtype=np.uint8)

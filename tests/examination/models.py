@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.ops import StochasticDepth
 
-from microstep.model.frozen import Frozen
+from microstep.components.model.torchvision_models import Frozen
 
 
 def network(*layers: nn.Module, last: nn.Module | None = None) -> nn.Module:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.config.schema import CHOICES, RULES
 from microstep.errors import Diverged
@@ -24,14 +25,13 @@ from microstep.examination.accumulation.page import Looked
 from microstep.examination.accumulation.running import shares
 from microstep.examination.accumulation.sentence import sentence
 from microstep.examination.accumulation.windows import RealWindow
-from microstep.task import Classification
 from tests.conftest import ROOT, call, error_of, files_limited
 from tests.examination import models
 from tests.examination.loops import BY_HAND
 from tests.step.windows import cut, samples, task
 
 STONE = """
-from microstep.model import mlp
+from microstep.components.model import mlp
 
 def stone(input_shape, num_classes, hidden, dropout):
     return mlp(input_shape, num_classes, hidden, dropout).requires_grad_(False)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from PIL import Image
 from torch import nn
 
+from microstep.components.step import standard
 from microstep.config.compose import compose
 from microstep.examination.drift import course, look
 from microstep.examination.drift.course import compared
@@ -20,7 +21,6 @@ from microstep.examination.drift.text import epochs_shown, share
 from microstep.examination.drift.training import begin
 from microstep.examination.finding import Finding
 from microstep.profiler.gradients import relative_distance
-from microstep.step import standard
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, fit
 from tests.mutants import dropped_tail, mean_of_means

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from microstep.build import build_trainer
+from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.errors import Diverged
-from microstep.task import Classification
 from microstep.trainer import Trainer
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import manifest_of, same, state_of

@@ -22,7 +22,7 @@ from tests.faults.planted import FOREIGN, PLANTS, Node, evil, plant, run_with, s
 from tests.faults.zygote import Zygote
 
 SLOTS = ("precision", "dataset", "task", "model", "accumulation", "sampler", "augment")  # what an evaluation builds
-MLP = {"_target_": "microstep.model.mlp"}
+MLP = {"_target_": "microstep.components.model.mlp"}
 SHIPPED = trusting([CONF])
 
 
@@ -99,7 +99,7 @@ def test_other_names_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_known_target_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
     """A model's slot takes a Module, even where the name is trusted."""
-    run = run_with(tmp_path / "run", model={"_target_": "microstep.dataset.digits"})
+    run = run_with(tmp_path / "run", model={"_target_": "microstep.components.dataset.digits"})
     with pytest.raises(ConfigError, match=r"^model\._target_=microstep\.dataset\.digits: it makes no Module"):
         evaluate(run)
 

@@ -10,10 +10,10 @@ import torch
 
 from microstep import trainer
 from microstep.build import build_trainer
+from microstep.components.precision import TorchPrecision
+from microstep.components.task.classification.metrics import ClassificationMetrics
 from microstep.config.compose import compose
-from microstep.precision import TorchPrecision
 from microstep.resuming import resume
-from microstep.task.classification_metrics import ClassificationMetrics
 from microstep.utils.randomness import reseed
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences

@@ -30,8 +30,7 @@ def serve() -> None:
     """Answer until there is nothing more to read."""
     import torch
 
-    import microstep.resuming
-    import microstep.task  # noqa: F401  # whatever a run will need, but for cli, which notes whose process it is
+    import microstep.components.task  # noqa: F401  # whatever a run will need, but for cli, which notes whose process it is
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports what any optimizer does
     print(os.getpid(), flush=True)  # ready

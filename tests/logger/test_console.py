@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from microstep.logger.console import Console, metrics_row, with_report
+from microstep.components.logger.console import Console, metrics_row, with_report
 from microstep.types.data import Report
 from microstep.types.events import EpochReport, Results, Saving, SplitResult
 from microstep.utils.tables import format_fields

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.errors import StorageError
-from microstep.logger.metrics_csv import MetricsCsv
 from microstep.types.events import EpochReport
 
 

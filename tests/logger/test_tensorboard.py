@@ -20,10 +20,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
 from microstep.build import build_trainer
+from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.compose import compose
 from microstep.config.hparams import settings_of
 from microstep.errors import Stopped, StorageError
-from microstep.logger.tensorboard import TensorBoard
 from microstep.types.events import EpochReport, WindowReport
 from tests.conftest import files_limited
 

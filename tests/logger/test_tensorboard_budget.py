@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep.dataset import ResidentSplit
-from microstep.dataset.normaliser import Normaliser
-from microstep.logger.tensorboard import TensorBoard
-from microstep.task import Classification
+from microstep.components.dataset import ResidentSplit
+from microstep.components.dataset.normalization import Normaliser
+from microstep.components.logger.tensorboard import TensorBoard
+from microstep.components.task import Classification
 from microstep.types.data import Predictions, Report
 from microstep.types.events import EpochReport, Results, Saving, SplitResult, WindowReport
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from microstep.components.model import torchvision_model
+from microstep.components.model.torchvision_models import Frozen
+from microstep.components.precision import full
+from microstep.components.step import SAMStep, StandardStep
 from microstep.errors import ConfigError
-from microstep.model import torchvision_model
-from microstep.model.frozen import Frozen
-from microstep.precision import full
-from microstep.step import SAMStep, StandardStep
 from tests.model.states import core, saved, trained_state
 from tests.step.windows import CLASSES, CPU, cut, distance, samples, task
 

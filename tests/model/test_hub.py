@@ -16,8 +16,9 @@ from urllib.error import URLError
 import pytest
 import torch
 
+from microstep.components.model import torchvision_model
+from microstep.components.model import weights as hub
 from microstep.errors import DataError, StorageError
-from microstep.model import hub, torchvision_model
 from tests.model.states import NAME, core, saved, trained_state
 
 FILE = f"{NAME}-047dcff4.pth"

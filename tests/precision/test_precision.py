@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from microstep.precision import amp, bf16, fp16, full
-from microstep.step import StandardStep
+from microstep.components.precision import amp, bf16, fp16, full
+from microstep.components.step import StandardStep
 from tests.step.windows import CPU, cut, flat, model, samples, task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from microstep.precision import bf16, full
-from microstep.precision.mixed import half
+from microstep.components.precision import bf16, full
+from microstep.components.precision.presets import half
 from microstep.profiler.gradients import Accuracy, accuracy, reference, relative_distance
 from tests.profiler.trials import CPU, Faint, trial
 

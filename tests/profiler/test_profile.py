@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from microstep.components.precision.presets import MAKERS
 from microstep.errors import ConfigError
-from microstep.precision.automatic import MAKERS
 from microstep.profiler.memory import peak
 from microstep.profiler.profile import profiled, warmed
 from microstep.profiler.timing import Lane, race

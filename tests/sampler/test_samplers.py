@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from microstep.sampler import Balanced, Shuffle
+from microstep.components.sampler import Balanced, Shuffle
 
 TARGETS = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
 

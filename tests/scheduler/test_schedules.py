@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from microstep.scheduler import constant, cosine, onecycle
+from microstep.components.scheduler import constant, cosine, onecycle
 
 
 def optimizer_at(lr: float) -> torch.optim.Optimizer:

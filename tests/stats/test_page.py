@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from microstep.dataset import Images, image_folder
+from microstep.components.dataset import Images, image_folder
 from microstep.stats import page as pages
 from microstep.stats.page import page, samples
 from tests.stats.folders import sick_folder

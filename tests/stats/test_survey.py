@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from microstep.dataset import Images, PictureDataset, image_folder
-from microstep.dataset import pictures as chunking
-from microstep.dataset.decoding import Decoder
-from microstep.dataset.folder import listed
+from microstep.components.dataset import Images, PictureDataset, image_folder
+from microstep.components.dataset import images as chunking
+from microstep.components.dataset.decoding import Decoder
+from microstep.components.dataset.folder import listed
+from microstep.components.dataset.statistics import ChannelStatistics, ClassStatistics
 from microstep.measure import figures, measure, surveyed
-from microstep.statistics import ChannelStatistics, ClassStatistics
 from microstep.stats.health import Health
 from microstep.stats.sampling import Stratum, moments, standard_errors
 from microstep.stats.survey import Survey, printable

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.step import standard
+from microstep.components.step import standard
 from tests.mutants import RULES, sum_of_means
 from tests.step.windows import distance, reference, stepped, task
 

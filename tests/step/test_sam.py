@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from microstep.precision import fp16, full
-from microstep.step import SAMStep
+from microstep.components.precision import fp16, full
+from microstep.components.step import SAMStep
 from tests.step.windows import CPU, cut, flat, model, samples, task
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from microstep.precision import full
-from microstep.step import StandardStep
+from microstep.components.precision import full
+from microstep.components.step import StandardStep
 from tests.step.windows import CPU, cut, flat, model, samples, task
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from microstep.precision import full
-from microstep.step import SAMStep, StandardStep
-from microstep.task import Classification
+from microstep.components.precision import full
+from microstep.components.step import SAMStep, StandardStep
+from microstep.components.task import Classification
 from microstep.types.data import Batch
 
 CPU = torch.device("cpu")

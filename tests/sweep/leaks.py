@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from microstep.precision.torch_precision import allow_tf32
+from microstep.components.precision.torch_precision import allow_tf32
 
 
 def doubled(module: nn.Module, inputs: Any, output: Any) -> Any:

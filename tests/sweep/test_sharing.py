@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from microstep.build import build_dataset
+from microstep.components.dataset.sharing import sharing
 from microstep.config.compose import compose
-from microstep.dataset.sharing import sharing
 from microstep.types.protocols import Dataset
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from microstep.model import mlp
+from microstep.components.model import mlp
 from tests.sweep.leaks import leak_all
 
 

@@ -11,9 +11,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from microstep.build import build_parts
+from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
-from microstep.task import Classification
 
 CPU = torch.device("cpu")
 NAMES = ("a", "b", "c")

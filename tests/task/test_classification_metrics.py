@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
-from microstep.task import Classification
-from microstep.task.classification_metrics import ClassificationMetrics
+from microstep.components.task import Classification
+from microstep.components.task.classification.metrics import ClassificationMetrics
 
 CPU = torch.device("cpu")
 CASES = st.tuples(st.integers(1, 6), st.integers(1, 40), st.integers(0, 10_000))

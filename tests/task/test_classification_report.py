@@ -15,10 +15,10 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep.dataset import ResidentSplit
-from microstep.dataset.normaliser import Normaliser
+from microstep.components.dataset import ResidentSplit
+from microstep.components.dataset.normalization import Normaliser
+from microstep.components.task import Classification
 from microstep.errors import StorageError
-from microstep.task import Classification
 from microstep.types.data import Predictions, Report
 from microstep.utils.files import storing
 from tests.conftest import files_limited

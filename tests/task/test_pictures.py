@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from microstep.task.pictures import GAP, SIDE, draw_confusion, sheet
+from microstep.components.task.classification.plots import GAP, SIDE, draw_confusion, sheet
 from microstep.utils.plotting import png_bytes
 
 

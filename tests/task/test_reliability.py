@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from microstep.task.reliability import BINS, Bin, calibration, calibration_error, draw_reliability
+from microstep.components.task.classification.plots import BINS, Bin, calibration, calibration_error, draw_reliability
 from microstep.utils.plotting import BLUE
 
 

@@ -56,7 +56,7 @@ def micro_batch_size(config: DictConfig) -> int:
 
 def measures(config: DictConfig) -> bool:
     """Say whether a measurement chooses the precision: what was chosen is part of the experiment then."""
-    return current(str(config.precision.get("_target_"))) == current("microstep.precision.auto")
+    return current(str(config.precision.get("_target_"))) == current("microstep.components.precision.auto")
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: The package that holds the components.
-COMPONENTS = "microstep"
+COMPONENTS = "microstep.components"
 
 #: The components that configs of 0.1.0 name, by group.
 NAMES = {

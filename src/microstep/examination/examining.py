@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.dataset.workers import explained
+from microstep.components.dataset.workers import explained
 from microstep.examination import accumulation, drift, precision
 from microstep.examination.finding import Finding, tell
 from microstep.utils.terminal import show_notices

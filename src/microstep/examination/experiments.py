@@ -16,7 +16,7 @@ from microstep.errors import ConfigError
 from microstep.facts import chosen, seen_as
 from microstep.types.protocols import Dataset
 
-FP64 = {"_target_": "microstep.precision.full", "dtype": "float64"}
+FP64 = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
 
 
 def changed(config: DictConfig, **values: Any) -> DictConfig:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from microstep.logger.events import EventsFile
-from microstep.logger.summaries import code, picture, scalars
+from microstep.components.logger.event_file import EventsFile
+from microstep.components.logger.tensorboard import code, picture, scalars
 from microstep.utils.files import storing, write_whole
 from microstep.utils.json_files import write_json
 from microstep.utils.terminal import say

@@ -6,13 +6,13 @@ from omegaconf import DictConfig
 
 from microstep import machine
 from microstep.build import build_trial
+from microstep.components.precision.presets import candidates
 from microstep.examination.experiments import subject
 from microstep.examination.finding import Finding
 from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
 from microstep.facts import batch_row
 from microstep.identity import weighed
-from microstep.precision.automatic import candidates
 from microstep.profiler.profile import Profile, profiled
 from microstep.profiler.recommendation import recommendation
 from microstep.profiler.remembered import keep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from microstep.logger.events import PREFIX
+from microstep.components.logger.event_file import PREFIX
 from microstep.utils.files import storing
 
 LOGS = ("metrics.csv", f"{PREFIX}.*")  #: what grows with the run; train.log tells of every attempt

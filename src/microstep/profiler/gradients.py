@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from microstep.precision import TorchPrecision, full
+from microstep.components.precision import TorchPrecision, full
+from microstep.components.step.standard import accumulate_gradient
 from microstep.profiler.trial import Trial
-from microstep.step.gradient import accumulate_gradient
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Precision
 

@@ -8,8 +8,8 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from microstep.components.precision.presets import MAKERS
 from microstep.errors import ConfigError
-from microstep.precision.automatic import MAKERS
 from microstep.profiler.gradients import Accuracy, Gradient, accuracy, reference, relative_distance
 from microstep.profiler.memory import peak
 from microstep.profiler.timing import Lane, is_of_memory, race, why

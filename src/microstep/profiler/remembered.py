@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from microstep.precision.automatic import candidates
+from microstep.components.precision.presets import candidates
 from microstep.profiler.profile import profiled
 from microstep.profiler.recommendation import Recommendation, recommendation
 from microstep.profiler.trial import Trial

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from microstep.dataset.pictures import Pictures
+from microstep.components.dataset.images import Pictures
 from microstep.stats.duplicates import Duplicates, Member, duplicates, member
 from microstep.stats.survey import Survey, printable
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microstep.dataset.pictures import Pictures
+from microstep.components.dataset.images import Pictures
 from microstep.errors import DataError
 from microstep.stats.survey import printable
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes

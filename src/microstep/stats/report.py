@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from microstep.dataset.picture_dataset import PictureDataset, fingerprint
+from microstep.components.dataset.image_dataset import PictureDataset, fingerprint
 from microstep.errors import ConfigError
 from microstep.measure import Measured, figures, surveyed
 from microstep.stats.health import Health

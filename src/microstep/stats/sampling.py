@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microstep.statistics import ChannelStatistics
+from microstep.components.dataset.statistics import ChannelStatistics
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import category
 
-from microstep.dataset.pictures import Pictures, chunked
-from microstep.dataset.workers import Wanted, Workers, explained
+from microstep.components.dataset.images import Pictures, chunked
+from microstep.components.dataset.workers import Wanted, Workers, explained
 from microstep.errors import DataError, MicrostepError
 from microstep.stats.tally import Chunk, Marks, Tally
 

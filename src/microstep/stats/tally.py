@@ -12,9 +12,9 @@ from operator import add
 
 import numpy as np
 
-from microstep.dataset.pictures import Pictures
+from microstep.components.dataset.images import Pictures
+from microstep.components.dataset.statistics import Sums, class_counts, class_totals, pieces
 from microstep.errors import DataError
-from microstep.statistics import Sums, class_counts, class_totals, pieces
 from microstep.stats.sampling import moments
 
 DIGEST = 16  #: bytes: among a thousand million pictures two are taken for the same with a chance of 1 to 10 ** 20

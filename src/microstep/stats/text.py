@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from microstep.dataset.pictures import Pictures
+from microstep.components.dataset.images import Pictures
 from microstep.measure import Measured
 from microstep.utils.tables import format_table
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from hydra.plugins.launcher import Launcher
 
-from microstep.dataset.sharing import sharing
+from microstep.components.dataset.sharing import sharing
 from microstep.errors import summarised
 from microstep.isolation import isolated
 from microstep.roster import Job

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from microstep.components.precision import TorchPrecision
+from microstep.components.step.standard import add_gradient
 from microstep.examination.accumulation.loops import Loop
-from microstep.precision import TorchPrecision
-from microstep.step.gradient import add_gradient
 from microstep.types.data import Batch, Mix
 from microstep.types.protocols import Task
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
-from microstep.dataset.sharing import sharing
+from microstep.components.dataset.sharing import sharing
 from microstep.examination.drift.apart import Apart, apart
 from microstep.examination.drift.training import Training, begin
 from microstep.examination.experiments import FP64, changed, effective, refuse_large_windows

@@ -1,0 +1,23 @@
+"""Data sets of pictures: resident on the device, or streaming from files, behind one interface."""
+
+from microstep.components.dataset.builtin import digits, synthetic
+from microstep.components.dataset.cifar import cifar
+from microstep.components.dataset.folder import image_folder
+from microstep.components.dataset.image_dataset import PictureDataset, picture_dataset
+from microstep.components.dataset.images import Images, Pictures
+from microstep.components.dataset.mnist import mnist
+from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
+
+__all__ = [
+    "Images",
+    "PictureDataset",
+    "Pictures",
+    "ResidentSplit",
+    "StreamingSplit",
+    "cifar",
+    "digits",
+    "image_folder",
+    "mnist",
+    "picture_dataset",
+    "synthetic",
+]

@@ -1,0 +1,145 @@
+"""Mean and deviation that can't be wrong: given and checked, the weights' own, or the training pictures', exactly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from microstep.components.dataset.images import Bar, Pictures, chunked
+from microstep.components.dataset.statistics import ChannelStatistics
+from microstep.components.dataset.workers import Wanted, Workers
+from microstep.errors import DataError, MicrostepError
+from microstep.utils.json_files import recalled, remember
+
+log = logging.getLogger("microstep.notice")
+CHECKED = 512  #: pictures that a given value is held against
+FAR_MEAN = 0.25  #: deviations that a given mean may be off
+FAR_STD = 1.33  #: times that a given deviation may be off
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What pixels are normalised by, per channel, and where the numbers are from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: str
+
+    def __str__(self) -> str:
+        return f"mean {numbers(self.mean)}, std {numbers(self.std)} ({self.origin})"
+
+
+def numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None, train: Pictures, workers: Workers, key: str, bar: Bar
+) -> Normalisation:
+    """Return mean and deviation as given, or the training pictures' own; a constant channel is left unscaled.
+
+    Args:
+        key: the data's fingerprint: what was read from files is remembered by it.
+        bar: shown while files are read.
+
+    Raises:
+        DataError: where they are not one number a channel, or a deviation is not positive.
+    """
+    check(mean, std, train.shape[0])
+    if mean is not None and std is not None:
+        warn_of_far(mean, std, sampled(train, workers))
+        return Normalisation(tuple(mean), tuple(std), "given")
+    own, before = exact(train, workers, key, bar)
+    origin = f"exact, of {len(train):,} training pictures{', computed before' if before else ''}"
+    return Normalisation(tuple(mean or own.mean), tuple(std or [s or 1.0 for s in own.std]), origin)
+
+
+def check(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
+    """Check what was given."""
+    for key, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != channels:
+            raise DataError(f"dataset.{key}={list(values)}", f"the pictures have {channels} channels", "give one each")
+    if std is not None and min(std) <= 0:
+        raise DataError(f"dataset.std={list(std)}", "a deviation is not positive", "leave it null: it is computed")
+
+
+def exact(train: Pictures, workers: Workers, key: str, bar: Bar) -> tuple[ChannelStatistics, bool]:
+    """Return the exact statistics, and whether they were remembered: only where pictures have to be decoded."""
+    name = f"statistics/{key}.json"
+    if not train.in_memory and (known := remembered(name, key)) is not None:
+        return known, True
+    parts = read(workers, "train", range(len(train)), train)
+    found = ChannelStatistics.streamed(bar(parts, "statistics", len(train)), train.scale)
+    if not train.in_memory:
+        remember(name, {"fingerprint": key, "statistics": vars(found)})
+    return found, False
+
+
+def remembered(name: str, key: str) -> ChannelStatistics | None:
+    """Return what was found the last time, of the same data."""
+    known = recalled(name)
+    with suppress(TypeError):  # not what we wrote
+        return ChannelStatistics(**known["statistics"]) if known.get("fingerprint") == key else None
+    return None
+
+
+def sampled(train: Pictures, workers: Workers) -> ChannelStatistics:
+    """Return the statistics of a few pictures, evenly spread."""
+    rows = np.unique(np.linspace(0, len(train) - 1, CHECKED).astype(int)).tolist()
+    return ChannelStatistics.streamed(read(workers, "train", rows, train), train.scale)
+
+
+def read(workers: Workers, split: str, rows: Sequence[int], pictures: Pictures) -> Iterator[np.ndarray]:
+    """Yield the pixels of some pictures, a chunk at a time."""
+    for found in workers.stream([Wanted(split, chunk) for chunk in chunked(rows, pictures)]):
+        if isinstance(found, MicrostepError):
+            raise found
+        yield found.numpy()
+
+
+def warn_of_far(mean: Sequence[float], std: Sequence[float], own: ChannelStatistics) -> None:
+    """Warn where what was given is another data set's."""
+    shifts = [
+        abs(given - found) > FAR_MEAN * max(s, 1e-3) for given, found, s in zip(mean, own.mean, own.std, strict=True)
+    ]
+    scales = [max(given / s, s / given) > FAR_STD for given, s in zip(std, own.std, strict=True) if s]
+    if any([*shifts, *scales]):
+        log.warning(
+            "dataset.mean and std are given as %s and %s, the pictures' own are about %s and %s; null computes them",
+            *map(numbers, (mean, std, own.mean, own.std)),
+        )
+
+
+class Normaliser:
+    """(x / scale − mean) / std by channel, as one multiplication and one addition; the same for both backends.
+
+    Args:
+        scale: the pixel value that means 1.0.
+        mean, std: per channel, of pixels over `scale`.
+        device: where pictures come to be normalised.
+    """
+
+    def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        self.scale = scale
+        self.factor = per_channel([1 / (scale * s) for s in std], device)
+        self.offset = per_channel([-m / s for m, s in zip(mean, std, strict=True)], device)
+        self.fill = [round(min(1.0, max(0.0, m)) * scale) for m in mean]  #: the mean colour, in bytes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return uint8 pictures (N × C × H × W) as float32 inputs."""
+        return images.float().mul_(self.factor).add_(self.offset)  # in place: three times as fast as addcmul
+
+    def undone(self, inputs: Tensor) -> Tensor:
+        """Return inputs as images in 0…1, float32, on the CPU, grey or RGB; of other channels, the first as grey."""
+        images = ((inputs.float() - self.offset) / (self.factor * self.scale)).clamp(0, 1).cpu()
+        return images if images.shape[1] in (1, 3) else images[:, :1]
+
+
+def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

@@ -1,0 +1,38 @@
+"""Holding out: stratified, by a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from microstep.components.dataset.images import Labels
+from microstep.errors import DataError
+
+
+def stratified(
+    labels: Labels, held_out: int, seed: int, subject: str, class_names: Sequence[str]
+) -> tuple[Labels, Labels]:
+    """Return the sorted rows that are kept and those held out, each class in proportion.
+
+    Args:
+        subject: what the user typed, to begin an error with: `dataset.val_samples=180`.
+
+    Raises:
+        DataError: where so many can't be held out with every class in both parts.
+    """
+    counts = np.bincount(labels)
+    samples, classes = len(labels), np.count_nonzero(counts)
+    for rare in np.flatnonzero(counts == 1).tolist():
+        reason = f"class {class_names[rare]} has one sample only, which can't be on both sides"
+        raise DataError(subject, reason, "give every class two samples at least")
+    if not classes <= held_out <= samples - classes:
+        reason = f"of {samples:,} samples in {classes} classes it leaves a part without some class"
+        raise DataError(subject, reason, f"hold out between {classes} and {samples - classes:,} samples")
+    parts = train_test_split(np.arange(samples), test_size=held_out, stratify=labels, random_state=seed)
+    for part in parts:
+        for missing in np.setdiff1d(labels, labels[part]).tolist():
+            reason = f"class {class_names[missing]} has {counts[missing]} samples: one part would have none"
+            raise DataError(subject, reason, "hold out another number, or give that class more samples")
+    return np.sort(parts[0]), np.sort(parts[1])

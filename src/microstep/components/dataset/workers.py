@@ -1,0 +1,215 @@
+"""Reading ahead: loader processes that decode and augment what will be asked for, in the order it will be.
+
+They are processes of torch's DataLoader. What they are asked for says everything (rows, positions, key), so it makes
+no difference how many there are, or whether they have worked before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import signal
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, _utils
+
+from microstep.components.augment import Pipeline
+from microstep.components.dataset.images import Pictures
+from microstep.errors import MicrostepError
+from microstep.utils.signals import STOPPING
+
+MOST = 8  #: processes that are started where nobody says how many
+TIMEOUT = 300.0  #: seconds that a worker may take for one batch
+PATIENCE = 0.5  #: seconds that a worker may take to end
+
+
+@dataclass(frozen=True)
+class Augmenting:
+    """What is done to pictures on the way: see Pipeline."""
+
+    pipeline: Pipeline
+    key: tuple[int, ...]
+    fill: Sequence[int]
+
+    def __call__(self, images: Tensor, positions: Sequence[int]) -> Tensor:
+        """Return the pictures (N × C × H × W, uint8) as they are trained on."""
+        where, size = torch.tensor(positions, dtype=torch.int64), (images.shape[2], images.shape[3])
+        plan = self.pipeline.plan(where, size, *self.key)
+        return self.pipeline.single(images, plan, self.fill)
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Some rows of a split, plain enough to be sent to another process."""
+
+    split: str
+    rows: Sequence[int]
+    positions: Sequence[int] = ()
+    augmenting: Augmenting | None = None
+
+
+class Reader(Dataset[Any]):
+    """Reads what is wanted; what a file is to blame for is returned, not raised: it has to cross a process border."""
+
+    def __init__(self, pictures: Mapping[str, Pictures]) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, wanted: Wanted) -> Tensor | MicrostepError:
+        try:
+            images = torch.from_numpy(self.pictures[wanted.split].read(wanted.rows))
+        except MicrostepError as error:
+            return error
+        return images if wanted.augmenting is None else wanted.augmenting(images, wanted.positions)
+
+
+class Workers:
+    """The processes of a data set, shared by its splits: one of them is read at a time.
+
+    Args:
+        pictures: by split.
+        count: processes; 0 reads in this one, when asked.
+        timeout: seconds to wait for a batch.
+    """
+
+    def __init__(self, pictures: Mapping[str, Pictures], count: int, timeout: float = TIMEOUT) -> None:
+        self.reader, self.count, self.timeout = Reader(pictures), count, timeout
+        self.plan = Plan()
+        self.loader: DataLoader[Any] | None = None
+        self.ahead: deque[Wanted] = deque()
+        self.read: Iterator[Tensor | MicrostepError] = iter(())
+
+    def expect(self, wanted: Sequence[Wanted]) -> None:
+        """Begin to read; `take` will be asked for the same, in this order."""
+        self.ahead, self.read = deque(wanted), self.stream(wanted)
+
+    def take(self, wanted: Wanted) -> Tensor:
+        """Return the pictures (N × C × H × W, uint8); what was not expected next is read here and now.
+
+        Raises:
+            DataError: naming a file that can't be read.
+        """
+        if self.ahead and wanted is self.ahead[0]:
+            self.ahead.popleft()
+            found = next(self.read)
+        else:
+            found = self.reader[wanted]
+        if isinstance(found, MicrostepError):
+            raise found
+        return found
+
+    def stream(self, wanted: Sequence[Wanted]) -> Iterator[Tensor | MicrostepError]:
+        """Yield what is wanted, in order: pictures, or why they can't be read."""
+        if not self.count:
+            return map(self.reader.__getitem__, wanted)
+        self.plan.wanted = wanted
+        if self.loader is None:
+            self.loader = started(self.reader, self.plan, self.count, self.timeout)
+            with sheltered():
+                first: Any = iter(self.loader)  # torch has no public way to end persistent workers
+            atexit.register(stop, weakref.ref(first), first._workers)
+            return cast(Iterator[Any], first)
+        return iter(self.loader)
+
+    def close(self) -> None:
+        """End the processes; they would be started again if they were needed."""
+        self.read, self.loader = iter(()), None  # torch ends the processes of a loader that nobody holds
+
+
+class Plan:
+    """What the workers read next, as a sampler that is told anew before each pass."""
+
+    wanted: Sequence[Wanted] = ()
+
+    def __iter__(self) -> Iterator[Wanted]:
+        return iter(self.wanted)
+
+
+def started(reader: Reader, plan: Plan, count: int, timeout: float) -> DataLoader[Any]:
+    """Return a loader whose processes live on from one pass to the next."""
+    return DataLoader(
+        reader,
+        sampler=plan,  # whatever it yields is handed to the reader
+        batch_size=None,
+        num_workers=count,
+        collate_fn=as_it_is,
+        timeout=timeout,
+        persistent_workers=True,
+        generator=torch.Generator(),  # it draws a number a pass: not from the model's generator
+    )
+
+
+def stop(iterator: weakref.ref[Any], processes: Sequence[BaseProcess]) -> None:
+    """End a loader's processes before this one exits.
+
+    Python would send them SIGTERM, which doesn't reach them, and wait for ever. They are asked, and then killed.
+    """
+    _utils.MP_STATUS_CHECK_INTERVAL = PATIENCE
+    alive = iterator()
+    if alive is not None:
+        alive._shutdown_workers()
+    for process in processes:
+        process.kill()
+
+
+def as_it_is(found: Any) -> Any:
+    return found
+
+
+@contextmanager
+def sheltered() -> Iterator[None]:
+    """Block the signals that a terminal or a scheduler sends to the whole group: the trainer decides.
+
+    Processes started meanwhile inherit that, and so are out of their reach from the first moment.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def worker_count(asked: int | None) -> int:
+    """Return how many processes: as asked, or one a core that this process may use, at most MOST."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST, cores)
+
+
+def ignore_other_deaths() -> None:
+    """Let nothing more be raised out of torch's signal handler while one death is dealt with; the next pool sets it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _utils.signal_handling._SIGCHLD_handler_set = False
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in one line why loader processes gave up; torch raises that wherever this process happens to be.
+
+    Raises:
+        MicrostepError: for a worker that died or took too long.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "DataLoader timed out" in text:
+            reason = f"a loader process gave nothing for {re.findall(r'[0-9.]+', text)[0]} seconds"
+            remedy = "the disk may hang; num_workers=0 reads in this process"
+            raise MicrostepError("num_workers", reason, remedy) from None
+        if "DataLoader worker" in text:
+            ignore_other_deaths()
+            died = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
+            reason = f"a loader process died ({died[0] if died else text})"
+            remedy = "most likely memory ran out, or /dev/shm: choose fewer num_workers, or a smaller batch_size"
+            raise MicrostepError("num_workers", reason, remedy) from None
+        raise

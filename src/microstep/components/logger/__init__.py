@@ -1,0 +1,13 @@
+"""Loggers: console, metrics.csv, TensorBoard."""
+
+from microstep.components.logger.console import Console, metrics_row, with_report
+from microstep.components.logger.metrics_csv import MetricsCsv
+from microstep.components.logger.tensorboard import TensorBoard
+
+__all__ = [
+    "Console",
+    "MetricsCsv",
+    "TensorBoard",
+    "metrics_row",
+    "with_report",
+]

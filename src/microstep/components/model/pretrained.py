@@ -1,0 +1,121 @@
+"""From trained weights to a model for other classes: all but the head is loaded, the head is made anew."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision.models import get_model_weights
+
+from microstep.components.model.weights import DEFAULT, default_file, state_in
+from microstep.errors import DataError
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  #: the training aids of GoogLeNet and Inception v3
+DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")  #: densenet's file has the names of 2017
+
+
+def trained_options(name: str) -> dict[str, Any]:
+    """Return the constructor's options that go with an architecture's weights, as torchvision itself sets them.
+
+    GoogLeNet and Inception v3 shift the colours to where they were trained, and have no auxiliary heads, whose outputs
+    nothing here reads; a vision transformer has as many positions as its weights.
+    """
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "aux_logits": False}
+    return {"image_size": best(name).meta["min_size"][0]} if name.startswith("vit_") else {}
+
+
+def normalisation_of(name: str) -> Normalisation:
+    """Return the mean and deviation of each colour that torchvision's default weights were trained with, on 0…1."""
+    transforms = best(name).transforms()
+    return tuple(transforms.mean), tuple(transforms.std)
+
+
+def best(name: str) -> Any:
+    """Return torchvision's description of its default weights: nothing is fetched."""
+    return get_model_weights(name).DEFAULT
+
+
+class ShapesAlone(TorchFunctionMode):
+    """Gives parameters a shape and no memory. What a constructor computes with stays real, unlike on `meta`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Make what is empty without memory."""
+        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
+
+
+def head_of(model: nn.Module, build: Callable[..., nn.Module], num_classes: int) -> frozenset[str]:
+    """Return the names of the tensors whose shape depends on the number of classes; no random number is drawn.
+
+    Args:
+        build: makes a model like `model`, of another `num_classes`.
+    """
+    with torch.random.fork_rng(devices=[]), ShapesAlone():
+        other = build(num_classes=num_classes + 1).state_dict()
+    return frozenset(name for name, tensor in model.state_dict().items() if tensor.shape != other[name].shape)
+
+
+def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: str) -> None:
+    """Load everything but the head, bit for bit: no name may be missing, none left over. The head stays as it is.
+
+    Args:
+        name: the architecture.
+        weights: `DEFAULT`, or a file, whose own head may be of any number of classes.
+
+    Raises:
+        DataError: for weights that can't be had, can't be read, or are another architecture's.
+    """
+    subject = f"model.weights={weights}"
+    file = default_file(best(name).url) if weights == DEFAULT else Path(weights).expanduser()
+    own = model.state_dict()
+    state = fitted(state_in(file, subject), own, head)
+    misfit = misshapen(state, own) or misnamed(model, state)
+    if misfit:
+        raise DataError(subject, f"it doesn't fit {name}: {misfit}", "set model.name to what the weights are of")
+
+
+def fitted(
+    state: OrderedDict[str, Tensor], own: Mapping[str, Tensor], head: frozenset[str]
+) -> OrderedDict[str, Tensor]:
+    """Return a state under today's names, with the model's own head, and no auxiliary heads that it hasn't."""
+    versions = {"": own._metadata[""]} | state._metadata  # type: ignore[attr-defined]  # MNASNet insists on its own
+    unknown = tuple(aid for aid in AUXILIARY if not any(name.startswith(aid) for name in own))
+    renamed = {DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items() if not name.startswith(unknown)}
+    result = OrderedDict(renamed | {name: own[name] for name in head})
+    result._metadata = versions  # type: ignore[attr-defined]
+    return result
+
+
+def misshapen(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return what is said of the first tensor of another shape; nothing where there is none."""
+    for name, tensor in state.items():
+        if name in own and tensor.shape != own[name].shape:
+            return f"{name} is {shape(tensor)} and should be {shape(own[name])}"
+    return ""
+
+
+def shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "one number"
+
+
+def misnamed(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Load a state; return what is said of names that are missing or left over, nothing where all fit."""
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (RuntimeError, ValueError) as error:
+        return " ".join(str(error).split())
+    lacks = f"it lacks {several(missing)}" if missing else ""
+    return ", ".join(filter(None, (lacks, f"it has {several(unexpected)} besides" if unexpected else "")))
+
+
+def several(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]

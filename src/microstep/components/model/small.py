@@ -1,0 +1,68 @@
+"""Small models: an MLP, a CNN of three layers, and a ResNet-18 for small images."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from math import prod
+
+import torchvision
+from torch import Tensor, nn
+
+
+def mlp(
+    input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (128, 64), dropout: float = 0.0
+) -> nn.Sequential:
+    """Return linear layers with ReLU and dropout between them: N × input_shape → N × num_classes."""
+    widths = [prod(input_shape), *hidden, num_classes]
+    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU(), nn.Dropout(dropout))]
+    return nn.Sequential(nn.Flatten(), *layers[:-2])
+
+
+class SmallCNN(nn.Module):
+    """Three 3×3 convolutions, pooling after two of them, a global average: N × C × H × W → N × num_classes.
+
+    It has no normalisation and no dropout, so that accumulation is the same mathematics as one big batch.
+    """
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(convolution(input_shape[0], width), nn.MaxPool2d(2), nn.ReLU()),  # as ReLU, then pooling; a quarter of it
+            *(convolution(width, 2 * width), nn.MaxPool2d(2), nn.ReLU()),
+            *(convolution(2 * width, 4 * width), nn.ReLU()),
+        )
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a 3×3 convolution initialised for ReLU (He et al., ICCV 2015)."""
+    layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 32)}
+
+
+def resnet18(input_shape: Sequence[int], num_classes: int, norm: str = "batch") -> nn.Module:
+    """Return torchvision's ResNet-18 with the stem its authors used on CIFAR: 3×3, stride 1, no pooling.
+
+    Args:
+        norm: `batch`, or `group` (32 groups; Wu and He, ECCV 2018), whose result does not depend on the micro-batch.
+
+    Raises:
+        ValueError: for another norm.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm} is unknown: the options are {', '.join(NORMS)}")
+    model: nn.Module = torchvision.models.resnet18(num_classes=num_classes, norm_layer=NORMS[norm])
+    model.conv1 = nn.Conv2d(input_shape[0], 64, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return model

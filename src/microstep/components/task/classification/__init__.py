@@ -1,0 +1,1 @@
+"""Classification: loss, metrics, report and plots."""

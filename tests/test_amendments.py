@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from microstep.amendments import ALLOWED, amendments, typed_keys
 from microstep.config.allowlist import own
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
-from microstep.run_record import RunRecord
-from microstep.saved_run import SavedRun
+from microstep.run.record import RunRecord
+from microstep.run.resume_overrides import ALLOWED, amendments, typed_keys
+from microstep.run.saved_run import SavedRun
 
 RUN = ("epochs=3", "scheduler=constant")
 SUBJECT = "resume=run"

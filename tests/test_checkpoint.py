@@ -17,14 +17,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microstep import checkpoint
 from microstep.again import evaluate_run
-from microstep.archive import packed
-from microstep.checkpoint import Checkpoints
 from microstep.components.task import Classification
 from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, StorageError
-from microstep.progress import Place, Progress
+from microstep.run.checkpoints import checkpoints as checkpoint
+from microstep.run.checkpoints.archive import packed
+from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.progress import Place, Progress
 from microstep.utils.progress_bar import Bars
 from tests.conftest import files_limited, fit
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from microstep.directories import has_checkpoint, occupied, refuse_a_second_run
 from microstep.errors import ConfigError
-from microstep.run_record import RunRecord
+from microstep.run.directory import has_checkpoint, occupied, refuse_a_second_run
+from microstep.run.record import RunRecord
 from tests.conftest import ROOT
 
 
@@ -42,7 +42,7 @@ def test_a_directory_is_occupied_once(tmp_path) -> None:
 
 def still_locked(run) -> bool:
     """Say whether another process finds a directory taken."""
-    code = f"from pathlib import Path; from microstep.owner import owned; owned(Path({str(run)!r}))"
+    code = f"from pathlib import Path; from microstep.run.lock import owned; owned(Path({str(run)!r}))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
 
 

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from microstep.again import evaluate_run
-from microstep.checkpoint import Checkpoints
 from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
-from microstep.export import WeightsFile
-from microstep.progress import Progress
+from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.progress import Progress
+from microstep.run.weights import WeightsFile
 from microstep.utils.progress_bar import Bars
 from tests.conftest import call, error_of
 from tests.faults.runs import manifest_of

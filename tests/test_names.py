@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from microstep.config.experiment import NEUTRAL_KEYS
 from microstep.config.names import job_name, sweep_name
-from microstep.directories import unused
 from microstep.errors import ConfigError, StorageError
+from microstep.run.directory import unused
 
 SAFE = re.compile(r"[A-Za-z0-9._+-]{1,80}")
 KEYS = ("batch_size", "dataset.root", "optimizer.lr")
@@ -114,7 +114,7 @@ def test_threads_that_want_one_directory_get_one_each(tmp_path: Path) -> None:
 
 def test_programs_started_together_get_a_directory_each(tmp_path: Path) -> None:
     """Four starts in the same second are four runs."""
-    script = "from microstep.directories import unused; from pathlib import Path; print(unused(Path('o/d/run')))"
+    script = "from microstep.run.directory import unused; from pathlib import Path; print(unused(Path('o/d/run')))"
     starts = [
         subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         for _ in range(4)

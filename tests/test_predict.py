@@ -22,7 +22,7 @@ from microstep.components.dataset.builtin import synthetic
 from microstep.config.allowlist import own, trusting
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
 from microstep.predict import Predicted, decoder_of, predict_input, suited
-from microstep.run_config import run_config
+from microstep.run.config import run_config
 from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from microstep.utils.progress_bar import Bars

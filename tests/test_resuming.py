@@ -12,11 +12,11 @@ import pytest
 
 from microstep import identity
 from microstep.build import build_trainer
-from microstep.checkpoint import Checkpoints
 from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused, ConfigError, DataError, RunInUse
-from microstep.progress import Progress
 from microstep.resuming import resume
+from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.progress import Progress
 from tests.conftest import fit
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences, manifest_of, scalars_of, state_of

@@ -13,7 +13,7 @@ from microstep.config.allowlist import own
 from microstep.config.compose import Composer, compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.resumption import Resumption, automatic, goes_on, named
+from microstep.run.resume import Resumption, automatic, goes_on, named
 
 RUN = ("epochs=3", "scheduler=constant", "seed=5")
 

@@ -12,7 +12,7 @@ from microstep.config.allowlist import own, trusting
 from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.run_config import DEEPEST, read_run_config, run_config
+from microstep.run.config import DEEPEST, read_run_config, run_config
 from tests.conftest import irregular
 from tests.faults.planted import run_with, sound, written
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from microstep.errors import CheckpointRefused
-from microstep.snapshot import snapshot
+from microstep.run.checkpoints.archive import snapshot
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 NESTED = st.recursive(

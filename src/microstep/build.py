@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from microstep import machine
-from microstep.cadence import Cadence
-from microstep.checkpoint import Checkpoints
 from microstep.components.dataset import PictureDataset
 from microstep.components.dataset.sharing import shared
 from microstep.components.dataset.workers import explained
@@ -34,18 +32,18 @@ from microstep.config.hparams import settings_of
 from microstep.config.hydra_job import choices
 from microstep.config.search_path import users_options
 from microstep.config.targets import current, renamed
-from microstep.directories import occupied
 from microstep.errors import ConfigError, MicrostepError
-from microstep.export import weights_file
 from microstep.facts import chosen, run_facts, start_summary, warn_of_inexactness
 from microstep.identity import identity, weighed
 from microstep.loaders import Loaders
-from microstep.logger.files import cut_back
 from microstep.logger.logbook import Logbook
-from microstep.logger.run_json import RunRecordLogger
 from microstep.parts import Parts
 from microstep.profiler.remembered import recommended
 from microstep.profiler.trial import Trial
+from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
+from microstep.run.directory import occupied
+from microstep.run.record_logger import RunRecordLogger, cut_back
+from microstep.run.weights import weights_file
 from microstep.trainer import Trainer
 from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
 from microstep.utils.files import remove_temporaries, write_whole

@@ -7,7 +7,7 @@ import logging
 import torch
 
 from microstep.errors import Diverged
-from microstep.progress import Place
+from microstep.run.progress import Place
 from microstep.types.data import LoadedWindow, StepResult
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from microstep.config.allowlist import trusting
 from microstep.config.experiment import trusted
 from microstep.config.hydra_job import config_directories, run_directory
 from microstep.errors import MicrostepError, summarised
-from microstep.resumption import AUTO, Resumption, automatic, goes_on
+from microstep.run.resume import AUTO, Resumption, automatic, goes_on
 from microstep.utils.files import shown
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from microstep.sweep.running import run_sweep
 
 if TYPE_CHECKING:
     from microstep.config.allowlist import Gate
-    from microstep.resumption import Resumption
+    from microstep.run.resume import Resumption
 
 # Each function imports what it needs: torch only comes in once the config is known to be right.
 

@@ -25,13 +25,13 @@ from microstep.config.hydra_job import config_directories
 from microstep.config.overrides import without_hydra
 from microstep.config.ranges import POSITIVE_INT
 from microstep.config.validation import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
-from microstep.directories import claimed
 from microstep.errors import ConfigError, Stopped
 from microstep.jobs import Task, finished_already, multirun, run
-from microstep.owner import owning
 from microstep.places import directory_of
-from microstep.resumption import AUTO, Resumption, automatic, goes_on, named
 from microstep.roster import Job, Sweep
+from microstep.run.directory import claimed
+from microstep.run.lock import owning
+from microstep.run.resume import AUTO, Resumption, automatic, goes_on, named
 from microstep.utils.files import shown
 from microstep.utils.terminal import called
 

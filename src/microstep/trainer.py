@@ -11,19 +11,18 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from microstep.cadence import Cadence
-from microstep.checkpoint import Checkpoints
 from microstep.components.dataset.workers import explained
 from microstep.divergence import diverged
 from microstep.errors import Stopped
 from microstep.evaluation import evaluate, evaluate_and_report
-from microstep.export import WeightsFile
 from microstep.loaders import Loaders
-from microstep.logger.files import logs_of
 from microstep.logger.logbook import Logbook
 from microstep.machine import PeakMemory
 from microstep.pace import Pace
-from microstep.progress import Progress
+from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
+from microstep.run.progress import Progress
+from microstep.run.record_logger import logs_of
+from microstep.run.weights import WeightsFile
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
 from microstep.types.protocols import Metrics, Precision, Scheduler, Step, Task

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from microstep.checkpoint import Checkpoints
-from microstep.progress import Progress
+from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.progress import Progress
 from microstep.utils import files
 
 CALLS = ("open", "write", "fsync", "replace", "unlink")
@@ -84,7 +84,7 @@ def die(directory: Path, fatal: int) -> None:
 
 def main(directory: Path, mutant: bool) -> None:
     if mutant:
-        import microstep.checkpoint
+        import microstep.run.checkpoints.checkpoints
 
         microstep.checkpoint.write_whole = files.write_whole = in_place
     for fatal in range(1, 100):

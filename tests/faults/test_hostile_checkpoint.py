@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from microstep.archive import packed
-from microstep.checkpoint import Checkpoints
 from microstep.errors import CheckpointRefused
+from microstep.run.checkpoints.archive import packed
+from microstep.run.checkpoints.checkpoints import Checkpoints
 from tests.faults.runs import manifest_of, state_of, unfinished
 from tests.faults.zygote import Zygote
 

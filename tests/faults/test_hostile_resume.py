@@ -15,7 +15,7 @@ from microstep.config.schema import Experiment
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
 from microstep.resuming import resume_trainer
-from microstep.resumption import Resumption, named
+from microstep.run.resume import Resumption, named
 from tests.faults.planted import FOREIGN, evil
 from tests.faults.runs import manifest_of, unfinished
 from tests.faults.zygote import Zygote

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from microstep.checkpoint import Checkpoints
 from microstep.errors import CheckpointRefused
-from microstep.recovery import recovered
+from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.checkpoints.recovery import recovered
 from tests.conftest import ROOT
 
 FILE, MANIFEST = "epoch-0003.pt", "manifest.json"

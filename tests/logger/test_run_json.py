@@ -10,8 +10,8 @@ import pytest
 from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
-from microstep.logger.run_json import RunRecordLogger
-from microstep.owner import owned
+from microstep.run.lock import owned
+from microstep.run.record_logger import RunRecordLogger
 from microstep.types.data import Report
 from microstep.types.events import EpochReport, Results, Saving, SplitResult
 from tests.conftest import files_limited, fit

@@ -17,7 +17,7 @@ from microstep.components.model import torchvision_model
 from microstep.components.model.pretrained import ShapesAlone, head_of, trained_options
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
-from microstep.export import WeightsFile
+from microstep.run.weights import WeightsFile
 from tests.model.states import CLASSES, HEAD, NAME, core, saved, trained_state
 
 COLOUR, GREY = (3, 32, 32), (1, 32, 32)

@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from microstep import identity
-from microstep.checkpoint import Checkpoints
 from microstep.config.compose import compose
+from microstep.run.checkpoints.checkpoints import Checkpoints
 
 OLD = Path(__file__).parent
 SAME = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false")

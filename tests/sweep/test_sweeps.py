@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from microstep.owner import owning
+from microstep.run.lock import owning
 from tests.faults.runs import differences, unfinished
 from tests.faults.zygote import Zygote
 

@@ -15,8 +15,8 @@ from microstep.config.allowlist import Gate
 from microstep.config.experiment import experiment_of, measures, micro_batch_size, without
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
-from microstep.run_record import RunRecord
-from microstep.saved_run import SavedRun
+from microstep.run.record import RunRecord
+from microstep.run.saved_run import SavedRun
 from microstep.utils.files import shown
 from microstep.utils.terminal import called
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from microstep.errors import ConfigError, legible
-from microstep.run_record import RunRecord, of_type, short_text, text_of
-from microstep.saved_run import SavedRun
+from microstep.run.record import RunRecord, of_type, short_text, text_of
+from microstep.run.saved_run import SavedRun
 from microstep.utils.json_files import read_json
 
 LARGEST = 2**24  #: bytes of sweep.json

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from microstep.roster import Job, Sweep
-from microstep.run_record import RunRecord
+from microstep.run.record import RunRecord
 from microstep.utils.terminal import write
 from microstep.utils.text import format_duration, truncate_middle
 

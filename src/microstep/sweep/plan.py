@@ -9,12 +9,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.build import build_dataset
-from microstep.directories import has_checkpoint
 from microstep.errors import summarised
 from microstep.identity import experiment_hash, possible_precisions, source_hash
 from microstep.roster import Job, Plan, Sweep
-from microstep.run_record import RunRecord
-from microstep.sweep.records import cleared
+from microstep.run.directory import cleared, has_checkpoint
+from microstep.run.record import RunRecord
 
 
 def planned(sweep: Sweep) -> Plan:

@@ -14,9 +14,8 @@ from omegaconf import DictConfig
 from microstep.errors import MicrostepError, StorageError
 from microstep.jobs import Task, contained
 from microstep.roster import Plan, Sweep, write_roster
-from microstep.run_record import RunRecord
+from microstep.run.record import STOP, RunRecord
 from microstep.sweep.board import Board
-from microstep.sweep.records import STOP
 from microstep.sweep.side_by_side import side_by_side
 from microstep.sweep.teller import Teller
 from microstep.sweep.worker import Worker

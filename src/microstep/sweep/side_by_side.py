@@ -14,10 +14,10 @@ from hydra.plugins.launcher import Launcher
 
 from microstep.errors import summarised
 from microstep.roster import Job, Sweep
-from microstep.run_record import RunRecord
+from microstep.run.lock import at_work
+from microstep.run.record import STOP, RunRecord, bury
 from microstep.sweep.aside import aside
 from microstep.sweep.board import Board, stamp
-from microstep.sweep.records import STOP, at_work, bury
 from microstep.sweep.teller import Teller, told, words
 from microstep.utils.files import write_whole
 from microstep.utils.signals import Pending, deferred

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from microstep.config.hydra_job import run_directory
 from microstep.errors import Stopped
-from microstep.sweep.records import STOP, bury
+from microstep.run.record import STOP, bury
 from microstep.sweep.teller import Told
 from microstep.utils import signals
 from microstep.utils.terminal import quietly

@@ -14,7 +14,7 @@ from microstep.divergence import diverged
 from microstep.errors import Diverged
 from microstep.evaluation import Kept, evaluate
 from microstep.parts import Parts
-from microstep.progress import Progress
+from microstep.run.progress import Progress
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Deciding, Scheduler, Step
 from microstep.utils.progress_bar import Bars

@@ -11,11 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from microstep.amendments import ALLOWED, amended
 from microstep.config.allowlist import Gate, own
 from microstep.errors import ConfigError, DataError
-from microstep.run_config import read_run_config, run_config
-from microstep.run_record import RunRecord, number, numbers
+from microstep.run.config import read_run_config, run_config
+from microstep.run.record import RunRecord, number, numbers
+from microstep.run.resume_overrides import ALLOWED, amended
 from microstep.utils.json_files import read_small
 
 LARGEST = 2**24  #: bytes of a metrics.csv

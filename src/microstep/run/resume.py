@@ -8,11 +8,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.amendments import ALLOWED, Amendments, amended, amendments, refuse_another_experiment, typed_keys
 from microstep.config.allowlist import Gate
 from microstep.config.compose import Composer
 from microstep.errors import ConfigError
-from microstep.saved_run import SavedRun
+from microstep.run.resume_overrides import (
+    ALLOWED,
+    Amendments,
+    amended,
+    amendments,
+    refuse_another_experiment,
+    typed_keys,
+)
+from microstep.run.saved_run import SavedRun
 
 AUTO = "auto"  #: resume=auto: resume the run of the job's directory if there is one, else start one
 

@@ -1,18 +1,17 @@
-"""The checkpoints of a run: written while training goes on, always one good one there, nothing else ever loaded."""
+"""Writes and loads a run's checkpoints, and decides when one is due."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
-from microstep.archive import packed, unpacked
 from microstep.errors import CheckpointRefused
-from microstep.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
-from microstep.progress import Place, Progress
-from microstep.snapshot import snapshot
+from microstep.run.checkpoints.archive import packed, snapshot, unpacked
+from microstep.run.checkpoints.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
+from microstep.run.progress import Place, Progress
 from microstep.types.events import Saving
 from microstep.utils.files import flush, storing, write_whole
 
@@ -122,3 +121,31 @@ class Checkpoints:
         entry = self.entry(which)
         file = self.directory / entry.file
         return unpacked(file, verified(file, entry))
+
+
+class Cadence:
+    """Says when a checkpoint is due. It changes no result: only how much of it a crash can cost.
+
+    Args:
+        every_epochs: finished epochs between two checkpoints; the best and the last are saved in any case.
+        every_minutes: minutes between two checkpoints in mid-epoch, or None.
+        every_steps: windows between two checkpoints in mid-epoch, or None.
+    """
+
+    def __init__(self, every_epochs: int = 1, every_minutes: float | None = None, every_steps: int | None = None):
+        self.every_epochs, self.every_minutes, self.every_steps = every_epochs, every_minutes, every_steps
+        self.saved()
+
+    def saved(self) -> None:
+        """Begin to count the minutes anew."""
+        self.since = monotonic()
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Say whether to save after an epoch, counted from 1."""
+        return epoch % self.every_epochs == 0
+
+    def after_window(self, windows: int) -> bool:
+        """Say whether to save after so many windows of the run."""
+        if self.every_steps is not None and windows % self.every_steps == 0:
+            return True
+        return self.every_minutes is not None and monotonic() - self.since >= 60 * self.every_minutes

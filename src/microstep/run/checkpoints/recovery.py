@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from microstep.checkpoint import Checkpoints
 from microstep.errors import CheckpointRefused
-from microstep.manifest import Entry, verifies, write_manifest
-from microstep.progress import Progress
+from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.checkpoints.manifest import Entry, verifies, write_manifest
+from microstep.run.progress import Progress
 
 log = logging.getLogger("microstep.notice")
 

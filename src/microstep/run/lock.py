@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from microstep.errors import RunInUse, StorageError
+from microstep.errors import MicrostepError, RunInUse, StorageError
 from microstep.utils.files import storing
 from microstep.utils.text import display_path
 
@@ -56,3 +56,14 @@ def holder(directory: Path) -> str:
         return (directory / LOCK).read_text(encoding="utf-8")[:200] or "it has just begun"
     except (OSError, UnicodeDecodeError):
         return "it doesn't say which"
+
+
+def at_work(directory: Path) -> bool:
+    """Return whether a process has locked a run directory."""
+    if not (directory / LOCK).exists():
+        return False
+    try:
+        with owning(directory):
+            return False
+    except MicrostepError:
+        return True

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from microstep.errors import legible
-from microstep.utils.json_files import read_json
+from microstep.errors import RunInUse, legible
+from microstep.run.lock import owning
+from microstep.utils.json_files import read_json, write_json
 
 T = TypeVar("T")
 LONGEST = 500  #: letters of a text that is shown
@@ -103,3 +104,14 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the values that are numbers, at most `MOST`, with names that are safe to show."""
     found = {short_text(name) or "": number(value) for name, value in list(values.items())[:MOST]}
     return {name: value for name, value in found.items() if value is not None}
+
+
+STOP = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep
+
+
+def bury(directory: Path, reason: str) -> None:
+    """Mark a run as failed, unless its process is at work or has recorded how it ended."""
+    with suppress(RunInUse), owning(directory):
+        record = RunRecord.read(directory)
+        if record.status in (None, "running"):
+            write_json(directory / "run.json", {**record.content, "status": "failed", "error": reason})

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from microstep.errors import ConfigError, MicrostepError, Stopped, StorageError
-from microstep.owner import owned
-from microstep.run_record import RunRecord
+from microstep.errors import ConfigError, MicrostepError, RunInUse, Stopped, StorageError
+from microstep.run.lock import LOCK, owned, owning
+from microstep.run.record import RunRecord
 
 
 def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
@@ -106,3 +106,14 @@ def made(directory: Path, exist_ok: bool = True) -> Path:
         remedy = "make its parent writable, or choose another directory"
         raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
     return directory
+
+
+KEPT = (LOCK, "train.log")  #: files that stay when a run starts afresh
+
+
+def cleared(directory: Path) -> None:
+    """Remove the files of a run, except its log, so that another run may start in its directory."""
+    with suppress(RunInUse), owning(directory):  # the run that starts next reports that the directory is in use
+        for path in directory.iterdir():
+            if path.name not in KEPT:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from microstep.errors import CheckpointRefused
-from microstep.progress import Place
+from microstep.run.progress import Place
 from microstep.utils.json_files import read_json, write_json
 
 MANIFEST = "manifest.json"

@@ -1,4 +1,4 @@
-"""What a checkpoint's bytes are: torch's own archive, from which nothing but tensors and plain values is ever made."""
+"""Packs a state into a checkpoint file, and unpacks one that holds plain data only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import io
 import pickletools
 import re
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from microstep.errors import CheckpointRefused
 
@@ -77,3 +80,44 @@ def names_in(content: bytes) -> Iterator[str]:
             yield str(argument)
         elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
             yield "?"
+
+
+PLAIN = (bool, int, float, str, type(None))  #: no bytes: torch takes none with weights_only=True
+
+
+def snapshot(value: Any, name: str = "state") -> Any:
+    """Return a copy, on the CPU, that nothing done to the original changes.
+
+    Args:
+        value: tensors, plain values, and dictionaries, lists and tuples of them.
+        name: what an error calls it.
+
+    Raises:
+        CheckpointRefused: for anything else: it could be written, but loading it would mean to run its code.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return mapping(value, name)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in PLAIN or isinstance(value, torch.Size | torch.dtype | torch.device):
+        return value
+    if isinstance(value, list | tuple):
+        copies = [snapshot(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
+        return copies if isinstance(value, list) else tuple(copies)
+    reason = f"{name} is a {type(value).__name__}, and a checkpoint holds tensors and plain values only"
+    raise CheckpointRefused("checkpoint", reason, "let its state_dict() say it so")
+
+
+def mapping(value: Mapping[Any, Any], name: str) -> dict[Any, Any]:
+    """Return a copy of a dictionary; of a state dict with the versions that torch keeps beside it."""
+    copied = {snapshot(key, f"a key of {name}"): snapshot(inner, f"{name}.{key}") for key, inner in value.items()}
+    if isinstance(value, Counter):  # milestones of a schedule
+        return Counter(copied)
+    if not isinstance(value, OrderedDict):
+        return copied
+    ordered = OrderedDict(copied)
+    if versions := getattr(value, "_metadata", None):
+        ordered._metadata = mapping(versions, f"{name}._metadata")  # type: ignore[attr-defined]
+    return ordered

@@ -11,8 +11,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from microstep.components.logger.event_file import PREFIX
 from microstep.errors import MicrostepError, Stopped
 from microstep.types.events import EpochReport, Results, WindowReport
+from microstep.utils.files import storing
 from microstep.utils.json_files import write_json
 
 
@@ -88,3 +90,26 @@ def outcome(error: BaseException | None) -> dict[str, Any]:
         return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
     known = isinstance(error, MicrostepError)
     return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
+
+
+LOGS = ("metrics.csv", f"{PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
+
+
+def logs_of(run_dir: Path) -> list[Path]:
+    """Return the files that grow with a run, in order."""
+    return [file for pattern in LOGS for file in sorted(run_dir.glob(pattern))]
+
+
+def cut_back(run_dir: Path, sizes: Mapping[str, int]) -> None:
+    """Give each log the size it had, and remove those that were not there: no gap and no duplicate follows.
+
+    Args:
+        sizes: bytes by name, as a checkpoint has them; empty for a run that starts afresh.
+    """
+    for file in logs_of(run_dir):
+        with storing(file):
+            if file.name not in sizes:
+                file.unlink()
+            elif file.stat().st_size > sizes[file.name]:
+                with file.open("r+b") as stream:
+                    stream.truncate(sizes[file.name])

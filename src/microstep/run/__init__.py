@@ -1,0 +1,1 @@
+"""A run directory: its files, lock, config, record, checkpoints, and how a run is resumed."""

@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
-from microstep.trainer import Trainer
+from microstep.training.build import build_trainer
+from microstep.training.trainer import Trainer
 
 WORDS = (
     *("dataset=synthetic", "dataset.size=32", "dataset.channels=3", "dataset.samples=2000", "dataset.classes=10"),

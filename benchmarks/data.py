@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from microstep.build import build_trainer
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.folder import listed
 from microstep.components.dataset.images import chunked
 from microstep.components.dataset.workers import Wanted, Workers
 from microstep.components.model import SmallCNN
 from microstep.config.compose import compose
+from microstep.training.build import build_trainer
 
 MEAN, STD = [0.5], [0.25]
 PASSES = 4  #: over the folder's pictures in a round of decoding: one alone is half a second

@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from microstep.build import build_trainer
 from microstep.components.model import SmallCNN
 from microstep.components.scheduler import cosine
 from microstep.config.compose import compose
+from microstep.training.build import build_trainer
 
 BATCH, SMOOTHING, MANY = 64, 0.1, 10_000
 

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from microstep.build import build_trial
 from microstep.components.model import SmallCNN
 from microstep.config.compose import compose
-from microstep.profiler.profile import profiled
-from microstep.profiler.trial import Trial
+from microstep.training.builders import build_trial
+from microstep.training.components import Trial
+from microstep.training.profiling.profile import profiled
 
 NAMES = ("fp32", "bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

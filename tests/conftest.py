@@ -48,8 +48,8 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 
 def fit(overrides: Sequence[str], run_dir: Path):
     """Train in this process and return the results."""
-    from microstep.build import build_trainer
     from microstep.config.compose import compose
+    from microstep.training.build import build_trainer
 
     return build_trainer(compose(["threads=1", "progress=false", *overrides]), run_dir).fit()
 

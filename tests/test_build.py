@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep.build import build_trainer
 from microstep.components.model import torchvision_model
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
+from microstep.training.build import build_trainer
 from tests.conftest import error_of
 
 TASKS = ("--config-dir", str(Path(__file__).parent / "tasks" / "conf"))

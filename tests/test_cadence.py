@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.run.checkpoints import checkpoints as cadence
 from microstep.run.checkpoints.checkpoints import Cadence
-from microstep.trainer import Trainer
+from microstep.training.build import build_trainer
+from microstep.training.trainer import Trainer
 from tests.conftest import fit
 from tests.faults.runs import differences, manifest_of, state_of
 

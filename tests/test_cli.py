@@ -25,11 +25,11 @@ import yaml
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from microstep.run import directory as directories
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.training.build import build_trainer
 from microstep.utils import files, signals
 from tests.conftest import ROOT, call, error_of
 from tests.faults.zygote import Zygote

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
+from microstep.training.build import build_trainer
 from tests.conftest import ROOT
 from tests.dataset.cifar_files import write_cifar
 

@@ -18,12 +18,12 @@ from safetensors.torch import load, load_file
 from sklearn.datasets import load_digits
 from torch import nn
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.config.experiment import displayed
 from microstep.errors import StorageError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.weights import WeightsFile, packed, weights_file
+from microstep.training.build import build_trainer
 from tests.conftest import files_limited, fit
 from tests.tasks.tensors import split_in_three
 from tests.tasks.test_tasks import CONF, REGRESSION

@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from microstep.config.compose import compose
-from microstep.facts import batch_row, warn_of_inexactness
-from microstep.identity import experiment_hash
+from microstep.training.provenance import experiment_hash
+from microstep.training.run_info import batch_row, warn_of_inexactness
 
 
 def said(caplog, model: nn.Module, accum: int) -> list[str]:

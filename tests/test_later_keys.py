@@ -16,8 +16,6 @@ import pytest
 import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from microstep import identity
-from microstep.build import make
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import differences, grouped
 from microstep.config.allowlist import own
@@ -25,11 +23,13 @@ from microstep.config.compose import compose
 from microstep.config.experiment import LATER, displayed, experiment_of
 from microstep.config.schema import Experiment
 from microstep.errors import ConfigError
-from microstep.resuming import resume, resume_trainer
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.resume import automatic
 from microstep.run.resume_overrides import amendments
+from microstep.training import provenance as identity
+from microstep.training.builders import make
+from microstep.training.resume import resume, resume_trainer
 from microstep.types.protocols import Precision
 
 OLD = Path(__file__).parent / "old_runs"

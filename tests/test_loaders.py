@@ -20,7 +20,7 @@ from microstep.components.dataset.normalization import Normaliser
 from microstep.components.sampler import Balanced, Shuffle
 from microstep.components.task import Classification
 from microstep.errors import ConfigError
-from microstep.loaders import Loaders
+from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, Positions, Window
 
 CPU = torch.device("cpu")

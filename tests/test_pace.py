@@ -8,10 +8,10 @@ from time import perf_counter, sleep
 
 import pytest
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
-from microstep.resuming import resume
-from microstep.trainer import Trainer
+from microstep.training.build import build_trainer
+from microstep.training.resume import resume
+from microstep.training.trainer import Trainer
 
 WORDS = ("model=mlp", "threads=1", "progress=false", "scheduler=constant")
 PAUSE = 1.5  #: seconds between building and fitting

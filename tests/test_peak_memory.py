@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep import machine
-from microstep.machine import PeakMemory
+from microstep.training import device as machine
+from microstep.training.device import PeakMemory
 from tests.conftest import fit
 from tests.faults.zygote import Zygote
 

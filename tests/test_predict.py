@@ -17,7 +17,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from microstep.again import evaluate_run
-from microstep.build import build_parts
 from microstep.components.dataset.builtin import synthetic
 from microstep.config.allowlist import own, trusting
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
@@ -25,6 +24,7 @@ from microstep.predict import Predicted, decoder_of, predict_input, suited
 from microstep.run.config import run_config
 from microstep.task.answers import Answers, predictions_csv, ranked
 from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
+from microstep.training.builders import build_parts
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of

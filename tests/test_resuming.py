@@ -1,4 +1,4 @@
-"""A run that is taken up again, from Python: `from microstep.resuming import resume`."""
+"""A run that is taken up again, from Python: `from microstep.training.resume import resume`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from microstep import identity
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused, ConfigError, DataError, RunInUse
-from microstep.resuming import resume
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.progress import Progress
+from microstep.training import provenance as identity
+from microstep.training.build import build_trainer
+from microstep.training.resume import resume
 from tests.conftest import fit
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences, manifest_of, scalars_of, state_of

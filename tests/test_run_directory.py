@@ -14,9 +14,9 @@ import yaml
 from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
-from microstep.build import build_parts
 from microstep.config.compose import compose
-from microstep.identity import experiment_hash
+from microstep.training.builders import build_parts
+from microstep.training.provenance import experiment_hash
 
 TYPED = ["epochs=3", "log_every_steps=5"]
 REPORT = {

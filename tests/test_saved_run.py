@@ -15,9 +15,9 @@ from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import grouped
 from microstep.config.allowlist import own
 from microstep.predict import predict_input
-from microstep.resuming import resume
 from microstep.summary.reading import read_sweep
 from microstep.summary.study import tabulate
+from microstep.training.resume import resume
 from microstep.utils.progress_bar import Bars
 from tests.conftest import fit
 from tests.summary.sweeps import plant_sweep

@@ -11,7 +11,6 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from microstep.build import make
 from microstep.comparison.runs import Asked, read_run
 from microstep.comparison.settings import grouped
 from microstep.components.model import mlp
@@ -23,8 +22,9 @@ from microstep.config.search_path import CONF
 from microstep.config.signatures import signature
 from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
-from microstep.identity import config_hash, experiment_hash, source_hash
 from microstep.run.resume_overrides import amendments, refuse_another_experiment
+from microstep.training.builders import make
+from microstep.training.provenance import config_hash, experiment_hash, source_hash
 
 OLD = Path(__file__).parent / "old_runs"
 MOVED = "microstep.components"

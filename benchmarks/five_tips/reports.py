@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
+from microstep.training.build import build_trainer
 
 from .drawing import EXACT, MENDED, OURS, USUAL, picture
 

@@ -12,18 +12,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from microstep.build import build_trainer
     from microstep.config.compose import compose
-    from microstep.resuming import resume
+    from microstep.training.build import build_trainer
+    from microstep.training.resume import resume
     from microstep.types.events import Results
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
 
 NAMES = {
     "Results": "microstep.types.events",
-    "build_trainer": "microstep.build",
+    "build_trainer": "microstep.training.build",
     "compose": "microstep.config.compose",
-    "resume": "microstep.resuming",
+    "resume": "microstep.training.resume",
 }
 __all__ = ["Results", "build_trainer", "compose", "resume"]
 

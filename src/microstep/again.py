@@ -9,16 +9,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from microstep.build import build_parts
 from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import Gate
 from microstep.config.experiment import EXPORTED
 from microstep.errors import CheckpointRefused, ConfigError
-from microstep.evaluation import evaluate_and_report
-from microstep.parts import Parts
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import exported
+from microstep.training.builders import build_parts
+from microstep.training.components import Parts
+from microstep.training.evaluation_loop import evaluate_and_report
 from microstep.types.events import SplitResult
 from microstep.utils.progress_bar import Bars
 

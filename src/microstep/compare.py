@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from microstep.again import report_directory
-from microstep.build import build_dataset
 from microstep.comparison.figures import Figures
 from microstep.comparison.flips import Flip, flips, flips_csv
 from microstep.comparison.flips_picture import chosen, flips_picture
@@ -23,6 +22,7 @@ from microstep.comparison.verdict import verdicts
 from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import Gate
 from microstep.errors import ConfigError, MicrostepError
+from microstep.training.builders import build_dataset
 from microstep.utils.files import shown
 
 log = logging.getLogger("microstep.notice")

@@ -18,10 +18,10 @@ from microstep.components.dataset.workers import explained, worker_count
 from microstep.components.task import Classification
 from microstep.config.allowlist import Gate
 from microstep.errors import ConfigError, DataError, legible
-from microstep.evaluation import predicted
-from microstep.parts import Parts
 from microstep.task.answers import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.task.contact_sheet import chosen, contact_sheet, thumbnail_size
+from microstep.training.components import Parts
+from microstep.training.evaluation_loop import predicted
 from microstep.utils.files import storing, write_whole
 from microstep.utils.progress_bar import Bars
 

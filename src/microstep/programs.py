@@ -37,8 +37,8 @@ def run_train(config: DictConfig, resumed: Resumption | None = None) -> int | No
         from microstep.examination import examine
 
         return examine(config, run_directory())
-    from microstep.build import build_trainer
-    from microstep.resuming import resume_trainer
+    from microstep.training.build import build_trainer
+    from microstep.training.resume import resume_trainer
 
     if resumed is None:
         build_trainer(config, run_directory()).fit()
@@ -142,8 +142,8 @@ def run_compute_stats(config: DictConfig) -> None:
     """
     import torch
 
-    from microstep.build import build_dataset
     from microstep.stats.report import report
+    from microstep.training.builders import build_dataset
     from microstep.utils.progress_bar import Bars
     from microstep.utils.terminal import emit, show_notices
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
-from microstep.loaders import EpochPlan, Loaders
+from microstep.training.build import build_trainer
+from microstep.training.loaders import EpochPlan, Loaders
 from tests.conftest import fit
 from tests.tasks.weights import identical, last_weights, relative
 

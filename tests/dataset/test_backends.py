@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep.build import build_parts, build_trainer
 from microstep.components.accumulation import Fixed
 from microstep.components.augment import Pipeline
 from microstep.components.augment import pipeline as recipes
@@ -16,7 +15,9 @@ from microstep.components.dataset import ResidentSplit, StreamingSplit
 from microstep.components.sampler import Balanced, Shuffle
 from microstep.components.task import Classification
 from microstep.config.compose import compose
-from microstep.loaders import Loaders
+from microstep.training.build import build_trainer
+from microstep.training.builders import build_parts
+from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, Split
 from tests.dataset.folders import CPU, filled, opened
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.build import build_dataset
 from microstep.components.dataset import cifar
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
+from microstep.training.builders import build_dataset
 from tests.dataset.cifar_files import KINDS, batch, stored, write_cifar
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from microstep.build import build_parts
 from microstep.components.dataset import digits
 from microstep.config.compose import compose
 from microstep.errors import DataError
+from microstep.training.builders import build_parts
 
 CPU = torch.device("cpu")
 NAMES = ("train", "val", "test")

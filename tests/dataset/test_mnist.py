@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.build import build_dataset, build_trainer
 from microstep.components.dataset import mnist
 from microstep.components.dataset.mnist import KINDS
 from microstep.components.dataset.normalization import numbers
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
+from microstep.training.build import build_trainer
+from microstep.training.builders import build_dataset
 
 CPU = torch.device("cpu")
 REAL = Path("/usr/share/datasets/fashion-mnist")

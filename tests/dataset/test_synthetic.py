@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.build import build_dataset
 from microstep.components.dataset import synthetic
 from microstep.config.compose import compose
 from microstep.errors import DataError
+from microstep.training.builders import build_dataset
 
 CPU = torch.device("cpu")
 SMALL = {"samples": 400, "val_samples": 100, "test_samples": 200, "size": 8}

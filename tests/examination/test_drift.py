@@ -20,7 +20,7 @@ from microstep.examination.drift.course import compared
 from microstep.examination.drift.text import epochs_shown, share
 from microstep.examination.drift.training import begin
 from microstep.examination.finding import Finding
-from microstep.profiler.gradients import relative_distance
+from microstep.training.profiling.gradients import relative_distance
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, fit
 from tests.mutants import dropped_tail, mean_of_means

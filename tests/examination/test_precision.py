@@ -12,21 +12,21 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.again import evaluate_run
-from microstep.build import build_trainer, build_trial
 from microstep.comparison.runs import Asked, read_run
 from microstep.config.allowlist import own
 from microstep.config.compose import compose
 from microstep.examination import precision as examination
 from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
-from microstep.identity import weighed
-from microstep.profiler import remembered
-from microstep.profiler.gradients import Accuracy
-from microstep.profiler.profile import Measurement, Profile
-from microstep.profiler.recommendation import Recommendation
-from microstep.profiler.remembered import keep
-from microstep.resuming import resume
 from microstep.sweep.plan import Hashes
+from microstep.training.build import build_trainer
+from microstep.training.builders import build_trial
+from microstep.training.profiling import recommendation as remembered
+from microstep.training.profiling.gradients import Accuracy
+from microstep.training.profiling.profile import Measurement, Profile
+from microstep.training.profiling.recommendation import Recommendation, keep
+from microstep.training.provenance import weighed
+from microstep.training.resume import resume
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, fit
 from tests.faults.interruptions import stop_at

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from microstep.errors import Stopped
-from microstep.trainer import Trainer
+from microstep.training.trainer import Trainer
 from microstep.types.data import LoadedWindow
 from microstep.utils import signals
 

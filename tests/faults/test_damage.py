@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused
-from microstep.resuming import resume
 from microstep.run.checkpoints import manifest
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import recovered
+from microstep.training.build import build_trainer
+from microstep.training.resume import resume
 from tests.faults.runs import differences, manifest_of, unfinished
 from tests.faults.zygote import Zygote
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from microstep.build import build_trainer
 from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.errors import Diverged
-from microstep.trainer import Trainer
+from microstep.training.build import build_trainer
+from microstep.training.trainer import Trainer
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import manifest_of, same, state_of
 

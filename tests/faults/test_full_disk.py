@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.errors import StorageError
-from microstep.resuming import resume
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.training.build import build_trainer
+from microstep.training.resume import resume
 from microstep.utils.files import append
 from tests.conftest import files_limited
 from tests.faults.runs import differences, manifest_of

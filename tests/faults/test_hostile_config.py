@@ -90,7 +90,9 @@ def test_a_foreign_target_is_refused_wherever_it_hides(tmp_path: Path, marker: P
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["tests.faults.planted.Path.touch", "microstep.build.Path", "", ".", "a b", "0"])
+@pytest.mark.parametrize(
+    "name", ["tests.faults.planted.Path.touch", "microstep.training.builders.Path", "", ".", "a b", "0"]
+)
 def test_other_names_are_refused(tmp_path: Path, name: str) -> None:
     """By way of a module that imports it, or no name at all: it is not among one's own."""
     with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):

@@ -14,8 +14,8 @@ from microstep.config.compose import Composer
 from microstep.config.schema import Experiment
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.resuming import resume_trainer
 from microstep.run.resume import Resumption, named
+from microstep.training.resume import resume_trainer
 from tests.faults.planted import FOREIGN, evil
 from tests.faults.runs import manifest_of, unfinished
 from tests.faults.zygote import Zygote
@@ -37,7 +37,7 @@ def plant(run: Path, slot: str, node: Any) -> None:
 @pytest.fixture
 def forged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever forges a config forges the hash of it in the checkpoint, too."""
-    monkeypatch.setattr("microstep.resuming.insist_on_same_experiment", lambda *_: None)
+    monkeypatch.setattr("microstep.training.resume.insist_on_same_experiment", lambda *_: None)
 
 
 def resumed(run: Path, gate: Any) -> Resumption:

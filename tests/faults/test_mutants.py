@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep import trainer
-from microstep.build import build_trainer
 from microstep.components.precision import TorchPrecision
 from microstep.components.task.classification.metrics import ClassificationMetrics
 from microstep.config.compose import compose
-from microstep.resuming import resume
+from microstep.training import trainer
+from microstep.training.build import build_trainer
+from microstep.training.resume import resume
 from microstep.utils.randomness import reseed
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences
@@ -53,7 +53,7 @@ def momentum_not_loaded(patch: pytest.MonkeyPatch) -> None:
 
 
 def logs_not_cut(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("microstep.resuming.cut_back", lambda *_: None)
+    patch.setattr("microstep.training.resume.cut_back", lambda *_: None)
 
 
 MUTANTS: tuple[Mutant, ...] = (

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from microstep.build import build_trainer
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
 from microstep.run.lock import owned
 from microstep.run.record_logger import RunRecordLogger
+from microstep.training.build import build_trainer
 from microstep.types.data import Report
 from microstep.types.events import EpochReport, Results, Saving, SplitResult
 from tests.conftest import files_limited, fit

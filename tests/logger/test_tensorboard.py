@@ -19,11 +19,11 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
-from microstep.build import build_trainer
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.compose import compose
 from microstep.config.hparams import settings_of
 from microstep.errors import Stopped, StorageError
+from microstep.training.build import build_trainer
 from microstep.types.events import EpochReport, WindowReport
 from tests.conftest import files_limited
 

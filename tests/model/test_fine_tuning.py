@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
-from microstep.build import build_trainer, make
 from microstep.components.model import torchvision_model
 from microstep.components.model.pretrained import ShapesAlone, head_of, trained_options
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
 from microstep.run.weights import WeightsFile
+from microstep.training.build import build_trainer
+from microstep.training.builders import make
 from tests.model.states import CLASSES, HEAD, NAME, core, saved, trained_state
 
 COLOUR, GREY = (3, 32, 32), (1, 32, 32)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from microstep.build import build_trainer, make
 from microstep.components.model import SmallCNN, mlp, resnet18, torchvision_model
 from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
+from microstep.training.build import build_trainer
+from microstep.training.builders import make
 
 OPTIONS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 GREY_AND_COLOUR = pytest.mark.parametrize("channels", [1, 3])

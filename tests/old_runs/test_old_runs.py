@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from microstep import identity
 from microstep.config.compose import compose
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.training import provenance as identity
 
 OLD = Path(__file__).parent
 SAME = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false")

@@ -8,7 +8,7 @@ from torch import nn
 
 from microstep.components.precision import bf16, full
 from microstep.components.precision.presets import half
-from microstep.profiler.gradients import Accuracy, accuracy, reference, relative_distance
+from microstep.training.profiling.gradients import Accuracy, accuracy, reference, relative_distance
 from tests.profiler.trials import CPU, Faint, trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")

@@ -14,10 +14,8 @@ from torch import nn
 
 from microstep.components.precision.presets import MAKERS
 from microstep.errors import ConfigError
-from microstep.profiler.memory import peak
-from microstep.profiler.profile import profiled, warmed
-from microstep.profiler.timing import Lane, race
-from microstep.profiler.trial import rigged
+from microstep.training.profiling.profile import profiled, rigged, warmed
+from microstep.training.profiling.timing import Lane, peak, race
 from tests.profiler.trials import CPU, Picky, trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")

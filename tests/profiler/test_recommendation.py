@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from microstep.config.compose import compose
-from microstep.identity import weighed
-from microstep.profiler import remembered
-from microstep.profiler.gradients import Accuracy
-from microstep.profiler.profile import Measurement, Profile
-from microstep.profiler.recommendation import Recommendation, percent, recommendation
-from microstep.profiler.remembered import keep, recommended
+from microstep.training.profiling import recommendation as remembered
+from microstep.training.profiling.gradients import Accuracy
+from microstep.training.profiling.profile import Measurement, Profile
+from microstep.training.profiling.recommendation import Recommendation, keep, percent, recommendation, recommended
+from microstep.training.provenance import weighed
 from microstep.utils import json_files as cache
 from tests.profiler.trials import CPU, trial
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from microstep.build import build_trial
 from microstep.config.compose import compose
-from microstep.profiler.trial import Trial
+from microstep.training.builders import build_trial
+from microstep.training.components import Trial
 
 CPU = torch.device("cpu")
 PIXELS, CLASSES = 64, 10

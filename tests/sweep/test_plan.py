@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from microstep import identity
 from microstep.config.compose import compose
 from microstep.roster import Job, Plan, Sweep
 from microstep.sweep.plan import planned
+from microstep.training import provenance as identity
 from tests.conftest import fit
 
 LEAST = ["model=mlp", "epochs=1", "threads=1", "progress=false"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep.build import build_dataset
 from microstep.components.dataset.sharing import sharing
 from microstep.config.compose import compose
+from microstep.training.builders import build_dataset
 from microstep.types.protocols import Dataset
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from microstep.build import build_parts
 from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
+from microstep.training.builders import build_parts
 
 CPU = torch.device("cpu")
 NAMES = ("a", "b", "c")

@@ -13,7 +13,7 @@ from torch import nn
 from microstep.config.experiment import micro_batch_size
 from microstep.config.hydra_job import choices
 from microstep.errors import ConfigError
-from microstep.facts import chosen, seen_as
+from microstep.training.run_info import chosen, seen_as
 from microstep.types.protocols import Dataset
 
 FP64 = {"_target_": "microstep.components.precision.full", "dtype": "float64"}

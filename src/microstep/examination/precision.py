@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from microstep import machine
-from microstep.build import build_trial
 from microstep.components.precision.presets import candidates
 from microstep.examination.experiments import subject
 from microstep.examination.finding import Finding
 from microstep.examination.precision_picture import precision_picture
 from microstep.examination.precision_table import precision_table
-from microstep.facts import batch_row
-from microstep.identity import weighed
-from microstep.profiler.profile import Profile, profiled
-from microstep.profiler.recommendation import recommendation
-from microstep.profiler.remembered import keep
-from microstep.profiler.trial import Trial
+from microstep.training import device as machine
+from microstep.training.builders import build_trial
+from microstep.training.components import Trial
+from microstep.training.profiling.profile import Profile, profiled
+from microstep.training.profiling.recommendation import keep, recommendation
+from microstep.training.provenance import weighed
+from microstep.training.run_info import batch_row
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import say
 

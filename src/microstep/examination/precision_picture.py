@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from microstep.profiler.profile import Profile
-from microstep.profiler.recommendation import BELOW, percent
+from microstep.training.profiling.profile import Profile
+from microstep.training.profiling.recommendation import BELOW, percent
 from microstep.utils.plotting import BLUE, INK, ORANGE, new_figure, png_bytes
 
 WIDTH, ROW, MARGIN = 8.2, 0.42, 1.15  #: inches

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from microstep.profiler.profile import Measurement, Profile
-from microstep.profiler.recommendation import percent
+from microstep.training.profiling.profile import Measurement, Profile
+from microstep.training.profiling.recommendation import percent
 from microstep.utils.tables import format_table
 from microstep.utils.text import format_count
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.build import build_dataset
 from microstep.errors import summarised
-from microstep.identity import experiment_hash, possible_precisions, source_hash
 from microstep.roster import Job, Plan, Sweep
 from microstep.run.directory import cleared, has_checkpoint
 from microstep.run.record import RunRecord
+from microstep.training.builders import build_dataset
+from microstep.training.provenance import experiment_hash, possible_precisions, source_hash
 
 
 def planned(sweep: Sweep) -> Plan:

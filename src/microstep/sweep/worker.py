@@ -71,7 +71,7 @@ def preload() -> None:
     """Import what a run needs, and what is imported only when it is first used; once."""
     import torch
 
-    import microstep.resuming  # noqa: F401  # all the rest
+    import microstep.training.resume  # noqa: F401  # all the rest
     from microstep.utils.plotting import new_figure, png_bytes
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # any optimizer imports torch's compiler

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from microstep.profiler.gradients import relative_distance
+from microstep.training.profiling.gradients import relative_distance
 
 FLOOR = 1e-3  #: of the whole gradient: what a smaller layer is held against
 

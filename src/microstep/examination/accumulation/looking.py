@@ -5,8 +5,6 @@ from __future__ import annotations
 from omegaconf import DictConfig
 from torch import nn
 
-from microstep import machine
-from microstep.build import build_parts
 from microstep.config.hydra_job import choices
 from microstep.examination.accumulation.distance import layers
 from microstep.examination.accumulation.loops import LOOPS
@@ -17,8 +15,10 @@ from microstep.examination.accumulation.sentence import sentence
 from microstep.examination.accumulation.windows import real_windows
 from microstep.examination.experiments import FP64, changed, fitting, model_name, refuse_large_windows, subject
 from microstep.examination.finding import Finding
-from microstep.facts import batch_row, chosen
-from microstep.parts import Parts
+from microstep.training import device as machine
+from microstep.training.builders import build_parts
+from microstep.training.components import Parts
+from microstep.training.run_info import batch_row, chosen
 from microstep.utils.terminal import say
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from microstep.examination.accumulation.gradient import Made
 from microstep.examination.accumulation.shares import Shares
-from microstep.profiler.gradients import relative_distance
+from microstep.training.profiling.gradients import relative_distance
 
 STATISTICS = ("running_mean", "running_var")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from microstep.examination.accumulation.modes import watched
-from microstep.profiler.gradients import relative_distance
+from microstep.training.profiling.gradients import relative_distance
 from microstep.types.data import Batch
 from microstep.types.protocols import Task
 

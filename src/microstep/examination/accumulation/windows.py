@@ -10,7 +10,7 @@ import torch
 
 from microstep.examination.accumulation.gradient import weight_of
 from microstep.examination.accumulation.loops import Shape
-from microstep.loaders import Loaders
+from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, LoadedWindow, Mix
 from microstep.types.protocols import Precision, Task
 

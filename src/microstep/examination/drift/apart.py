@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from microstep.examination.drift.training import Seen, Training
-from microstep.profiler.gradients import relative_distance
+from microstep.training.profiling.gradients import relative_distance
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from microstep import machine
 from microstep.config.experiment import micro_batch_size
 from microstep.examination.drift.course import Course, follow, trainings_of
 from microstep.examination.drift.drift import Drift
@@ -12,9 +11,10 @@ from microstep.examination.drift.picture import drift_picture
 from microstep.examination.drift.text import NOTES, course_table, metrics_table, sentence
 from microstep.examination.experiments import fitting, subject
 from microstep.examination.finding import Finding
-from microstep.facts import inexact_layers
-from microstep.identity import versions
-from microstep.parts import Parts
+from microstep.training import device as machine
+from microstep.training.components import Parts
+from microstep.training.provenance import versions
+from microstep.training.run_info import inexact_layers
 from microstep.utils.progress_bar import Bars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import say

@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from microstep.build import build_parts, build_update
-from microstep.divergence import diverged
 from microstep.errors import Diverged
-from microstep.evaluation import Kept, evaluate
-from microstep.parts import Parts
 from microstep.run.progress import Progress
+from microstep.training.builders import build_parts, build_update
+from microstep.training.components import Parts
+from microstep.training.evaluation_loop import Kept, evaluate
+from microstep.training.monitoring import diverged
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Deciding, Scheduler, Step
 from microstep.utils.progress_bar import Bars

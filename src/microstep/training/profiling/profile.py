@@ -1,23 +1,27 @@
-"""All precisions measured with one experiment."""
+"""Profiles each precision: time, memory, and the error of its gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
 from microstep.components.precision.presets import MAKERS
 from microstep.errors import ConfigError
-from microstep.profiler.gradients import Accuracy, Gradient, accuracy, reference, relative_distance
-from microstep.profiler.memory import peak
-from microstep.profiler.timing import Lane, is_of_memory, race, why
-from microstep.profiler.trial import Rig, Trial, rigged
-from microstep.types.data import LoadedWindow
+from microstep.training.components import Trial
+from microstep.training.profiling.gradients import Accuracy, Gradient, accuracy, reference, relative_distance
+from microstep.training.profiling.timing import Lane, is_of_memory, peak, race, why
+from microstep.types.data import LoadedWindow, StepResult
+from microstep.types.protocols import Precision, Step
 
 BUDGET = 2.0  #: seconds of timed steps for each precision
-
 Windows = tuple[LoadedWindow, LoadedWindow]
 
 
@@ -134,3 +138,37 @@ def warmed(trial: Trial, name: str, state: dict[str, Any], windows: Windows) -> 
 def lane(rig: Rig, windows: Windows) -> Lane:
     """Return what is timed: steps over the two windows by turns."""
     return Lane(rig.prepare, lambda number: rig(windows[number % 2]), rig.trial.device)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One precision's own model and optimizer, and the experiment's step."""
+
+    trial: Trial
+    precision: Precision
+    model: nn.Module
+    optimizer: Optimizer
+    step: Step
+
+    def prepare(self) -> None:
+        """Set what belongs to the whole process as this precision wants it: another one may have had its turn."""
+        self.precision.prepare(self.model)
+
+    def __call__(self, window: LoadedWindow) -> StepResult:
+        """Take an optimizer step over a window."""
+        self.trial.reseed(window)
+        return self.step(self.model, self.optimizer, window.batches, window.weight)
+
+
+def rigged(trial: Trial, precision: Precision) -> Rig:
+    """Return a rig whose steps are all the same work: at a learning rate of 0 the weights stay as they were built."""
+    model = precision.prepare(deepcopy(trial.model)).train()
+    optimizer = trial.optimizer(model)
+    for group in optimizer.param_groups:
+        group["lr"] = still(group.get("lr"))
+    return Rig(trial, precision, model, optimizer, trial.step(precision))
+
+
+def still(rate: Any) -> Any:
+    """Return a learning rate of 0, a tensor where it was one."""
+    return torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0

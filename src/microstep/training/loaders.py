@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from microstep.errors import ConfigError
+from microstep.training.monitoring import Clock
 from microstep.types.data import Batch, LoadedWindow, Mix, Positions, Request, Split
 from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Task
 
@@ -96,13 +97,6 @@ def refuse_other_length(sampler: Sampler, rows: int, samples: int) -> None:
         reason = f"its order has {rows:,} rows, and the training split has {samples:,} samples"
         remedy = f"let it return {samples:,} rows, which may repeat, or choose sampler=shuffle"
         raise ConfigError(f"sampler ({type(sampler).__name__})", reason, remedy)
-
-
-@dataclass
-class Clock:
-    """Seconds that training has waited for data."""
-
-    waited: float = 0.0
 
 
 @dataclass(frozen=True)

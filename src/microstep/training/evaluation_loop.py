@@ -1,4 +1,4 @@
-"""Uses finished runs: evaluates, predicts, compares."""
+"""Metrics of a split, and the report of one."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from microstep import machine
 from microstep.config.experiment import micro_batch_size
-from microstep.identity import chosen_precision, experiment_hash, source_hash, versions
-from microstep.parts import Parts
+from microstep.training import device as machine
+from microstep.training.components import Parts
+from microstep.training.provenance import chosen_precision, experiment_hash, git, source_hash, versions
 from microstep.utils.text import display_path, format_count
 
 log = logging.getLogger("microstep.notice")
@@ -47,20 +46,6 @@ def run_facts(config: DictConfig, parts: Parts, names: Mapping[str, str]) -> dic
         "command": shlex.join(sys.orig_argv),
         "choices": {group: option for group, option in names.items() if group in config},
     }
-
-
-def git() -> dict[str, Any]:
-    """Return the commit of the working directory and whether it was changed; nulls outside a repository."""
-
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changes = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, run_dir: Path) -> dict[str, str]:

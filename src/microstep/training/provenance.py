@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sysconfig
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,12 +18,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from microstep import machine
 from microstep.components.precision.presets import MAKERS
 from microstep.config.allowlist import targets_in
 from microstep.config.experiment import RESUMABLE_KEYS, experiment_of, measures, micro_batch_size, without
 from microstep.config.targets import original, renamed
-from microstep.parts import Parts
+from microstep.training import device as machine
+from microstep.training.components import Parts
 
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
@@ -138,3 +139,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         told.append("the source")
     known = dict(before.get("versions") or {})
     return told + [f"{name} {v} (was {known.get(name)})" for name, v in now["versions"].items() if known.get(name) != v]
+
+
+def git() -> dict[str, Any]:
+    """Return the commit of the working directory and whether it was changed; nulls outside a repository."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = ask("status", "--porcelain")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

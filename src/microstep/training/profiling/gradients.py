@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.components.precision import TorchPrecision, full
 from microstep.components.step.standard import accumulate_gradient
-from microstep.profiler.trial import Trial
+from microstep.training.components import Trial
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Precision
 

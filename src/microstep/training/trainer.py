@@ -12,17 +12,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from microstep.components.dataset.workers import explained
-from microstep.divergence import diverged
 from microstep.errors import Stopped
-from microstep.evaluation import evaluate, evaluate_and_report
-from microstep.loaders import Loaders
-from microstep.logger.logbook import Logbook
-from microstep.machine import PeakMemory
-from microstep.pace import Pace
 from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
 from microstep.run.progress import Progress
 from microstep.run.record_logger import logs_of
 from microstep.run.weights import WeightsFile
+from microstep.training.device import PeakMemory
+from microstep.training.evaluation_loop import evaluate, evaluate_and_report
+from microstep.training.loaders import Loaders
+from microstep.training.monitoring import Logbook, Pace, diverged
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
 from microstep.types.protocols import Metrics, Precision, Scheduler, Step, Task

@@ -1,21 +1,43 @@
-"""An experiment whose precision is still open, and its step made in one."""
+"""Parts that training and evaluation share, with and without a precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from microstep.loaders import Loaders
-from microstep.types.data import LoadedWindow, StepResult
+from microstep.training.loaders import Loaders
+from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Accumulation, Dataset, Precision, Step, Task
 from microstep.utils.randomness import reseed
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training and evaluation share."""
+
+    device: torch.device
+    precision: Precision
+    dataset: Dataset
+    task: Task
+    model: nn.Module
+    accumulation: Accumulation
+    loaders: Loaders
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch."""
+        return self.accumulation.steps(len(self.dataset.splits["train"]))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
 
 EPOCH = 1  #: whose windows are taken, and whose seeds
 
@@ -52,37 +74,3 @@ class Trial:
 def fetched(window: LoadedWindow) -> LoadedWindow:
     """Return a window that holds its batches: what is timed is no loading."""
     return replace(window, batches=list(window.batches))
-
-
-@dataclass(frozen=True)
-class Rig:
-    """One precision's own model and optimizer, and the experiment's step."""
-
-    trial: Trial
-    precision: Precision
-    model: nn.Module
-    optimizer: Optimizer
-    step: Step
-
-    def prepare(self) -> None:
-        """Set what belongs to the whole process as this precision wants it: another one may have had its turn."""
-        self.precision.prepare(self.model)
-
-    def __call__(self, window: LoadedWindow) -> StepResult:
-        """Take an optimizer step over a window."""
-        self.trial.reseed(window)
-        return self.step(self.model, self.optimizer, window.batches, window.weight)
-
-
-def rigged(trial: Trial, precision: Precision) -> Rig:
-    """Return a rig whose steps are all the same work: at a learning rate of 0 the weights stay as they were built."""
-    model = precision.prepare(deepcopy(trial.model)).train()
-    optimizer = trial.optimizer(model)
-    for group in optimizer.param_groups:
-        group["lr"] = still(group.get("lr"))
-    return Rig(trial, precision, model, optimizer, trial.step(precision))
-
-
-def still(rate: Any) -> Any:
-    """Return a learning rate of 0, a tensor where it was one."""
-    return torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0

@@ -12,13 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from microstep.build import RunSpec, assemble, begin, build_parts
 from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import own
 from microstep.config.compose import Composer, quote
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, legible
-from microstep.identity import differences, identity
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import Recovered, recovered
 from microstep.run.lock import owned
@@ -26,7 +24,10 @@ from microstep.run.progress import Progress
 from microstep.run.record import RunRecord, of_type
 from microstep.run.record_logger import RunRecordLogger, cut_back
 from microstep.run.resume import Resumption, named
-from microstep.trainer import Trainer
+from microstep.training.build import RunSpec, assemble, begin
+from microstep.training.builders import build_parts
+from microstep.training.provenance import differences, identity
+from microstep.training.trainer import Trainer
 from microstep.utils.files import remove_temporaries
 from microstep.utils.terminal import say, show_notices
 

@@ -1,0 +1,1 @@
+"""Builds an experiment's parts from its config and trains them."""

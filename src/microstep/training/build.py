@@ -1,0 +1,116 @@
+"""From a checked config to objects: the only place that builds a `_target_`, behind one gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from microstep.components.dataset.workers import explained
+from microstep.components.logger.console import Console
+from microstep.components.logger.metrics_csv import MetricsCsv
+from microstep.components.logger.tensorboard import TensorBoard
+from microstep.config.allowlist import Gate, own
+from microstep.config.hparams import settings_of
+from microstep.config.hydra_job import choices
+from microstep.config.search_path import users_options
+from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
+from microstep.run.directory import occupied
+from microstep.run.record_logger import RunRecordLogger, cut_back
+from microstep.run.weights import weights_file
+from microstep.training.builders import build_parts, build_update
+from microstep.training.components import Parts
+from microstep.training.monitoring import Logbook
+from microstep.training.provenance import identity
+from microstep.training.run_info import chosen, run_facts, start_summary, warn_of_inexactness
+from microstep.training.trainer import Trainer
+from microstep.utils.files import remove_temporaries, write_whole
+from microstep.utils.progress_bar import Bars
+from microstep.utils.tables import format_fields
+from microstep.utils.terminal import say, show_notices
+
+SHOWN = 32  #: training pictures that TensorBoard shows
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Specification of the run that a trainer is built for."""
+
+    config: DictConfig
+    directory: Path  #: this process's own
+    record: RunRecordLogger
+    gate: Gate  #: says what the config may name
+    names: Mapping[str, str]  #: the options chosen, by group, where they are known
+    users_options: str = ""  #: those of the user's own yamls that the summary names
+
+
+def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
+    """Return the trainer of an experiment; its files go to `run_dir`, which holds no run yet.
+
+    Until the trainer's `fit` is over, or this process, no other may have the directory.
+
+    Args:
+        config: a checked config, as `compose` returns it.
+        run_dir: made where it isn't there. What a run left in it that died before its first checkpoint is replaced.
+
+    Raises:
+        ConfigError: for a constructor that refuses what the config gives it, a device that isn't there, or a
+            directory that holds a run already.
+        RunInUse: where another process is at work in the directory.
+        DataError: for data that are missing or damaged.
+        StorageError: where the directory can't be written.
+    """
+    show_notices()
+    directory = Path(run_dir)
+    record = RunRecordLogger(directory, occupied(directory))
+    with record.building(), explained():
+        options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
+        return begin(RunSpec(config, directory.resolve(), record, own, choices(), options))
+
+
+def begin(run: RunSpec) -> Trainer:
+    """Return the trainer of a new run; what died in its directory is removed."""
+    remove_temporaries(run.directory)
+    cut_back(run.directory, {})
+    write_whole(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
+    return assemble(run, build_parts(run.config, run.gate))
+
+
+def assemble(run: RunSpec, parts: Parts) -> Trainer:
+    """Return the trainer of these parts, and say what it will do."""
+    config = run.config
+    run.record.update(**run_facts(config, parts, run.names))
+    rows = start_summary(config, run.names, parts, run.directory)
+    say(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
+    warn_of_inexactness(parts.model, config.accum)
+    optimizer, scheduler, step = build_update(config, parts, run.gate)
+    return Trainer(
+        model=parts.model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        step=step,
+        precision=parts.precision,
+        task=parts.task,
+        loaders=parts.loaders,
+        checkpoints=Checkpoints(run.directory / "checkpoints"),
+        logbook=build_logbook(run, parts.loaders.look(SHOWN)),
+        cadence=Cadence(**config.checkpoint),
+        identity={"run": identity(config, parts), "choices": dict(run.names)},
+        weights=weights_file(run.directory, config, parts.dataset, chosen(config, run.names, "dataset")),
+        run_dir=run.directory,
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+
+
+def build_logbook(run: RunSpec, pictures: Tensor | None) -> Logbook:
+    """Return the bars and loggers; `pictures` are some of those to be trained on."""
+    bars = Bars(run.config.progress)
+    settings = settings_of(run.config, run.names)
+    tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, pictures)
+    loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
+    return Logbook(bars, loggers, run.config.log_every_steps)

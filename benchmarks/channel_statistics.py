@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from microstep.components.dataset.mnist import read_idx_split
-from microstep.components.dataset.statistics import ChannelStatistics, ClassStatistics, chunks
+from microstep.components.dataset.statistics import ChannelStatistics, chunks
+from microstep.dataset_report.sampling import ClassStatistics
 
 COUNT, SHAPE, CLASSES = 50_000, (3, 32, 32), 10
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")

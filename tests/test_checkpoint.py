@@ -17,10 +17,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microstep.again import evaluate_run
 from microstep.components.task import Classification
 from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, StorageError
+from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints import checkpoints as checkpoint
 from microstep.run.checkpoints.archive import packed
 from microstep.run.checkpoints.checkpoints import Checkpoints

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from microstep.again import evaluate_run
 from microstep.config.allowlist import own
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
+from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.progress import Progress
 from microstep.run.weights import WeightsFile

@@ -16,13 +16,13 @@ import pytest
 import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from microstep.comparison.runs import Asked, read_run
-from microstep.comparison.settings import differences, grouped
 from microstep.config.allowlist import own
 from microstep.config.compose import compose
 from microstep.config.experiment import LATER, displayed, experiment_of
 from microstep.config.schema import Experiment
 from microstep.errors import ConfigError
+from microstep.evaluation.comparison.groups import differences, grouped
+from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.resume import automatic

@@ -14,10 +14,10 @@ import yaml
 from microstep.components.dataset import Images, PictureDataset, digits, mnist, picture_dataset
 from microstep.components.dataset.images import CHUNK_BYTES
 from microstep.config.compose import compose
+from microstep.dataset_report.statistics import measure, rows_of
+from microstep.dataset_report.survey import Chunk
+from microstep.dataset_report.text import rows, snippet
 from microstep.errors import ConfigError
-from microstep.measure import measure, rows_of
-from microstep.stats.tally import Chunk
-from microstep.stats.text import rows, snippet
 
 CPU = torch.device("cpu")
 SIZES = {"train": 5700, "test": 300}

@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from microstep.again import evaluate_run
 from microstep.components.dataset.builtin import synthetic
 from microstep.config.allowlist import own, trusting
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
-from microstep.predict import Predicted, decoder_of, predict_input, suited
+from microstep.evaluation.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
+from microstep.evaluation.evaluate import evaluate_run
+from microstep.evaluation.predict import Predicted, decoder_of, predict_input, suited
+from microstep.evaluation.predictions import Answers, predictions_csv, ranked
 from microstep.run.config import run_config
-from microstep.task.answers import Answers, predictions_csv, ranked
-from microstep.task.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from microstep.training.builders import build_parts
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, files_limited, fit

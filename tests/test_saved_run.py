@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from microstep.again import evaluate_run
-from microstep.compare import compare, fetched
-from microstep.comparison.flips import Flip, Side
-from microstep.comparison.runs import Asked, read_run
-from microstep.comparison.settings import grouped
 from microstep.config.allowlist import own
-from microstep.predict import predict_input
+from microstep.evaluation.comparison.compare import compare, fetched
+from microstep.evaluation.comparison.flips import Flip, Side
+from microstep.evaluation.comparison.groups import grouped
+from microstep.evaluation.comparison.runs import Asked, read_run
+from microstep.evaluation.evaluate import evaluate_run
+from microstep.evaluation.predict import predict_input
 from microstep.summary.reading import read_sweep
 from microstep.summary.study import tabulate
 from microstep.training.resume import resume

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits
 
-from microstep.components.dataset.statistics import PIECE, ChannelStatistics, ClassStatistics, chunks
-from microstep.stats.sampling import StandardErrors, Stratum, moments, standard_errors
+from microstep.components.dataset.statistics import PIECE, ChannelStatistics, chunks
+from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, moments, standard_errors
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
 PICTURES = arrays(np.uint8, SHAPES, fill=st.nothing())

@@ -11,8 +11,6 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from microstep.comparison.runs import Asked, read_run
-from microstep.comparison.settings import grouped
 from microstep.components.model import mlp
 from microstep.config import targets
 from microstep.config.allowlist import own, targets_in, trusting
@@ -22,6 +20,8 @@ from microstep.config.search_path import CONF
 from microstep.config.signatures import signature
 from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
+from microstep.evaluation.comparison.groups import grouped
+from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.run.resume_overrides import amendments, refuse_another_experiment
 from microstep.training.builders import make
 from microstep.training.provenance import config_hash, experiment_hash, source_hash

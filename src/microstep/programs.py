@@ -34,7 +34,7 @@ def run_train(config: DictConfig, resumed: Resumption | None = None) -> int | No
     python train.py check=drift accum=4                        how far rounding takes two cuts apart, beside two seeds
     """
     if config.check is not None:
-        from microstep.examination import examine
+        from microstep.diagnostics import examine
 
         return examine(config, run_directory())
     from microstep.training.build import build_trainer
@@ -82,8 +82,8 @@ def run_evaluate(config: DictConfig) -> None:
 
 def split_report(config: DictConfig, gate: Gate) -> str:
     """Evaluate a split and return what is said of it."""
-    from microstep.again import evaluate_run
     from microstep.components.logger.console import metrics_row, with_report
+    from microstep.evaluation.evaluate import evaluate_run
     from microstep.utils.progress_bar import Bars
     from microstep.utils.text import display_path
 
@@ -98,10 +98,10 @@ def split_report(config: DictConfig, gate: Gate) -> str:
 
 def comparison(config: DictConfig) -> str:
     """Compare runs and return what is said of them."""
-    from microstep.compare import compare
     from microstep.config.allowlist import trusting
     from microstep.config.experiment import trusted
     from microstep.errors import ConfigError
+    from microstep.evaluation.comparison.compare import compare
 
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "pictures without labels tell no runs apart", "leave it out")
@@ -112,8 +112,8 @@ def comparison(config: DictConfig) -> str:
 def input_report(config: DictConfig, gate: Gate) -> str:
     """Classify pictures and return what is said of them."""
     from microstep.errors import legible
-    from microstep.predict import predict_input
-    from microstep.task.answers import counts
+    from microstep.evaluation.predict import predict_input
+    from microstep.evaluation.predictions import counts
     from microstep.utils.progress_bar import Bars
     from microstep.utils.tables import format_fields
     from microstep.utils.text import display_path
@@ -142,7 +142,7 @@ def run_compute_stats(config: DictConfig) -> None:
     """
     import torch
 
-    from microstep.stats.report import report
+    from microstep.dataset_report.report import report
     from microstep.training.builders import build_dataset
     from microstep.utils.progress_bar import Bars
     from microstep.utils.terminal import emit, show_notices

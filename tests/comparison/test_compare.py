@@ -15,12 +15,12 @@ from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 
-from microstep.compare import Compared, compare, fetched
-from microstep.comparison.exact import holm
-from microstep.comparison.flips import flips
 from microstep.config.allowlist import own, trusting
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, DataError
+from microstep.evaluation.comparison.compare import Compared, compare, fetched
+from microstep.evaluation.comparison.flips import flips
+from microstep.evaluation.comparison.significance import holm
 
 FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
 SWEEP = "outputs/sweeps/s"
@@ -216,7 +216,7 @@ def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
 
 def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
     """Where the data set shows nothing, the rest is written all the same."""
-    monkeypatch.setattr("microstep.compare.fetched", lambda *words: None)
+    monkeypatch.setattr("microstep.evaluation.comparison.compare.fetched", lambda *words: None)
     directory = compared(name(4, 0), name(1, 0)).directories[0]
     assert "flips.png" not in [path.name for path in directory.iterdir()]
 

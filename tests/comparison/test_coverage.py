@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from microstep.comparison import figures
-from microstep.comparison.figures import over_both, over_samples, quantiles
-from microstep.comparison.paired import Paired
-from microstep.comparison.two_way import TwoWay
+from microstep.evaluation.comparison import results as figures
+from microstep.evaluation.comparison.paired import Paired
+from microstep.evaluation.comparison.results import over_both, over_samples, quantiles
+from microstep.evaluation.comparison.significance import TwoWay
 
 Ends = tuple[float, float]
 PAIRS = 2000

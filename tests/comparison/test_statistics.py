@@ -10,13 +10,11 @@ import pytest
 from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from microstep.comparison.exact import holm, mcnemar, power, smallest_difference
-from microstep.comparison.figures import Figures
-from microstep.comparison.paired import Paired
-from microstep.comparison.resampling import Cells, resampled
-from microstep.comparison.scores import Scores
-from microstep.comparison.two_way import TwoWay
-from microstep.comparison.verdict import Verdict, verdicts
+from microstep.evaluation.comparison.bootstrap import Cells, resampled
+from microstep.evaluation.comparison.paired import Paired, Scores
+from microstep.evaluation.comparison.results import Figures
+from microstep.evaluation.comparison.significance import TwoWay, holm, mcnemar, power, smallest_difference
+from microstep.evaluation.comparison.verdict import Verdict, verdicts
 
 
 def constructed(both: int, run: int, baseline: int, neither: int = 0) -> Paired:
@@ -124,7 +122,7 @@ def test_cells_lose_no_sample():
 
 def test_the_bootstrap_is_held_in_parts(monkeypatch):
     """However much memory may be used, every resample is made."""
-    monkeypatch.setattr("microstep.comparison.resampling.HELD", 64)
+    monkeypatch.setattr("microstep.evaluation.comparison.bootstrap.HELD", 64)
     accuracy, macro_f1 = resampled(Cells.of(noisy(2, 50, 3)), 50, 31)
     assert accuracy.shape == macro_f1.shape == (31, 2)
 

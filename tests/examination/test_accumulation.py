@@ -15,16 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.config.schema import CHOICES, RULES
+from microstep.diagnostics.accumulation import gradient, look
+from microstep.diagnostics.accumulation.gradient import RealWindow, make
+from microstep.diagnostics.accumulation.loops import LOOPS, Cause, Shape
+from microstep.diagnostics.accumulation.measure import EXACT, Laboratory, Measured, measure
+from microstep.diagnostics.accumulation.report import Looked
+from microstep.diagnostics.accumulation.sample_weights import shares
+from microstep.diagnostics.accumulation.verdict import sentence
 from microstep.errors import Diverged
-from microstep.examination.accumulation import gradient, look
-from microstep.examination.accumulation.causes import Cause
-from microstep.examination.accumulation.gradient import make
-from microstep.examination.accumulation.loops import LOOPS, Shape
-from microstep.examination.accumulation.measuring import EXACT, Laboratory, Measured, measure
-from microstep.examination.accumulation.page import Looked
-from microstep.examination.accumulation.running import shares
-from microstep.examination.accumulation.sentence import sentence
-from microstep.examination.accumulation.windows import RealWindow
 from tests.conftest import ROOT, call, error_of, files_limited
 from tests.examination import models
 from tests.examination.loops import BY_HAND

@@ -15,11 +15,12 @@ from torch import nn
 
 from microstep.components.step import standard
 from microstep.config.compose import compose
-from microstep.examination.drift import course, look
-from microstep.examination.drift.course import compared
-from microstep.examination.drift.text import epochs_shown, share
-from microstep.examination.drift.training import begin
-from microstep.examination.finding import Finding
+from microstep.diagnostics.drift import look
+from microstep.diagnostics.drift import trajectories as course
+from microstep.diagnostics.drift.report import epochs_shown, share
+from microstep.diagnostics.drift.training import begin
+from microstep.diagnostics.drift.trajectories import compared
+from microstep.diagnostics.result import Finding
 from microstep.training.profiling.gradients import relative_distance
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of, fit

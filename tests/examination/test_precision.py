@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep.again import evaluate_run
-from microstep.comparison.runs import Asked, read_run
 from microstep.config.allowlist import own
 from microstep.config.compose import compose
-from microstep.examination import precision as examination
-from microstep.examination.precision_picture import precision_picture
-from microstep.examination.precision_table import precision_table
+from microstep.diagnostics.precision import check as examination
+from microstep.diagnostics.precision.check import precision_table
+from microstep.diagnostics.precision.plot import precision_picture
+from microstep.evaluation.comparison.runs import Asked, read_run
+from microstep.evaluation.evaluate import evaluate_run
 from microstep.sweep.plan import Hashes
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_trial

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from microstep.again import evaluate_run
 from microstep.config.allowlist import Gate, trusting
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, ConfigError
+from microstep.evaluation.evaluate import evaluate_run
 from microstep.utils.progress_bar import Bars
 from tests.conftest import error_of
 from tests.faults.planted import FOREIGN, PLANTS, Node, evil, plant, run_with, sound, written

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from microstep.stats.duplicates import Duplicates, Member
-from microstep.stats.health import Health, Unreadable
-from microstep.stats.health_text import LISTED, health_text
+from microstep.dataset_report.health import Duplicates, Health, Member, Unreadable
+from microstep.dataset_report.text import LISTED, health_text
 
 
 def health(**found) -> Health:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from microstep.components.dataset import Images, image_folder
-from microstep.stats import page as pages
-from microstep.stats.page import page, samples
+from microstep.dataset_report import plot as pages
+from microstep.dataset_report.plot import page, samples
 from tests.stats.folders import sick_folder
 
 NAMES = ("$x_1$ and $", "狐狸", "a" * 60, "line\nbreak", "bad\udc80byte")

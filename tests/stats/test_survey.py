@@ -13,11 +13,11 @@ from microstep.components.dataset import Images, PictureDataset, image_folder
 from microstep.components.dataset import images as chunking
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.folder import listed
-from microstep.components.dataset.statistics import ChannelStatistics, ClassStatistics
-from microstep.measure import figures, measure, surveyed
-from microstep.stats.health import Health
-from microstep.stats.sampling import Stratum, moments, standard_errors
-from microstep.stats.survey import Survey, printable
+from microstep.components.dataset.statistics import ChannelStatistics
+from microstep.dataset_report.health import Health
+from microstep.dataset_report.sampling import ClassStatistics, Stratum, moments, standard_errors
+from microstep.dataset_report.statistics import figures, measure, surveyed
+from microstep.dataset_report.survey import Survey, printable
 from tests.stats.folders import sick_folder
 
 CPU = torch.device("cpu")

@@ -163,57 +163,6 @@ class Deviations:
         return sqrt(self.squares / self.count)
 
 
-@dataclass(frozen=True)
-class ClassStatistics:
-    """How many pictures each class has, and each channel's mean over all pixels of these."""
-
-    counts: list[int]
-    means: list[list[float] | None]  #: by class, then channel; None for a class without pictures
-
-    @classmethod
-    def streamed(cls, parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> ClassStatistics:
-        """Return the figures of a stream of pictures (N × C × H × W), over `scale`, and their labels (N).
-
-        One pass, in constant memory. Sums of integers are exact, so that cuts make no difference; others are float64.
-
-        Raises:
-            ValueError: where the stream has no pixels, labels don't match the pictures, or one is no class.
-        """
-        counts, areas = np.zeros((2, classes), np.int64)
-        totals: Any = 0
-        for pictures, labels in parts:
-            here = class_counts(labels, len(pictures), classes)
-            counts += here
-            areas += here * prod(pictures.shape[2:])
-            totals = totals + class_totals(pictures, labels, classes)
-        if not areas.any():
-            raise ValueError(EMPTY)
-        return cls.of(counts, areas, totals, scale)
-
-    @classmethod
-    def of(cls, counts: np.ndarray, areas: np.ndarray, totals: np.ndarray, scale: float) -> ClassStatistics:
-        """Return the figures from each class's pictures, pixels of a channel, and sums of pixels (classes × C)."""
-        means = zip(totals.tolist(), areas.tolist(), strict=True)
-        return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
-
-
-def class_counts(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
-    """Return how many pictures each class has, int64; labels that are none are refused."""
-    if labels.shape != (pictures,):
-        raise ValueError(f"labels of shape {labels.shape} for {pictures} pictures: give each one")
-    if pictures and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"labels from {labels.min()} to {labels.max()}: they go from 0 to {classes - 1}")
-    return np.bincount(labels, minlength=classes)
-
-
-def class_totals(pictures: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return the sum of each class's pixels by channel: classes × C, int64 for integers, float64 for others."""
-    dtype = np.int64 if np.issubdtype(pictures.dtype, np.integer) else np.float64
-    totals = np.zeros((classes, pictures.shape[1]), dtype)
-    np.add.at(totals, labels, pictures.sum((2, 3), dtype=dtype))
-    return totals
-
-
 def chunks(pixels: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
     """Yield consecutive parts."""
     return (pixels[start : start + size] for start in range(0, len(pixels), size))

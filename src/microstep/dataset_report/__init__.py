@@ -1,0 +1,1 @@
+"""Describes a data set: statistics, class balance, damaged and duplicate images."""

@@ -1,0 +1,149 @@
+"""Finds damaged, duplicate and mislabeled images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from microstep.components.dataset.images import Pictures
+from microstep.dataset_report.survey import Survey, printable
+
+
+@dataclass(frozen=True)
+class Member:
+    """A picture, as a report names it."""
+
+    split: str
+    name: str
+    label: str  #: its class
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.name}"
+
+
+def member(survey: Survey, row: int) -> Member:
+    """Return a picture by its row."""
+    label = survey.pictures.class_names[survey.pictures.labels[row]]
+    return Member(survey.split, survey.name(row), printable(label))
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Two or more pictures with the same pixels, in the size in which a model sees them."""
+
+    members: Sequence[Member]
+
+    @cached_property
+    def leak(self) -> bool:
+        """Whether they are in different splits."""
+        return len({member.split for member in self.members}) > 1
+
+    @cached_property
+    def conflicting(self) -> bool:
+        """Whether they bear different labels."""
+        return len({member.label for member in self.members}) > 1
+
+    @property
+    def within(self) -> list[str]:
+        """Return the splits that hold two of them."""
+        return [split for split, times in Counter(member.split for member in self.members).items() if times > 1]
+
+    def plain(self) -> dict[str, Any]:
+        """Return them for JSON."""
+        return {"pictures": [vars(one) for one in self.members], "leak": self.leak, "conflicting": self.conflicting}
+
+
+def duplicates(surveys: Sequence[Survey]) -> Iterator[Duplicates]:
+    """Yield the groups of pictures with the same pixels, by their first picture."""
+    digests = np.concatenate([survey.marks.digests for survey in surveys])
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
+    same = (digests[order[1:]] == digests[order[:-1]]).all(1)
+    repeated, first = np.r_[same, False] | np.r_[False, same], np.r_[True, ~same][: len(order)]
+    groups = np.split(order[repeated], np.flatnonzero(first[repeated])[1:]) if repeated.any() else []
+    owners = np.repeat(np.arange(len(surveys)), [len(survey.marks.rows) for survey in surveys])
+    rows = np.concatenate([survey.marks.rows for survey in surveys])
+    for group in sorted(groups, key=lambda group: int(group[0])):
+        yield Duplicates([member(surveys[owners[place]], rows[place]) for place in group])
+
+
+FEW = 10  #: training pictures that a class should have at least
+
+
+@dataclass(frozen=True)
+class Unreadable(Member):
+    """A picture that can't be read."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Health:
+    """What one look at some splits has found wrong."""
+
+    checked: Mapping[str, tuple[int, int]]  #: split → pictures looked at, out of how many
+    unreadable: Sequence[Unreadable]
+    duplicates: Sequence[Duplicates]
+    constant: Sequence[Member]  #: pictures of one colour
+    few: Mapping[str, int]  #: class → training pictures, of those with fewer than FEW
+    absent: Mapping[str, Sequence[str]]  #: split → classes that it has no picture of
+
+    @classmethod
+    def of(cls, surveys: Sequence[Survey], official: Mapping[str, Pictures]) -> Health:
+        """Return what is wrong with the splits surveyed; classes are counted in all `official` ones."""
+        unreadable = [
+            Unreadable(**vars(member(survey, row)), reason=reason)
+            for survey in surveys
+            for row, reason in survey.unreadable.items()
+        ]
+        constant = [member(survey, row) for survey in surveys for row in survey.marks.rows[survey.marks.constant]]
+        counts = {name: class_sizes(pictures, surveys, name) for name, pictures in official.items()}
+        few = {name: count for name, count in counts.get("train", {}).items() if 0 < count < FEW}
+        absent = {split: [name for name, count in sizes.items() if not count] for split, sizes in counts.items()}
+        checked = {one.split: (one.tally.count + len(one.unreadable), len(one.pictures)) for one in surveys}
+        found = list(duplicates(surveys))
+        return cls(
+            checked, unreadable, found, constant, few, {split: names for split, names in absent.items() if names}
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether all pictures of these splits were looked at."""
+        return all(looked == population for looked, population in self.checked.values())
+
+    def groups(self) -> dict[str, Any]:
+        """Return how many groups of duplicates there are, of which kind."""
+        within = Counter(chain.from_iterable(one.within for one in self.duplicates))
+        return {
+            "within": {split: within[split] for split in self.checked},
+            "across": sum(one.leak for one in self.duplicates),
+            "conflicting": sum(one.conflicting for one in self.duplicates),
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "checked": {split: {"count": n, "population": of} for split, (n, of) in self.checked.items()},
+            "unreadable": [vars(one) for one in self.unreadable],
+            "duplicate_groups": self.groups(),
+            "duplicates": [one.plain() for one in self.duplicates],
+            "constant": [vars(one) for one in self.constant],
+            "few": dict(self.few),
+            "absent": dict(self.absent),
+        }
+
+
+def class_sizes(pictures: Pictures, surveys: Sequence[Survey], split: str) -> dict[str, int]:
+    """Return how many pictures of a split each class has, without those that are known to be unreadable."""
+    bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
+    classes = len(pictures.class_names)
+    counts = np.bincount(pictures.labels, minlength=classes) - np.bincount(pictures.labels[bad], minlength=classes)
+    return dict(zip(map(printable, pictures.class_names), counts.tolist(), strict=True))

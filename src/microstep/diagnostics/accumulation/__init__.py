@@ -1,0 +1,5 @@
+"""check=accumulation: compares a window split into micro-batches with one large batch."""
+
+from microstep.diagnostics.accumulation.check import look
+
+__all__ = ["look"]

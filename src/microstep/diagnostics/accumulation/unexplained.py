@@ -1,0 +1,88 @@
+"""What else may be the matter, where a difference remains when every known cause is taken away."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from microstep.diagnostics.accumulation.batch_dependence import watched
+from microstep.training.profiling.gradients import relative_distance
+from microstep.types.data import Batch
+from microstep.types.protocols import Task
+
+
+def explanation(model: nn.Module, batches: Sequence[Batch], whole: Batch, task: Task, tolerance: float) -> str:
+    """Return in words what is found: a layer that isn't the same twice or mixes samples, a buffer that moves, the loss.
+
+    Args:
+        model: with every known cause taken away; it stays as it is.
+        batches, whole: a window's micro-batches, and the same as one.
+    """
+    found = [f"{name} changes at every call" for name in moving(model, whole)[:3]]
+    if unstable := [] if found else differing(model, whole, whole, tolerance):
+        return f"layer {unstable[0]} gives other outputs for the same inputs: it draws outside torch's generators"
+    found += [f"layer {name} mixes samples" for name in mixing(model, whole, tolerance)[:1]]
+    if not found and not adds_up(model, batches, whole, task, tolerance):
+        found = ["the task's loss_sum is no sum over samples"]
+    return ", ".join(found) or "something that changes from call to call, perhaps"
+
+
+@torch.no_grad()
+def mixing(model: nn.Module, whole: Batch, tolerance: float) -> list[str]:
+    """Return the layers in which other samples' outputs change with the first sample's input, the first ones first."""
+    other = replace(whole, inputs=torch.cat([whole.inputs[:1].flip(-1) + 1, whole.inputs[1:]]))
+    return differing(model, whole, other, tolerance, first=1)
+
+
+@torch.no_grad()
+def differing(model: nn.Module, one: Batch, other: Batch, tolerance: float, first: int = 0) -> list[str]:
+    """Return the layers whose outputs differ between two batches, from some sample on; the first ones first."""
+    before, after = (dict(outputs(model, batch)) for batch in (one, other))
+    together = {name: after[name] for name in before if name in after and len(before[name]) == len(one.inputs)}
+    return [name for name, output in together.items() if changed(before[name][first:], output[first:], tolerance)]
+
+
+def changed(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return one.shape != other.shape or relative_distance([(other, one)]) > tolerance
+
+
+def outputs(model: nn.Module, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """Yield every layer's output, in the order in which they are made."""
+    own, made = copy.deepcopy(model), list[tuple[nn.Module, Tensor]]()
+    names = {module: f'"{name}" ({type(module).__name__})' for name, module in own.named_modules()}
+
+    def leave(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim():
+            made.append((module, output))
+
+    with watched(own, lambda module, inputs: None, leave):
+        own(batch.inputs)
+    return ((names[module], output) for module, output in made)
+
+
+@torch.no_grad()
+def moving(model: nn.Module, whole: Batch) -> list[str]:
+    """Return the buffers and parameters that a forward pass changes."""
+    own = copy.deepcopy(model)
+    before = {name: tensor.clone() for name, tensor in own.state_dict(keep_vars=True).items()}
+    own(whole.inputs)
+    return [name for name, tensor in own.state_dict(keep_vars=True).items() if moved(before[name], tensor)]
+
+
+def moved(before: Tensor, after: Tensor) -> bool:
+    """Say whether any number is another one; a NaN that stays one isn't."""
+    return not torch.equal(before.nan_to_num(), after.nan_to_num())
+
+
+@torch.no_grad()
+def adds_up(model: nn.Module, batches: Sequence[Batch], whole: Batch, task: Task, tolerance: float) -> bool:
+    """Say whether the window's summed loss is the sum of the micro-batches' on the same outputs."""
+    made = copy.deepcopy(model)(whole.inputs)
+    parts = torch.split(made, [len(batch.inputs) for batch in batches])
+    total = float(task.loss_sum(made, whole.targets, *whole.mixed))
+    added = sum(float(task.loss_sum(o, b.targets, *b.mixed)) for o, b in zip(parts, batches, strict=True))
+    return abs(added - total) <= tolerance * abs(total)

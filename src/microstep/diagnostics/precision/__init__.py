@@ -1,0 +1,1 @@
+"""check=precision: cost and error of each precision."""

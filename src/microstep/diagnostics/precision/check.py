@@ -1,0 +1,105 @@
+"""Runs check=precision and formats its table."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from microstep.components.precision.presets import candidates
+from microstep.diagnostics.precision.plot import precision_picture
+from microstep.diagnostics.result import Finding
+from microstep.diagnostics.variants import subject
+from microstep.training import device as machine
+from microstep.training.builders import build_trial
+from microstep.training.components import Trial
+from microstep.training.profiling.profile import Measurement, Profile, profiled
+from microstep.training.profiling.recommendation import keep, percent, recommendation
+from microstep.training.provenance import weighed
+from microstep.training.run_info import batch_row
+from microstep.utils.tables import format_fields, format_table
+from microstep.utils.terminal import say
+from microstep.utils.text import format_count
+
+
+def look(config: DictConfig) -> Finding:
+    """Measure what an experiment's step costs and loses in each precision; recommend one, which `precision=auto` takes.
+
+    Raises:
+        MicrostepError: for what training would refuse, and where fp64 can't be computed.
+    """
+    trial = build_trial(config)
+    names = candidates(trial.device)
+    say(f"measuring {', '.join(names)} …")
+    profile = profiled(trial, names)
+    found = recommendation(profile)
+    keep(weighed(config, trial.device), found)
+    page = f"{format_fields(summary(config, trial))}\n\n{precision_table(profile)}"
+    numbers = {"recommendation": vars(found), **profile.plain()}
+    typed = f"Type precision={found.name}, or precision=auto, which takes it from now on."
+    sentence = f"{found.name}: {found.reason}.\n{typed}"
+    return Finding(page, sentence, numbers, {"precision": precision_picture(profile)}, curves(profile))
+
+
+def summary(config: DictConfig, trial: Trial) -> dict[str, str]:
+    """Return what was measured, by name."""
+    return {
+        **subject(config, trial.dataset, trial.model),
+        "device": machine.describe(trial.device),
+        "batch": batch_row(config),
+    }
+
+
+def curves(profile: Profile) -> dict[str, list[float]]:
+    """Return the figures that TensorBoard shows."""
+    figures: dict[str, list[float]] = {}
+    for name, one in profile.measured.items():
+        figures[f"check/{name}/step_seconds"] = [one.seconds]
+        figures[f"check/{name}/gradient_drift"] = [one.accuracy.gradient_drift]
+        figures[f"check/{name}/peak_bytes"] = [float(one.peak_bytes)]
+    return figures
+
+
+HEADS = (
+    ("", "a step", "samples/s", "speed-up", "memory", "loss", "gradient", "overflow", "underflow"),
+    ("", "", "", "", "at peak", "off by", "off by", "", ""),
+)
+
+
+def precision_table(profile: Profile) -> str:
+    """Return a row for each precision, those that failed last, and the notes that the columns need."""
+    rows = [row(profile, name, one) for name, one in profile.measured.items()]
+    lines = format_table([*HEADS, *rows], "<>")
+    lines += [f"  {name:<6}  {why}" for name, why in profile.failed.items()]
+    noise = f"  gradient noise {percent(profile.noise)}: how far the next window's gradient is from this one's, in fp64"
+    return "\n".join([*lines, "", noise, *notes(profile)])
+
+
+def row(profile: Profile, name: str, one: Measurement) -> tuple[str, ...]:
+    found, times = one.accuracy, profile.speed_up(name)
+    return (
+        name,
+        duration(one.seconds),
+        f"{profile.samples / one.seconds:,.0f}",
+        f"{times:.2f} ×" if times else "–",
+        f"{one.peak_bytes / 2**20:,.1f} MiB",
+        percent(found.loss_drift),
+        percent(found.gradient_drift),
+        percent(found.overflow),
+        percent(found.underflow),
+    )
+
+
+def notes(profile: Profile) -> list[str]:
+    """Return what is said of scalers: where they settled, and what they were needed for."""
+    said = []
+    for name, one in profile.measured.items():
+        found = one.accuracy
+        if found.unscaled_underflow is None:
+            continue
+        halved = f", halved {format_count(found.skipped, 'time')}" if found.skipped else ""
+        place = f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
+        said.append(f"  {name}: {place}; without a scaler {percent(found.unscaled_underflow)} would underflow")
+    return said
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -1,0 +1,1 @@
+"""Uses finished runs: evaluates, predicts, compares."""

@@ -1,0 +1,141 @@
+"""Samples whose decision differs between two groups, as a table and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from microstep.evaluation.comparison.groups import Match
+from microstep.evaluation.comparison.paired import Array, Paired
+from microstep.evaluation.comparison.predictions_file import Report
+from microstep.utils.plotting import GREEN, INK, RED, draw_image, new_figure, plain_text, png_bytes
+from microstep.utils.tables import csv_bytes
+from microstep.utils.text import format_count, sample_caption, truncate_middle
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one setting says of a sample, over its seeds."""
+
+    prediction: int  #: the most frequent; of equally frequent ones the smallest
+    right: int  #: seeds that are right
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample that one setting gets right more often than the other."""
+
+    index: int  #: in the official split
+    label: int
+    run: Side
+    baseline: Side
+    file: str | None
+
+    @property
+    def gained(self) -> bool:
+        """Whether the run is the better one."""
+        return self.run.right > self.baseline.right
+
+
+def flips(match: Match) -> list[Flip]:
+    """Return the samples that flipped, the most decisive first.
+
+    That is: those on which most seeds flipped, and of these the ones where both sides were the most confident.
+    """
+    report, paired = match.baseline.first.report, match.paired
+    differences = paired.differences.sum(0, dtype=np.int64)
+    rows = np.flatnonzero(differences)
+    confidence = [setting.stacked("confidence").mean(0)[rows] for setting in (match.run, match.baseline)]
+    order = np.lexsort((rows, -np.sum(confidence, axis=0), -np.abs(differences[rows])))
+    return [flip(report, paired, row) for row in rows[order].tolist()]
+
+
+def flip(report: Report, paired: Paired, row: int) -> Flip:
+    """Return what both sides say of a sample."""
+    label = int(report.labels[row])
+    run, baseline = (side(answers[:, row], label) for answers in (paired.run, paired.baseline))
+    return Flip(int(report.indices[row]), label, run, baseline, None if report.files is None else report.files[row])
+
+
+def side(answers: Array, label: int) -> Side:
+    """Return what a setting's seeds say of a sample."""
+    return Side(int(np.bincount(answers).argmax()), int((answers == label).sum()))
+
+
+def flips_csv(found: list[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
+    """Return `index,label,run,baseline,run_right,baseline_right[,file]`: names of classes, and shares of the seeds."""
+    filed = ["file"] if any(one.file is not None for one in found) else []
+    head = ["index", "label", "run", "baseline", "run_right", "baseline_right", *filed]
+    return csv_bytes([head, *(cells(one, class_names, seeds) for one in found)])
+
+
+def cells(one: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:
+    yield str(one.index)
+    yield from (class_names[which] for which in (one.label, one.run.prediction, one.baseline.prediction))
+    yield from (f"{side.right / seeds:g}" for side in (one.run, one.baseline))
+    yield from () if one.file is None else (one.file,)
+
+
+ACROSS = 8
+SHOWN = 2 * ACROSS  #: flips of each kind on one picture
+LETTERS, TITLE = 16, 110
+CELL, HEAD, TOP = 1.62, 0.42, 0.62  #: inches
+
+
+def chosen(found: Sequence[Flip]) -> list[Flip]:
+    """Return those that are drawn: the most decisive that the run gets right, then those that the baseline does."""
+    sides = ([one for one in found if one.gained], [one for one in found if not one.gained])
+    return [one for side in sides for one in side[:SHOWN]]
+
+
+@plain_text()
+def flips_picture(
+    found: Sequence[Flip], images: Tensor, class_names: Sequence[str], seeds: int, names: tuple[str, str]
+) -> bytes:
+    """Return a PNG of some flips, in two bands: what the run gained, and what it lost.
+
+    Args:
+        found: all flips; `images` are those of `chosen(found)`: N × C × H × W, in 0…1.
+        names: of run and baseline.
+    """
+    drawn = list(zip(chosen(found), images, strict=True))
+    bands = [[pair for pair in drawn if pair[0].gained is gained] for gained in (True, False)]
+    totals = [sum(one.gained is gained for one in found) for gained in (True, False)]
+    heights = [HEAD + (CELL + 0.2) * -(-len(band) // ACROSS) for band in bands]
+    figure = new_figure(ACROSS * 1.32, TOP + sum(heights))
+    title = (truncate_middle(f"{side}: {name}", TITLE) for side, name in zip(("run", "baseline"), names, strict=True))
+    figure.suptitle("\n".join(title), fontsize=10)
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+    words = (("run", GREEN), ("baseline", RED))
+    for part, band, total, (better, color) in zip(parts, bands, totals, words, strict=True):
+        head = f"right with the {better}{' alone' if seeds == 1 else ' more often'}: {format_count(total, 'sample')}"
+        note = f", the {len(band)} most decisive shown" if len(band) < total else ""
+        part.suptitle(f"{head}{note}", fontsize=10, color=color, x=0.01, ha="left")
+        draw_band(part, band, class_names, seeds)
+    return png_bytes(figure)
+
+
+def draw_band(
+    part: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
+) -> None:
+    """Draw samples in rows, each under its class and what either side took it for."""
+    rows = -(-len(band) // ACROSS)
+    for place, (one, image) in enumerate(band):
+        axes = part.add_subplot(rows, ACROSS, place + 1)
+        truth = f"true {truncate_middle(class_names[one.label], LETTERS - 4)}"
+        head = truth + sample_caption(one.file, one.index, LETTERS + 4)
+        sides = (told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds))
+        draw_image(axes, image.numpy(), 0, 0, 1)
+        axes.set_axis_off()
+        axes.set_title("\n".join([head, *sides]), fontsize=7.5, color=INK)
+
+
+def told(who: str, side: Side, class_names: Sequence[str], seeds: int) -> str:
+    """Return what a side took a sample for; of several seeds, how many are right."""
+    share = f" ({side.right} of {seeds})" if seeds > 1 else ""
+    return f"{who} {truncate_middle(class_names[side.prediction], LETTERS - 4)}{share}"

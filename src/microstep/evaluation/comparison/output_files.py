@@ -1,0 +1,103 @@
+"""What a comparison leaves behind: its page, its numbers, its classes, the samples that flipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from microstep.config.names import LONGEST, UNSAFE, safe_name
+from microstep.evaluation.comparison.groups import RunGroup, differences
+from microstep.evaluation.comparison.results import LEVEL
+from microstep.evaluation.comparison.text import Comparison
+from microstep.utils.files import written_together
+from microstep.utils.json_files import finite, read_json
+from microstep.utils.tables import csv_bytes
+from microstep.utils.text import display_path
+
+PLACE = Path("outputs/comparisons")
+
+
+def directory_of(one: Comparison) -> Path:
+    """Return where a comparison goes: `<run>-against-<baseline>`, and the split and weights where they aren't usual.
+
+    Names that were cut, or that an earlier comparison of other runs has, end in eight letters of a hash.
+    """
+    usual = {"test": "", "best": ""}
+    parts = [f"{one.names[0]}-against-{one.names[1]}", usual.get(one.split, one.split)]
+    exact = "-".join(filter(None, [*parts, usual.get(one.checkpoint, Path(one.checkpoint).stem)]))
+    safe = UNSAFE.sub("-", exact).strip(".-")
+    if len(safe) <= LONGEST and earlier(PLACE / safe) in (None, compared(one)):
+        return PLACE / safe
+    return PLACE / safe_name(safe, compared(one))
+
+
+def compared(one: Comparison) -> list[list[str]]:
+    """Return the directories that are compared, of both sides."""
+    return [[display_path(run.directory) for run in side.runs] for side in (one.match.run, one.match.baseline)]
+
+
+def earlier(directory: Path) -> list[list[str]] | None:
+    """Return what a directory is the comparison of; None where it is of none."""
+    try:
+        record = read_json(directory / "comparison.json", 2**24)
+        return [record[side]["directories"] for side in ("run", "baseline")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(one: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
+    """Write the files, none before all are made.
+
+    Raises:
+        StorageError: those of an earlier comparison are still there then.
+    """
+    with written_together(directory) as draft:
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        if "flips.png" not in files:
+            (directory / "flips.png").unlink(missing_ok=True)  # an earlier comparison's
+
+
+def numbers(one: Comparison) -> bytes:
+    found, verdict = one.verdict.figures, one.verdict
+    run, baseline = one.match.run, one.match.baseline
+    content = {
+        "verdict": verdict.word,
+        "sentence": one.sentence,
+        "run": side(run, one.names[0]),
+        "baseline": side(baseline, one.names[1]),
+        "differences": {key: list(pair) for key, pair in differences(run, baseline).items()},
+        "data": {"fingerprint": baseline.first.fingerprint, "split": one.split, "samples": found.paired.samples},
+        "checkpoint": one.checkpoint,
+        "accuracy": asdict(found.accuracy),
+        "macro_f1": asdict(found.macro_f1),
+        "level": LEVEL,
+        "p_value": found.p_value,
+        "p_value_corrected": verdict.p_value,
+        "comparisons": verdict.comparisons,
+        "smallest_difference": verdict.smallest_difference,
+        "by_seed": [
+            {"seed": seed, "only_run": run, "only_baseline": baseline, "mcnemar": p}
+            for seed, (run, baseline, p) in zip(run.seeds, found.by_seed, strict=True)
+        ],
+    }
+    return f"{json.dumps(finite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
+
+
+def side(setting: RunGroup, name: str) -> dict[str, Any]:
+    """Return what is compared on one side."""
+    return {"name": name, "directories": [display_path(run.directory) for run in setting.runs], "seeds": setting.seeds}
+
+
+def per_class(one: Comparison) -> bytes:
+    """Return per_class.csv: a row a class that has samples."""
+    head = ["class", "samples", "run_recall", "baseline_recall", "run_f1", "baseline_f1"]
+    rows: list[Sequence[object]] = [[*head, "only_run", "only_baseline", "p_value_corrected"]]
+    for found in one.verdict.figures.classes:
+        scores = (f"{value:.6f}" for value in (*found.recall, *found.f1))
+        counts = (f"{value:g}" for value in (found.only_run, found.only_baseline))
+        rows.append([one.class_names[found.label], found.samples, *scores, *counts, f"{found.p_value:.6g}"])
+    return csv_bytes(rows)

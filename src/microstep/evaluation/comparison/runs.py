@@ -1,0 +1,128 @@
+"""Finds the saved runs that are compared, and reads their reports."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from microstep.config.allowlist import Gate
+from microstep.config.experiment import experiment_of, measures, micro_batch_size, without
+from microstep.config.targets import current, renamed
+from microstep.errors import ConfigError
+from microstep.evaluation.comparison.predictions_file import Report, read_report
+from microstep.run.record import RunRecord
+from microstep.run.saved_run import SavedRun
+from microstep.utils.files import shown
+from microstep.utils.terminal import called
+
+log = logging.getLogger("microstep.notice")
+
+#: Keys in which runs of one setting may differ. The fingerprint tells whether the data are the same.
+NO_SETTING = frozenset({"seed", "dataset.root"})
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A saved run with its report on a split."""
+
+    saved: SavedRun
+    seed: int
+    setting: Mapping[str, Any]  #: the experiment without its seed, with the epochs of the last resume
+    effective_batch_size: int
+    fingerprint: str  #: of the data and their splits
+    report: Report
+
+    @property
+    def directory(self) -> Path:
+        return self.saved.directory
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The report of a split that is asked for, and the runs whose reports are."""
+
+    key: str  #: run or baseline
+    value: str  #: a run directory or a pattern
+    split: str
+    checkpoint: str
+    report: Path  #: path within a run directory
+
+    @property
+    def subject(self) -> str:
+        return f"{self.key}={self.value}"
+
+    def again(self, directory: Path) -> str:
+        """Return the command that makes the report of a run."""
+        also = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
+        return f"{called('evaluate')} run={shlex.quote(shown(directory))} split={self.split}{also}"
+
+
+def matched(asked: Asked) -> list[Path]:
+    """Return the run directory, or the sorted directories of the finished runs that a pattern matches.
+
+    Runs that are not finished are left out with a warning.
+
+    Raises:
+        ConfigError: if the pattern matches no finished run.
+    """
+    if (Path(asked.value) / "config.yaml").exists() or not has_magic(asked.value):
+        return [Path(asked.value)]
+    everything = sorted(glob(asked.value))  # noqa: PTH207  # Path.glob takes no absolute pattern
+    found = [path for path in map(Path, everything) if (path / "config.yaml").exists()]
+    finished = [path for path in found if RunRecord.read(path).status == "finished"]
+    if left := [path.name for path in found if path not in finished]:
+        log.warning("%s: left out, for they are not finished: %s", asked.subject, ", ".join(left))
+    if not finished:
+        reason = "it matches no run that is finished" if found else "it matches no run directory"
+        raise ConfigError(asked.subject, reason, "give a run's directory, or a pattern that matches several, quoted")
+    return finished
+
+
+def read_run(directory: Path, asked: Asked, gate: Gate) -> ReportedRun:
+    """Return a run with its report.
+
+    Raises:
+        ConfigError: if the directory holds no run, the data have no such split, or the report is missing; the line
+            has the command that makes it.
+        DataError: if the report is damaged.
+    """
+    saved = SavedRun.read(directory, asked.key)
+    config = saved.config(gate, keys={"epochs"})  # of the overrides of a resume, only this one changes the result
+    fingerprint, splits = saved.fingerprint, saved.record.splits
+    if asked.split not in splits:
+        raise ConfigError(f"split={asked.split}", "no such split", f"the options are {', '.join(splits)}")
+    try:
+        report = read_report(directory / asked.report)
+    except FileNotFoundError:
+        reason = f"it has no {asked.report}/predictions.csv"
+        raise ConfigError(saved.subject, reason, f"{asked.again(directory)} makes it") from None
+    if saved.record.status != "finished":
+        log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
+    setting = renamed(without(experiment_of(config), NO_SETTING), current)
+    if measures(config):
+        setting["precision"] |= {"chosen": saved.record.precision}
+    return ReportedRun(saved, config.seed, setting, micro_batch_size(config) * config.accum, fingerprint, report)
+
+
+def insist_on_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
+    """Refuse runs whose data, classes or samples differ.
+
+    Raises:
+        ConfigError: names both fingerprints.
+    """
+    prints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
+    subject, other = f"run={run.directory}", f"baseline={baseline.directory}"
+    if run.fingerprint != baseline.fingerprint:
+        raise ConfigError(subject, f"its data are not those of {other} {prints}", "compare runs on the same data")
+    one, two = run.report, baseline.report
+    if one.class_names != two.class_names:
+        raise ConfigError(subject, f"its classes are not those of {other} {prints}", "compare runs of the same classes")
+    same = len(one.indices) == len(two.indices) and (one.indices == two.indices).all()
+    if not same or (one.labels != two.labels).any():
+        reason = f"its report is of other samples or labels than that of {other} {prints}"
+        raise ConfigError(subject, reason, "evaluate both again")

@@ -512,7 +512,7 @@ COUNTING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from microstep.cli import Program
-from microstep.sweep.running import run_sweep
+from microstep.sweep.runner import run_sweep
 
 composed, loads, argv = [], ConfigLoaderImpl._load_configuration_impl, list(sys.argv)
 ConfigLoaderImpl._load_configuration_impl = lambda *args, **kwargs: composed.append(1) or loads(*args, **kwargs)

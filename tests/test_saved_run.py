@@ -15,8 +15,8 @@ from microstep.evaluation.comparison.groups import grouped
 from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.evaluation.predict import predict_input
-from microstep.summary.reading import read_sweep
-from microstep.summary.study import tabulate
+from microstep.sweep.summary.reading import read_sweep
+from microstep.sweep.summary.study import tabulate
 from microstep.training.resume import resume
 from microstep.utils.progress_bar import Bars
 from tests.conftest import fit

@@ -23,10 +23,11 @@ from microstep.config import names
 from microstep.config.compose import Composer, quote
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, summarised
-from microstep.jobs import Logged, Task
+from microstep.jobs import Logged
 from microstep.page import page
 from microstep.places import refuse_odd_places
 from microstep.starting import CommandLine, RunSweep, Start, prepared
+from microstep.sweep.job import Task
 from microstep.utils import signals
 from microstep.utils.files import shown
 from microstep.utils.json_files import store_text

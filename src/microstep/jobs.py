@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,11 @@ from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
-from microstep.config.allowlist import trusting
-from microstep.config.experiment import trusted
-from microstep.config.hydra_job import config_directories, run_directory
-from microstep.errors import MicrostepError, summarised
-from microstep.run.resume import AUTO, Resumption, automatic, goes_on
+from microstep.errors import MicrostepError
+from microstep.sweep.job import Task
 from microstep.utils.files import shown
 
 log = logging.getLogger(__name__)
-Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes `resumed`, the run that it resumes
 
 
 class Logged(Exception):  # noqa: N818
@@ -61,24 +57,6 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
     callbacks.on_multirun_start(config=config, config_name=name)
     yield HydraContext(loader, callbacks)
     callbacks.on_multirun_end(config=config, config_name=name)
-
-
-def contained(task: Task, config: DictConfig) -> str | None:
-    """Run one job of a sweep, and resume what an earlier one left. Return why it failed; `sys.exit` is a failure."""
-    try:
-        task(config, resumed=interrupted(config))
-    except (Exception, SystemExit) as error:
-        log.exception("the job failed")
-        return summarised(error)
-    return None
-
-
-def interrupted(config: DictConfig) -> Resumption | None:
-    """Return how to resume the run in a job's directory; None if there is none."""
-    directory = run_directory()
-    if not goes_on(AUTO, directory):
-        return None
-    return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
 
 
 def finished_already(directory: Path) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from microstep import jobs
 from microstep.cli import Program
 from microstep.config.hydra_job import choice, config_directories, run_directory
-from microstep.sweep.running import run_sweep
+from microstep.sweep.runner import run_sweep
 
 if TYPE_CHECKING:
     from microstep.config.allowlist import Gate

@@ -26,12 +26,13 @@ from microstep.config.overrides import without_hydra
 from microstep.config.ranges import POSITIVE_INT
 from microstep.config.validation import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
 from microstep.errors import ConfigError, Stopped
-from microstep.jobs import Task, finished_already, multirun, run
+from microstep.jobs import finished_already, multirun, run
 from microstep.places import directory_of
-from microstep.roster import Job, Sweep
 from microstep.run.directory import claimed
 from microstep.run.lock import owning
 from microstep.run.resume import AUTO, Resumption, automatic, goes_on, named
+from microstep.sweep.definition import Job, Sweep
+from microstep.sweep.job import Task
 from microstep.utils.files import shown
 from microstep.utils.terminal import called
 

@@ -18,7 +18,7 @@ from microstep.diagnostics.precision.check import precision_table
 from microstep.diagnostics.precision.plot import precision_picture
 from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.evaluation.evaluate import evaluate_run
-from microstep.sweep.plan import Hashes
+from microstep.sweep.planning import Hashes
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_trial
 from microstep.training.profiling import recommendation as remembered

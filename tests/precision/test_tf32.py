@@ -11,7 +11,7 @@ from torch import nn
 from microstep.components.precision import TorchPrecision, amp, auto, bf16, full, tf32
 from microstep.components.precision.presets import MAKERS, candidates
 from microstep.errors import CheckpointRefused, ConfigError
-from microstep.isolation import isolated
+from microstep.sweep.launchers.isolation import isolated
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)  # only named: what is built is not moved there

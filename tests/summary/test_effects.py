@@ -11,11 +11,10 @@ import pytest
 from microstep.config.compose import Composer, compose
 from microstep.config.experiment import micro_batch_size
 from microstep.config.search_path import CONF
-from microstep.summary import write_summary
-from microstep.summary.batch import confounded
-from microstep.summary.effects import Effect, main_effects
-from microstep.summary.reading import read_sweep
-from microstep.summary.study import SweepTable, tabulate
+from microstep.sweep.summary import write_summary
+from microstep.sweep.summary.effects import Effect, confounded, main_effects
+from microstep.sweep.summary.reading import read_sweep
+from microstep.sweep.summary.study import SweepTable, tabulate
 from tests.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 GRID = {"precision": ["fp32", "amp"], "accum": [1, 2, 4]}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from microstep.summary import write_summary
-from microstep.summary.curves import by
+from microstep.sweep.summary import write_summary
+from microstep.sweep.summary.curves import by
 from tests.summary.sweeps import plant_run, plant_sweep
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microstep.summary import write_summary
-from microstep.summary.reading import read_sweep
-from microstep.summary.study import SweepTable, canonical, tabulate
+from microstep.sweep.summary import write_summary
+from microstep.sweep.summary.reading import read_sweep
+from microstep.sweep.summary.study import SweepTable, canonical, tabulate
 from tests.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 SCORES = {"fp32": (0.9, 0.93, 0.96), "amp": (0.91, 0.95, 0.94)}
@@ -212,6 +212,6 @@ def test_without_the_page_it_is_cheap(tmp_path):
 
 def test_what_renders_a_summary_is_imported_only_to_write_one():
     """Importing `write_summary` imports neither jinja2, matplotlib nor torch."""
-    script = "import sys; import microstep.summary; print({'jinja2', 'matplotlib', 'torch'} & set(sys.modules))"
+    script = "import sys; import microstep.sweep.summary; print({'jinja2', 'matplotlib', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -12,8 +12,8 @@ from time import monotonic, sleep
 import pytest
 
 from microstep.errors import Stopped
-from microstep.sweep import aside as module
-from microstep.sweep.aside import aside
+from microstep.sweep.launchers import parallel as module
+from microstep.sweep.launchers.parallel import aside
 from microstep.utils import signals
 from tests.test_names import within
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from microstep.config.compose import compose
-from microstep.roster import Job, Sweep
-from microstep.sweep.board import Board
-from microstep.sweep.teller import Teller
+from microstep.sweep.definition import Job, Sweep
+from microstep.sweep.progress import Board
+from microstep.sweep.reporter import Teller
 from microstep.utils.text import format_duration
 
 METRICS = {"val": {"loss": 0.5, "accuracy": 0.9}, "test": {"loss": 0.6, "accuracy": 0.8}}

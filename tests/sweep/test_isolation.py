@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.isolation import PROCESS, TORCH, isolated
+from microstep.sweep.launchers.isolation import PROCESS, TORCH, isolated
 from microstep.utils import signals
 from tests.conftest import fit
 from tests.faults.runs import same, state_of

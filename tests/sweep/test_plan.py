@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from microstep.config.compose import compose
-from microstep.roster import Job, Plan, Sweep
-from microstep.sweep.plan import planned
+from microstep.sweep.definition import Job, Plan, Sweep
+from microstep.sweep.planning import planned
 from microstep.training import provenance as identity
 from tests.conftest import fit
 

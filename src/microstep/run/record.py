@@ -106,9 +106,6 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-STOP = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep
-
-
 def bury(directory: Path, reason: str) -> None:
     """Mark a run as failed, unless its process is at work or has recorded how it ended."""
     with suppress(RunInUse), owning(directory):

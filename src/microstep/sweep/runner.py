@@ -12,13 +12,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from microstep.errors import MicrostepError, StorageError
-from microstep.jobs import Task, contained
-from microstep.roster import Plan, Sweep, write_roster
-from microstep.run.record import STOP, RunRecord
-from microstep.sweep.board import Board
-from microstep.sweep.side_by_side import side_by_side
-from microstep.sweep.teller import Teller
-from microstep.sweep.worker import Worker
+from microstep.run.record import RunRecord
+from microstep.sweep.definition import STOP, Plan, Sweep, write_roster
+from microstep.sweep.job import Task, contained
+from microstep.sweep.launchers.parallel import side_by_side
+from microstep.sweep.launchers.worker import Worker
+from microstep.sweep.progress import Board
+from microstep.sweep.reporter import Teller
 from microstep.utils.terminal import write
 from microstep.utils.text import display_path
 
@@ -66,7 +66,7 @@ def what_is_left(sweep: Sweep) -> Plan:
     """Return what is to be run; whether a run is finished only its data can tell."""
     if not any(sweep.directory.glob("*/")):
         return Plan(sweep.jobs, {}, {})
-    from microstep.sweep.plan import planned  # imports torch, as the runs themselves do
+    from microstep.sweep.planning import planned  # imports torch, as the runs themselves do
 
     return planned(sweep)
 
@@ -76,7 +76,7 @@ def go(launcher: Launcher, here: bool, plan: Plan, board: Board, teller: Teller)
     if not here:
         side_by_side(launcher, plan.todo, board, teller)
     elif plan.todo:
-        from microstep.sweep.in_turn import in_turn
+        from microstep.sweep.launchers.serial import in_turn
 
         in_turn(launcher, plan.todo, board, teller)
 

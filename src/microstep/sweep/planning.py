@@ -9,9 +9,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.errors import summarised
-from microstep.roster import Job, Plan, Sweep
 from microstep.run.directory import cleared, has_checkpoint
 from microstep.run.record import RunRecord
+from microstep.sweep.definition import Job, Plan, Sweep
 from microstep.training.builders import build_dataset
 from microstep.training.provenance import experiment_hash, possible_precisions, source_hash
 

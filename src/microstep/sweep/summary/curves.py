@@ -10,10 +10,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from microstep.summary.drawing import GREY, LINES, PAPER, SERIES, Chart, colour_of, draw
-from microstep.summary.formatting import counted
-from microstep.summary.reading import SweepRun
-from microstep.summary.study import RunGroup, SweepTable
+from microstep.sweep.summary.formatting import counted
+from microstep.sweep.summary.reading import SweepRun
+from microstep.sweep.summary.study import RunGroup, SweepTable
+from microstep.sweep.summary.svg import GREY, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.utils.files import shortened
 
 LETTERS = 52  #: of a title

@@ -1,28 +1,56 @@
-"""Runs side by side, in the processes of a launcher; this one imports no torch, and only watches."""
+"""Runs a sweep's jobs in parallel through a Hydra launcher."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from time import sleep
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
 from microstep.errors import summarised
-from microstep.roster import Job, Sweep
 from microstep.run.lock import at_work
-from microstep.run.record import STOP, RunRecord, bury
-from microstep.sweep.aside import aside
-from microstep.sweep.board import Board, stamp
-from microstep.sweep.teller import Teller, told, words
+from microstep.run.record import RunRecord, bury
+from microstep.sweep.definition import STOP, Job, Sweep
+from microstep.sweep.progress import Board, stamp
+from microstep.sweep.reporter import Teller, told, words
+from microstep.utils import signals
 from microstep.utils.files import write_whole
 from microstep.utils.signals import Pending, deferred
 
 log = logging.getLogger(__name__)
+TICK = 0.2  #: seconds between two looks
+GRACE = 5.0  #: seconds without any run at work after which a launcher that was asked to stop is left alone
+
+
+def aside(work: Callable[[], None], busy: Callable[[], bool]) -> None:
+    """Do some work and wait for it; once a signal has come, only for as long as something is busy.
+
+    What waits in a cluster's queue may wait for hours; it ends by itself when its turn comes.
+    """
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    idle_since = monotonic()
+    for _ in ticks(thread):
+        signals.listen()
+        if signals.Pending.signum is None or busy():
+            idle_since = monotonic()
+        if monotonic() - idle_since > GRACE:
+            return
+
+
+def ticks(thread: Thread) -> Iterator[None]:
+    """Yield again and again until a thread is done."""
+    while thread.is_alive():
+        thread.join(TICK)
+        yield
+
+
 WORDLESS = "its launcher's process died with it, twice"
 PATIENCE = 0.2  #: seconds between two looks at runs that are about to stop
 

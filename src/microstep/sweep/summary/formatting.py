@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microstep.summary.study import Sample
+from microstep.sweep.summary.study import Sample
 
 NONE = "–"  #: stands for a number that is missing
 

@@ -1,14 +1,15 @@
-"""The tables of a summary."""
+"""Tables of the summary, and the rows of summary.csv."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from microstep.summary.effects import Effect
-from microstep.summary.formatting import NONE, counted, figure, signed, size, spread, whole
-from microstep.summary.reading import SweepRun
-from microstep.summary.study import RunGroup, Sample, SweepTable
+from microstep.sweep.summary.effects import Effect
+from microstep.sweep.summary.formatting import NONE, counted, figure, signed, size, spread, whole
+from microstep.sweep.summary.reading import SweepRun
+from microstep.sweep.summary.study import NUMBER, RunGroup, Sample, SweepTable
+from microstep.utils.tables import csv_bytes
 
 
 class Code(str):
@@ -104,3 +105,31 @@ def run_row(run: SweepRun, monitor: str) -> tuple[str, ...]:
     epochs = [f"{value:,.0f}" for name in ("epoch", "epochs") if (value := run.number(name)) is not None]
     metrics = (figure(run.metrics(split).get(monitor)) for split in ("val", "test"))
     return Code(run.name), run.status, " of ".join(epochs) or NONE, *metrics, whole(run.number("train_seconds"))
+
+
+SPLITS = ("val", "test")
+FACTS = ("train_seconds", "samples_per_second", "peak_memory_bytes", "effective_batch_size")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  #: first characters of a spreadsheet's formula
+
+
+def csv_of(sweep: SweepTable) -> bytes:
+    """Return the table as CSV, with a column for each metric that any run has."""
+    metrics = (f"{split}_{name}" for split in SPLITS for run in sweep.runs for name in run.metrics(split))
+    header = dict.fromkeys(("run", "status", *sweep.keys, "epoch", "best_epoch", *metrics, *FACTS, "error"))
+    cells = ([row.get(name, "") for name in header] for row in (row_of(run, sweep) for run in sweep.runs))
+    return csv_bytes([map(guarded, header), *cells], newline="\n")
+
+
+def row_of(run: SweepRun, sweep: SweepTable) -> dict[str, str]:
+    """Return a run's cells by column."""
+    found = {"epoch": run.number("epoch"), "best_epoch": run.metrics("best").get("epoch")}
+    found |= {fact: run.number(fact) for fact in FACTS}
+    found |= {f"{split}_{name}": value for split in SPLITS for name, value in run.metrics(split).items()}
+    numbers = {name: repr(value) for name, value in found.items() if value is not None}
+    swept = {key: guarded(value) for key, value in sweep.rows[run.name].items()}
+    return swept | numbers | {"run": guarded(run.name), "status": run.status, "error": guarded(run.error)}
+
+
+def guarded(text: str) -> str:
+    """Return a text with an apostrophe before it if a spreadsheet would compute it as a formula."""
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text

@@ -13,7 +13,7 @@ from typing import Any
 
 from microstep.config.experiment import NEUTRAL_KEYS
 from microstep.errors import legible
-from microstep.summary.reading import Sweep, SweepRun
+from microstep.sweep.summary.reading import Sweep, SweepRun
 
 SEED = "seed"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

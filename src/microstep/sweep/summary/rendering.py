@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from microstep.summary.tables import Code
+from microstep.sweep.summary.tables import Code
 
 
 def render(template: str, **context: Any) -> str:

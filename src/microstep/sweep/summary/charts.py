@@ -7,12 +7,12 @@ from functools import partial
 
 from matplotlib.axes import Axes
 
-from microstep.summary.curves import curves, speed
-from microstep.summary.drawing import GREY, INK, LINES, PAPER, SERIES, Chart, colour_of, draw
-from microstep.summary.effects import Effect, main_effects
-from microstep.summary.formatting import counted, figure
-from microstep.summary.study import RunGroup, SweepTable
-from microstep.summary.tables import better
+from microstep.sweep.summary.curves import curves, speed
+from microstep.sweep.summary.effects import Effect, main_effects
+from microstep.sweep.summary.formatting import counted, figure
+from microstep.sweep.summary.study import RunGroup, SweepTable
+from microstep.sweep.summary.svg import GREY, INK, LINES, PAPER, SERIES, Chart, colour_of, draw
+from microstep.sweep.summary.tables import better
 from microstep.utils.files import shortened
 
 LEADERS = 20  #: settings on the leaderboard's chart

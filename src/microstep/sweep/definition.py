@@ -1,4 +1,4 @@
-"""A sweep: its directory, its jobs, and sweep.json, which says what they are. It imports no torch."""
+"""A sweep's jobs, and the file that lists them."""
 
 from __future__ import annotations
 
@@ -62,3 +62,6 @@ def write_roster(sweep: Sweep, plan: Plan, errors: Mapping[str, str]) -> None:
             jobs[job.name] = {"overrides": list(job.overrides)} | error
     content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": dict(plan.stale)}
     write_json(sweep.directory / ROSTER, content)
+
+
+STOP = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep

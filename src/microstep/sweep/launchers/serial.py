@@ -10,10 +10,10 @@ from hydra.plugins.launcher import Launcher
 
 from microstep.components.dataset.sharing import sharing
 from microstep.errors import summarised
-from microstep.isolation import isolated
-from microstep.roster import Job
-from microstep.sweep.board import Board
-from microstep.sweep.teller import Teller, Told, told, words
+from microstep.sweep.definition import Job
+from microstep.sweep.launchers.isolation import isolated
+from microstep.sweep.progress import Board
+from microstep.sweep.reporter import Teller, Told, told, words
 from microstep.utils.terminal import quietly
 
 

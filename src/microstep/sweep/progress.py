@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from microstep.roster import Job, Sweep
 from microstep.run.record import RunRecord
+from microstep.sweep.definition import Job, Sweep
 from microstep.utils.terminal import write
 from microstep.utils.text import format_duration, truncate_middle
 

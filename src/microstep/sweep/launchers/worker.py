@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 
 from microstep.config.hydra_job import run_directory
 from microstep.errors import Stopped
-from microstep.run.record import STOP, bury
-from microstep.sweep.teller import Told
+from microstep.run.record import bury
+from microstep.sweep.definition import STOP
+from microstep.sweep.reporter import Told
 from microstep.utils import signals
 from microstep.utils.terminal import quietly
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microstep.summary.reading import read_sweep
-from microstep.summary.rows import csv_of
-from microstep.summary.story import summarize
-from microstep.summary.study import tabulate
+from microstep.sweep.summary.reading import read_sweep
+from microstep.sweep.summary.story import summarize
+from microstep.sweep.summary.study import tabulate
+from microstep.sweep.summary.tables import csv_of
 from microstep.utils.files import write_whole
 
 
@@ -24,15 +24,15 @@ def write_summary(directory: Path, html: bool = True) -> None:
         ConfigError: if sweep.json can't be read.
         StorageError: if there is no room. Each file is then either unchanged or complete.
     """
-    from microstep.summary.rendering import render  # jinja2 is imported only if a summary is written
+    from microstep.sweep.summary.rendering import render  # jinja2 is imported only if a summary is written
 
     sweep = tabulate(read_sweep(directory))
     summary = summarize(sweep)
     write_whole(directory / "summary.csv", csv_of(sweep), durable=False)
     write_whole(directory / "summary.md", render("summary.md.j2", summary=summary).encode(), durable=False)
     if html:
-        from microstep.summary.charts import charts  # matplotlib takes long to import
-        from microstep.summary.drawing import SERIES
+        from microstep.sweep.summary.charts import charts  # matplotlib takes long to import
+        from microstep.sweep.summary.svg import SERIES
 
         labels = [setting.label for setting in sweep.settings]
         page = render("summary.html.j2", summary=summary, charts=charts(sweep), labels=labels, colours=len(SERIES))

@@ -11,9 +11,9 @@ from typing import Any
 
 from microstep.config.compose import quote
 from microstep.errors import summarised
-from microstep.roster import Job, Sweep
-from microstep.summary import write_summary
-from microstep.sweep.board import Board
+from microstep.sweep.definition import Job, Sweep
+from microstep.sweep.progress import Board
+from microstep.sweep.summary import write_summary
 from microstep.utils.terminal import write
 
 SELDOM = 30.0  #: seconds at least between two pages of the summary

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from microstep.summary import tables
-from microstep.summary.batch import confounded
-from microstep.summary.effects import Effect, main_effects
-from microstep.summary.formatting import counted, spread
-from microstep.summary.reading import STATUSES
-from microstep.summary.study import SweepTable
+from microstep.sweep.summary import tables
+from microstep.sweep.summary.effects import Effect, confounded, main_effects
+from microstep.sweep.summary.formatting import counted, spread
+from microstep.sweep.summary.reading import STATUSES
+from microstep.sweep.summary.study import SweepTable
 from microstep.utils.files import shortened
 
 LEVELS, LETTERS = 8, 24  #: number and length of the values shown for a swept key

@@ -1,0 +1,36 @@
+"""Runs one job of a sweep, and resumes what an earlier attempt left in its directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig
+
+from microstep.config.allowlist import trusting
+from microstep.config.experiment import trusted
+from microstep.config.hydra_job import config_directories, run_directory
+from microstep.errors import summarised
+from microstep.run.resume import AUTO, Resumption, automatic, goes_on
+
+log = logging.getLogger(__name__)
+Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes `resumed`, the run that it resumes
+
+
+def contained(task: Task, config: DictConfig) -> str | None:
+    """Run one job of a sweep, and resume what an earlier one left. Return why it failed; `sys.exit` is a failure."""
+    try:
+        task(config, resumed=interrupted(config))
+    except (Exception, SystemExit) as error:
+        log.exception("the job failed")
+        return summarised(error)
+    return None
+
+
+def interrupted(config: DictConfig) -> Resumption | None:
+    """Return how to resume the run in a job's directory; None if there is none."""
+    directory = run_directory()
+    if not goes_on(AUTO, directory):
+        return None
+    return automatic(directory, config, trusting(config_directories(), trusted(config), directory))

@@ -1,0 +1,1 @@
+"""Runs a sweep's jobs, one after the other or in parallel."""

@@ -3,7 +3,7 @@
 `python compute_stats.py --help` says what to type.
 """
 
-from microstep.programs import compute_stats
+from microstep.cli.programs import compute_stats
 
 if __name__ == "__main__":
     compute_stats()

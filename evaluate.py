@@ -3,7 +3,7 @@
 `python evaluate.py --help` says what to type.
 """
 
-from microstep.programs import evaluate
+from microstep.cli.programs import evaluate
 
 if __name__ == "__main__":
     evaluate()

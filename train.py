@@ -3,7 +3,7 @@
 `python train.py --help` says what to type.
 """
 
-from microstep.programs import train
+from microstep.cli.programs import train
 
 if __name__ == "__main__":
     train()

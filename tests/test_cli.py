@@ -511,7 +511,7 @@ def test_a_run_goes_on_wherever_it_lies(zygote: Zygote, home: Path) -> None:
 COUNTING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from microstep.cli import Program
+from microstep.cli.main import Program
 from microstep.sweep.runner import run_sweep
 
 composed, loads, argv = [], ConfigLoaderImpl._load_configuration_impl, list(sys.argv)

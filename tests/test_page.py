@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from microstep.cli.help import HYDRA, MARGIN, WIDTH, comment, described, page
 from microstep.config.ranges import RANGES
 from microstep.config.schema import SCHEMAS, SECTIONS
 from microstep.config.search_path import CONF
-from microstep.page import HYDRA, MARGIN, WIDTH, comment, described, page
 from tests.conftest import call
 
 PROGRAMS = sorted(SCHEMAS)

@@ -1,8 +1,12 @@
-"""microstep: image classification experiments whose result depends on what you described, not on how it was executed.
+"""Image classification experiments whose result depends on what you described, not on how it was executed.
 
     from microstep import build_trainer, compose
     results = build_trainer(compose(["precision=amp", "accum=2"]), "outputs/notebook").fit()
     results.test["accuracy"]
+
+From a command line to a result, room by room::
+
+    conf/ + command line → config → training.build → training.trainer → run directory → evaluation
 
 Names are imported when they are first used, so that a config can be composed and checked without torch.
 """
@@ -12,23 +16,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from microstep.components.augment.pipeline import Pipeline
+    from microstep.components.dataset.image_dataset import picture_dataset
+    from microstep.components.dataset.images import Images
     from microstep.config.compose import compose
+    from microstep.sweep.summary.write import write_summary
     from microstep.training.build import build_trainer
     from microstep.training.resume import resume
     from microstep.types.events import Results
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
 
-NAMES = {
+MODULES = {
+    "Images": "microstep.components.dataset.images",
+    "Pipeline": "microstep.components.augment.pipeline",
     "Results": "microstep.types.events",
     "build_trainer": "microstep.training.build",
     "compose": "microstep.config.compose",
+    "picture_dataset": "microstep.components.dataset.image_dataset",
     "resume": "microstep.training.resume",
+    "write_summary": "microstep.sweep.summary.write",
 }
-__all__ = ["Results", "build_trainer", "compose", "resume"]
+__all__ = ["Images", "Pipeline", "Results", "build_trainer", "compose", "picture_dataset", "resume", "write_summary"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in NAMES:
+    if name not in MODULES:
         raise AttributeError(f"module 'microstep' has no attribute {name!r}")
-    return getattr(import_module(NAMES[name]), name)
+    return getattr(import_module(MODULES[name]), name)

@@ -2,8 +2,8 @@
 
 import sys
 
-from microstep.cli import fail
-from microstep.programs import compute_stats, evaluate, train
+from microstep.cli.main import fail
+from microstep.cli.programs import compute_stats, evaluate, train
 
 PROGRAMS = {"train": train, "evaluate": evaluate, "stats": compute_stats}
 

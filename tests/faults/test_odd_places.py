@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from microstep.cli.paths import directory_of, refuse_odd_places
 from microstep.errors import ConfigError
-from microstep.places import directory_of, refuse_odd_places
 from tests.conftest import call, error_of
 from tests.faults.zygote import Zygote
 

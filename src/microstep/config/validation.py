@@ -6,8 +6,6 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
-from time import strftime
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -106,10 +104,3 @@ def refuse_check_of_a_sweep(check: object) -> None:
     """Refuse to look at several experiments at once."""
     if check is not None:
         raise ConfigError(f"check={check}", "it looks at one experiment, and -m starts several", "leave -m out")
-
-
-def place_of(job: DictConfig) -> Path:
-    """Return where a check's files go, unless the command line says otherwise."""
-    choices = job.hydra.runtime.choices
-    name = f"{strftime('%Y-%m-%d_%H-%M-%S')}_{job.check}_{choices.dataset}_{choices.model}"
-    return Path("outputs", "checks", name)

@@ -1,8 +1,9 @@
-"""Places that can't be worked in, told of before anything is done."""
+"""Checks the paths of a command line and resolves the directory of a job."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from time import strftime
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -61,3 +62,10 @@ def directory_of(job: DictConfig, key: str) -> Path:
     refuse_bytes(key, named)  # a reference to the environment may bring what nobody typed
     refuse_interpolation(f"{key}={named}", named)
     return Path(named)
+
+
+def place_of(job: DictConfig) -> Path:
+    """Return where a check's files go, unless the command line says otherwise."""
+    choices = job.hydra.runtime.choices
+    name = f"{strftime('%Y-%m-%d_%H-%M-%S')}_{job.check}_{choices.dataset}_{choices.model}"
+    return Path("outputs", "checks", name)

@@ -1,4 +1,7 @@
-"""Command line: parsing, directories, signals, exit codes, help."""
+"""The front door: every job is composed and checked before anything is made, and before torch is imported.
+
+hydra.main alone can't keep the error contract: it exits with 1, prints several lines, and makes a directory first.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser  # the very parser of hydra.main
 
-from microstep import jobs
+from microstep.cli import job as jobs
+from microstep.cli.help import page
+from microstep.cli.job import Logged
+from microstep.cli.paths import refuse_odd_places
+from microstep.cli.start import CommandLine, RunSweep, Start, prepared
 from microstep.config import names
 from microstep.config.compose import Composer, quote
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, summarised
-from microstep.jobs import Logged
-from microstep.page import page
-from microstep.places import refuse_odd_places
-from microstep.starting import CommandLine, RunSweep, Start, prepared
 from microstep.sweep.job import Task
 from microstep.utils import signals
 from microstep.utils.files import shown

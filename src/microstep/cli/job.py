@@ -1,4 +1,4 @@
-"""Run a job as Hydra does, with its log, `.hydra/`, HydraConfig and callbacks."""
+"""Runs one job and reports its failure."""
 
 from __future__ import annotations
 

@@ -18,16 +18,16 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from microstep.cli.job import finished_already, multirun, run
+from microstep.cli.paths import directory_of, place_of
 from microstep.config.allowlist import Gate, trusting
 from microstep.config.compose import Composer, lists_its_jobs, quote
 from microstep.config.experiment import trusted
 from microstep.config.hydra_job import config_directories
 from microstep.config.overrides import without_hydra
 from microstep.config.ranges import POSITIVE_INT
-from microstep.config.validation import place_of, refuse_check_of_a_run, refuse_check_of_a_sweep
+from microstep.config.validation import refuse_check_of_a_run, refuse_check_of_a_sweep
 from microstep.errors import ConfigError, Stopped
-from microstep.jobs import finished_already, multirun, run
-from microstep.places import directory_of
 from microstep.run.directory import claimed
 from microstep.run.lock import owning
 from microstep.run.resume import AUTO, Resumption, automatic, goes_on, named

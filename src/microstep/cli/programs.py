@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from microstep import jobs
-from microstep.cli import Program
+from microstep.cli import job as jobs
+from microstep.cli.main import Program
 from microstep.config.hydra_job import choice, config_directories, run_directory
 from microstep.sweep.runner import run_sweep
 

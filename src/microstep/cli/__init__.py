@@ -1,0 +1,1 @@
+"""Command line: parsing, directories, signals, exit codes, help."""

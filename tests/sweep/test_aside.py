@@ -15,7 +15,7 @@ from microstep.errors import Stopped
 from microstep.sweep.launchers import parallel as module
 from microstep.sweep.launchers.parallel import aside
 from microstep.utils import signals
-from tests.test_names import within
+from tests.config.test_names import within
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,283 @@
+"""Your own pictures: three layouts, classes by name, carved where nothing is given; what won't do is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from microstep.components.dataset import ResidentSplit, StreamingSplit
+from microstep.components.dataset.normalization import CHECKED
+from microstep.errors import ConfigError, DataError
+from tests.components.dataset.folders import filled, names, opened, painted, sizes
+
+COUNTS = {"ant": 20, "bee": 30, "cat": 40}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "data"
+
+
+def refusal(root: Path, **keys) -> str:
+    """Return why a data set is refused: one line that begins with what the user typed."""
+    with pytest.raises(DataError) as caught:
+        _ = opened(root, **keys).pictures
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def labelled(dataset, split: str) -> dict[str, str]:
+    """Return the class of each file."""
+    pictures = dataset.pictures[split]
+    return {
+        name: pictures.class_names[label] for name, label in zip(names(dataset, split), pictures.labels, strict=True)
+    }
+
+
+def test_three_folders_are_three_splits(root):
+    """Nothing is carved where everything is given; every file has the class of its folder."""
+    for name, count in (("train", 9), ("val", 3), ("test", 2)):
+        filled(root / name, dict.fromkeys(COUNTS, count))
+    dataset = opened(root)
+    assert sizes(dataset) == {"train": 27, "val": 9, "test": 6}
+    for split in dataset.pictures:
+        assert all(name.split("/")[:2] == [split, label] for name, label in labelled(dataset, split).items())
+
+
+@pytest.mark.parametrize("inner", ["train", "."], ids=["train alone", "one folder"])
+def test_what_is_not_given_is_carved(root, inner):
+    """Shares of the training pictures, a class at a time; every file is in exactly one split."""
+    filled(root / inner, COUNTS)
+    dataset = opened(root, val_fraction=0.1, test_fraction=0.2)
+    assert sizes(dataset) == {"train": 63, "val": 9, "test": 18}
+    assert Counter(labelled(dataset, "val").values()) == {"ant": 2, "bee": 3, "cat": 4}
+    assert Counter(labelled(dataset, "test").values()) == {"ant": 4, "bee": 6, "cat": 8}
+    every = [name for split in dataset.pictures for name in names(dataset, split)]
+    assert sorted(every) == sorted(str(file.relative_to(root)) for file in root.rglob("*.png"))
+
+
+def test_one_folder_that_is_missing_is_carved_from_the_training_pictures(root):
+    """With a test folder of its own only validation is carved."""
+    filled(root / "train", COUNTS)
+    filled(root / "test", dict.fromkeys(COUNTS, 2))
+    dataset = opened(root)
+    assert sizes(dataset) == {"train": 81, "val": 9, "test": 6}
+    assert all(name.startswith("train/") for name in names(dataset, "val"))
+
+
+def test_the_cut_is_split_seeds_alone(root):
+    """The same seed cuts the same way again, another one differently."""
+    filled(root, COUNTS)
+    first, again, other = (opened(root, split_seed=seed) for seed in (0, 0, 1))
+    assert [names(first, split) for split in first.pictures] == [names(again, split) for split in again.pictures]
+    assert first.fingerprint == again.fingerprint
+    assert set(names(first, "val")) != set(names(other, "val"))
+
+
+@pytest.mark.parametrize(
+    "given", [("training", "validation", "testing"), ("Train", "VAL", "Test"), ("train", "valid", "test")]
+)
+def test_folders_may_be_called_otherwise(root, given):
+    """Other words for the three splits, and capitals: never three classes called Train, Val and Test."""
+    for name, count in zip(given, (5, 3, 2), strict=True):
+        filled(root / name, {"ant": count, "bee": count})
+    assert sizes(opened(root)) == {"train": 10, "val": 6, "test": 4}
+
+
+def test_classes_are_the_training_folders(root):
+    """A class that validation lacks keeps its number: labels mean the same in every split."""
+    filled(root / "train", COUNTS)
+    filled(root / "val", {"cat": 2})
+    filled(root / "test", {"bee": 1, "ant": 1})
+    dataset = opened(root)
+    assert dataset.facts["class_names"] == ("ant", "bee", "cat")
+    assert dataset.pictures["val"].labels.tolist() == [2, 2]
+    assert dataset.pictures["test"].labels.tolist() == [0, 1]
+
+
+def test_a_class_that_training_lacks_is_refused(root):
+    """A model can't name what it has never seen: the folder is named."""
+    filled(root / "train", COUNTS)
+    filled(root / "test", {"ant": 1, "dog": 1})
+    assert refusal(root).startswith(f"dataset.root={root}: test/dog is no class of the training folder")
+
+
+def test_one_class_is_none(root):
+    """There is nothing to tell apart: a wrong level of the tree, mostly."""
+    filled(root / "train", {"ant": 5})
+    assert f"dataset.root={root}: {root}/train holds one class only: ant" in refusal(root)
+
+
+def test_no_pictures_no_folders_no_directory(root):
+    """Each is told from the others, and each line says how to lay the pictures out or what to give."""
+    assert refusal(root) == f"dataset.root={root}: no such directory; give the one that holds the pictures"
+    root.mkdir()
+    assert f"dataset.root={root}: {root} holds no folders of classes; make it train/CLASS/" in refusal(root)
+    for name in ("ant", "bee"):
+        (root / name).mkdir()
+        (root / name / "notes.txt").touch()
+    assert f"dataset.root={root}: {root} holds no pictures (.bmp, .gif, " in refusal(root)
+
+
+def test_a_test_folder_without_a_training_folder_is_refused(root):
+    """It isn't taken for a class called test."""
+    filled(root / "test", COUNTS)
+    filled(root / "extra", COUNTS)
+    assert f"dataset.root={root}: there is test/ but no train/; make it train/CLASS/" in refusal(root)
+
+
+def test_an_empty_class_is_named(root):
+    """A folder that was never filled would be a class that no picture belongs to."""
+    filled(root / "train", COUNTS)
+    (root / "train" / "dog").mkdir()
+    assert refusal(root) == (
+        f"dataset.root={root}: class dog has no pictures to train on; add some, or remove its folder"
+    )
+
+
+def test_hidden_and_other_files_are_passed_over(root):
+    """What editors, archives and file managers leave: none of it is a class or a picture."""
+    filled(root, COUNTS)
+    before = opened(root)
+    for name in (".cache/x.png", "ant/.trash/x.png", "ant/._000.png", "ant/Thumbs.db", "ant/labels.csv"):
+        painted(root / name, 0)
+    (root / "README.md").touch()
+    after = opened(root)
+    assert names(after, "train") == names(before, "train")
+    assert after.fingerprint == before.fingerprint
+
+
+def test_folders_in_folders_and_capital_suffixes_count(root):
+    """However deep they lie, and even in a folder whose name ends like a picture's."""
+    filled(root, {"ant": 10, "bee": 10})
+    for name in ("ant/2024/05/x.png", "ant/roll.jpg/x.png", "bee/IMG_1.PNG"):
+        painted(root / name, 0)
+    counts = Counter(opened(root).official["train"].labels.tolist())
+    assert counts == {0: 12, 1: 11}
+
+
+def test_links_are_followed_but_never_in_circles(root, tmp_path):
+    """A linked folder of pictures counts; links back up, several of them, neither hang nor count anything twice."""
+    filled(root, {"ant": 10, "bee": 10})
+    filled(tmp_path / "elsewhere", {"more": 5})
+    (root / "bee" / "linked").symlink_to(tmp_path / "elsewhere")
+    for name in ("ant/up", "ant/here", "ant/again", "bee/linked/back"):
+        (root / name).symlink_to((root / name).parent)
+    train = opened(root).official["train"]
+    assert np.bincount(train.labels).tolist() == [10, 15]
+    assert len(set(train.files.tolist())) == 25
+
+
+@pytest.mark.parametrize(
+    ("key", "fraction", "words"),
+    [
+        ("test_fraction", 0.02, "of 90 samples in 3 classes it leaves a part without some class"),
+        ("val_fraction", 0.99, "of 81 samples in 3 classes it leaves a part without some class"),
+        ("test_fraction", 0.0, "of 90 samples in 3 classes it leaves a part without some class"),
+    ],
+)
+def test_a_fraction_that_empties_a_part_names_its_key(root, key, fraction, words):
+    """The key and the number as they were typed, and how many samples can be held out."""
+    filled(root, COUNTS)
+    assert refusal(root, **{key: fraction}).startswith(f"dataset.{key}={fraction}: {words}; hold out between 3 and ")
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "class dog has one sample only"), (3, "class dog has 3 samples")])
+def test_a_class_too_small_to_be_cut_is_named(root, count, words):
+    """By its name: among a thousand folders it has to be found."""
+    filled(root, COUNTS | {"dog": count})
+    assert words in refusal(root)
+
+
+@pytest.mark.parametrize(("budget", "kind"), [(2.0, ResidentSplit), (1e-6, StreamingSplit)])
+def test_pictures_are_resident_where_they_fit(root, budget, kind):
+    """`auto` decides by what all splits need in memory, and the summary says by how much."""
+    filled(root, COUNTS)
+    dataset = opened(root, budget_gib=budget, mean=[0.3] * 3, std=[0.2] * 3)
+    assert all(isinstance(split, kind) for split in dataset.splits.values())
+    assert f" (0.00 of at most {budget:g} GiB)" in dataset.summary
+    exact = 90 * 3 * 8 * 8 / 2**30
+    assert opened(root, budget_gib=exact).resident
+    assert not opened(root, budget_gib=exact * 0.99).resident
+    assert opened(root, budget_gib=1e-9, resident=True).resident
+
+
+def test_resident_is_true_false_or_auto(root):
+    """Anything else is refused with the options."""
+    with pytest.raises(ConfigError, match=r"^dataset.resident=yes: no such option; the options are auto, true, false$"):
+        opened(root, resident="yes")
+
+
+def test_grey_is_one_channel(root):
+    """Asked for, pictures have one channel, and so have mean and deviation."""
+    filled(root, COUNTS)
+    dataset = opened(root, grey=True)
+    assert dataset.facts["input_shape"] == (1, 8, 8)
+    assert len(dataset.normalisation.mean) == 1
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_pipe_among_the_pictures_is_refused_at_once(root, resident):
+    """Neither its digest nor its pixels are waited for."""
+    filled(root, COUNTS)
+    os.mkfifo(root / "ant" / "y.jpg")
+
+    def hung(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, hung)
+    signal.alarm(20)
+    with pytest.raises(DataError, match=f"^{root}/ant/y.jpg: it is no regular file; take it away$"):
+        assert opened(root, resident=resident).splits
+    with pytest.raises(DataError, match="it is no regular file"):
+        assert opened(root, resident=resident).fingerprint
+    signal.alarm(0)
+
+
+def test_any_name_of_a_file_or_class_will_do(root):
+    """Line breaks and bytes that are no UTF-8, in both backends."""
+    filled(root, COUNTS)
+    for name in (b"ant/a\nb.png", b"ant/\xff\xfe.png", b"bee/\xe5\x9b\xbe.png"):
+        painted(root / os.fsdecode(name), 100)
+    streaming, resident = (opened(root, resident=kind) for kind in (False, True))
+    assert streaming.fingerprint == resident.fingerprint
+    for name, split in streaming.splits.items():
+        rows = torch.arange(len(split))
+        assert torch.equal(split.fetch(rows, rows).inputs, resident.splits[name].fetch(rows, rows).inputs)
+
+
+WORDS = ("model=small_cnn", "model.width=4", "dataset.size=16", "epochs=1", "batch_size=16", "threads=1")
+
+
+def test_a_run_on_a_folder_of_an_awkward_name(zygote, tmp_path):
+    """Spaces, commas, equals signs and Chinese characters, quoted as Hydra wants it."""
+    root = filled(tmp_path / "my pictures, a=b 图片", COUNTS)
+    words = ("dataset=image_folder", f"dataset.root='{root}'", "dataset.resident=false", "num_workers=1")
+    done = zygote.call("train.py", *words, *WORDS, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "72 train / 9 val / 9 test; 3 × 16 × 16, streaming, 1 workers" in done.stdout
+    assert (tmp_path / "run" / "reports" / "test" / "classification_report.txt").read_text().split()[4] == "ant"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_turns_out_bad_during_training_is_named(zygote, tmp_path, workers):
+    """Where nothing has to be read beforehand, a damaged file is met in its epoch: exit code 2 and one line."""
+    root = filled(tmp_path / "data", {"ant": 400, "bee": 400})
+    train = opened(root).pictures["train"]
+    looked_at = np.unique(np.linspace(0, len(train) - 1, CHECKED).astype(int))
+    row = next(row for row in range(40, len(train)) if row not in looked_at)
+    file = root / train.name(row)
+    file.write_bytes(file.read_bytes()[:90])
+    given = ("dataset.mean=[0.2,0.2,0.2]", "dataset.std=[0.2,0.2,0.2]", "dataset.resident=false")
+    words = ("dataset=image_folder", f"dataset.root={root}", *given, f"num_workers={workers}", "dataset.size=16")
+    done = zygote.call("train.py", *words, *WORDS, "hydra.run.dir=run", "progress=false", cwd=tmp_path)
+    assert done.returncode == 2, done
+    *before, last = done.stderr.splitlines()
+    assert last.startswith(f"error: {file}: it ")
+    assert not any("error" in line.lower() for line in before), done.stderr

@@ -1,0 +1,48 @@
+"""Every yaml under conf/ composes, checks and builds."""
+
+import pytest
+import torch
+
+from microstep.config.compose import compose
+from microstep.training.build import build_trainer
+from tests.components.dataset.cifar_files import write_cifar
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+EXTRA = {
+    "model/resnet18": ["model.norm=group"],
+    "model/torchvision": ["batch_size=2"],
+    "precision/auto": ["model=mlp"],
+    "augment/randaugment": ["dataset.resident=false", "num_workers=0"],
+    "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],
+}
+
+
+def yamls() -> list[str]:
+    groups = (path for path in CONF.rglob("*.yaml") if CONF not in (path.parent, path.parents[2]))
+    return sorted(str(path.relative_to(CONF).with_suffix("")) for path in groups)
+
+
+@pytest.mark.parametrize("yaml", yamls())
+def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch, tmp_path) -> None:
+    """Each option of each group makes a trainer whose first window takes a step."""
+    if yaml == "precision/tf32" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    group, _, option = yaml.rpartition("/")
+    words = [f"{group}={option}", *EXTRA.get(yaml, []), "threads=1", "progress=false"]
+    if "mnist" in yaml or "fashion" in yaml:
+        words += [f"dataset.root={idx_files}", "dataset.val_samples=20"]
+    if "cifar" in yaml:
+        write_cifar(tmp_path, 100 if "100" in yaml else 10, monkeypatch)
+        words += [f"dataset.root={tmp_path}", "dataset.val_samples=100", "batch_size=16"]
+    if "image_folder" in yaml:
+        words += [f"dataset.root={photos}"]
+    trainer = build_trainer(compose(words), tmp_path / "run")
+    window = next(trainer.loaders.train(epoch=1))
+    trainer.model.train()
+    assert trainer.step(trainer.model, trainer.optimizer, window.batches, window.weight).updated
+
+
+def test_every_yaml_is_short() -> None:
+    """A yaml of a group has at most ten lines."""
+    assert {yaml for yaml in yamls() if len((CONF / f"{yaml}.yaml").read_text().splitlines()) > 10} == set()

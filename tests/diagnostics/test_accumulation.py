@@ -1,0 +1,350 @@
+"""check=accumulation tells whether a window cut into micro-batches is one big batch, and if not, exactly why."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from microstep.components.task import Classification
+from microstep.config.compose import compose
+from microstep.config.schema import CHOICES, RULES
+from microstep.diagnostics.accumulation import gradient, look
+from microstep.diagnostics.accumulation.gradient import RealWindow, make
+from microstep.diagnostics.accumulation.loops import LOOPS, Cause, Shape
+from microstep.diagnostics.accumulation.measure import EXACT, Laboratory, Measured, measure
+from microstep.diagnostics.accumulation.report import Looked
+from microstep.diagnostics.accumulation.sample_weights import shares
+from microstep.diagnostics.accumulation.verdict import sentence
+from microstep.errors import Diverged
+from tests.components.step.windows import cut, samples, task
+from tests.conftest import ROOT, call, error_of, files_limited
+from tests.diagnostics import models
+from tests.diagnostics.loops import BY_HAND
+
+STONE = """
+from microstep.components.model import mlp
+
+def stone(input_shape, num_classes, hidden, dropout):
+    return mlp(input_shape, num_classes, hidden, dropout).requires_grad_(False)
+"""
+FULL, RAGGED = (5, 5, 5, 5), (5, 5, 3)
+UNEVEN = (1.0, 2.0, 3.0, 40.0)  #: class weights
+
+
+def window(sizes: tuple[int, ...], job: Classification, full: int = 4) -> RealWindow:
+    """Return a window of random pictures."""
+    batches = cut(*samples(sum(sizes)), sizes)
+    weights = tuple(job.weight(batch.targets).sum().item() for batch in batches)
+    return RealWindow("window", 0, batches, Shape(sizes, weights, full))
+
+
+def measured(model, sizes=FULL, rule="weighted_mean", weights=None, clip=None, full=4) -> Measured:
+    """Return what is found of a model, a loop and a window."""
+    job = task(weights)
+    one = window(sizes, job, full)
+    return measure(Laboratory(model, one, LOOPS[rule](one.shape), job, clip, seed=0))
+
+
+@pytest.mark.parametrize("sizes", [FULL, RAGGED])
+def test_frozen_batch_norm_is_exact(sizes) -> None:
+    """Fine-tuning with a frozen backbone needs no GroupNorm: its running statistics neither move nor differ."""
+    found = measured(models.frozen_batch_norm(), sizes)
+    assert found.exact
+    assert found.running is None
+
+
+LOOP_CAUSES = {
+    "sum_of_means": ("sum_of_means", FULL, None, {Cause.SUM}),
+    "leftover": ("mean_over_accum", (5, 5), None, {Cause.LEFTOVER}),
+    "ragged": ("mean_over_accum", (5, 5, 5, 2), None, {Cause.RAGGED}),
+    "class weights": ("mean_over_accum", FULL, UNEVEN, {Cause.CLASS_WEIGHTS}),
+    "all of mean_over_accum": ("mean_over_accum", RAGGED, UNEVEN, {Cause.LEFTOVER, Cause.RAGGED, Cause.CLASS_WEIGHTS}),
+    "mean_of_means": ("mean_of_means", RAGGED, None, {Cause.RAGGED}),
+    "dropped_tail": ("dropped_tail", RAGGED, None, {Cause.DROPPED}),
+    "zero_grad_each": ("zero_grad_each", FULL, None, {Cause.ZEROED}),
+    "clip_each": ("clip_each", FULL, None, {Cause.CLIPPING}),
+    "scale_doubles": ("scale_doubles", FULL, None, {Cause.SCALE}),
+}
+MODEL_CAUSES = {
+    models.batch_norm: {Cause.NORMALISATION, Cause.STATISTICS},
+    models.batch_norm_without_statistics: {Cause.NORMALISATION},
+    models.instance_norm_with_statistics: {Cause.STATISTICS},
+    models.dropout: {Cause.DRAWS},
+    models.drawn_by_a_function: {Cause.DRAWS},
+    models.stochastic_depth: {Cause.DRAWS},
+}
+
+
+@pytest.mark.parametrize("sizes", [FULL, RAGGED])
+@pytest.mark.parametrize(("weights", "clip"), [(None, None), (UNEVEN, 0.05)])
+def test_a_clean_model_is_exact(sizes, weights, clip) -> None:
+    """GroupNorm, class weights, clipping, ragged micro-batches: to 1e-12 in every layer, and no cause is named."""
+    found = measured(models.clean(), sizes, weights=weights, clip=clip)
+    assert found.exact
+    assert max(found.layers.values()) < 1e-12
+    assert not found.causes
+    assert not any(found.samples.wrong)
+
+
+@pytest.mark.parametrize(("rule", "sizes", "weights", "causes"), LOOP_CAUSES.values(), ids=LOOP_CAUSES)
+def test_each_cause_in_a_loop_is_named(rule, sizes, weights, causes) -> None:
+    """What a loop gets wrong in this window is named, nothing else is, and without it the window is exact."""
+    found = measured(models.clean(), sizes, rule, weights, clip=0.05 if rule == "clip_each" else None)
+    assert set(found.causes) == causes
+    assert found.total > 1e-3
+    assert found.rest <= EXACT
+    assert not found.exact
+
+
+@pytest.mark.parametrize(("model", "causes"), MODEL_CAUSES.items(), ids=lambda of: getattr(of, "__name__", ""))
+def test_each_cause_in_a_model_is_named(model, causes) -> None:
+    """Whatever normalises by its batch, remembers it or draws is found, also where no layer's name tells."""
+    found = measured(model())
+    assert set(found.causes) == causes
+    assert found.rest <= EXACT
+    assert not found.exact
+
+
+def test_masks_that_happen_to_be_the_same_are_told_of() -> None:
+    """One layer's masks are one stream on a CPU, cut or not: exact, and said with a caution."""
+    found = measured(models.one_dropout())
+    assert found.exact
+    told = sentence(Looked("weighted_mean", "a model", {}, {}, [found]))
+    assert told.startswith("Exact: ")
+    assert "dropout's masks came out the same" in told
+    clean = sentence(Looked("weighted_mean", "a model", {}, {}, [measured(models.clean())]))
+    assert "dropout" not in clean
+
+
+def test_the_causes_of_loop_and_model_are_told_apart() -> None:
+    """Each is measured with all the others switched off: what one does alone, it does beside others, too."""
+    both = measured(models.batch_norm(), RAGGED, "mean_over_accum")
+    loop, model = measured(models.clean(), RAGGED, "mean_over_accum"), measured(models.batch_norm(), RAGGED)
+    assert set(both.causes) == {*loop.causes, *model.causes}
+    assert both.alone[Cause.NORMALISATION] == model.alone[Cause.NORMALISATION]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (models.centred, 'layer "1" (Centred) mixes samples'),
+        (models.spectral, "_u changes at every call"),
+        (models.drawn_elsewhere, 'layer "1" (DrawingElsewhere) gives other outputs for the same inputs'),
+        (models.counting, "something that changes from call to call"),
+    ],
+)
+def test_what_has_no_name_is_pointed_at(model, words) -> None:
+    """Where a difference remains without every known cause, the layer or the buffer is told in which it arises."""
+    found = measured(model())
+    assert found.rest > EXACT
+    assert words in found.unexplained
+
+
+def test_a_loss_that_is_no_sum_is_pointed_at() -> None:
+    """A task whose losses don't add up over samples is told as such."""
+
+    class Mean(Classification):
+        def loss_sum(self, outputs, targets, mix=None):
+            return super().loss_sum(outputs, targets) ** 2
+
+    job = Mean("abcd", torch.arange(4), torch.device("cpu"))
+    one = window(FULL, job)
+    found = measure(Laboratory(models.clean(), one, LOOPS["weighted_mean"](one.shape), job, None, seed=0))
+    assert "no sum over samples" in found.unexplained
+
+
+@pytest.mark.parametrize("weights", [None, UNEVEN])
+@pytest.mark.parametrize("sizes", [FULL, RAGGED])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rules_name_is_the_loop_of_that_name(rule, sizes, weights) -> None:
+    """The gradient is that of the loop written by hand in plain PyTorch, to 1e-12."""
+    job, model = task(weights), models.clean()
+    one, clip = window(sizes, job), 0.05
+    found = make(
+        model, one.batches, one.shape.weight, LOOPS[rule](one.shape), job, clip if rule == "clip_each" else None
+    )
+    pairs, weight = [(batch.inputs, batch.targets) for batch in one.batches], job.class_weights
+    model.zero_grad()
+    BY_HAND[rule](model, pairs, 4, weight, clip)
+    by_hand = {name: p.grad for name, p in model.named_parameters()}
+    for name, expected in by_hand.items():
+        assert torch.allclose(found.gradients[name], expected, rtol=1e-12, atol=1e-15), name
+
+
+def test_every_rule_has_a_loop() -> None:
+    """What the command line takes, what is measured and what is written by hand are the same names."""
+    assert set(RULES) == set(LOOPS) == set(BY_HAND) == set(CHOICES["rule"])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_samples_times_their_weights_are_the_gradient(rule) -> None:
+    """The measured weights are true: each sample's own gradient, times its weight, adds up to the loop's."""
+    job, model, clip = task(UNEVEN), models.clean(), 0.05 if rule == "clip_each" else None
+    one = window(RAGGED, job)
+    found = make(model, one.batches, one.shape.weight, LOOPS[rule](one.shape), job, clip)
+    total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for place, weight in enumerate(found.weights):
+        model.zero_grad()
+        inputs, targets = one.whole.inputs[place : place + 1], one.whole.targets[place : place + 1]
+        (job.loss_sum(model(inputs), targets) / job.weight(targets).sum()).backward()
+        for name, p in model.named_parameters():
+            total[name] += weight * p.grad
+    for name, expected in total.items():
+        assert torch.allclose(found.gradients[name], expected, rtol=1e-9, atol=1e-14), name
+
+
+@pytest.mark.parametrize("rule", ["clip_each", "scale_doubles", "zero_grad_each"])
+def test_where_the_last_backward_weighs_more_it_is_seen(rule) -> None:
+    """The riddle: by these loops the last of four equal micro-batches weighs more than the first."""
+    found = measured(models.clean(), FULL, rule, clip=0.05 if rule == "clip_each" else None).micro_batches
+    assert found.measured[-1] > 1.9 * found.measured[0]
+
+
+def test_a_short_micro_batchs_samples_weigh_more_under_mean_over_accum() -> None:
+    """2 samples after three times 5: each weighs 1/8 where the others weigh 1/20."""
+    weights = measured(models.clean(), (5, 5, 5, 2), "mean_over_accum").samples.measured
+    assert weights[0] == pytest.approx(1 / 20, rel=1e-12)
+    assert weights[-1] == pytest.approx(1 / 8, rel=1e-12)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d])
+def test_the_last_micro_batch_weighs_more_in_running_statistics(layer) -> None:
+    """With momentum 0.1 the four weigh .0729, .081, .09 and .1; in one big batch .025 each."""
+    found = shares(layer(3), (16, 16, 16, 16))
+    assert found.measured == pytest.approx((0.0729, 0.081, 0.09, 0.1), rel=1e-6)
+    assert found.due == pytest.approx((0.025,) * 4, rel=1e-6)
+
+
+def test_a_fault_in_training_itself_would_be_seen(monkeypatch) -> None:
+    """The check runs the code that trains: with a fault planted there, our own rule is no longer exact."""
+    honest = gradient.add_gradient
+
+    def forgets_the_window(model, batch, weight, *others):
+        return honest(model, batch, weight * len(batch.positions) / 5, *others)
+
+    monkeypatch.setattr(gradient, "add_gradient", forgets_the_window)
+    assert not measured(models.clean(), RAGGED).exact
+
+
+def test_a_gradient_that_is_not_finite_is_called_that() -> None:
+    """A NaN among the weights is no inexactness: exit code 3, as in training."""
+    model = models.clean()
+    model[0].weight.data[0] = torch.nan
+    with pytest.raises(Diverged, match="the window: the gradient of one big batch is not finite"):
+        measured(model)
+
+
+def test_a_model_of_which_nothing_is_trained_is_refused(zygote, tmp_path) -> None:
+    """In one line, by the check and by a training alike."""
+    (tmp_path / "stone.py").write_text(STONE)
+    for words in (("check=accumulation", "accum=2"), ("check=precision",), ()):
+        done = zygote.call(
+            "train.py", *words, "model=mlp", "model._target_=stone.stone", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}"
+        )
+        assert (done.returncode, done.stderr) == (
+            2,
+            "error: model: none of its parameters asks for a gradient; leave some of them unfrozen\n",
+        )
+
+
+def test_the_model_stays_as_it_is() -> None:
+    """Neither weights, buffers nor modes are touched by the search for causes."""
+    model = models.batch_norm()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    model.eval()
+    measured(model)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
+
+
+def test_an_experiments_own_windows_are_looked_at() -> None:
+    """Augmented, mixed, class-weighted and clipped, the real windows of an experiment are exact: full and last ones."""
+    words = ["check=accumulation", "accum=4", "batch_size=16", "model=mlp", "augment=cutmix", "sampler=balanced"]
+    found = look(compose([*words, "task.class_weights=balanced", "max_grad_norm=0.1", "threads=1"]))
+    assert found.passed
+    assert [one["micro_batches"] for one in found.numbers["windows"]] == [[16] * 4, [16, 13]]
+
+
+def test_the_readers_loop_is_told_where_and_why_it_is_wrong(zygote, tmp_path) -> None:
+    """A page that ends in one sentence, exit code 1, and the same as numbers, picture and TensorBoard events."""
+    words = ("check=accumulation", "accum=4", "batch_size=16", "rule=mean_over_accum", "hydra.run.dir=here")
+    done = zygote.call("train.py", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    sentence = done.stdout.rstrip().splitlines()[-1]
+    assert sentence.startswith("Not exact: in the last window (16 + 13 = 29 samples)")
+    assert "leftover window (0.5000), ragged micro-batches" in sentence
+    (first, last) = json.loads((tmp_path / "here/accumulation.json").read_text())["windows"]
+    assert first["exact"] and not last["exact"]
+    assert (tmp_path / "here/weights.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "here/accumulation.txt").read_text().rstrip().endswith(sentence)
+    assert EventAccumulator(str(tmp_path / "here")).Reload().Tags()["images"] == ["check/weights"]
+
+
+def test_ours_is_exact_and_says_so(zygote, tmp_path) -> None:
+    """Exit code 0; nothing is trained, and the files lie below outputs/checks."""
+    done = zygote.call("train.py", "check=accumulation", "accum=4", "batch_size=16", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().splitlines()[-1].startswith("Exact: by weighted_mean ")
+    (place,) = (tmp_path / "outputs" / "checks").iterdir()
+    assert place.name.endswith("_accumulation_digits_small_cnn")
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("check=accumulation", "error: accum=1: check=accumulation compares a batch with its micro-batches"),
+        ("check=drift", "error: accum=1: check=drift compares"),
+        ("check=drift,precision", "error: check=drift,precision: several values; a check takes one"),
+        ("check=accumulaton", "error: check=accumulaton: no such option; the options are accumulation,"),
+        ("check=accumulation accum=2 rule=mean", "error: rule=mean: no such option; the options are weighted_mean,"),
+        ("rule=mean_over_accum", "error: rule=mean_over_accum: it is a loop to be looked at"),
+        ("check=precision rule=mean_over_accum", "error: rule=mean_over_accum: it is a loop to be looked at"),
+        ("check=accumulation accum=2 rule=clip_each", "error: rule=clip_each: it clips, and max_grad_norm is null"),
+        ("-m check=precision seed=0,1", "error: check=precision: it looks at one experiment"),
+        ("check=precision resume=outputs", "error: check=precision: it looks at a new experiment, not at a run"),
+        ("check=precision resume=auto hydra.run.dir=r", "error: check=precision: it looks at a new experiment"),
+        (
+            "check=accumulation accum=90 batch_size=16",
+            "error: batch_size=16 accum=90: uncut, that is one batch of 1,440, and the",
+        ),
+        ("check=accumulation accum=2 batch_size=4000", "error: batch_size=4000: the training split has 1,437"),
+        ("check=accumulation accum=3 effective_batch_size=64", "error: effective_batch_size=64: it is not a multiple"),
+    ],
+)
+def test_what_cant_be_looked_at_is_refused(zygote, tmp_path, words, error) -> None:
+    """One line that names the key, exit code 2, and no directory."""
+    done = zygote.call("train.py", *words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert error_of(done).startswith(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_check_that_is_stopped_leaves_nothing(tmp_path) -> None:
+    """Ctrl-C ends it with one line and exit code 130; no half-written directory is left."""
+    words = ("check=drift", "accum=2", "batch_size=8", "epochs=1000", "hydra.run.dir=here")
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (tmp_path / "here" / "train.log").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert (process.returncode, error) == (130, "error: stopped by SIGINT\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_check_on_a_full_disk_leaves_nothing(tmp_path) -> None:
+    """One line, exit code 4, and no half-written directory."""
+    with files_limited(20_000):
+        done = call("train.py", "check=accumulation", "accum=4", "batch_size=16", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "weights.png: " in error_of(done)
+    assert not list(tmp_path.iterdir())

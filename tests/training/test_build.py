@@ -1,0 +1,82 @@
+"""Parts that don't go together are refused in one line, before the first step; what goes together is put together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from microstep.components.model import torchvision_model
+from microstep.config.compose import compose
+from microstep.errors import ConfigError
+from microstep.training.build import build_trainer
+from tests.conftest import error_of
+
+TASKS = ("--config-dir", str(Path(__file__).parent / "tasks" / "conf"))
+REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
+
+
+class Half:
+    """Draws every other sample."""
+
+    def __init__(self, train_targets: torch.Tensor) -> None:
+        self.rows = torch.arange(1, len(train_targets), 2)
+
+    def order(self, *key: int) -> torch.Tensor:
+        return self.rows
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["batch_size=1438"], "batch_size=1438: the training split has 1,437 samples; choose at most 1437"),
+        (["effective_batch_size=1500"], "batch_size=1500: the training split has 1,437 samples"),
+        (["augment=randaugment"], "augment: it is for streamed pictures only; add dataset.resident=false"),
+        ([*TASKS, *REGRESSION, "augment=mixup"], "augment: Regression can't be mixed; "),
+        ([*TASKS, *REGRESSION, "augment=crop_flip"], "augment: the data are no pictures; leave it out: augment=none"),
+        (["augment=crop_flip", "augment.flip=2"], "augment.flip=2: out of range; "),
+        (["augment=mixup", "augment.alpha=0"], "augment.alpha=0: out of range; "),
+        (["augment=cutout", "augment.hol=0.5"], "augment.hol=0.5: no such key; did you mean augment.hole"),
+        (["sampler=balanced", "sampler.power=3"], "sampler.power=3: out of range; "),
+        (
+            ["sampler._target_=tests.training.test_build.Half"],
+            "sampler (Half): its order has 718 rows, and the training split has 1,437 samples; "
+            "let it return 1,437 rows, which may repeat, or choose sampler=shuffle",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(zygote, words, says, tmp_path):
+    """Exit code 2, one line that names the key and the way out, and nothing left behind."""
+    done = zygote.call("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert error_of(done).startswith(f"error: {says}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_split_is_a_batch_still(tmp_path):
+    """The largest batch size is the training split's."""
+    trainer = build_trainer(compose(["batch_size=1437", "model=mlp", "progress=false"]), tmp_path)
+    (window,) = trainer.loaders.train(1)
+    assert [len(batch.targets) for batch in window.batches] == [1437]
+
+
+@pytest.mark.parametrize("augment", ["none", "mixup"])
+def test_pretrained_weights_bring_their_own_normalisation(augment, tmp_path):
+    """The data set's own mean and deviation give way to the weights'."""
+    torch.save(torchvision_model("squeezenet1_1", (3, 64, 64), 1000).state_dict(), tmp_path / "weights.pth")
+    words = ["model=torchvision", "model.name=squeezenet1_1", f"model.weights={tmp_path / 'weights.pth'}"]
+    size = ["dataset=synthetic", "dataset.size=32", "dataset.samples=200", "dataset.val_samples=20", "batch_size=4"]
+    trainer = build_trainer(compose([*words, *size, f"augment={augment}", "progress=false"]), tmp_path / "run")
+    split = trainer.loaders.splits["train"]
+    assert split.normaliser.fill == [124, 116, 104]  # ImageNet's mean colour, in bytes
+    inputs = next(iter(trainer.loaders.evaluation("val"))).inputs
+    pixels = trainer.loaders.splits["val"].images[:16].float() / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    torch.testing.assert_close(inputs, (pixels - mean) / std, atol=1e-5, rtol=0)
+
+
+def test_a_data_set_that_makes_no_splits_is_refused(tmp_path):
+    """What a target makes must be what its slot is for."""
+    config = compose(["progress=false"])
+    config.dataset = {"_target_": "microstep.components.model.mlp", "input_shape": [4], "num_classes": 2}
+    with pytest.raises(ConfigError, match="it makes no Dataset"):
+        build_trainer(config, tmp_path)

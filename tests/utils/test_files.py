@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.utils.files import shown, storing, write_whole, written_together
+from microstep.utils.files import storing, write_whole, written_together
 from microstep.utils.json_files import finite, read_json, read_small, write_json
+from microstep.utils.text import display_path
 from tests.conftest import irregular
 
 ON_A_FULL_DISK = """
@@ -126,8 +127,8 @@ def test_a_path_is_shown_as_one_would_type_it(tmp_path: Path, monkeypatch: pytes
     """Below the working directory it is relative, elsewhere absolute: never a chain of dots."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert shown(tmp_path / "here" / "outputs" / "run") == shown(Path("outputs/run")) == "outputs/run"
-    assert shown(tmp_path / "there") == str(tmp_path.resolve() / "there")
+    assert display_path(tmp_path / "here" / "outputs" / "run") == display_path(Path("outputs/run")) == "outputs/run"
+    assert display_path(tmp_path / "there") == str(tmp_path.resolve() / "there")
 
 
 def test_a_small_file_is_read_up_to_its_bound(tmp_path: Path) -> None:

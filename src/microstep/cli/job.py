@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict
 
 from microstep.errors import MicrostepError
 from microstep.sweep.job import Task
-from microstep.utils.files import shown
+from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
 
@@ -61,4 +61,6 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
 
 def finished_already(directory: Path) -> str:
     """Return what is said of a run with nothing left to do."""
-    return f"{shown(directory)}: the run is finished already; epochs=N lets it go further, where its schedule can"
+    return (
+        f"{display_path(directory)}: the run is finished already; epochs=N lets it go further, where its schedule can"
+    )

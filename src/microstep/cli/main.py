@@ -32,9 +32,9 @@ from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, summarised
 from microstep.sweep.job import Task
 from microstep.utils import signals
-from microstep.utils.files import shown
 from microstep.utils.json_files import store_text
 from microstep.utils.terminal import SCRIPTS, called
+from microstep.utils.text import display_path
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def unexpected(error: Exception, program: str) -> str:
         told, file = summarised(error), store_text(name, format_exc())
     if file is None:
         return f"{told}; its traceback can't be written: set HYDRA_FULL_ERROR=1 to see it"
-    return f"{told}; the traceback is in {shown(file)}, or set HYDRA_FULL_ERROR=1"
+    return f"{told}; the traceback is in {display_path(file)}, or set HYDRA_FULL_ERROR=1"
 
 
 def fail(line: str, code: int) -> NoReturn:

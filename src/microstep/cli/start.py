@@ -33,8 +33,8 @@ from microstep.run.lock import owning
 from microstep.run.resume import AUTO, Resumption, automatic, goes_on, named
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.job import Task
-from microstep.utils.files import shown
 from microstep.utils.terminal import called
+from microstep.utils.text import display_path
 
 RunSweep = Callable[[Sweep, Task, DictConfig, HydraContext], None]
 Start = Callable[[], Any]
@@ -143,7 +143,7 @@ def go_on(line: CommandLine, job: DictConfig, resumed: Resumption) -> None:
 
 def resume_command(directory: Path) -> str:
     """Return what goes on with a run."""
-    return f"{called('train')} resume={shlex.quote(shown(directory))} goes on"
+    return f"{called('train')} resume={shlex.quote(display_path(directory))} goes on"
 
 
 @contextmanager

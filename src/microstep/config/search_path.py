@@ -13,7 +13,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathElement
 
-from microstep.utils.files import shown
+from microstep.utils.text import display_path
 
 PACKAGE = "microstep.conf"
 CONF = Path(str(resources.files(PACKAGE))).resolve()  #: our own yamls
@@ -88,5 +88,5 @@ def users_options(hydra: Any) -> str:
             (provider, own), ours = holders[0], CONF / yaml
             hides = provider != "program" and ours.is_file() and own.read_bytes() != ours.read_bytes()
             if provider == HERE or hides:
-                found.append(shown(own) + " (instead of microstep's)" * hides)
+                found.append(display_path(own) + " (instead of microstep's)" * hides)
     return ", ".join(found)

@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from microstep.errors import StorageError
-from microstep.utils.text import display_path, truncate_middle
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".*.tmp"  #: what files are called until they are whole
-shown, shortened = display_path, truncate_middle
 
 
 @contextmanager

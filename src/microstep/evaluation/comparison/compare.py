@@ -22,7 +22,7 @@ from microstep.evaluation.comparison.text import Comparison, page, summary
 from microstep.evaluation.comparison.verdict import verdicts
 from microstep.evaluation.evaluate import report_directory
 from microstep.training.builders import build_dataset
-from microstep.utils.files import shown
+from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
 Gates = Callable[[Sequence[Path]], Gate]
@@ -38,7 +38,7 @@ class Compared:
     @property
     def text(self) -> str:
         """Report text: a page for one comparison, a table for several; the verdicts come last."""
-        written = "\n".join(f"  written to {shown(directory)}" for directory in self.directories)
+        written = "\n".join(f"  written to {display_path(directory)}" for directory in self.directories)
         said = page(self.comparisons[0]) if len(self.comparisons) == 1 else summary(self.comparisons)
         return "\n\n".join(["", said, written, "\n".join(one.sentence for one in self.comparisons)])
 

@@ -16,7 +16,7 @@ from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.paired import Array, Paired
 from microstep.evaluation.comparison.runs import ReportedRun
-from microstep.utils.files import shown
+from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
 ABSENT = "null"  #: stands for a missing value
@@ -110,7 +110,7 @@ def names(settings: Sequence[RunGroup]) -> list[str]:
         f"{setting.first.directory.resolve().parent.name}/{name}" for setting, name in zip(settings, short, strict=True)
     ]
     kinds = (parted(short), short, long)
-    return next(filter(telling, kinds), [shown(setting.first.directory) for setting in settings])
+    return next(filter(telling, kinds), [display_path(setting.first.directory) for setting in settings])
 
 
 def telling(found: Sequence[str]) -> bool:

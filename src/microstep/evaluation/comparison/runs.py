@@ -17,8 +17,8 @@ from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import Report, read_report
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
-from microstep.utils.files import shown
 from microstep.utils.terminal import called
+from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
 
@@ -59,7 +59,7 @@ class Asked:
     def again(self, directory: Path) -> str:
         """Return the command that makes the report of a run."""
         also = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
-        return f"{called('evaluate')} run={shlex.quote(shown(directory))} split={self.split}{also}"
+        return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{also}"
 
 
 def matched(asked: Asked) -> list[Path]:

@@ -13,7 +13,7 @@ from microstep.sweep.summary.formatting import counted, figure
 from microstep.sweep.summary.study import RunGroup, SweepTable
 from microstep.sweep.summary.svg import GREY, INK, LINES, PAPER, SERIES, Chart, colour_of, draw
 from microstep.sweep.summary.tables import better
-from microstep.utils.files import shortened
+from microstep.utils.text import truncate_middle
 
 LEADERS = 20  #: settings on the leaderboard's chart
 LETTERS = 44  #: of a setting's label on a chart
@@ -56,7 +56,7 @@ def paint_setting(axes: Axes, index: int, setting: RunGroup) -> None:
     if len(sample.values) > 1:
         axes.plot([mean], [index], "|", color=INK, markersize=13, markeredgewidth=2)
     write = partial(axes.text, y=index - 0.34, size=10, va="center", transform=axes.get_yaxis_transform())
-    write(x=0, s=f"{index + 1}  {shortened(setting.label, LETTERS)}")
+    write(x=0, s=f"{index + 1}  {truncate_middle(setting.label, LETTERS)}")
     write(x=1, s=figure(mean), ha="right")
 
 
@@ -86,12 +86,12 @@ def paint_effect(effect: Effect, means: Sequence[float], limits: tuple[float, fl
     axes.plot(xs, means, color=SERIES[0], linewidth=2.4, marker="o", markersize=7, markeredgecolor=PAPER)
     label_levels(axes, effect.levels)
     axes.set_ylim(*limits)
-    axes.set_title(shortened(effect.key, LETTERS), loc="left", size=11.5, weight="bold")
+    axes.set_title(truncate_middle(effect.key, LETTERS), loc="left", size=11.5, weight="bold")
 
 
 def label_levels(axes: Axes, levels: Sequence[str]) -> None:
     """Write a key's values under the axis, rotated if they are long."""
-    names = [shortened(level, LEVEL) for level in levels]
+    names = [truncate_middle(level, LEVEL) for level in levels]
     rotated = sum(map(len, names)) + 2 * len(names) > 44
     axes.set_xticks(range(len(names)), names, rotation=35 if rotated else 0, ha="right" if rotated else "center")
     axes.set_xlim(-0.35, len(names) - 0.65)

@@ -14,7 +14,7 @@ from microstep.sweep.summary.formatting import counted
 from microstep.sweep.summary.reading import SweepRun
 from microstep.sweep.summary.study import RunGroup, SweepTable
 from microstep.sweep.summary.svg import GREY, LINES, PAPER, SERIES, Chart, colour_of, draw
-from microstep.utils.files import shortened
+from microstep.utils.text import truncate_middle
 
 LETTERS = 52  #: of a title
 Curve = tuple[str, list[float], list[float]]  #: colour, x and y
@@ -58,7 +58,7 @@ def paint_curves(title: str, unit: str, lines: Sequence[Curve], axes: Axes) -> N
         width, alpha = (0.8, 0.7) if colour == GREY else (1.5, 0.85)
         axes.plot(xs, ys, color=colour, linewidth=width, alpha=alpha, marker="o" if len(xs) == 1 else None)
     scale(axes, [ys for colour, _, ys in lines if colour != GREY] or [ys for _, _, ys in lines])
-    axes.set_title(shortened(title, LETTERS), loc="left", size=11.5)
+    axes.set_title(truncate_middle(title, LETTERS), loc="left", size=11.5)
     axes.set_xlabel(unit)
     if unit == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -11,7 +11,7 @@ from microstep.sweep.summary.effects import Effect, confounded, main_effects
 from microstep.sweep.summary.formatting import counted, spread
 from microstep.sweep.summary.reading import STATUSES
 from microstep.sweep.summary.study import SweepTable
-from microstep.utils.files import shortened
+from microstep.utils.text import truncate_middle
 
 LEVELS, LETTERS = 8, 24  #: number and length of the values shown for a swept key
 SHARED = {"dataset": "data", "model": "model", "precision": "precision", "optimizer": "optimizer"}  #: group → label
@@ -99,7 +99,7 @@ def facts_of(sweep: SweepTable) -> Iterator[tuple[str, str]]:
 
 def listed(levels: Sequence[str]) -> str:
     """Return the first values of a key, long ones shortened."""
-    names = ", ".join(shortened(level, LETTERS) for level in levels[:LEVELS])
+    names = ", ".join(truncate_middle(level, LETTERS) for level in levels[:LEVELS])
     return f"{names} and {len(levels) - LEVELS:,} more" if len(levels) > LEVELS else names
 
 

@@ -103,7 +103,7 @@ def test_a_summary_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: 
     """It is warned of, once; the board goes on."""
     teller = Teller(sweep_of(tmp_path, 1))  # there is no sweep.json
     teller.summarise()
-    teller.summarise(last=True)
+    teller.summarise(final=True)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: no summary was written: ") and "sweep.json" in line
 

@@ -150,7 +150,7 @@ def shows(composer: Composer, arguments: Namespace, overrides: list[str]) -> boo
     return asked(arguments)
 
 
-def parse(words: list[str]) -> Namespace:
+def parse(arguments: list[str]) -> Namespace:
     """Return Hydra's own flags and the overrides.
 
     Raises:
@@ -159,10 +159,10 @@ def parse(words: list[str]) -> Namespace:
     parser: ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(" ".join(words), message, "see --help")
+        raise ConfigError(" ".join(arguments), message, "see --help")
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_intermixed_args(words)
+    return parser.parse_intermixed_args(arguments)
 
 
 def additional(directory: str | None) -> Path | None:

@@ -20,9 +20,9 @@ def refuse_odd_places(program: str, *words: str) -> None:
     for word in words:
         refuse_bytes(word, word)
     here = working_directory()
-    for place in (here, str(Path(here, program).resolve().parent)):
-        refuse_bytes("the working directory" if place == here else "the program's directory", place)
-        refuse_interpolation(place, place)
+    for path in (here, str(Path(here, program).resolve().parent)):
+        refuse_bytes("the working directory" if path == here else "the program's directory", path)
+        refuse_interpolation(path, path)
 
 
 def working_directory() -> str:
@@ -43,9 +43,9 @@ def refuse_bytes(subject: str, text: str) -> None:
         raise ConfigError(named, "it has bytes that are not UTF-8", "rename it, or name another") from None
 
 
-def refuse_interpolation(subject: str, place: str) -> None:
+def refuse_interpolation(subject: str, path: str) -> None:
     """Refuse a directory whose name reads like a reference: Hydra would look for the key."""
-    if "${" in place:
+    if "${" in path:
         raise ConfigError(subject, "${ in a directory's name is a reference to Hydra", "choose another directory")
 
 

@@ -101,9 +101,9 @@ def one(line: CommandLine, job: DictConfig) -> Start:
 def look(line: CommandLine, job: DictConfig) -> Any:
     """Look at an experiment instead of training it; what is found goes to a directory of its own."""
     typed = "hydra.run.dir" in line.typed
-    place = directory_of(job, "hydra.run.dir") if typed else place_of(job)
-    with claimed(place, exact=typed, whole=True) as own, owning(own):
-        return line.run(job, own)
+    directory = directory_of(job, "hydra.run.dir") if typed else place_of(job)
+    with claimed(directory, exact_name=typed, discard_on_error=True) as created, owning(created):
+        return line.run(job, created)
 
 
 def single(line: CommandLine, job: DictConfig) -> None:
@@ -122,23 +122,23 @@ def single(line: CommandLine, job: DictConfig) -> None:
 
 def start(line: CommandLine, job: DictConfig, directory: Path, exact: bool) -> None:
     """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
-    with claimed(directory, exact) as own, owning(own), saying(resume_command(own)):
-        line.run(job, own)
+    with claimed(directory, exact) as created, owning(created), saying(resume_command(created)):
+        line.run(job, created)
 
 
-def go_on(line: CommandLine, job: DictConfig, resumed: Resumption) -> None:
+def go_on(line: CommandLine, job: DictConfig, plan: Resumption) -> None:
     """Go on with a run in its own directory.
 
     Args:
         job: for Hydra's own node; the experiment is the run's.
     """
-    if resumed.finished:
-        print(finished_already(resumed.directory))
+    if plan.finished:
+        print(finished_already(plan.directory))
         return
     with open_dict(job.hydra):
         job.hydra.output_subdir = None  # .hydra stays as it is
-    with owning(resumed.directory), saying(resume_command(resumed.directory)):
-        line.run(job, resumed.directory, resumed)
+    with owning(plan.directory), saying(resume_command(plan.directory)):
+        line.run(job, plan.directory, plan)
 
 
 def resume_command(directory: Path) -> str:
@@ -168,10 +168,10 @@ def sweep(line: CommandLine, jobs: list[DictConfig]) -> None:
     check_launcher(jobs[0])
     listed = tuple(starmap(as_job, enumerate(jobs)))
     refuse_twins([job.name for job in listed])
-    with claimed(directory, exact=named) as own, owning(own):
-        command = line.text if named else f"{line.text} sweep={own.name}"
-        described = Sweep(own, listed, command, jobs[0].redo is not None, jobs[0].progress)
-        config = line.composer.multirun([*line.overrides, quote(f"hydra.sweep.dir={own.resolve()}")])
+    with claimed(directory, exact_name=named) as created, owning(created):
+        command = line.text if named else f"{line.text} sweep={created.name}"
+        described = Sweep(created, listed, command, jobs[0].redo is not None, jobs[0].progress)
+        config = line.composer.multirun([*line.overrides, quote(f"hydra.sweep.dir={created.resolve()}")])
         with saying(f"{command} goes on"), multirun(config, line.composer.loader) as context:
             if lists_its_jobs(config.hydra.sweeper):
                 line.run_sweep(described, line.task, config, context)
@@ -204,11 +204,11 @@ def check_launcher(job: DictConfig) -> None:
         raise ConfigError(f"hydra.launcher.n_jobs={at_once}", reason, "give at least 1, or -1 for one a core")
 
 
-def refuse_resuming(resume: str | None, named: bool) -> None:
+def refuse_resuming(resume: str | None, has_name: bool) -> None:
     """Refuse to resume a sweep otherwise than by its name."""
     if resume not in (None, AUTO):
         raise ConfigError(f"resume={resume}", "it is one run, and -m starts several", "leave -m out, or resume=auto")
-    if resume == AUTO and not named:
+    if resume == AUTO and not has_name:
         raise ConfigError("resume=auto", "each start of a sweep has a new directory", "name it: sweep=NAME")
 
 

@@ -29,7 +29,7 @@ class Gate:
     targets: Container[str]
     interpolations: Container[str]
 
-    def __call__(self, node: Any, slot: str) -> None:
+    def __call__(self, node: Any, group: str) -> None:
         """Let a resolved node pass, or refuse what is to be built in it.
 
         Raises:
@@ -39,11 +39,11 @@ class Gate:
         for target in targets_in(node):
             if current(target) not in self.targets:
                 raise ConfigError(
-                    f"{slot}._target_={target}",
+                    f"{group}._target_={target}",
                     "the run directory names it, your own conf/ does not",
                     "put it into your conf/, or add trust=[…] if you know what it does",
                 )
-        self.insist(node, slot)
+        self.insist(node, group)
 
     def insist(self, node: Any, subject: str) -> None:
         """Refuse a value that asks a resolver and isn't trusted to."""
@@ -65,7 +65,7 @@ own = Gate(Everything(), Everything())  #: lets everything pass: the config is t
 
 
 def trusting(
-    directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None, others: Iterable[Path] = ()
+    directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None, other_runs: Iterable[Path] = ()
 ) -> Gate:
     """Return a gate for what the yamls below some directories name, and for what is trusted by name.
 
@@ -75,18 +75,18 @@ def trusting(
     Raises:
         ConfigError: for a file that is no yaml.
     """
-    away = [path.resolve() for path in (run_dir, *others) if path]
-    contents = [content_of(file) for directory in directories for file in yamls_below(directory, away)]
+    excluded = [path.resolve() for path in (run_dir, *other_runs) if path]
+    contents = [content_of(file) for directory in directories for file in yamls_below(directory, excluded)]
     targets = {target for content in contents for target in targets_in(content)}
     texts = {text for content in contents for text in values_in(content) if asks_resolver(text)}
     trusted = frozenset(trust)
     return Gate(frozenset(map(current, trusted | targets)), trusted | {text for text in texts if not hands_on(text)})
 
 
-def yamls_below(directory: Path, away: Collection[Path]) -> Iterator[Path]:
+def yamls_below(directory: Path, excluded: Collection[Path]) -> Iterator[Path]:
     """Yield the yamls below a directory, in order, but for those of some runs."""
     files = filter(Path.is_file, sorted(directory.rglob("*.yaml")))
-    yield from (file for file in files if not any(run in file.resolve().parents for run in away))
+    yield from (file for file in files if not any(run in file.resolve().parents for run in excluded))
 
 
 def content_of(file: Path) -> Any:

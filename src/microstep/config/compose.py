@@ -79,7 +79,7 @@ class Composer:
     @classmethod
     @contextmanager
     def opened(
-        cls, config_dir: Path, config_name: str, also: Path | None = None, job_name: str = "microstep"
+        cls, config_dir: Path, config_name: str, extra_config_dir: Path | None = None, job_name: str = "microstep"
     ) -> Iterator[Composer]:
         """Yield a composer over the yamls of `search_path`; Hydra's global state is put back afterwards."""
         register()
@@ -87,7 +87,7 @@ class Composer:
         before = get_gh_backup()
         GlobalHydra.instance().clear()
         try:
-            yield cls(config_name, Hydra.create_main_hydra2(job_name, search_path(config_dir, also)))
+            yield cls(config_name, Hydra.create_main_hydra2(job_name, search_path(config_dir, extra_config_dir)))
         finally:
             restore_gh_from_backup(before)
 

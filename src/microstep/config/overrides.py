@@ -98,11 +98,11 @@ def check_added(override: Override, base: DictConfig, node: DictConfig | None, l
         raise unknown(override, base, node, known)
 
 
-def unknown(override: Override, base: DictConfig, node: DictConfig | None, known: Signature | None) -> ConfigError:
+def unknown(override: Override, base: DictConfig, node: DictConfig | None, accepted: Signature | None) -> ConfigError:
     """Return the error for a misspelt key, with the nearest names."""
     key = override.key_or_group
     path, _, leaf = key.rpartition(".")
-    siblings = {*map(str, node or base), *(known.optional if known else ())} - {"hydra", "_target_"}
+    siblings = {*map(str, node or base), *(accepted.optional if accepted else ())} - {"hydra", "_target_"}
     prefix = f"{path}." if node is not None and path else ""
     names = sorted(f"{prefix}{name}" for name in siblings)
     written = (key.split(".") for key, _ in flatten(OmegaConf.to_container(without_hydra(base))))
@@ -173,9 +173,9 @@ def check_type(override: Override, types: frozenset[str]) -> None:
         raise ConfigError(subject, f"it is {NAMES.get(given, given)}", f"give {wanted}")
 
 
-def suggestion(word: str, names: Sequence[str], also: Sequence[str] = ()) -> str:
+def suggestion(name: str, names: Sequence[str], other_names: Sequence[str] = ()) -> str:
     """Return advice naming the nearest names, or all of them."""
-    near = list(dict.fromkeys([*also, *get_close_matches(word, names, n=3, cutoff=0.6)]))[:3]
+    near = list(dict.fromkeys([*other_names, *get_close_matches(name, names, n=3, cutoff=0.6)]))[:3]
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"the options are {', '.join(names)}"

@@ -27,10 +27,10 @@ class Member:
         return f"{self.split}: {self.name}"
 
 
-def member(survey: Survey, row: int) -> Member:
+def member(split_survey: Survey, row: int) -> Member:
     """Return a picture by its row."""
-    label = survey.pictures.class_names[survey.pictures.labels[row]]
-    return Member(survey.split, survey.name(row), printable(label))
+    label = split_survey.pictures.class_names[split_survey.pictures.labels[row]]
+    return Member(split_survey.split, split_survey.name(row), printable(label))
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class Health:
     absent: Mapping[str, Sequence[str]]  #: split → classes that it has no picture of
 
     @classmethod
-    def of(cls, surveys: Sequence[Survey], official: Mapping[str, Pictures]) -> Health:
-        """Return what is wrong with the splits surveyed; classes are counted in all `official` ones."""
+    def of(cls, surveys: Sequence[Survey], official_splits: Mapping[str, Pictures]) -> Health:
+        """Return what is wrong with the splits surveyed; classes are counted in all `official_splits` ones."""
         unreadable = [
             Unreadable(**vars(member(survey, row)), reason=reason)
             for survey in surveys
             for row, reason in survey.unreadable.items()
         ]
         constant = [member(survey, row) for survey in surveys for row in survey.marks.rows[survey.marks.constant]]
-        counts = {name: class_sizes(pictures, surveys, name) for name, pictures in official.items()}
+        counts = {name: class_sizes(pictures, surveys, name) for name, pictures in official_splits.items()}
         few = {name: count for name, count in counts.get("train", {}).items() if 0 < count < FEW}
         absent = {split: [name for name, count in sizes.items() if not count] for split, sizes in counts.items()}
         checked = {one.split: (one.tally.count + len(one.unreadable), len(one.pictures)) for one in surveys}
@@ -141,9 +141,9 @@ class Health:
         }
 
 
-def class_sizes(pictures: Pictures, surveys: Sequence[Survey], split: str) -> dict[str, int]:
+def class_sizes(source: Pictures, surveys: Sequence[Survey], split: str) -> dict[str, int]:
     """Return how many pictures of a split each class has, without those that are known to be unreadable."""
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
-    classes = len(pictures.class_names)
-    counts = np.bincount(pictures.labels, minlength=classes) - np.bincount(pictures.labels[bad], minlength=classes)
-    return dict(zip(map(printable, pictures.class_names), counts.tolist(), strict=True))
+    classes = len(source.class_names)
+    counts = np.bincount(source.labels, minlength=classes) - np.bincount(source.labels[bad], minlength=classes)
+    return dict(zip(map(printable, source.class_names), counts.tolist(), strict=True))

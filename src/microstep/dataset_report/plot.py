@@ -23,9 +23,9 @@ GAP = 0.06  #: between samples, of a row's height
 
 
 @plain_text()
-def page(title: str, official: Mapping[str, Pictures]) -> bytes:
+def page(title: str, official_splits: Mapping[str, Pictures]) -> bytes:
     """Return a PNG of the first classes: bars of their pictures by split, and the first readable training pictures."""
-    first = next(iter(official.values()))
+    first = next(iter(official_splits.values()))
     names = [truncate_middle(printable(name), LETTERS) for name in first.class_names]
     shown = min(len(names), CLASSES)
     left = EDGE + 0.1 + LETTER * max(map(columns, names[:shown]))
@@ -35,37 +35,37 @@ def page(title: str, official: Mapping[str, Pictures]) -> bytes:
     bottom, tall = FOOT / height, shown * ROW / height
     bars = figure.add_axes((left / width, bottom, BARS / width, tall))
     samples = figure.add_axes(((left + BARS + EDGE) / width, bottom, SAMPLES * ROW / width, tall))
-    draw_balance(bars, names[:shown], official)
-    draw_samples(samples, official.get("train", first), shown)
-    write_title(figure, title, official, len(names) - shown)
+    draw_balance(bars, names[:shown], official_splits)
+    draw_samples(samples, official_splits.get("train", first), shown)
+    write_title(figure, title, official_splits, len(names) - shown)
     return png_bytes(figure)
 
 
-def write_title(figure: Figure, title: str, official: Mapping[str, Pictures], hidden: int) -> None:
+def write_title(figure: Figure, title: str, official_splits: Mapping[str, Pictures], hidden: int) -> None:
     """Write what is seen above it, and what isn't below."""
     width, height = figure.get_size_inches()
-    first = next(iter(official.values()))
+    first = next(iter(official_splits.values()))
     size = " × ".join(map(str, first.shape))
     facts = f"{len(first.class_names):,} classes, pictures of {size} (channels × height × width)"
     figure.text(EDGE / width, 1 - 0.2 / height, printable(title), size=16, weight="bold", color=INK, va="top")
     figure.text(EDGE / width, 1 - 0.55 / height, facts, size=9.5, color=GREY, va="top")
-    for place, (name, pictures) in enumerate(official.items()):
+    for place, (name, pictures) in enumerate(official_splits.items()):
         color = SERIES[place % len(SERIES)]
-        right = 1 - (EDGE + 1.5 * (len(official) - 1 - place)) / width
+        right = 1 - (EDGE + 1.5 * (len(official_splits) - 1 - place)) / width
         label = f"■ {name} {len(pictures):,}"
         figure.text(right, 1 - 0.3 / height, label, size=10.5, color=color, ha="right", va="top", weight="bold")
     if hidden:
         figure.text(EDGE / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
 
 
-def draw_balance(axes: Axes, names: list[str], official: Mapping[str, Pictures]) -> None:
+def draw_balance(axes: Axes, names: list[str], official_splits: Mapping[str, Pictures]) -> None:
     """Draw how many pictures each class has: a bar a split."""
-    classes = len(next(iter(official.values())).class_names)
-    counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official.values()])
+    classes = len(next(iter(official_splits.values())).class_names)
+    counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official_splits.values()])
     thick = 0.72 / len(counts)
-    for place, values in enumerate(counts):
-        middles = np.arange(len(names)) + (place - (len(counts) - 1) / 2) * thick
-        axes.barh(middles, values, thick * 0.9, color=SERIES[place % len(SERIES)])
+    for index, values in enumerate(counts):
+        middles = np.arange(len(names)) + (index - (len(counts) - 1) / 2) * thick
+        axes.barh(middles, values, thick * 0.9, color=SERIES[index % len(SERIES)])
         for middle, value in zip(middles, values, strict=True):
             text = f" {value:,}"
             axes.text(value, middle, text, va="center", size=min(8.5, 26 * thick), color=INK if value else RED)
@@ -83,23 +83,23 @@ def columns(name: str) -> int:
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
-def draw_samples(axes: Axes, pictures: Pictures, classes: int) -> None:
+def draw_samples(axes: Axes, source: Pictures, classes: int) -> None:
     """Draw a row of pictures a class."""
     for label in range(classes):
-        for place, pixels in enumerate(samples(pictures, label)):
-            draw_image(axes, pixels / pictures.scale, place, label, 1 - GAP)
+        for index, pixels in enumerate(samples(source, label)):
+            draw_image(axes, pixels / source.scale, index, label, 1 - GAP)
     axes.set_xlim(-0.5, SAMPLES - 0.5)
     axes.set_ylim(classes - 0.5, -0.5)
     axes.set_aspect("auto")
     axes.set_axis_off()
 
 
-def samples(pictures: Pictures, label: int) -> Iterator[np.ndarray]:
+def samples(source: Pictures, label: int) -> Iterator[np.ndarray]:
     """Yield the first pictures of a class that can be read."""
     found = 0
-    for row in np.flatnonzero(pictures.labels == label).tolist():
+    for row in np.flatnonzero(source.labels == label).tolist():
         try:
-            pixels = pictures.read([row])[0]
+            pixels = source.read([row])[0]
         except DataError:
             continue
         yield pixels

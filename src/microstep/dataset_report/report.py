@@ -51,17 +51,17 @@ def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: i
 
 
 def content(
-    file: Path, name: str, measured: Mapping[str, Measured], health: Health, ratio: float | None, seed: int
+    file: Path, name: str, statistics: Mapping[str, Measured], health: Health, ratio: float | None, seed: int
 ) -> dict[str, Any]:
     """Return what the JSON file says, with what an earlier call has written of other splits or samples."""
-    splits = {drawn_as(label, ratio, seed): one.plain() for label, one in measured.items()}
+    splits = {drawn_as(label, ratio, seed): one.plain() for label, one in statistics.items()}
     looked = {drawn_as("+".join(health.checked), ratio, seed): health.plain()}
     return {"dataset": name, "splits": known(file, "splits") | splits, "health": known(file, "health") | looked}
 
 
-def sizes_text(measured: Mapping[str, Measured]) -> str:
+def sizes_text(statistics: Mapping[str, Measured]) -> str:
     """Return a line a split on the sizes of its pictures."""
-    splits = {label: one for label, one in measured.items() if "+" not in label}
+    splits = {label: one for label, one in statistics.items() if "+" not in label}
     fields = {f"  {label}": sizes_row(one.sizes) for label, one in splits.items()}
     return f"  sizes (width × height)\n{format_fields(fields)}"
 

@@ -28,9 +28,9 @@ class Stratum:
     population: int  #: that they were drawn from
 
 
-def moments(pictures: np.ndarray, scale: float) -> np.ndarray:
+def moments(images: np.ndarray, scale: float) -> np.ndarray:
     """Return each picture's mean over `scale`, and that of its squares, by channel: N × 2 × C from N × C × H × W."""
-    numbers = pictures / scale
+    numbers = images / scale
     return np.stack([numbers.mean((2, 3)), np.square(numbers).mean((2, 3))], axis=1)
 
 
@@ -71,7 +71,7 @@ class ClassStatistics:
     means: list[list[float] | None]  #: by class, then channel; None for a class without pictures
 
     @classmethod
-    def streamed(cls, parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> ClassStatistics:
+    def streamed(cls, arrays: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> ClassStatistics:
         """Return the figures of a stream of pictures (N × C × H × W), over `scale`, and their labels (N).
 
         One pass, in constant memory. Sums of integers are exact, so that cuts make no difference; others are float64.
@@ -81,7 +81,7 @@ class ClassStatistics:
         """
         counts, areas = np.zeros((2, classes), np.int64)
         totals: Any = 0
-        for pictures, labels in parts:
+        for pictures, labels in arrays:
             here = class_counts(labels, len(pictures), classes)
             counts += here
             areas += here * prod(pictures.shape[2:])
@@ -97,18 +97,18 @@ class ClassStatistics:
         return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
 
 
-def class_counts(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
+def class_counts(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
     """Return how many pictures each class has, int64; labels that are none are refused."""
-    if labels.shape != (pictures,):
-        raise ValueError(f"labels of shape {labels.shape} for {pictures} pictures: give each one")
-    if pictures and not 0 <= labels.min() <= labels.max() < classes:
+    if labels.shape != (images,):
+        raise ValueError(f"labels of shape {labels.shape} for {images} pictures: give each one")
+    if images and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()}: they go from 0 to {classes - 1}")
     return np.bincount(labels, minlength=classes)
 
 
-def class_totals(pictures: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+def class_totals(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return the sum of each class's pixels by channel: classes × C, int64 for integers, float64 for others."""
-    dtype = np.int64 if np.issubdtype(pictures.dtype, np.integer) else np.float64
-    totals = np.zeros((classes, pictures.shape[1]), dtype)
-    np.add.at(totals, labels, pictures.sum((2, 3), dtype=dtype))
+    dtype = np.int64 if np.issubdtype(images.dtype, np.integer) else np.float64
+    totals = np.zeros((classes, images.shape[1]), dtype)
+    np.add.at(totals, labels, images.sum((2, 3), dtype=dtype))
     return totals

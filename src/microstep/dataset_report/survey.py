@@ -44,11 +44,11 @@ class Tally:
     sizes: Counter[tuple[int, int]]  #: how many pictures were published in each width and height
 
     @classmethod
-    def of(cls, chunk: Chunk, pictures: Pictures) -> Tally:
+    def of(cls, chunk: Chunk, source: Pictures) -> Tally:
         """Return what some pictures of a split add."""
-        labels, classes = pictures.labels[chunk.rows], len(pictures.class_names)
+        labels, classes = source.labels[chunk.rows], len(source.class_names)
         counts, totals = class_counts(labels, len(chunk), classes), class_totals(chunk.pixels, labels, classes)
-        return cls(len(chunk), summed(chunk.pixels), counts, totals, Counter(sizes_of(pictures, chunk.rows)))
+        return cls(len(chunk), summed(chunk.pixels), counts, totals, Counter(sizes_of(source, chunk.rows)))
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -66,11 +66,11 @@ def summed(pixels: np.ndarray) -> list[Sums]:
     return [reduce(add, parts) for parts in channels]
 
 
-def sizes_of(pictures: Pictures, rows: Sequence[int]) -> list[tuple[int, int]]:
+def sizes_of(source: Pictures, rows: Sequence[int]) -> list[tuple[int, int]]:
     """Return the published sizes, but of those whose files have gone since they were decoded."""
     with suppress(DataError):
-        return pictures.sizes(rows)
-    return [size for row in rows for size in sizes_of(pictures, [row])] if len(rows) > 1 else []
+        return source.sizes(rows)
+    return [size for row in rows for size in sizes_of(source, [row])] if len(rows) > 1 else []
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class Marks:
         return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, kept)
 
     @classmethod
-    def joined(cls, parts: Sequence[Marks]) -> Marks:
+    def joined(cls, facts: Sequence[Marks]) -> Marks:
         """Return the marks of all pictures, by row."""
         rows, digests, constant, kept = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__
+            np.concatenate([getattr(part, name) for part in facts]) for name in cls.__dataclass_fields__
         )
         order = np.argsort(rows)
         return cls(rows[order], digests[order], constant[order], kept)
@@ -162,8 +162,8 @@ def chunks_of(workers: Workers, split: str, rows: Sequence[int], unreadable: dic
             yield Chunk(one.rows, found.numpy())
 
 
-def name_of(pictures: Pictures, row: int) -> str:
-    return printable(pictures.name(row))
+def name_of(source: Pictures, row: int) -> str:
+    return printable(source.name(row))
 
 
 def printable(name: str) -> str:

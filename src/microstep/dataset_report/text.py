@@ -15,19 +15,19 @@ from microstep.utils.tables import format_table
 CLASSES = 30  #: lines of the table of classes
 
 
-def rows(measured: Mapping[str, Measured]) -> dict[str, str]:
+def rows(statistics: Mapping[str, Measured]) -> dict[str, str]:
     """Return a row a split for the terminal."""
-    return {name: row(one) for name, one in measured.items()}
+    return {name: row(one) for name, one in statistics.items()}
 
 
-def row(one: Measured) -> str:
+def row(split_statistics: Measured) -> str:
     """Return a split's mean, deviation and range in one line, with standard errors where it was sampled."""
-    found, errors = one.statistics, one.errors
+    found, errors = split_statistics.statistics, split_statistics.errors
     mean = numbers(found.mean, errors.mean if errors else None)
     std = numbers(found.std, errors.std if errors else None)
-    whole = found.count == one.population
-    of = f"{found.count:,}{'' if whole and errors is None else f' of {one.population:,}'} pictures"
-    unreadable = f"{one.unreadable:,} unreadable" if one.unreadable else ""
+    whole = found.count == split_statistics.population
+    of = f"{found.count:,}{'' if whole and errors is None else f' of {split_statistics.population:,}'} pictures"
+    unreadable = f"{split_statistics.unreadable:,} unreadable" if split_statistics.unreadable else ""
     notes = filter(None, [of, "exact" if errors is None else "", unreadable])
     return f"mean {mean}  std {std}  min {least(found.minimum)}  max {least(found.maximum)}  ({', '.join(notes)})"
 
@@ -44,27 +44,27 @@ def least(values: Sequence[float]) -> str:
     return ", ".join(dict.fromkeys(f"{value:.4g}" for value in values)) if len(set(values)) == 1 else numbers(values)
 
 
-def snippet(measured: Mapping[str, Measured]) -> str:
+def snippet(statistics: Mapping[str, Measured]) -> str:
     """Return yaml to paste into the data set's config: the training split's, where it was measured."""
-    found = chief(measured)[1].statistics
+    found = chief(statistics)[1].statistics
     return f"mean: [{numbers(found.mean)}]\nstd: [{numbers(found.std)}]"
 
 
-def chief(measured: Mapping[str, Measured]) -> tuple[str, Measured]:
+def chief(statistics: Mapping[str, Measured]) -> tuple[str, Measured]:
     """Return the split that matters most: the training split, else the first."""
-    name = "train" if "train" in measured else next(iter(measured))
-    return name, measured[name]
+    name = "train" if "train" in statistics else next(iter(statistics))
+    return name, statistics[name]
 
 
-def class_table(measured: Mapping[str, Measured], official: Mapping[str, Pictures]) -> str:
+def class_table(statistics: Mapping[str, Measured], official_splits: Mapping[str, Pictures]) -> str:
     """Return how many pictures each split has of each class, as published, and the mean of those measured."""
-    name, one = chief(measured)
-    counts = [np.bincount(pictures.labels, minlength=len(one.class_names)) for pictures in official.values()]
-    lines = [["classes", *official, f"mean ({name})"]]
+    name, one = chief(statistics)
+    counts = [np.bincount(pictures.labels, minlength=len(one.class_names)) for pictures in official_splits.values()]
+    lines = [["classes", *official_splits, f"mean ({name})"]]
     for label, mean in enumerate(one.classes.means):
         cells = [f"{count[label]:,}" for count in counts]
         lines.append([one.class_names[label], *cells, numbers(mean) if mean else "–"])
-    table = format_table(lines[: CLASSES + 1], f"<{'>' * len(official)}<")
+    table = format_table(lines[: CLASSES + 1], f"<{'>' * len(official_splits)}<")
     return "\n".join([*table, *rest(len(lines) - 1 - CLASSES, "  ")])
 
 

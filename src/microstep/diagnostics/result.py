@@ -27,7 +27,7 @@ class Finding:
     passed: bool = True
 
 
-def tell(finding: Finding, check: str, directory: Path) -> None:
+def tell(result: Finding, check: str, directory: Path) -> None:
     """Write a finding's files into an existing directory, and say it.
 
     `<check>.txt`, `<check>.json`, a PNG for each picture, and a TensorBoard events file with all of it.
@@ -35,22 +35,22 @@ def tell(finding: Finding, check: str, directory: Path) -> None:
     Raises:
         StorageError: where they can't be written.
     """
-    text = f"{finding.page}\n\n{finding.sentence}\n"
-    for name, content in finding.pictures.items():
+    text = f"{result.page}\n\n{result.sentence}\n"
+    for name, content in result.pictures.items():
         write_whole(directory / f"{name}.png", content)
-    write_json(directory / f"{check}.json", {"sentence": finding.sentence, **finding.numbers})
+    write_json(directory / f"{check}.json", {"sentence": result.sentence, **result.numbers})
     write_whole(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
     with storing(directory):
-        show(finding, text, check, directory)
-    say(f"{finding.page}\n\n  written to {display_path(directory)}\n\n{finding.sentence}")
+        show(result, text, check, directory)
+    say(f"{result.page}\n\n  written to {display_path(directory)}\n\n{result.sentence}")
 
 
-def show(finding: Finding, text: str, check: str, directory: Path) -> None:
+def show(result: Finding, text: str, check: str, directory: Path) -> None:
     """Write what TensorBoard shows."""
     events = EventsFile(directory)
     events.add(code(f"check/{check}", text))
-    for name in finding.pictures:
+    for name in result.pictures:
         events.add(picture(f"check/{name}", directory / f"{name}.png"))
-    for tag, values in finding.curves.items():
+    for tag, values in result.curves.items():
         for epoch, value in enumerate(values, 1):
             events.add(scalars({tag: value}), epoch)

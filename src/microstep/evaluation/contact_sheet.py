@@ -33,11 +33,11 @@ def thumbnail_size(height: int, width: int) -> tuple[int, int]:
 
 
 @plain_text()
-def contact_sheet(answers: Answers, shown: Sequence[int], thumbnails: np.ndarray, name: str) -> bytes:
+def contact_sheet(classified: Answers, indices: Sequence[int], thumbnails: np.ndarray, name: str) -> bytes:
     """Return a PNG of thumbnails, each over its likeliest class and confidence (red below UNSURE) and its file's name.
 
     Args:
-        shown: which of the readable pictures; at least one.
+        indices: which of the readable pictures; at least one.
         thumbnails: theirs: N × C × H × W, uint8.
         name: the folder's, for the title.
     """
@@ -48,9 +48,9 @@ def contact_sheet(answers: Answers, shown: Sequence[int], thumbnails: np.ndarray
     axes = pixel_axes(figure, 0, 0, across, down)
     axes.imshow(canvas, interpolation="nearest", extent=(0, across, down, 0), aspect="auto")
     axes.set_axis_off()
-    axes.text(GAP, TITLE / 2, title(answers, len(shown), name), va="center", color=INK, fontsize=10)
-    for row, (top, left) in zip(shown, corners, strict=True):
-        write_caption(axes, answers, row, left + width / 2, top + height)
+    axes.text(GAP, TITLE / 2, title(classified, len(indices), name), va="center", color=INK, fontsize=10)
+    for row, (top, left) in zip(indices, corners, strict=True):
+        write_caption(axes, classified, row, left + width / 2, top + height)
     return png_bytes(figure)
 
 
@@ -77,10 +77,10 @@ def write_caption(axes: Axes, answers: Answers, row: int, middle: float, bottom:
     axes.text(middle, bottom + 25, file, ha="center", va="center", color=GREY, fontsize=6)
 
 
-def title(answers: Answers, shown: int, name: str) -> str:
+def title(classified: Answers, num_shown: int, name: str) -> str:
     """Return what the sheet shows, in one line."""
-    count = len(answers.rows)
-    part = f"{shown} of {count:,} shown" if shown < count else format_count(count, "picture")
-    unsure = int((answers.confidence[:, 0] < UNSURE).sum())
+    count = len(classified.rows)
+    part = f"{num_shown} of {count:,} shown" if num_shown < count else format_count(count, "picture")
+    unsure = int((classified.confidence[:, 0] < UNSURE).sum())
     note = f"; confidence below {UNSURE:.0%} in red ({unsure:,} of {count:,})" if unsure else ""
     return f"{truncate_middle(name, 30)}: {part}{note}"

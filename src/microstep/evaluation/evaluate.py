@@ -33,13 +33,15 @@ class Evaluated:
 
 
 @explained()
-def evaluate_run(run_dir: Path, split: str, checkpoint: str, gate: Gate, device: str | None, bars: Bars) -> Evaluated:
+def evaluate_run(
+    run_dir: Path, split: str, checkpoint: str, allowlist: Gate, device: str | None, bars: Bars
+) -> Evaluated:
     """Evaluate a split with the model, data and precision of a run; write the report into its directory.
 
     Raises:
         ConfigError: if the data have no such split; see also `load_run`.
     """
-    _, parts, epoch = load_run(run_dir, gate, device, checkpoint)
+    _, parts, epoch = load_run(run_dir, allowlist, device, checkpoint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
     directory = report_directory(run_dir, split, checkpoint)
@@ -65,26 +67,26 @@ def load_run(directory: Path, allowlist: Gate, device: str | None, checkpoint: s
     """
     saved = SavedRun.read(directory)
     config = saved.config(allowlist)
-    parts = build_parts(config, allowlist, device, fresh=False, saved_name=saved.record.precision)
+    parts = build_parts(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
     saved.check_data(parts.dataset.fingerprint)
     return config, parts, load(parts, directory, checkpoint)
 
 
-def load(parts: Parts, run_dir: Path, which: str) -> int:
+def load(components: Parts, run_dir: Path, name: str) -> int:
     """Load the weights of a checkpoint into the model; return their epoch."""
-    place = run_dir / (EXPORTED if which == EXPORTED else "checkpoints")
-    state, epoch = exported(place) if which == EXPORTED else saved(Checkpoints(place), which)
+    weights_path = run_dir / (EXPORTED if name == EXPORTED else "checkpoints")
+    state, epoch = exported(weights_path) if name == EXPORTED else saved(Checkpoints(weights_path), name)
     try:
-        parts.model.load_state_dict(state)
+        components.model.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = f"it is not this model's: {str(error).splitlines()[0]}"
-        raise CheckpointRefused(str(place), reason, "check model.* in config.yaml") from None
+        raise CheckpointRefused(str(weights_path), reason, "check model.* in config.yaml") from None
     return epoch
 
 
-def saved(checkpoints: Checkpoints, which: str) -> tuple[Mapping[str, Any], int]:
+def saved(checkpoints: Checkpoints, name: str) -> tuple[Mapping[str, Any], int]:
     """Return the model's state of a checkpoint, and the epoch after which it was written."""
-    return checkpoints.load(which).get("model", {}), checkpoints.entry(which).epoch
+    return checkpoints.load(name).get("model", {}), checkpoints.entry(name).epoch
 
 
 def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
@@ -92,11 +94,13 @@ def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
     return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 
-def report(parts: Parts, name: str, directory: Path, bars: Bars) -> SplitResult:
+def report(components: Parts, name: str, directory: Path, bars: Bars) -> SplitResult:
     """Evaluate a split under a progress bar, and write its report."""
-    split, metrics = parts.dataset.splits[name], parts.task.metrics()
-    evaluation = parts.loaders.evaluation(name)
+    split, metrics = components.dataset.splits[name], components.task.metrics()
+    evaluation = components.loaders.evaluation(name)
     batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running)
     return SplitResult(
-        *evaluate_and_report(parts.model, split, batches, parts.precision, parts.task, metrics, directory)
+        *evaluate_and_report(
+            components.model, split, batches, components.precision, components.task, metrics, directory
+        )
     )

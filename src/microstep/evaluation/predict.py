@@ -38,83 +38,89 @@ class Predicted:
 
 
 @explained()
-def predict_input(run_dir: Path, place: str, checkpoint: str, gate: Gate, device: str | None, bars: Bars) -> Predicted:
+def predict_input(
+    run_dir: Path, input_path: str, checkpoint: str, allowlist: Gate, device: str | None, bars: Bars
+) -> Predicted:
     """Classify images with the model, image size, normalization and precision of a run.
 
     Writes `reports/input-<folder>/predictions.csv` and `contact_sheet.png` into the run directory, in place of those
     of an earlier call with that folder name. An image that cannot be read gets a warning and a row without classes.
 
     Args:
-        place: a folder, searched recursively, or one image. For the others see `microstep.again.load_run`.
+        input_path: a folder, searched recursively, or one image. For the others see `microstep.again.load_run`.
 
     Raises:
         ConfigError: if the run does not classify images; see also `load_run`.
         DataError: if there are no images, or none can be read.
         StorageError: if nothing can be written.
     """
-    pictures = unlabelled(place, Decoder(1, 1, 3))  # first, so that a misspelt folder is reported at once
-    config, parts, epoch = load_run(run_dir, gate, device, checkpoint)
-    dataset, task = suited(parts, place)
-    pictures = replace(pictures, decoder=decoder_of(dataset, place))
+    pictures = unlabelled(input_path, Decoder(1, 1, 3))  # first, so that a misspelt folder is reported at once
+    config, parts, epoch = load_run(run_dir, allowlist, device, checkpoint)
+    dataset, task = suited(parts, input_path)
+    pictures = replace(pictures, decoder=decoder_of(dataset, input_path))
     answers = classified(parts, dataset, task, pictures, worker_count(config.num_workers), bars)
-    name = Path(place).resolve().name or "root"
+    name = Path(input_path).resolve().name or "root"
     directory = report_directory(run_dir, f"input-{name}", checkpoint)
     write(answers, pictures, directory, name)
     warn_of_unreadable(answers)
     return Predicted(answers, directory, epoch)
 
 
-def suited(parts: Parts, place: str) -> tuple[PictureDataset, Classification]:
+def suited(components: Parts, input_path: str) -> tuple[PictureDataset, Classification]:
     """Return the dataset and task of a run, after checking that it classifies images."""
-    if not isinstance(parts.dataset, PictureDataset):
-        raise ConfigError(f"input={place}", "the run's data are no pictures", REMEDY)
-    if not isinstance(parts.task, Classification):
-        raise ConfigError(f"input={place}", f"the run's task is {type(parts.task).__name__}, no Classification", REMEDY)
-    return parts.dataset, parts.task
+    if not isinstance(components.dataset, PictureDataset):
+        raise ConfigError(f"input={input_path}", "the run's data are no pictures", REMEDY)
+    if not isinstance(components.task, Classification):
+        raise ConfigError(
+            f"input={input_path}", f"the run's task is {type(components.task).__name__}, no Classification", REMEDY
+        )
+    return components.dataset, components.task
 
 
-def decoder_of(dataset: PictureDataset, place: str) -> Decoder:
+def decoder_of(dataset: PictureDataset, input_path: str) -> Decoder:
     """Return a decoder that gives files the image shape of a dataset."""
     train = dataset.pictures["train"]
     channels, height, width = train.shape
     if channels not in (1, 3):
-        raise ConfigError(f"input={place}", f"the run's pictures have {channels} channels", REMEDY)
+        raise ConfigError(f"input={input_path}", f"the run's pictures have {channels} channels", REMEDY)
     return train.decoder if isinstance(train, PictureFiles) else Decoder(height, width, channels)
 
 
 def classified(
-    parts: Parts, dataset: PictureDataset, task: Classification, pictures: PictureFiles, processes: int, bars: Bars
+    components: Parts, dataset: PictureDataset, task: Classification, files: PictureFiles, processes: int, bars: Bars
 ) -> Answers:
     """Return the predictions of the model. Loader processes read the images, under a progress bar.
 
     The images are bytes in which 255 is 1.0, whatever the scale of the run's own data; they get its normalization.
     """
-    own, count = dataset.normalisation, len(pictures)
-    normaliser = Normaliser(pictures.scale, own.mean, own.std, parts.device)
-    read = bars.samples(reading(readers(pictures, processes), count), "pictures", count, lambda one: 1, dict)
-    batches = Readable(read, parts.loaders.eval_batch_size, pictures.shape, normaliser, parts.device)
-    found = [(b.indices.cpu(), *ranked(outputs)) for b, outputs in predicted(parts.model, batches, parts.precision)]
+    own, count = dataset.normalisation, len(files)
+    normaliser = Normaliser(files.scale, own.mean, own.std, components.device)
+    read = bars.samples(reading(readers(files, processes), count), "pictures", count, lambda one: 1, dict)
+    batches = Readable(read, components.loaders.eval_batch_size, files.shape, normaliser, components.device)
+    found = [
+        (b.indices.cpu(), *ranked(outputs)) for b, outputs in predicted(components.model, batches, components.precision)
+    ]
     if not found:
-        raise none_readable(pictures, batches.unreadable)
+        raise none_readable(files, batches.unreadable)
     rows, classes, confidence = (torch.cat(column) for column in zip(*found, strict=True))
-    return Answers(pictures.files.tolist(), task.class_names, rows, classes, confidence, batches.unreadable)
+    return Answers(files.files.tolist(), task.class_names, rows, classes, confidence, batches.unreadable)
 
 
-def none_readable(pictures: PictureFiles, unreadable: Mapping[int, str]) -> DataError:
+def none_readable(files: PictureFiles, unreadable: Mapping[int, str]) -> DataError:
     """Return the error if no image can be read, with the reason of the first."""
-    first, others = legible(f"input={pictures.root / pictures.name(0)}"), len(pictures) - 1
+    first, others = legible(f"input={files.root / files.name(0)}"), len(files) - 1
     note = f" (nor can the {others:,} others be)" if others else ""
     return DataError(first, f"{unreadable[0]}{note}", "give pictures that can be read")
 
 
-def write(answers: Answers, pictures: PictureFiles, directory: Path, name: str) -> None:
+def write(classified: Answers, files: PictureFiles, directory: Path, name: str) -> None:
     """Write both files, each atomically, once both have been made."""
-    shown = chosen(len(answers.rows))
-    height, width = thumbnail_size(*pictures.shape[1:])
-    small = replace(pictures, decoder=replace(pictures.decoder, height=height, width=width))
+    shown = chosen(len(classified.rows))
+    height, width = thumbnail_size(*files.shape[1:])
+    small = replace(files, decoder=replace(files.decoder, height=height, width=width))
     sheet, table = (
-        contact_sheet(answers, shown, small.read(answers.rows[shown].tolist()), name),
-        predictions_csv(answers),
+        contact_sheet(classified, shown, small.read(classified.rows[shown].tolist()), name),
+        predictions_csv(classified),
     )
     with storing(directory):
         directory.mkdir(parents=True, exist_ok=True)

@@ -41,31 +41,33 @@ def ranked(outputs: Tensor) -> tuple[Tensor, Tensor]:
     return classes[:, :RANKED].clone(), confidence[:, :RANKED].clone()  # all of them would stay in memory
 
 
-def predictions_csv(answers: Answers) -> bytes:
+def predictions_csv(classified: Answers) -> bytes:
     """Return `file,class_1,confidence_1,…,error`, a row a picture; bytes of a name that are no UTF-8 become \\udcXX."""
-    k, told = answers.classes.shape[1], dict(zip(answers.rows.tolist(), cells(answers), strict=True))
+    k, told = classified.classes.shape[1], dict(zip(classified.rows.tolist(), cells(classified), strict=True))
     head = ["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"]
-    rows = ([file, *told.get(n, [""] * 2 * k), answers.unreadable.get(n, "")] for n, file in enumerate(answers.files))
+    rows = (
+        [file, *told.get(n, [""] * 2 * k), classified.unreadable.get(n, "")] for n, file in enumerate(classified.files)
+    )
     return csv_bytes([head, *rows])
 
 
-def cells(answers: Answers) -> Iterator[list[str]]:
+def cells(classified: Answers) -> Iterator[list[str]]:
     """Yield class, confidence, class, confidence, … of each picture that could be read."""
-    for pairs in zip(answers.classes.tolist(), answers.confidence.tolist(), strict=True):
-        yield [cell for c, p in zip(*pairs, strict=True) for cell in (answers.class_names[c], f"{p:.6f}")]
+    for pairs in zip(classified.classes.tolist(), classified.confidence.tolist(), strict=True):
+        yield [cell for c, p in zip(*pairs, strict=True) for cell in (classified.class_names[c], f"{p:.6f}")]
 
 
-def counts(answers: Answers) -> str:
+def counts(classified: Answers) -> str:
     """Return how often each class is the likeliest, the most frequent first, in one line."""
-    found = Counter(answers.classes[:, 0].tolist()).most_common()
-    line = ", ".join(f"{answers.class_names[c]} {count:,}" for c, count in found[:COUNTED])
+    found = Counter(classified.classes[:, 0].tolist()).most_common()
+    line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:COUNTED])
     others = sum(count for _, count in found[COUNTED:])
     return f"{line}, {others:,} of other classes" if others else line
 
 
-def warn_of_unreadable(answers: Answers) -> None:
+def warn_of_unreadable(classified: Answers) -> None:
     """Warn of pictures that could not be read, a line each; of many, of the first few."""
-    for row, reason in list(answers.unreadable.items())[:NAMED]:
-        log.warning("%s: %s", legible(answers.files[row]), legible(reason))
-    if (more := len(answers.unreadable) - NAMED) > 0:
+    for row, reason in list(classified.unreadable.items())[:NAMED]:
+        log.warning("%s: %s", legible(classified.files[row]), legible(reason))
+    if (more := len(classified.unreadable) - NAMED) > 0:
         log.warning("%s more can't be read: the column `error` of predictions.csv says why", f"{more:,}")

@@ -42,7 +42,7 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
-def run_config(run_dir: Path, gate: Gate, key: str = "run") -> DictConfig:
+def run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> DictConfig:
     """Return the typed and checked config of a run: each value is in its range, each reference resolves.
 
     Its own `trust` list is ignored. Targets are checked when they are built. Errors begin with `key`.
@@ -50,7 +50,7 @@ def run_config(run_dir: Path, gate: Gate, key: str = "run") -> DictConfig:
     Raises:
         ConfigError: see `read_run_config`; also if the content is not an experiment, or a value is out of range.
     """
-    plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_config(run_dir, gate, key)
+    plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_config(run_dir, allowlist, key)
     subject = f"{key}={run_dir}"
     insist_on_parts(plain, subject)
     try:
@@ -73,7 +73,7 @@ def insist_on_parts(content: dict[str, Any], subject: str) -> None:
             raise ConfigError(subject, f"config.yaml has no {part} to build", DAMAGED)
 
 
-def read_run_config(run_dir: Path, gate: Gate, key: str = "run") -> dict[str, Any]:
+def read_run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> dict[str, Any]:
     """Return config.yaml of a run as plain data, with its interpolations as written.
 
     Raises:
@@ -93,7 +93,7 @@ def read_run_config(run_dir: Path, gate: Gate, key: str = "run") -> dict[str, An
     if not isinstance(content, dict):
         raise ConfigError(subject, "config.yaml holds no experiment", DAMAGED)
     insist_on_plain_values(content, subject)
-    gate.insist(content, subject)
+    allowlist.insist(content, subject)
     return content
 
 
@@ -105,7 +105,7 @@ def insist_on_plain_values(content: dict[str, Any], subject: str) -> None:
             raise broken(subject, "is no plain yaml", error)
 
 
-def broken(subject: str, what: str, error: Exception) -> ConfigError:
+def broken(subject: str, problem: str, error: Exception) -> ConfigError:
     """Return the error of a config that cannot be used, in one line."""
     said = next(iter(str(error).splitlines()), type(error).__name__)
-    return ConfigError(subject, f"config.yaml {what}: {said}", DAMAGED)
+    return ConfigError(subject, f"config.yaml {problem}: {said}", DAMAGED)

@@ -30,23 +30,23 @@ def has_checkpoint(directory: Path) -> bool:
 
 
 @contextmanager
-def claimed(directory: Path, exact: bool, whole: bool = False) -> Iterator[Path]:
+def claimed(directory: Path, exact_name: bool, discard_on_error: bool = False) -> Iterator[Path]:
     """Create a directory for a job, and remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
         directory: path of the directory.
-        exact: whether to use this path even if it exists; otherwise a path that exists gets a number.
-        whole: whether any error or signal removes the directory, not only exit code 2.
+        exact_name: whether to use this path even if it exists; otherwise a path that exists gets a number.
+        discard_on_error: whether any error or signal removes the directory, not only exit code 2.
     """
-    if exact:
+    if exact_name:
         refuse_a_second_run(directory)
     parents = [path for path in directory.absolute().parents if not path.exists()]
-    own, fresh = taken(directory) if exact else (unused(directory), True)
+    created, fresh = taken(directory) if exact_name else (unused(directory), True)
     try:
-        yield own
+        yield created
     except (MicrostepError, Stopped) as error:
-        if fresh and (whole or (error.exit_code == ConfigError.exit_code and not has_checkpoint(own))):
-            discard(own, parents)
+        if fresh and (discard_on_error or (error.exit_code == ConfigError.exit_code and not has_checkpoint(created))):
+            discard(created, parents)
         raise
 
 

@@ -35,14 +35,14 @@ class Resumption:
     gate: Gate  #: names that the config may use
 
 
-def named(directory: Path, composer: Composer, overrides: Sequence[str], gate: Gate) -> Resumption:
+def named(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Gate) -> Resumption:
     """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
     Args:
         directory: the run directory.
         composer: checks the overrides.
         overrides: words of the command line.
-        gate: names that the config may use.
+        allowlist: names that the config may use.
 
     Raises:
         ConfigError: if the directory holds no run, or the overrides describe another experiment.
@@ -53,27 +53,27 @@ def named(directory: Path, composer: Composer, overrides: Sequence[str], gate: G
             f"resume={directory}", "experiment= describes a whole run, and it has its own", "leave it out"
         )
     run = SavedRun.read(directory, "resume")
-    config = run.config(gate)
-    return resumption(run, config, composer.amended(config, overrides), keys, gate)
+    config = run.config(allowlist)
+    return resumption(run, config, composer.amended(config, overrides), keys, allowlist)
 
 
-def automatic(directory: Path, job: DictConfig, gate: Gate) -> Resumption:
+def automatic(directory: Path, job: DictConfig, allowlist: Gate) -> Resumption:
     """Return the plan of `resume=auto` for the run in the directory of a job.
 
     Raises:
         ConfigError: if it is a run of another experiment; the line names each key and both values.
     """
     run = SavedRun.read(directory, "resume")
-    config = run.config(gate)
+    config = run.config(allowlist)
     refuse_another_experiment(config, job, run.subject)
-    return resumption(run, config, job, sorted(ALLOWED), gate)
+    return resumption(run, config, job, sorted(ALLOWED), allowlist)
 
 
-def resumption(run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], gate: Gate) -> Resumption:
+def resumption(run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], allowlist: Gate) -> Resumption:
     """Return the plan of a resume that takes the values of some keys from the config of a job."""
     changes = amendments(config, job, keys, run.subject)
     finished = run.record.status == "finished" and "epochs" not in changes
-    return Resumption(run.directory.resolve(), amended(config, changes, run.subject), changes, finished, gate)
+    return Resumption(run.directory.resolve(), amended(config, changes, run.subject), changes, finished, allowlist)
 
 
 def goes_on(resume: str | None, directory: Path) -> bool:

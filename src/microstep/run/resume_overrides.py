@@ -63,10 +63,10 @@ def another_experiment(run: DictConfig, job: DictConfig) -> dict[str, Any]:
     return {key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}
 
 
-def refuse(others: Mapping[str, Any], run: DictConfig, subject: str) -> None:
+def refuse(changed: Mapping[str, Any], run: DictConfig, subject: str) -> None:
     """Refuse values that describe another experiment."""
-    if others:
-        told = ", ".join(f"{key}={value} (it has {OmegaConf.select(run, key)})" for key, value in others.items())
+    if changed:
+        told = ", ".join(f"{key}={value} (it has {OmegaConf.select(run, key)})" for key, value in changed.items())
         raise ConfigError(subject, f"this is another experiment: {told}", "leave it as it was, or start a new run")
 
 

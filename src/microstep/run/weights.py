@@ -85,11 +85,11 @@ def own_version() -> dict[str, str]:
     return {}
 
 
-def packed(state: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+def packed(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a state as safetensors serialises it, with metadata in their order: it would write them in any."""
     dense = {name: copied(tensor) for name, tensor in state.items()}
     header, data = parted(save(dense))
-    metadata = {**about, "sha256": sha256(data).hexdigest()}
+    metadata = {**metadata, "sha256": sha256(data).hexdigest()}
     text = json.dumps({"__metadata__": metadata, **header}).encode()
     text += b" " * (-len(text) % PREFIX)
     return b"".join([len(text).to_bytes(PREFIX, "little"), text, data])

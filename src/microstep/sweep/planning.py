@@ -25,28 +25,28 @@ def planned(sweep: Sweep) -> Plan:
     others = sorted(file.parent.name for file in sweep.directory.glob("*/run.json"))
     records = {name: RunRecord.read(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
     hashes = Hashes()
-    places = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
+    finished_names = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
     todo: list[Job] = []
     finished: dict[str, str] = {}
     stale: dict[str, str] = {}
     for job in sweep.jobs:
-        place, now = sweep.place(job), hashes.of(job.config)
+        directory, now = sweep.place(job), hashes.of(job.config)
         before = records[job.name]
         same = before.experiment_hash in now
-        if done := [places[one] for one in now if one in places]:
+        if done := [finished_names[one] for one in now if one in finished_names]:
             finished[job.name] = job.name if job.name in done else done[0]
-        elif holds_a_result(before, place) and not same and not sweep.redo:
+        elif holds_a_result(before, directory) and not same and not sweep.redo:
             stale[job.name] = hashes.difference(before, job.config)
         else:
-            if not (same and holds_a_result(before, place)) and place.exists():
-                cleared(place)
+            if not (same and holds_a_result(before, directory)) and directory.exists():
+                cleared(directory)
             todo.append(job)
     return Plan(tuple(todo), finished, stale)
 
 
-def holds_a_result(record: RunRecord, place: Path) -> bool:
+def holds_a_result(record: RunRecord, directory: Path) -> bool:
     """Return whether a run is finished or can be resumed. A failed run is never resumed."""
-    return record.status == "finished" or (has_checkpoint(place) and record.status != "failed")
+    return record.status == "finished" or (has_checkpoint(directory) and record.status != "failed")
 
 
 class Hashes:

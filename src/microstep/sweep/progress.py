@@ -27,18 +27,18 @@ class Board:
 
     Args:
         sweep: the sweep.
-        todo: jobs that are run now.
-        tell: called each time some of them have ended.
+        jobs: jobs that are run now.
+        on_run_end: called each time some of them have ended.
     """
 
-    def __init__(self, sweep: Sweep, todo: Sequence[Job], tell: Callable[[], None]) -> None:
-        self.sweep, self.tell = sweep, tell
+    def __init__(self, sweep: Sweep, jobs: Sequence[Job], on_run_end: Callable[[], None]) -> None:
+        self.sweep, self.tell = sweep, on_run_end
         self.left: dict[str, int] = {}  #: for each run that has not ended, the time stamp of its run.json before it
         self.ended: dict[str, RunRecord] = {}
-        self.total, self.skipped = len(todo), len(sweep.jobs) - len(todo)
+        self.total, self.skipped = len(jobs), len(sweep.jobs) - len(jobs)
         self.began: float | None = None  #: when the first run was seen to have begun
         self.looking = Lock()
-        self.expect(todo)
+        self.expect(jobs)
         self.bars: dict[str, tqdm[Any]] = {}
         self.shown = sweep.progress and sys.stderr.isatty() and self.total > 0
         self.whole: tqdm[Any] | None = self.bar() if self.shown else None
@@ -55,13 +55,13 @@ class Board:
             self.left[job.name] = stamp(self.sweep.place(job))
 
     @contextmanager
-    def watching(self, look: Callable[[], None]) -> Iterator[None]:
-        """Call `look` repeatedly in a second thread, while this one waits for the runs or runs one."""
+    def watching(self, update: Callable[[], None]) -> Iterator[None]:
+        """Call `update` repeatedly in a second thread, while this one waits for the runs or runs one."""
         over = Event()
 
         def watch() -> None:
             while not over.wait(EVERY):
-                look()
+                update()
 
         thread = Thread(target=watch, daemon=True)
         thread.start()
@@ -142,10 +142,10 @@ class Board:
             bar.close()
 
 
-def stamp(place: Path) -> int:
+def stamp(directory: Path) -> int:
     """Return the modification time of a run.json; 0 if there is none."""
     try:
-        return (place / "run.json").stat().st_mtime_ns
+        return (directory / "run.json").stat().st_mtime_ns
     except OSError:
         return 0
 

@@ -48,22 +48,22 @@ class Teller:
         self.next_page = perf_counter() + SELDOM
 
     @contextmanager
-    def following(self, todo: Sequence[Job]) -> Iterator[Board]:
+    def following(self, jobs: Sequence[Job]) -> Iterator[Board]:
         """Yield the board of some jobs."""
-        board = Board(self.sweep, todo, self.summarise)
+        progress = Board(self.sweep, jobs, self.summarise)
         try:
-            yield board
+            yield progress
         finally:
-            board.close()
-            self.summarise(last=True)
+            progress.close()
+            self.summarise(final=True)
 
-    def summarise(self, last: bool = False) -> None:
+    def summarise(self, final: bool = False) -> None:
         """Write the summary as it is now; its page, which is drawn, only so often that it takes no time to speak of.
 
         Where it can't be written, for there is no room above all, the runs go on: they are what matters.
         """
         began = perf_counter()
-        page = last or began >= self.next_page
+        page = final or began >= self.next_page
         try:
             write_summary(self.sweep.directory, html=page)
         except Exception as error:
@@ -72,11 +72,11 @@ class Teller:
             now = perf_counter()
             self.next_page = now + max(SELDOM, RARELY * (now - began))
 
-    def hear(self, job: Job, told: Told) -> None:
+    def hear(self, job: Job, outcome: Told) -> None:
         """Take note of what a run's process said; show each warning once."""
-        if told.error is not None:
-            self.errors[job.name] = told.error
-        for warning in told.warnings:
+        if outcome.error is not None:
+            self.errors[job.name] = outcome.error
+        for warning in outcome.warnings:
             self.warn(warning)
 
     def warn(self, warning: str) -> None:

@@ -37,13 +37,13 @@ def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContex
     run(sweep, launcher, here)
 
 
-def run(sweep: Sweep, launcher: Launcher, here: bool) -> None:
+def run(sweep: Sweep, launcher: Launcher, in_process: bool) -> None:
     """Run what is left of a sweep.
 
     A run that fails, is killed or leaves by sys.exit is told of, and the others go on; a signal stops the sweep.
 
     Args:
-        here: whether the launcher runs jobs in this process.
+        in_process: whether the launcher runs jobs in this process.
 
     Raises:
         MicrostepError: where not every run is finished, with the command that runs just those again.
@@ -55,7 +55,7 @@ def run(sweep: Sweep, launcher: Launcher, here: bool) -> None:
     announce(sweep, plan)
     teller = Teller(sweep)
     with teller.following(plan.todo) as board:  # where it is stopped STOP stays: what waits in a queue will look for it
-        go(launcher, here, plan, board, teller)
+        go(launcher, in_process, plan, board, teller)
         with suppress(StorageError):  # a full disk has been told of
             write_roster(sweep, plan, teller.errors)
     write(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
@@ -71,14 +71,14 @@ def what_is_left(sweep: Sweep) -> Plan:
     return planned(sweep)
 
 
-def go(launcher: Launcher, here: bool, plan: Plan, board: Board, teller: Teller) -> None:
+def go(launcher: Launcher, in_process: bool, plan: Plan, progress: Board, reporter: Teller) -> None:
     """Run what is to be run, in this process or in the launcher's."""
-    if not here:
-        side_by_side(launcher, plan.todo, board, teller)
+    if not in_process:
+        side_by_side(launcher, plan.todo, progress, reporter)
     elif plan.todo:
         from microstep.sweep.launchers.serial import in_turn
 
-        in_turn(launcher, plan.todo, board, teller)
+        in_turn(launcher, plan.todo, progress, reporter)
 
 
 def announce(sweep: Sweep, plan: Plan) -> None:
@@ -92,7 +92,7 @@ def announce(sweep: Sweep, plan: Plan) -> None:
         write(f"warning: {name} is stale: the {changed} has changed since; redo=stale runs it again", sys.stderr)
 
 
-def conclude(sweep: Sweep, plan: Plan, teller: Teller) -> None:
+def conclude(sweep: Sweep, plan: Plan, reporter: Teller) -> None:
     """Say what has failed and why.
 
     Raises:
@@ -104,7 +104,7 @@ def conclude(sweep: Sweep, plan: Plan, teller: Teller) -> None:
         return
     write("\nnot finished:", sys.stdout)
     for job in unfinished:
-        error = teller.errors.get(job.name) or records[job.name].error or "it was not started"
+        error = reporter.errors.get(job.name) or records[job.name].error or "it was not started"
         write(f"  {job.name}  {error}", sys.stdout)
     write(f"\njust those again:  {sweep.command}\n", sys.stdout)
     reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"

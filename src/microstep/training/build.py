@@ -80,37 +80,37 @@ def begin(run: RunSpec) -> Trainer:
     return assemble(run, build_parts(run.config, run.gate))
 
 
-def assemble(run: RunSpec, parts: Parts) -> Trainer:
+def assemble(run: RunSpec, components: Parts) -> Trainer:
     """Return the trainer of these parts, and say what it will do."""
     config = run.config
-    run.record.update(**run_facts(config, parts, run.names))
-    rows = start_summary(config, run.names, parts, run.directory)
+    run.record.update(**run_facts(config, components, run.names))
+    rows = start_summary(config, run.names, components, run.directory)
     say(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
-    warn_of_inexactness(parts.model, config.accum)
-    optimizer, scheduler, step = build_update(config, parts, run.gate)
+    warn_of_inexactness(components.model, config.accum)
+    optimizer, scheduler, step = build_update(config, components, run.gate)
     return Trainer(
-        model=parts.model,
+        model=components.model,
         optimizer=optimizer,
         scheduler=scheduler,
         step=step,
-        precision=parts.precision,
-        task=parts.task,
-        loaders=parts.loaders,
+        precision=components.precision,
+        task=components.task,
+        loaders=components.loaders,
         checkpoints=Checkpoints(run.directory / "checkpoints"),
-        logbook=build_logbook(run, parts.loaders.look(SHOWN)),
+        logbook=build_logbook(run, components.loaders.look(SHOWN)),
         cadence=Cadence(**config.checkpoint),
-        identity={"run": identity(config, parts), "choices": dict(run.names)},
-        weights=weights_file(run.directory, config, parts.dataset, chosen(config, run.names, "dataset")),
+        identity={"run": identity(config, components), "choices": dict(run.names)},
+        weights=weights_file(run.directory, config, components.dataset, chosen(config, run.names, "dataset")),
         run_dir=run.directory,
         epochs=config.epochs,
         seed=config.seed,
     )
 
 
-def build_logbook(run: RunSpec, pictures: Tensor | None) -> Logbook:
-    """Return the bars and loggers; `pictures` are some of those to be trained on."""
+def build_logbook(run: RunSpec, images: Tensor | None) -> Logbook:
+    """Return the bars and loggers; `images` are some of those to be trained on."""
     bars = Bars(run.config.progress)
     settings = settings_of(run.config, run.names)
-    tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, pictures)
+    tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)
     loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
     return Logbook(bars, loggers, run.config.log_every_steps)

@@ -39,80 +39,89 @@ EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, s
 
 def build_parts(
     config: DictConfig,
-    gate: Gate = own,
+    allowlist: Gate = own,
     device: str | None = None,
-    fresh: bool = True,
+    new_run: bool = True,
     saved_dtype: str | None = None,
     saved_name: str | None = None,
 ) -> Parts:
     """Return what training and evaluation share.
 
     Args:
-        fresh: whether the run is a new one: a model that starts from pretrained weights loads them, for no checkpoint's
+        new_run: whether the run is a new one: a model that starts from pretrained weights loads them, for no
+        checkpoint's
             will replace them, and a precision may measure what is best.
         saved_dtype: what a precision that chooses by the device is to compute in, whatever the device.
         saved_name: what the run has computed in, for a precision that would choose by a measurement.
     """
-    trial = build_trial(config, gate, device, fresh)
-    measured = partial(recommended, trial, weighed(config, trial.device)) if fresh else None
+    components = build_trial(config, allowlist, device, new_run)
+    measured = partial(recommended, components, weighed(config, components.device)) if new_run else None
     saved = {"saved_dtype": saved_dtype, "saved_name": saved_name}
-    precision = make(config, "precision", Precision, gate, device=trial.device, **saved, measured=measured)
-    model = precision.prepare(trial.model)
-    return Parts(trial.device, precision, trial.dataset, trial.task, model, trial.accumulation, trial.loaders)
+    precision = make(config, "precision", Precision, allowlist, device=components.device, **saved, measured=measured)
+    model = precision.prepare(components.model)
+    return Parts(
+        components.device,
+        precision,
+        components.dataset,
+        components.task,
+        model,
+        components.accumulation,
+        components.loaders,
+    )
 
 
-def build_trial(config: DictConfig, gate: Gate = own, device: str | None = None, fresh: bool = True) -> Trial:
+def build_trial(config: DictConfig, allowlist: Gate = own, device: str | None = None, new_run: bool = True) -> Trial:
     """Return all of an experiment that doesn't depend on its precision, and how the rest is made.
 
     Args:
-        fresh: whether a model that starts from pretrained weights loads them.
+        new_run: whether a model that starts from pretrained weights loads them.
     """
     machine.settle(config.threads, config.deterministic)
-    place = machine.choose_device(device or config.device)
-    dataset = build_dataset(config, place, gate, num_workers=config.num_workers)
-    facts = {**dataset.facts, "device": place}
-    task = make(config, "task", Task, gate, **facts)
-    reseed(place, config.seed, INITIALISATION)
-    model = make(config, "model", nn.Module, gate, **facts, load_weights=fresh)
+    selected_device = machine.choose_device(device or config.device)
+    dataset = build_dataset(config, selected_device, allowlist, num_workers=config.num_workers)
+    facts = {**dataset.facts, "device": selected_device}
+    task = make(config, "task", Task, allowlist, **facts)
+    reseed(selected_device, config.seed, INITIALISATION)
+    model = make(config, "model", nn.Module, allowlist, **facts, load_weights=new_run)
     refuse_untrainable(model)
     dataset = normalised_as(model, dataset)
-    accumulation = make(config, "accumulation", Accumulation, gate, batch_size=micro_batch_size(config))
-    loaders = build_loaders(config, dataset, accumulation, task, place, gate)
-    makers = partial(build_optimizer, config, gate), partial(build_step, config, gate, task)
-    return Trial(place, dataset, task, model, accumulation, loaders, config.seed, *makers)
+    accumulation = make(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))
+    loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
+    makers = partial(build_optimizer, config, allowlist), partial(build_step, config, allowlist, task)
+    return Trial(selected_device, dataset, task, model, accumulation, loaders, config.seed, *makers)
 
 
-def build_optimizer(config: DictConfig, gate: Gate, model: nn.Module) -> Optimizer:
+def build_optimizer(config: DictConfig, allowlist: Gate, model: nn.Module) -> Optimizer:
     """Return the optimizer of a model's parameters."""
-    return make(config, "optimizer", Optimizer, gate, params=list(model.parameters()))
+    return make(config, "optimizer", Optimizer, allowlist, params=list(model.parameters()))
 
 
-def build_step(config: DictConfig, gate: Gate, task: Task, precision: Precision) -> Step:
+def build_step(config: DictConfig, allowlist: Gate, task: Task, precision: Precision) -> Step:
     """Return the step in a precision; its metrics are its own."""
     shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics()}
-    return make(config, "step", Step, gate, **shared, max_grad_norm=config.max_grad_norm)
+    return make(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
 
 
 def build_dataset(
-    config: DictConfig, device: torch.device, gate: Gate = own, num_workers: int | None = None
+    config: DictConfig, device: torch.device, allowlist: Gate = own, num_workers: int | None = None
 ) -> Dataset:
     """Return the data set alone; jobs of a sweep that run in one process share it."""
     bar = Bars(config.progress).pictures
     described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
     return shared(
         (described, str(device), num_workers),
-        lambda: make(config, "dataset", Dataset, gate, device=device, num_workers=num_workers, bar=bar),
+        lambda: make(config, "dataset", Dataset, allowlist, device=device, num_workers=num_workers, bar=bar),
     )
 
 
 def build_loaders(
-    config: DictConfig, dataset: Dataset, accumulation: Accumulation, task: Task, device: torch.device, gate: Gate
+    config: DictConfig, dataset: Dataset, accumulation: Accumulation, task: Task, device: torch.device, allowlist: Gate
 ) -> Loaders:
     """Return what brings the batches."""
     size, train = micro_batch_size(config), dataset.splits["train"]
     refuse_large(size, len(train))
-    sampler = make(config, "sampler", Sampler, gate, train_targets=train.targets)
-    augment = make(config, "augment", Augment, gate)
+    sampler = make(config, "sampler", Sampler, allowlist, train_targets=train.targets)
+    augment = make(config, "augment", Augment, allowlist)
     refuse_unmixable(augment, task)
     batch_size = EVALUATION_FACTOR * size
     return Loaders(dataset.splits, sampler, augment, accumulation, task, batch_size, config.seed, device)
@@ -145,53 +154,53 @@ def refuse_unmixable(augment: Augment, task: Task) -> None:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
-def build_update(config: DictConfig, parts: Parts, gate: Gate = own) -> tuple[Optimizer, Scheduler, Step]:
+def build_update(config: DictConfig, components: Parts, allowlist: Gate = own) -> tuple[Optimizer, Scheduler, Step]:
     """Return what moves the weights of these parts."""
-    optimizer, steps = build_optimizer(config, gate, parts.model), parts.steps * config.epochs
-    scheduler = make(config, "scheduler", Scheduler, gate, optimizer=optimizer, total_steps=steps)
-    return optimizer, scheduler, build_step(config, gate, parts.task, parts.precision)
+    optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps * config.epochs
+    scheduler = make(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, total_steps=steps)
+    return optimizer, scheduler, build_step(config, allowlist, components.task, components.precision)
 
 
-def make(config: DictConfig, slot: str, kind: type[T], gate: Gate = own, **offered: Any) -> T:
+def make(config: DictConfig, group: str, protocol: type[T], allowlist: Gate = own, **available: Any) -> T:
     """Build the slot's `_target_` from its yaml and from what it asks for, by name, of what is offered.
 
     Raises:
-        ConfigError: where the gate refuses it, its constructor does, or it makes something else than a `kind`.
+        ConfigError: where the gate refuses it, its constructor does, or it makes something else than a `protocol`.
     """
-    node = OmegaConf.to_container(config[slot], resolve=True)
-    gate(node, slot)
+    node = OmegaConf.to_container(config[group], resolve=True)
+    allowlist(node, group)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        made = instantiate(renamed(node, current), **wanted(current(str(target)), offered), _convert_="all")
+        component = instantiate(renamed(node, current), **wanted(current(str(target)), available), _convert_="all")
     except (HydraException, ImportError) as error:
-        raise refused(slot, str(target), error) from error
-    if not fits(made, kind):
-        raise ConfigError(f"{slot}._target_={target}", f"it makes no {kind.__name__}", "name a target that does")
-    return made
+        raise refused(group, str(target), error) from error
+    if not fits(component, protocol):
+        raise ConfigError(f"{group}._target_={target}", f"it makes no {protocol.__name__}", "name a target that does")
+    return component
 
 
-def fits(made: Any, kind: type[T]) -> TypeGuard[T]:
+def fits(component: Any, protocol: type[T]) -> TypeGuard[T]:
     """Say whether it is of a kind; before Python 3.12 a protocol's check evaluates properties: reads pictures."""
-    return (kind is Dataset and isinstance(made, PictureDataset)) or isinstance(made, kind)
+    return (protocol is Dataset and isinstance(component, PictureDataset)) or isinstance(component, protocol)
 
 
-def wanted(target: str, offered: Mapping[str, Any]) -> dict[str, Any]:
+def wanted(target: str, available: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the offered values that the target's signature names."""
     names = inspect.signature(get_object(target)).parameters
-    return {name: value for name, value in offered.items() if name in names}
+    return {name: value for name, value in available.items() if name in names}
 
 
-def refused(slot: str, target: str, error: Exception) -> MicrostepError:
+def refused(group: str, target: str, error: Exception) -> MicrostepError:
     """Return why a constructor refused; an error of ours passes as it is."""
     cause = error.__cause__ or error
     if isinstance(cause, MicrostepError):
         return cause
     if isinstance(cause, ImportError):
         reason = f"it can't be imported: {cause}"
-        return ConfigError(f"{slot}._target_={target}", reason, "mend the name, or put its file on PYTHONPATH")
+        return ConfigError(f"{group}._target_={target}", reason, "mend the name, or put its file on PYTHONPATH")
     if not isinstance(cause, FORESEEN):
         raise cause
     reason = " ".join(str(cause).split())
     key = re.match(r"(\w+=\S+?):? ", reason)  # a constructor of ours begins with what it refuses
-    subject = f"{slot}.{key[1]}" if key else f"{slot} ({target})"
-    return ConfigError(subject, reason[key.end() :] if key else reason, f"see the keys of conf/{slot}/")
+    subject = f"{group}.{key[1]}" if key else f"{group} ({target})"
+    return ConfigError(subject, reason[key.end() :] if key else reason, f"see the keys of conf/{group}/")

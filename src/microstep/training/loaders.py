@@ -70,11 +70,11 @@ class Loaders:
         order = self.sampler.order(*key)
         refuse_other_length(self.sampler, len(order), len(train))
         mixing = self.augment.mixing(train, self.device, *key)
-        places, weights = torch.arange(len(order), device=self.device), self.weights[order]
+        positions, weights = torch.arange(len(order), device=self.device), self.weights[order]
         if mixing is not None:
             share, partners = mixing.share.cpu().double(), mixing.partners.cpu()
             weights = share * weights + (1 - share) * weights[partners]
-        return EpochPlan(self.augment.view(train, *key), order.to(self.device), places, weights, mixing)
+        return EpochPlan(self.augment.view(train, *key), order.to(self.device), positions, weights, mixing)
 
     def look(self, samples: int) -> Tensor | None:
         """Return the first pictures of epoch 1 as the model will see them; None where samples are no pictures."""

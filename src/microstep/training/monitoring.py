@@ -28,18 +28,18 @@ class Logbook:
     Args:
         bars: what a terminal shows while a loop runs.
         loggers: each is told of windows, epochs and results.
-        every: windows between two reports.
+        report_every: windows between two reports.
     """
 
-    def __init__(self, bars: Bars, loggers: Sequence[Logger], every: int) -> None:
-        self.bars, self.loggers, self.every = bars, loggers, every
+    def __init__(self, bars: Bars, loggers: Sequence[Logger], report_every: int) -> None:
+        self.bars, self.loggers, self.every = bars, loggers, report_every
         self.last = 0
 
     def __enter__(self) -> Logbook:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with ExitStack() as closing:  # one that can't close keeps no other from it
             for logger in reversed(self.loggers):
@@ -92,8 +92,8 @@ class Clock:
 class Pace:
     """Stopwatches: since the last lap, since the epoch began, since the run began."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, wait_timer: Clock) -> None:
+        self.clock = wait_timer
         self.run_began: float | None = None
         self.epoch_began = self.lap_began = 0.0
         self.samples_seen = self.epoch_samples = 0
@@ -133,11 +133,13 @@ class Pace:
 SHOWN = 12  #: samples that the line names; train.log has all
 
 
-def diverged(epoch: int, window: LoadedWindow, result: StepResult, precision: str, saved: Place | None) -> Diverged:
+def diverged(
+    epoch: int, window: LoadedWindow, result: StepResult, precision: str, checkpoint_position: Place | None
+) -> Diverged:
     """Return the error, which names the samples of the window by their place in the official data; it reads them again.
 
     Args:
-        saved: where the last checkpoint stands; None where none are made.
+        checkpoint_position: where the last checkpoint stands; None where none are made.
     """
     indices = torch.cat([batch.indices.cpu() for batch in window.batches]).tolist()
     where = f"epoch {epoch}, step {window.number + 1}"
@@ -147,6 +149,10 @@ def diverged(epoch: int, window: LoadedWindow, result: StepResult, precision: st
     )
     loss, norm = result.loss.item(), result.grad_norm
     reason = f"the loss ({loss:.4g}) or its gradient ({norm:.4g}) is not finite in {precision}, over samples {named}"
-    kept = f"the checkpoint of {saved} is kept" if saved != Place() else "no checkpoint was written yet"
-    note = "" if saved is None else f"; {kept}"
+    kept = (
+        f"the checkpoint of {checkpoint_position} is kept"
+        if checkpoint_position != Place()
+        else "no checkpoint was written yet"
+    )
+    note = "" if checkpoint_position is None else f"; {kept}"
     return Diverged(where, reason, f"lower optimizer.lr or set max_grad_norm{note}")

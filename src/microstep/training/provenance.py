@@ -28,16 +28,16 @@ from microstep.training.components import Parts
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
 
-def identity(config: DictConfig, parts: Parts) -> dict[str, Any]:
+def identity(config: DictConfig, components: Parts) -> dict[str, Any]:
     """Return what the result depends on: what a checkpoint holds, and a resume is held against."""
     return {
-        "experiment": experiment_hash(config, parts.dataset.fingerprint, chosen_precision(config, parts)),
+        "experiment": experiment_hash(config, components.dataset.fingerprint, chosen_precision(config, components)),
         "config": config_hash(config),
         "source": source_hash(config),
-        "data": parts.dataset.fingerprint,
-        "classes": list(parts.dataset.facts.get("class_names", ())),
-        "precision": dict(parts.precision.describe()),
-        **surroundings(parts.device),
+        "data": components.dataset.fingerprint,
+        "classes": list(components.dataset.facts.get("class_names", ())),
+        "precision": dict(components.precision.describe()),
+        **surroundings(components.device),
     }
 
 
@@ -76,9 +76,9 @@ def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | 
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def chosen_precision(config: DictConfig, parts: Parts) -> str | None:
+def chosen_precision(config: DictConfig, components: Parts) -> str | None:
     """Return the precision that a measurement chose; None where the config says it."""
-    return str(parts.precision.name) if measures(config) else None
+    return str(components.precision.name) if measures(config) else None
 
 
 def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:

@@ -50,7 +50,7 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
         return resume_trainer(named(Path(run_dir), composer, [quote(word) for word in overrides], own))
 
 
-def resume_trainer(resumed: Resumption) -> Trainer:
+def resume_trainer(plan: Resumption) -> Trainer:
     """Return the trainer of a run in the state of its newest checkpoint, or at the start if it has none.
 
     On the same machine, with the same versions, device and threads, the result is the same, bit for bit, as without
@@ -62,47 +62,49 @@ def resume_trainer(resumed: Resumption) -> Trainer:
         DataError: if the data have changed.
     """
     show_notices()
-    lock = owned(resumed.directory)
+    lock = owned(plan.directory)
     try:
-        checkpoints = Checkpoints(resumed.directory / "checkpoints")
+        checkpoints = Checkpoints(plan.directory / "checkpoints")
         found = recovered(checkpoints)
-        record = RunRecordLogger(resumed.directory, lock, noted(resumed, found))
+        record = RunRecordLogger(plan.directory, lock, noted(plan, found))
     except BaseException:
         lock.release()
         raise
-    run = RunSpec(resumed.config, resumed.directory, record, resumed.gate, names={})
+    run = RunSpec(plan.config, plan.directory, record, plan.gate, names={})
     with record.building(), explained():
         return begin(run) if found is None else take_up(run, found, checkpoints.directory)
 
 
-def noted(resumed: Resumption, found: Recovered | None) -> dict[str, Any]:
+def noted(plan: Resumption, recovered_state: Recovered | None) -> dict[str, Any]:
     """Return the facts that run.json keeps: the metrics of the best epoch, and the list of resumes with this one."""
-    before = RunRecord.read(resumed.directory)
+    before = RunRecord.read(plan.directory)
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "after": str(found.progress.place) if found else None,
-        "overrides": resumed.changes,
+        "after": str(recovered_state.progress.place) if recovered_state else None,
+        "overrides": plan.changes,
         "command": shlex.join(sys.orig_argv),
     }
-    kept = {"metrics": metrics} if found and (metrics := of_type(before.content.get("metrics"), dict)) else {}
+    kept = {"metrics": metrics} if recovered_state and (metrics := of_type(before.content.get("metrics"), dict)) else {}
     return kept | {"resumed": [*before.resumed, now]}
 
 
-def take_up(run: RunSpec, found: Recovered, checkpoints: Path) -> Trainer:
+def take_up(run: RunSpec, recovered_state: Recovered, checkpoints: Path) -> Trainer:
     """Return the trainer in the recovered state, after checking that the state belongs to this run."""
     with telling_of_another_run(checkpoints):
-        before, sizes = dict(found.state["run"]), dict(found.state["logs"])
-        names = {str(group): legible(str(option)) for group, option in found.state["choices"].items() if option}
+        before, sizes = dict(recovered_state.state["run"]), dict(recovered_state.state["logs"])
+        names = {
+            str(group): legible(str(option)) for group, option in recovered_state.state["choices"].items() if option
+        }
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
-    parts = build_parts(run.config, run.gate, fresh=False, saved_dtype=dtype, saved_name=name)
+    parts = build_parts(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
     now = identity(run.config, parts)
     insist_on_same_experiment(before, now, run.directory)
     remove_temporaries(run.directory)
     cut_back(run.directory, sizes)
     trainer = assemble(replace(run, names=names), parts)
     with telling_of_another_run(checkpoints):
-        trainer.load_state_dict(found.state, found.progress)
-    say_how(before, now, found.progress)
+        trainer.load_state_dict(recovered_state.state, recovered_state.progress)
+    say_how(before, now, recovered_state.progress)
     return trainer
 
 
@@ -127,10 +129,12 @@ def insist_on_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any],
 
 def say_how(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
     """Log where the run resumes, and whether it is the same bit for bit."""
-    place = f"resumed after {progress.place}" if progress.windows else "resumed at the start"
+    position_text = f"resumed after {progress.place}" if progress.windows else "resumed at the start"
     if differing := differences(before, now):
-        log.warning("%s: the run continues, but is not the same bit for bit: %s", place, ", ".join(differing))
+        log.warning("%s: the run continues, but is not the same bit for bit: %s", position_text, ", ".join(differing))
     elif not now["deterministic"]:
-        log.warning("%s: with deterministic=false the run continues, and may not be the same bit for bit", place)
+        log.warning(
+            "%s: with deterministic=false the run continues, and may not be the same bit for bit", position_text
+        )
     else:
-        say(f"{place}: it is the same run, bit for bit")
+        say(f"{position_text}: it is the same run, bit for bit")

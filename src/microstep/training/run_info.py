@@ -24,41 +24,46 @@ from microstep.utils.text import display_path, format_count
 log = logging.getLogger("microstep.notice")
 
 
-def run_facts(config: DictConfig, parts: Parts, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return what run.json says from the start; `names` are the options chosen, by group."""
-    sizes = {name: len(split) for name, split in parts.dataset.splits.items()}
-    metrics = parts.task.metrics()
+def run_facts(config: DictConfig, components: Parts, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Return what run.json says from the start; `choices` are the options chosen, by group."""
+    sizes = {name: len(split) for name, split in components.dataset.splits.items()}
+    metrics = components.task.metrics()
     return {
         "epochs": config.epochs,
         "effective_batch_size": micro_batch_size(config) * config.accum,
-        "precision": dict(parts.precision.describe()),
-        "device": machine.describe(parts.device),
+        "precision": dict(components.precision.describe()),
+        "device": machine.describe(components.device),
         "threads": torch.get_num_threads(),
         "world_size": 1,
-        "parameters": parts.parameters,
+        "parameters": components.parameters,
         "monitor": metrics.monitor,
         "direction": metrics.direction,
-        "data": {"fingerprint": parts.dataset.fingerprint, "samples": sizes},
-        "experiment_hash": experiment_hash(config, parts.dataset.fingerprint, chosen_precision(config, parts)),
+        "data": {"fingerprint": components.dataset.fingerprint, "samples": sizes},
+        "experiment_hash": experiment_hash(
+            config, components.dataset.fingerprint, chosen_precision(config, components)
+        ),
         "source_hash": source_hash(config),
         "versions": versions(),
         "git": git(),
         "command": shlex.join(sys.orig_argv),
-        "choices": {group: option for group, option in names.items() if group in config},
+        "choices": {group: option for group, option in choices.items() if group in config},
     }
 
 
-def start_summary(config: DictConfig, choices: Mapping[str, str], parts: Parts, run_dir: Path) -> dict[str, str]:
+def start_summary(config: DictConfig, choices: Mapping[str, str], components: Parts, run_dir: Path) -> dict[str, str]:
     """Return the rows that are shown before training starts."""
-    precision = parts.precision
+    precision = components.precision
     return {
-        "data": f"{chosen(config, choices, 'dataset')}: {parts.dataset.summary}",
+        "data": f"{chosen(config, choices, 'dataset')}: {components.dataset.summary}",
         **seen_as(config, choices),
-        "model": f"{chosen(config, choices, 'model')}: {parts.parameters:,} parameters",
+        "model": f"{chosen(config, choices, 'model')}: {components.parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
-        "device": machine.describe(parts.device),
+        "device": machine.describe(components.device),
         "batch": batch_row(config),
-        "steps": f"{parts.steps:,} an epoch, {parts.steps * config.epochs:,} in {format_count(config.epochs, 'epoch')}",
+        "steps": (
+            f"{components.steps:,} an epoch, {components.steps * config.epochs:,} in "
+            f"{format_count(config.epochs, 'epoch')}"
+        ),
         "run directory": display_path(run_dir),
     }
 
@@ -69,9 +74,9 @@ def seen_as(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     return {slot: choice for slot, choice in found.items() if choice.lower() not in ("shuffle", "none")}
 
 
-def chosen(config: DictConfig, choices: Mapping[str, str], slot: str) -> str:
+def chosen(config: DictConfig, choices: Mapping[str, str], group: str) -> str:
     """Return the option chosen for a slot, or in a notebook the name of what it builds."""
-    return choices.get(slot) or str(config[slot]["_target_"]).rpartition(".")[2]
+    return choices.get(group) or str(config[group]["_target_"]).rpartition(".")[2]
 
 
 def batch_row(config: DictConfig) -> str:

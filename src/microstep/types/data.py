@@ -88,8 +88,8 @@ class Predictions:
 
     def pictures(self, rows: Sequence[int]) -> Tensor | None:
         """Return these samples as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
-        chosen = torch.tensor(rows, dtype=torch.int64, device=self.device)
-        return self.split.shown(self.split.fetch(chosen, chosen).inputs)
+        selected_rows = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        return self.split.shown(self.split.fetch(selected_rows, selected_rows).inputs)
 
 
 @dataclass(frozen=True, slots=True)

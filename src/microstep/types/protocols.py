@@ -98,7 +98,7 @@ class Mixing(Protocol):
     partners: Tensor  #: the position that each position is mixed with: a permutation, int64
     share: Tensor  #: what is left of the sample itself, in 0…1
 
-    def blend(self, own: Tensor, other: Tensor, positions: Tensor) -> Tensor:
+    def blend(self, inputs: Tensor, partner_inputs: Tensor, positions: Tensor) -> Tensor:
         """Return the inputs of some positions, mixed with their partners'."""
 
 

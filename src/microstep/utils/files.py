@@ -28,14 +28,14 @@ def storing(file: Path, needed: int | None = None) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno not in FULL:
             raise StorageError(str(file), reason, "check that the directory can be written") from error
-        asked = "" if needed is None else f"{needed:,} bytes are needed, "
-        raise StorageError(str(file), f"{reason}: {asked}{free(file):,} are free", "free some space") from error
+        needed_text = "" if needed is None else f"{needed:,} bytes are needed, "
+        raise StorageError(str(file), f"{reason}: {needed_text}{free(file):,} are free", "free some space") from error
 
 
 def free(file: Path) -> int:
     """Return the bytes that are free where a file is to be."""
-    place = next(path for path in file.absolute().parents if path.exists())
-    return shutil.disk_usage(place).free
+    directory = next(path for path in file.absolute().parents if path.exists())
+    return shutil.disk_usage(directory).free
 
 
 def write_whole(file: Path, content: bytes, durable: bool = True) -> None:
@@ -72,9 +72,9 @@ def write(file: Path, content: bytes, durable: bool) -> None:
 
 def put(descriptor: int, content: bytes) -> None:
     """Write all of it: one call may take less than it is given."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining) :]
 
 
 def append(file: Path, content: bytes) -> None:
@@ -108,8 +108,8 @@ def written_together(directory: Path) -> Iterator[Path]:
     Raises:
         StorageError: none of them is there then, and those of before still are.
     """
-    aside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    draft = aside / directory.name  # a report's titles and warnings call the split by it
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    draft = temporary / directory.name  # a report's titles and warnings call the split by it
     with storing(directory):
         try:
             draft.mkdir(parents=True)
@@ -118,13 +118,13 @@ def written_together(directory: Path) -> Iterator[Path]:
             for file in draft.iterdir():
                 file.replace(directory / file.name)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_temporaries(directory: Path) -> None:
     """Remove what writers that died have left below a directory that is this process's own."""
-    for left in list(directory.rglob(TEMPORARY)):
-        if left.is_dir():
-            shutil.rmtree(left)
+    for leftover in list(directory.rglob(TEMPORARY)):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
         else:
-            left.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def store_text(name: str, text: str) -> Path | None:
     return None
 
 
-def read_small(file: Path, largest: int = 2**20) -> bytes:
+def read_small(file: Path, max_bytes: int = 2**20) -> bytes:
     """Return the content of a file that anybody may have made.
 
     Raises:
@@ -54,13 +54,13 @@ def read_small(file: Path, largest: int = 2**20) -> bytes:
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
     with file.open("rb") as stream:
-        content = stream.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"it is far too large: over {largest:,} bytes")
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it is far too large: over {max_bytes:,} bytes")
     return content
 
 
-def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
+def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
     """Return the JSON object in a file that anybody may have made.
 
     Raises:
@@ -68,7 +68,7 @@ def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
         ValueError: where it is larger, damaged, or holds something else than an object.
     """
     try:
-        content = json.loads(read_small(file, largest).decode())
+        content = json.loads(read_small(file, max_bytes).decode())
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     if not isinstance(content, dict):
@@ -76,10 +76,10 @@ def read_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
     return content
 
 
-def known_json(file: Path, largest: int = 2**20) -> dict[str, Any]:
+def known_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
     """Return the JSON object in a file; nothing where there is none, or it is damaged."""
     try:
-        return read_json(file, largest)
+        return read_json(file, max_bytes)
     except (OSError, ValueError):
         return {}
 

@@ -16,10 +16,10 @@ DELAY = 0.4  #: seconds that a split must take before it gets a bar
 
 
 class Bars:
-    """Bars on stderr where it is a terminal of the run's own and `wanted`; otherwise nothing is drawn."""
+    """Bars on stderr where it is a terminal of the run's own and `enabled`; otherwise nothing is drawn."""
 
-    def __init__(self, wanted: bool) -> None:
-        self.shown = wanted and sys.stderr.isatty() and Terminal.heard is None
+    def __init__(self, enabled: bool) -> None:
+        self.shown = enabled and sys.stderr.isatty() and Terminal.heard is None
         self.outer: tqdm[Any] | None = None
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
@@ -32,7 +32,7 @@ class Bars:
 
     def samples(
         self,
-        parts: Iterable[T],
+        items: Iterable[T],
         label: str,
         total: int,
         count: Callable[[T], int],
@@ -47,7 +47,7 @@ class Bars:
             done: samples that were seen before the first of these parts.
         """
         if not self.shown:
-            yield from parts
+            yield from items
             return
         with tqdm(
             initial=done,
@@ -59,14 +59,14 @@ class Bars:
             delay=DELAY,
             dynamic_ncols=True,
         ) as bar:
-            for part in parts:
+            for part in items:
                 yield part
                 if bar.update(count(part)):
                     bar.set_postfix(formatted(running()), refresh=False)
 
-    def pictures(self, parts: Iterable[T], label: str, total: int) -> Iterator[T]:
+    def pictures(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """Yield arrays of pictures under the inner bar."""
-        return self.samples(parts, label, total, len, dict)  # type: ignore[arg-type]
+        return self.samples(items, label, total, len, dict)  # type: ignore[arg-type]
 
     def show_epoch(self, values: Values) -> None:
         """Show values on the outer bar."""

@@ -62,8 +62,8 @@ def raise_pending() -> None:
         raise Stopped(Pending.signum, safe=True)
 
 
-def stoppable(parts: Iterable[T]) -> Iterator[T]:
+def stoppable(items: Iterable[T]) -> Iterator[T]:
     """Yield each part; between two of them is a safe moment."""
-    for part in parts:
+    for part in items:
         raise_pending()
         yield part

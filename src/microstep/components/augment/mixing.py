@@ -36,12 +36,12 @@ class Mixed:
         precise = torch.float32 if device.type == "mps" else torch.float64
         return cls(partners.to(device), share.to(device, precise), None if boxes is None else boxes.to(device))
 
-    def blend(self, own: Tensor, other: Tensor, positions: Tensor) -> Tensor:
+    def blend(self, inputs: Tensor, partner_inputs: Tensor, positions: Tensor) -> Tensor:
         """Return the inputs of these positions, mixed with their partners'."""
         if self.boxes is not None:
-            return torch.where(inside(self.boxes[positions], own), other, own)
-        share = self.share[positions].to(own.dtype).view(-1, 1, 1, 1)
-        return own * share + other * (1 - share)
+            return torch.where(inside(self.boxes[positions], inputs), partner_inputs, inputs)
+        share = self.share[positions].to(inputs.dtype).view(-1, 1, 1, 1)
+        return inputs * share + partner_inputs * (1 - share)
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,10 @@ def synthetic(
     patterns = generator.integers(64, 192, (classes, channels, size, size), dtype=np.uint8)
     names = tuple(f"class {number}" for number in range(classes))
 
-    def made(count: int) -> Images:
+    def make_images(count: int) -> Images:
         labels = np.arange(count) % classes
         noise = generator.integers(0, 128, (count, channels, size, size), dtype=np.uint8)
         return Images(patterns[labels] // 2 + noise, labels, names)
 
-    train, test = made(samples), made(test_samples)
+    train, test = make_images(samples), make_images(test_samples)
     return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)

@@ -39,24 +39,33 @@ def cifar(
     """
     if classes not in KINDS:
         raise ValueError(f"classes={classes} is neither 10 nor 100")
-    kind = KINDS[classes]
-    if download and not (Path(root) / kind.base_folder).is_dir():
-        fetch(kind, Path(root), kind.base_folder, f"the content of {kind.filename} ({kind.url})")
-    insist_on_checksums(Path(root) / kind.base_folder, kind)
-    train, test = (images(kind(root, train=train)) for train in (True, False))
+    dataset_class = KINDS[classes]
+    if download and not (Path(root) / dataset_class.base_folder).is_dir():
+        fetch(
+            dataset_class,
+            Path(root),
+            dataset_class.base_folder,
+            f"the content of {dataset_class.filename} ({dataset_class.url})",
+        )
+    insist_on_checksums(Path(root) / dataset_class.base_folder, dataset_class)
+    train, test = (images(dataset_class(root, train=train)) for train in (True, False))
     return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
 
 
-def insist_on_checksums(folder: Path, kind: Any) -> None:
+def insist_on_checksums(folder: Path, dataset_class: Any) -> None:
     """Name the file that torchvision would refuse."""
-    for name, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:
+    for name, md5 in [
+        *dataset_class.train_list,
+        *dataset_class.test_list,
+        (dataset_class.meta["filename"], dataset_class.meta["md5"]),
+    ]:
         if not (folder / name).is_file():
-            unpack = f"unpack {kind.filename} ({kind.url}) into {folder.parent}"
+            unpack = f"unpack {dataset_class.filename} ({dataset_class.url}) into {folder.parent}"
             remedy = f"{unpack}, or {f'remove {folder.name}/ and ' * folder.is_dir()}add dataset.download=true"
             raise DataError(f"dataset.root={folder.parent}", f"{folder.name}/{name} is not there", remedy)
         if not check_integrity(str(folder / name), md5):
             reason = "its checksum is not the published one, so it is not unpickled"
-            raise DataError(str(folder / name), reason, f"unpack {kind.filename} again")
+            raise DataError(str(folder / name), reason, f"unpack {dataset_class.filename} again")
 
 
 def images(source: Any) -> Images:

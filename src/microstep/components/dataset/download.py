@@ -12,7 +12,7 @@ from microstep.errors import DataError
 from microstep.utils.files import storing
 
 
-def fetch(make: Callable[..., Any], root: Path, folder: str, what: str) -> None:
+def fetch(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
     """Let torchvision fetch a data set, check it by MD5 and unpack it; put it into `root`/`folder` when it is whole.
 
     Raises:
@@ -21,10 +21,12 @@ def fetch(make: Callable[..., Any], root: Path, folder: str, what: str) -> None:
     """
     with storing(root), own_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
         try:
-            make(temporary, download=True)
+            dataset_class(temporary, download=True)
         except Exception as error:  # URLError, RuntimeError, ConnectionError, …: torchvision raises many kinds
             reason = f"it could not be fetched ({' '.join(str(error).split())[:120]})"
-            raise DataError("dataset.download=true", reason, f"put {what} into {root / folder} by hand") from None
+            raise DataError(
+                "dataset.download=true", reason, f"put {content_text} into {root / folder} by hand"
+            ) from None
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
         (Path(temporary) / folder).rename(root / folder)
 

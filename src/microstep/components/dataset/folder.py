@@ -63,13 +63,13 @@ def image_folder(
     return PictureDataset(official, carve, device, fits, mean, std, num_workers, bar, note)
 
 
-def carved(official: Splits, fractions: Mapping[str, float], seed: int) -> Splits:
+def carved(official_splits: Splits, fractions: Mapping[str, float], seed: int) -> Splits:
     """Return train, val and test: those without a folder of their own are carved from the training pictures."""
-    found = dict(official)
+    found = dict(official_splits)
     for name, fraction in fractions.items():
-        if name not in official:
+        if name not in official_splits:
             train, subject = found["train"], f"dataset.{name}_fraction={fraction}"
-            count = round(fraction * len(official["train"]))
+            count = round(fraction * len(official_splits["train"]))
             kept, held_out = stratified(train.labels, count, seed, subject, train.class_names)
             found |= {"train": train.at(kept), name: train.at(held_out)}
     return {name: found[name] for name in NAMES}
@@ -132,11 +132,11 @@ def found(folder: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for directory, inner, names in os.walk(folder, onerror=unreadable if folder.is_dir() else None, followlinks=True):
         status = Path(directory).stat()
-        place = (status.st_dev, status.st_ino)
-        if place in seen:
+        inode = (status.st_dev, status.st_ino)
+        if inode in seen:
             inner.clear()
             continue
-        seen.add(place)
+        seen.add(inode)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         suited = (name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
         yield from (Path(directory) / name for name in suited)

@@ -112,8 +112,8 @@ class PictureDataset:
         if not self.resident:
             return StreamingSplit(name, pictures, self.workers, normaliser, self.device)
         pixels = torch.from_numpy(pictures.read(slice(None)))
-        labels, places = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
-        return ResidentSplit(pixels, labels, places, normaliser, self.device, files_of(self.pictures[name]))
+        labels, indices = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
+        return ResidentSplit(pixels, labels, indices, normaliser, self.device, files_of(self.pictures[name]))
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> PictureDataset:
         """Return the data set normalised as the weights expect it that a model starts from."""
@@ -146,9 +146,9 @@ def picture_dataset(
     return PictureDataset({"train": train, "test": test}, carve, device, resident, mean, std, num_workers)
 
 
-def carved(official: Splits, val_samples: int, split_seed: int) -> Splits:
+def carved(official_splits: Splits, val_samples: int, split_seed: int) -> Splits:
     """Return train, val and test, validation carved from the official training pictures."""
-    train, test, subject = official["train"], official["test"], f"dataset.val_samples={val_samples}"
+    train, test, subject = official_splits["train"], official_splits["test"], f"dataset.val_samples={val_samples}"
     kept, held_out = stratified(train.labels, val_samples, split_seed, subject, train.class_names)
     return {"train": train.at(kept), "val": train.at(held_out), "test": test}
 

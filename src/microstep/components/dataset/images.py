@@ -65,20 +65,20 @@ class Pictures(Protocol):
         """Yield, as buffers, all that tells these pictures from others."""
 
 
-def files_of(pictures: Pictures) -> list[str] | None:
+def files_of(source: Pictures) -> list[str] | None:
     """Return the pictures' files by row, or None where they are in memory."""
-    return None if pictures.in_memory else [pictures.name(row) for row in range(len(pictures))]
+    return None if source.in_memory else [source.name(row) for row in range(len(source))]
 
 
-def unseen(parts: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
+def unseen(arrays: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
     """Stand in for a bar."""
-    return iter(parts)
+    return iter(arrays)
 
 
-def chunked(rows: Sequence[int], pictures: Pictures) -> list[Sequence[int]]:
+def chunked(rows: Sequence[int], source: Pictures) -> list[Sequence[int]]:
     """Cut rows into chunks whose pixels fit CHUNK_BYTES; of files small enough for all processes to end together."""
-    size = max(1, CHUNK_BYTES // prod(pictures.shape))
-    size = size if pictures.in_memory else min(size, CHUNK_FILES)
+    size = max(1, CHUNK_BYTES // prod(source.shape))
+    size = size if source.in_memory else min(size, CHUNK_FILES)
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 

@@ -52,8 +52,8 @@ def mnist(
         fetch(KINDS[kind], Path(root), raw, FILES)
     remedy = HELP + (DEBIAN if kind == "FashionMNIST" else "")
     classes = tuple(KINDS[kind].classes)
-    place = located(Path(root), raw)
-    train, test = (Images(*read_idx_split(place, prefix, remedy), classes) for prefix in ("train", "t10k"))
+    directory = located(Path(root), raw)
+    train, test = (Images(*read_idx_split(directory, prefix, remedy), classes) for prefix in ("train", "t10k"))
     return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
 
 

@@ -95,24 +95,25 @@ def sampled(train: Pictures, workers: Workers) -> ChannelStatistics:
     return ChannelStatistics.streamed(read(workers, "train", rows, train), train.scale)
 
 
-def read(workers: Workers, split: str, rows: Sequence[int], pictures: Pictures) -> Iterator[np.ndarray]:
+def read(workers: Workers, split: str, rows: Sequence[int], source: Pictures) -> Iterator[np.ndarray]:
     """Yield the pixels of some pictures, a chunk at a time."""
-    for found in workers.stream([Wanted(split, chunk) for chunk in chunked(rows, pictures)]):
+    for found in workers.stream([Wanted(split, chunk) for chunk in chunked(rows, source)]):
         if isinstance(found, MicrostepError):
             raise found
         yield found.numpy()
 
 
-def warn_of_far(mean: Sequence[float], std: Sequence[float], own: ChannelStatistics) -> None:
+def warn_of_far(mean: Sequence[float], std: Sequence[float], computed: ChannelStatistics) -> None:
     """Warn where what was given is another data set's."""
     shifts = [
-        abs(given - found) > FAR_MEAN * max(s, 1e-3) for given, found, s in zip(mean, own.mean, own.std, strict=True)
+        abs(given - found) > FAR_MEAN * max(s, 1e-3)
+        for given, found, s in zip(mean, computed.mean, computed.std, strict=True)
     ]
-    scales = [max(given / s, s / given) > FAR_STD for given, s in zip(std, own.std, strict=True) if s]
+    scales = [max(given / s, s / given) > FAR_STD for given, s in zip(std, computed.std, strict=True) if s]
     if any([*shifts, *scales]):
         log.warning(
             "dataset.mean and std are given as %s and %s, the pictures' own are about %s and %s; null computes them",
-            *map(numbers, (mean, std, own.mean, own.std)),
+            *map(numbers, (mean, std, computed.mean, computed.std)),
         )
 
 

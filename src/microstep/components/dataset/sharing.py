@@ -32,20 +32,20 @@ def sharing() -> Iterator[None]:
         Shelf.held = None
 
 
-def shared(key: Hashable, make: Callable[[], T]) -> T:
-    """Return what `make` makes, or made before for the same key.
+def shared(key: Hashable, build: Callable[[], T]) -> T:
+    """Return what `build` makes, or made before for the same key.
 
     Only resident pictures are shared: other data sets may have a state of their own, or processes. A job has the very
     tensors in its hands; where their sums are no longer those of when they were read, they are read again.
     """
     if Shelf.held is None:
-        return make()
+        return build()
     if key in Shelf.held:
         dataset, before = Shelf.held[key]
         if sums(dataset) == before:
             return dataset  # type: ignore[no-any-return]
         log.warning("a run has changed the data that runs of this sweep share: they are read again")
-    return shelved(key, make())
+    return shelved(key, build())
 
 
 def shelved(key: Hashable, dataset: T) -> T:

@@ -23,7 +23,7 @@ class ResidentSplit:
         images: N × C × H × W, uint8, on the CPU.
         targets: N, int64, on the CPU.
         indices: N, int64: each sample's place in its official split.
-        normaliser: makes inputs of bytes.
+        normalizer: makes inputs of bytes.
         device: where batches come from.
         files: the samples', where they are some.
     """
@@ -33,12 +33,12 @@ class ResidentSplit:
         images: Tensor,
         targets: Tensor,
         indices: Tensor,
-        normaliser: Normaliser,
+        normalizer: Normaliser,
         device: torch.device,
         files: Sequence[str] | None = None,
     ) -> None:
         self.files = files
-        self.targets, self.indices, self.normaliser, self.device = targets, indices, normaliser, device
+        self.targets, self.indices, self.normaliser, self.device = targets, indices, normalizer, device
         self.size = (images.shape[2], images.shape[3])
         self.images, self.labels, self.places = images.to(device), targets.to(device), indices.to(device)
         self.augmenting: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -51,8 +51,8 @@ class ResidentSplit:
         images = self.images.index_select(0, rows)
         if self.augmenting is not None:
             images = self.augmenting(images, positions)
-        labels, places = self.labels.index_select(0, rows), self.places.index_select(0, rows)
-        return Batch(self.normaliser(images), labels, positions, places)
+        labels, indices = self.labels.index_select(0, rows), self.places.index_select(0, rows)
+        return Batch(self.normaliser(images), labels, positions, indices)
 
     def expect(self, requests: Sequence[Request]) -> None:
         """Everything is here already."""
@@ -83,18 +83,18 @@ class StreamingSplit:
 
     Args:
         name: by which `workers` know the pictures.
-        pictures: the split's.
+        source: the split's.
         workers: read ahead.
-        normaliser: makes inputs of bytes.
+        normalizer: makes inputs of bytes.
         device: where batches come to.
     """
 
     def __init__(
-        self, name: str, pictures: Pictures, workers: Workers, normaliser: Normaliser, device: torch.device
+        self, name: str, source: Pictures, workers: Workers, normalizer: Normaliser, device: torch.device
     ) -> None:
-        self.name, self.workers, self.normaliser, self.device = name, workers, normaliser, device
-        self.targets, self.indices = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
-        self.size, self.files = pictures.shape[1:], files_of(pictures)
+        self.name, self.workers, self.normaliser, self.device = name, workers, normalizer, device
+        self.targets, self.indices = torch.from_numpy(source.labels), torch.from_numpy(source.places)
+        self.size, self.files = source.shape[1:], files_of(source)
         self.augmenting: Augmenting | None = None
         self.expected: dict[int, tuple[Tensor, Wanted]] = {}  #: by identity of the rows, which are kept alive for that
 
@@ -107,8 +107,8 @@ class StreamingSplit:
         wanted = self.wanted(rows, positions) if expected is None else expected[1]
         images = self.workers.take(wanted).to(self.device, non_blocking=True)
         chosen = torch.tensor(wanted.rows, dtype=torch.int64)
-        labels, places = (values[chosen].to(self.device) for values in (self.targets, self.indices))
-        return Batch(self.normaliser(images), labels, positions, places)
+        labels, indices = (values[chosen].to(self.device) for values in (self.targets, self.indices))
+        return Batch(self.normaliser(images), labels, positions, indices)
 
     def expect(self, requests: Sequence[Request]) -> None:
         """Let the workers begin."""

@@ -30,7 +30,7 @@ class ChannelStatistics:
     maximum: list[float]
 
     @classmethod
-    def streamed(cls, parts: Iterable[np.ndarray], scale: float) -> ChannelStatistics:
+    def streamed(cls, arrays: Iterable[np.ndarray], scale: float) -> ChannelStatistics:
         """Return the statistics of a stream of arrays (N × C × H × W), over `scale`, in one pass and constant memory.
 
         Of bytes (uint8) they are exact: whole numbers are summed, in which nothing overflows or cancels, and how the
@@ -43,7 +43,7 @@ class ChannelStatistics:
         """
         count = 0
         channels: list[Any] = []
-        for part in parts:
+        for part in arrays:
             count += len(part)
             for piece in pieces(part):
                 found = by_channel(piece)
@@ -60,9 +60,9 @@ class ChannelStatistics:
         return cls(mean, std, count, minimum, maximum)
 
 
-def pieces(part: np.ndarray) -> Iterator[np.ndarray]:
+def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield a part in pieces of at most `PIECE` pixels a channel, or of one picture; nothing where it has no pixels."""
-    return chunks(part, max(1, PIECE // prod(part.shape[2:]))) if part.size else iter(())
+    return chunks(images, max(1, PIECE // prod(images.shape[2:]))) if images.size else iter(())
 
 
 def by_channel(piece: np.ndarray) -> list[Sums] | list[Deviations]:
@@ -149,11 +149,11 @@ class Deviations:
         if not isinstance(other, Deviations):
             return NotImplemented
         count = self.count + other.count
-        apart = other.mean - self.mean
+        mean_difference = other.mean - self.mean
         return Deviations(
             count,
-            self.mean + apart * (other.count / count),
-            self.squares + other.squares + apart * apart * (self.count * other.count / count),
+            self.mean + mean_difference * (other.count / count),
+            self.squares + other.squares + mean_difference * mean_difference * (self.count * other.count / count),
             float(np.minimum(self.minimum, other.minimum)),  # a NaN stays, wherever the stream is cut
             float(np.maximum(self.maximum, other.maximum)),
         )

@@ -23,21 +23,22 @@ REMEDY = "give a folder of pictures, or one picture"
 Read = Tensor | MicrostepError
 
 
-def unlabelled(place: str, decoder: Decoder) -> PictureFiles:
-    """Return the pictures below a folder, hidden ones left out, sorted by path; or the one file that `place` names.
+def unlabelled(input_path: str, decoder: Decoder) -> PictureFiles:
+    """Return the pictures below a folder, hidden ones left out, sorted by path; or the one file that `input_path`
+    names.
 
     Every label is 0, and there are no class names.
 
     Raises:
         DataError: where there is no such place, or no picture in it.
     """
-    path = Path(place)
-    if not place or not path.exists():
-        raise DataError(f"input={place}", "no such folder or file", REMEDY)
+    path = Path(input_path)
+    if not input_path or not path.exists():
+        raise DataError(f"input={input_path}", "no such folder or file", REMEDY)
     root = path if path.is_dir() else path.parent
     files = sorted(str(file.relative_to(root)) for file in (regular(path) if path.is_dir() else [path]))
     if not files:
-        raise DataError(f"input={place}", f"it holds no pictures ({', '.join(sorted(SUFFIXES))})", REMEDY)
+        raise DataError(f"input={input_path}", f"it holds no pictures ({', '.join(sorted(SUFFIXES))})", REMEDY)
     labels = np.zeros(len(files), dtype=np.int64)
     return PictureFiles(root, np.array(files), labels, (), decoder, np.arange(len(files)))
 
@@ -47,9 +48,9 @@ def regular(folder: Path) -> Iterator[Path]:
     return (file for file in found(folder) if file.is_file() or not file.exists())
 
 
-def readers(pictures: PictureFiles, most: int) -> Workers:
+def readers(files: PictureFiles, max_workers: int) -> Workers:
     """Return the processes that read the pictures: at most as many as that, none for a handful."""
-    return Workers({NAME: pictures}, min(most, len(pictures) // A_WORKER))
+    return Workers({NAME: files}, min(max_workers, len(files) // A_WORKER))
 
 
 def reading(workers: Workers, count: int) -> Iterator[Read]:
@@ -66,14 +67,14 @@ class Readable:
         read: every picture, or why it can't be read.
         size: of a batch.
         shape: of a picture: channels, height, width.
-        normaliser: makes inputs of bytes.
+        normalizer: makes inputs of bytes.
         device: where batches come to.
     """
 
     def __init__(
-        self, read: Iterable[Read], size: int, shape: tuple[int, int, int], normaliser: Normaliser, device: torch.device
+        self, read: Iterable[Read], size: int, shape: tuple[int, int, int], normalizer: Normaliser, device: torch.device
     ) -> None:
-        self.read, self.size, self.normaliser, self.device = read, size, normaliser, device
+        self.read, self.size, self.normaliser, self.device = read, size, normalizer, device
         self.images = torch.empty((size, *shape), dtype=torch.uint8)
         self.unreadable: dict[int, str] = {}
 
@@ -93,6 +94,6 @@ class Readable:
 
     def batch(self, rows: list[int]) -> Batch:
         """Return the pictures that have come together."""
-        places = torch.tensor(rows, device=self.device)
+        indices = torch.tensor(rows, device=self.device)
         inputs = self.normaliser(self.images[: len(rows)].to(self.device))
-        return Batch(inputs, torch.zeros_like(places), places, places)
+        return Batch(inputs, torch.zeros_like(indices), indices, indices)

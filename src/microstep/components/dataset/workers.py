@@ -60,57 +60,57 @@ class Wanted:
 class Reader(Dataset[Any]):
     """Reads what is wanted; what a file is to blame for is returned, not raised: it has to cross a process border."""
 
-    def __init__(self, pictures: Mapping[str, Pictures]) -> None:
-        self.pictures = pictures
+    def __init__(self, sources: Mapping[str, Pictures]) -> None:
+        self.pictures = sources
 
-    def __getitem__(self, wanted: Wanted) -> Tensor | MicrostepError:
+    def __getitem__(self, request: Wanted) -> Tensor | MicrostepError:
         try:
-            images = torch.from_numpy(self.pictures[wanted.split].read(wanted.rows))
+            images = torch.from_numpy(self.pictures[request.split].read(request.rows))
         except MicrostepError as error:
             return error
-        return images if wanted.augmenting is None else wanted.augmenting(images, wanted.positions)
+        return images if request.augmenting is None else request.augmenting(images, request.positions)
 
 
 class Workers:
     """The processes of a data set, shared by its splits: one of them is read at a time.
 
     Args:
-        pictures: by split.
+        sources: by split.
         count: processes; 0 reads in this one, when asked.
         timeout: seconds to wait for a batch.
     """
 
-    def __init__(self, pictures: Mapping[str, Pictures], count: int, timeout: float = TIMEOUT) -> None:
-        self.reader, self.count, self.timeout = Reader(pictures), count, timeout
+    def __init__(self, sources: Mapping[str, Pictures], count: int, timeout: float = TIMEOUT) -> None:
+        self.reader, self.count, self.timeout = Reader(sources), count, timeout
         self.plan = Plan()
         self.loader: DataLoader[Any] | None = None
         self.ahead: deque[Wanted] = deque()
         self.read: Iterator[Tensor | MicrostepError] = iter(())
 
-    def expect(self, wanted: Sequence[Wanted]) -> None:
+    def expect(self, requests: Sequence[Wanted]) -> None:
         """Begin to read; `take` will be asked for the same, in this order."""
-        self.ahead, self.read = deque(wanted), self.stream(wanted)
+        self.ahead, self.read = deque(requests), self.stream(requests)
 
-    def take(self, wanted: Wanted) -> Tensor:
+    def take(self, request: Wanted) -> Tensor:
         """Return the pictures (N × C × H × W, uint8); what was not expected next is read here and now.
 
         Raises:
             DataError: naming a file that can't be read.
         """
-        if self.ahead and wanted is self.ahead[0]:
+        if self.ahead and request is self.ahead[0]:
             self.ahead.popleft()
             found = next(self.read)
         else:
-            found = self.reader[wanted]
+            found = self.reader[request]
         if isinstance(found, MicrostepError):
             raise found
         return found
 
-    def stream(self, wanted: Sequence[Wanted]) -> Iterator[Tensor | MicrostepError]:
+    def stream(self, requests: Sequence[Wanted]) -> Iterator[Tensor | MicrostepError]:
         """Yield what is wanted, in order: pictures, or why they can't be read."""
         if not self.count:
-            return map(self.reader.__getitem__, wanted)
-        self.plan.wanted = wanted
+            return map(self.reader.__getitem__, requests)
+        self.plan.wanted = requests
         if self.loader is None:
             self.loader = started(self.reader, self.plan, self.count, self.timeout)
             with sheltered():
@@ -160,8 +160,8 @@ def stop(iterator: weakref.ref[Any], processes: Sequence[BaseProcess]) -> None:
         process.kill()
 
 
-def as_it_is(found: Any) -> Any:
-    return found
+def as_it_is(item: Any) -> Any:
+    return item
 
 
 @contextmanager
@@ -177,10 +177,10 @@ def sheltered() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def worker_count(asked: int | None) -> int:
+def worker_count(requested: int | None) -> int:
     """Return how many processes: as asked, or one a core that this process may use, at most MOST."""
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST, cores)
 

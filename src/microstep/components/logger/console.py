@@ -42,9 +42,9 @@ class Console:
 def epoch_line(report: EpochReport) -> str:
     """Return an epoch in one line."""
     train, val = (" ".join(f"{n} {v:.4f}" for n, v in list(m.items())[:2]) for m in (report.train, report.val))
-    place = f"epoch {report.epoch:>{len(str(report.epochs))}}/{report.epochs}"
+    epoch_text = f"epoch {report.epoch:>{len(str(report.epochs))}}/{report.epochs}"
     rate = f"{report.samples_per_second:,.0f} samples/s"
-    return f"{place}  train {train}  val {val}  {rate}  {report.seconds:.1f} s{'  best' if report.best else ''}"
+    return f"{epoch_text}  train {train}  val {val}  {rate}  {report.seconds:.1f} s{'  best' if report.best else ''}"
 
 
 def closing(results: Results) -> str:

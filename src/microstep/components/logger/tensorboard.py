@@ -36,21 +36,21 @@ class TensorBoard:
     Args:
         directory: the run's.
         config_yaml: shown as it is.
-        settings: of the hparams tab, by dotted key.
-        shown: N × C × H × W in 0…1: some of the pictures to be trained on, as the model sees them.
+        hparams: of the hparams tab, by dotted key.
+        sample_images: N × C × H × W in 0…1: some of the pictures to be trained on, as the model sees them.
     """
 
     def __init__(
-        self, directory: Path, config_yaml: str, settings: Mapping[str, Value], shown: Tensor | None = None
+        self, directory: Path, config_yaml: str, hparams: Mapping[str, Value], sample_images: Tensor | None = None
     ) -> None:
         begun = any(directory.glob(f"{PREFIX}.*"))
         self.events = EventsFile(directory)
         if begun:  # a run that is taken up again has said that already
             return
         self.events.add(code("config", config_yaml))
-        self.events.add(session_start(settings))
-        if shown is not None:
-            self.events.add(pictures("train/pictures", shown))
+        self.events.add(session_start(hparams))
+        if sample_images is not None:
+            self.events.add(pictures("train/pictures", sample_images))
 
     def window(self, report: WindowReport) -> None:
         """Write `train/…`."""
@@ -144,14 +144,14 @@ def exactly(tag: str) -> str:
     return f"^{re.escape(tag)}$"
 
 
-def session_start(settings: Mapping[str, Value]) -> Summary:
+def session_start(values: Mapping[str, Value]) -> Summary:
     """Return a run's row in the hparams tab; `add_hparams` would make a stray sub-run.
 
     Nothing is said of the columns (an `experiment` in its words): the tab then finds them itself, over all runs, those
     first in which the runs differ. It would take the first run's word for every other.
     """
     start = SessionStartInfo()
-    for key, value in settings.items():
+    for key, value in values.items():
         kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
         setattr(start.hparams[key], kind, value)
     return hparams(SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))

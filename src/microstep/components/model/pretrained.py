@@ -84,22 +84,22 @@ def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: st
 
 
 def fitted(
-    state: OrderedDict[str, Tensor], own: Mapping[str, Tensor], head: frozenset[str]
+    state: OrderedDict[str, Tensor], model_state: Mapping[str, Tensor], head: frozenset[str]
 ) -> OrderedDict[str, Tensor]:
     """Return a state under today's names, with the model's own head, and no auxiliary heads that it hasn't."""
-    versions = {"": own._metadata[""]} | state._metadata  # type: ignore[attr-defined]  # MNASNet insists on its own
-    unknown = tuple(aid for aid in AUXILIARY if not any(name.startswith(aid) for name in own))
+    versions = {"": model_state._metadata[""]} | state._metadata  # type: ignore[attr-defined]  # MNASNet insists on its own
+    unknown = tuple(aid for aid in AUXILIARY if not any(name.startswith(aid) for name in model_state))
     renamed = {DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items() if not name.startswith(unknown)}
-    result = OrderedDict(renamed | {name: own[name] for name in head})
+    result = OrderedDict(renamed | {name: model_state[name] for name in head})
     result._metadata = versions  # type: ignore[attr-defined]
     return result
 
 
-def misshapen(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+def misshapen(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> str:
     """Return what is said of the first tensor of another shape; nothing where there is none."""
     for name, tensor in state.items():
-        if name in own and tensor.shape != own[name].shape:
-            return f"{name} is {shape(tensor)} and should be {shape(own[name])}"
+        if name in model_state and tensor.shape != model_state[name].shape:
+            return f"{name} is {shape(tensor)} and should be {shape(model_state[name])}"
     return ""
 
 

@@ -27,12 +27,12 @@ class Logits(nn.Module):
     """Leaves out the auxiliary outputs that GoogLeNet and Inception v3 add in training.
 
     Args:
-        normalisation: the mean and deviation, a number a colour, that the weights were trained with; None without any.
+        normalization: the mean and deviation, a number a colour, that the weights were trained with; None without any.
     """
 
-    def __init__(self, model: nn.Module, normalisation: Normalisation | None = None) -> None:
+    def __init__(self, model: nn.Module, normalization: Normalisation | None = None) -> None:
         super().__init__()
-        self.model, self.normalisation = model, normalisation
+        self.model, self.normalisation = model, normalization
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the main logits."""
@@ -97,9 +97,9 @@ def torchvision_model(
     return wrapped(Frozen(model, head) if freeze else model, input_shape, normalisation_of(name))
 
 
-def wrapped(model: nn.Module, input_shape: Sequence[int], normalisation: Normalisation | None) -> nn.Module:
+def wrapped(model: nn.Module, input_shape: Sequence[int], normalization: Normalisation | None) -> nn.Module:
     """Return a model that takes images of this shape and gives logits alone."""
-    logits = Logits(model, normalisation)
+    logits = Logits(model, normalization)
     return Repeated(logits) if input_shape[0] == 1 else logits
 
 

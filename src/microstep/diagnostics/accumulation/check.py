@@ -37,13 +37,13 @@ def look(config: DictConfig) -> Finding:
     return Finding(page(looked), sentence(looked), numbers(looked), {"weights": draw(looked)}, passed=passed)
 
 
-def measured(config: DictConfig, parts: Parts) -> list[Measured]:
+def measured(config: DictConfig, components: Parts) -> list[Measured]:
     """Return what is found in each window."""
-    windows = real_windows(parts.loaders, parts.task, parts.precision, parts.steps)
+    windows = real_windows(components.loaders, components.task, components.precision, components.steps)
     say(f"looking at the {' and the '.join(one.name for one in windows)} of an epoch\n")
     rule = LOOPS[config.rule]
-    shared = {"task": parts.task, "max_grad_norm": config.max_grad_norm, "seed": config.seed}
-    return [measure(Laboratory(parts.model, one, rule(one.shape), **shared)) for one in windows]
+    shared = {"task": components.task, "max_grad_norm": config.max_grad_norm, "seed": config.seed}
+    return [measure(Laboratory(components.model, one, rule(one.shape), **shared)) for one in windows]
 
 
 def passes(config: DictConfig) -> dict[str, str]:
@@ -58,13 +58,15 @@ def parameters(model: nn.Module) -> dict[str, int]:
     return {layer: sum(trained[name].numel() for name in names) for layer, names in layers(trained).items()}
 
 
-def summary(config: DictConfig, parts: Parts) -> dict[str, str]:
+def summary(config: DictConfig, components: Parts) -> dict[str, str]:
     """Return the rows that say what is looked at."""
     rule = (LOOPS[config.rule].__doc__ or "").rstrip(".")
     return {
-        **subject(config, parts.dataset, parts.model),
+        **subject(config, components.dataset, components.model),
         "batch": batch_row(config),
         "loop": f"{config.rule}: {rule[:1].lower()}{rule[1:]}",
         **passes(config),
-        "computed in": f"fp64, {machine.describe(parts.device)}; the model as seed {config.seed} makes it, untrained",
+        "computed in": (
+            f"fp64, {machine.describe(components.device)}; the model as seed {config.seed} makes it, untrained"
+        ),
     }

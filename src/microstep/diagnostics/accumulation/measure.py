@@ -126,14 +126,14 @@ def refuse_nonsense(uncut: Made, window: RealWindow) -> None:
         raise Diverged(f"the {window.name}", reason, "look for it in the data, or in the model's first weights")
 
 
-def measure(found: Laboratory) -> Measured:
+def measure(isolation: Laboratory) -> Measured:
     """Return what there is to be found in a window."""
-    causes = (*found.loop.causes, *found.suspects.causes)
-    cut, uncut = found.cut(causes), found.uncut(causes)
-    refuse_nonsense(uncut, found.window)
-    alone = {cause: found.apart_by(cause) for cause in causes}
+    causes = (*isolation.loop.causes, *isolation.suspects.causes)
+    cut, uncut = isolation.cut(causes), isolation.uncut(causes)
+    refuse_nonsense(uncut, isolation.window)
+    alone = {cause: isolation.apart_by(cause) for cause in causes}
     layers, total = by_layer(cut.gradients, uncut.gradients), whole(cut.gradients, uncut.gradients)
-    rest = found.apart()
-    unexplained = "" if rest <= EXACT else found.explained()
+    rest = isolation.apart()
+    unexplained = "" if rest <= EXACT else isolation.explained()
     samples = Shares(tuple(cut.weights.tolist()), tuple(uncut.weights.tolist()))
-    return Measured(found.window, layers, total, alone, rest, unexplained, samples, found.running())
+    return Measured(isolation.window, layers, total, alone, rest, unexplained, samples, isolation.running())

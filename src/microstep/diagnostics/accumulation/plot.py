@@ -16,17 +16,17 @@ TITLE = 100  #: letters
 
 
 @plain_text(STYLE)
-def draw(looked: Looked) -> bytes:
+def draw(check: Looked) -> bytes:
     """Return a PNG: a column a window; micro-batches, samples, and BatchNorm's running statistics where there are some.
 
     What is drawn was measured; a black mark is what the weight should be, red what isn't that.
     """
-    rows = 3 if any(one.running for one in looked.windows) else 2
+    rows = 3 if any(one.running for one in check.windows) else 2
     figure = new_figure(8.4, 0.6 + 2.3 * rows)
-    title = f"{looked.model} by {looked.rule}: what weighs how much in a window"
+    title = f"{check.model} by {check.rule}: what weighs how much in a window"
     figure.suptitle(truncate_middle(title, TITLE), fontsize=11)
-    grid = figure.subplots(rows, len(looked.windows), squeeze=False)
-    for column, one in enumerate(looked.windows):
+    grid = figure.subplots(rows, len(check.windows), squeeze=False)
+    for column, one in enumerate(check.windows):
         draw_micro_batches(grid[0][column], one)
         draw_samples(grid[1][column], one)
         if rows == 3:
@@ -34,10 +34,10 @@ def draw(looked: Looked) -> bytes:
     return png_bytes(figure)
 
 
-def draw_micro_batches(axes: Axes, one: Measured) -> None:
+def draw_micro_batches(axes: Axes, measurement: Measured) -> None:
     """Draw what each micro-batch weighs in the gradient."""
-    bars(axes, one.micro_batches)
-    title = f"{one.window.name}: {cut(one)}"
+    bars(axes, measurement.micro_batches)
+    title = f"{measurement.window.name}: {cut(measurement)}"
     axes.set(title=title, ylabel="weight in the gradient", xlabel="micro-batch (black: what is due)")
 
 
@@ -51,28 +51,37 @@ def draw_running(axes: Axes, shares: Shares | None) -> None:
     axes.set(ylabel=ylabel, xlabel="micro-batch (black: in one big batch)")
 
 
-def draw_samples(axes: Axes, one: Measured) -> None:
+def draw_samples(axes: Axes, measurement: Measured) -> None:
     """Draw a bar a sample, micro-batches in turn a shade apart."""
-    shades = [LIGHT_BLUE if number % 2 else BLUE for number, n in enumerate(one.window.shape.sizes) for _ in range(n)]
-    tones = [RED if wrong else shade for wrong, shade in zip(one.samples.wrong, shades, strict=True)]
-    places = range(1, len(tones) + 1)
-    axes.bar(places, one.samples.measured, width=1.0, color=tones, edgecolor="white", linewidth=0.3)
-    axes.step([0.5, *(n + 0.5 for n in places)], [one.samples.due[0], *one.samples.due], color=INK, linewidth=1.2)
+    shades = [
+        LIGHT_BLUE if number % 2 else BLUE for number, n in enumerate(measurement.window.shape.sizes) for _ in range(n)
+    ]
+    tones = [RED if wrong else shade for wrong, shade in zip(measurement.samples.wrong, shades, strict=True)]
+    bar_positions = range(1, len(tones) + 1)
+    axes.bar(bar_positions, measurement.samples.measured, width=1.0, color=tones, edgecolor="white", linewidth=0.3)
+    axes.step(
+        [0.5, *(n + 0.5 for n in bar_positions)],
+        [measurement.samples.due[0], *measurement.samples.due],
+        color=INK,
+        linewidth=1.2,
+    )
     axes.set(ylabel="weight in the gradient", xlabel="sample, by its place in the window")
-    leave_room(axes, one.samples)
+    leave_room(axes, measurement.samples)
 
 
 def bars(axes: Axes, shares: Shares) -> None:
     """Draw bars with their numbers, and a mark where each should end."""
-    places, tones = range(1, len(shares.due) + 1), [RED if wrong else BLUE for wrong in shares.wrong]
-    axes.bar(places, shares.measured, color=tones, width=0.8)
-    for place, due in zip(places, shares.due, strict=True):
-        axes.plot([place - 0.45, place + 0.45], [due, due], color=INK, linewidth=1.6)
+    bar_positions, tones = range(1, len(shares.due) + 1), [RED if wrong else BLUE for wrong in shares.wrong]
+    axes.bar(bar_positions, shares.measured, color=tones, width=0.8)
+    for bar_position, due in zip(bar_positions, shares.due, strict=True):
+        axes.plot([bar_position - 0.45, bar_position + 0.45], [due, due], color=INK, linewidth=1.6)
     leave_room(axes, shares)
-    if len(places) <= NUMBERED:
-        axes.set_xticks(places)
-        for place, weight in zip(places, shares.measured, strict=True):
-            axes.annotate(f"{weight:.3f}", (place, weight), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+    if len(bar_positions) <= NUMBERED:
+        axes.set_xticks(bar_positions)
+        for bar_position, weight in zip(bar_positions, shares.measured, strict=True):
+            axes.annotate(
+                f"{weight:.3f}", (bar_position, weight), (0, 3), textcoords="offset points", ha="center", fontsize=8
+            )
 
 
 def leave_room(axes: Axes, shares: Shares) -> None:

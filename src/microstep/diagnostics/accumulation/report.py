@@ -28,56 +28,56 @@ class Looked:
     windows: list[Measured]
 
 
-def page(looked: Looked) -> str:
+def page(check: Looked) -> str:
     """Return everything but the sentence."""
-    rows = looked.summary | {one.window.name: cut(one) for one in looked.windows}
+    rows = check.summary | {one.window.name: cut(one) for one in check.windows}
     return "\n".join(
         [
             format_fields(rows),
             "\nthe gradient of micro-batches against that of one big batch: relative difference",
-            *format_table([["layer", "parameters", *heads(looked)], *layer_rows(looked)], "<>"),
+            *format_table([["layer", "parameters", *heads(check)], *layer_rows(check)], "<>"),
             "\nwhy: each cause alone, the others switched off (– where it doesn't occur)",
-            *format_table([["cause", *heads(looked)], *cause_rows(looked)], "<>"),
-            *units(looked),
+            *format_table([["cause", *heads(check)], *cause_rows(check)], "<>"),
+            *units(check),
             "\nwhat each micro-batch weighs in the gradient (and should weigh)",
-            *format_table(share_rows(looked, [one.micro_batches for one in looked.windows]), "<>"),
-            *running(looked),
+            *format_table(share_rows(check, [one.micro_batches for one in check.windows]), "<>"),
+            *running(check),
         ]
     )
 
 
-def heads(looked: Looked) -> list[str]:
-    return [one.window.name for one in looked.windows]
+def heads(check: Looked) -> list[str]:
+    return [one.window.name for one in check.windows]
 
 
-def cut(one: Measured) -> str:
-    sizes, samples = one.window.shape.sizes, one.window.shape.samples
+def cut(measurement: Measured) -> str:
+    sizes, samples = measurement.window.shape.sizes, measurement.window.shape.samples
     equal = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
     if len(sizes) > 8 and len(set(sizes)) > 1:
         equal = f"{len(sizes) - 1} × {sizes[0]} + {sizes[-1]}"
     return f"{equal} = {samples} samples"
 
 
-def layer_rows(looked: Looked) -> list[list[str]]:
+def layer_rows(check: Looked) -> list[list[str]]:
     """Return a row a layer, in the model's order; of many those that differ most; the last is of all together."""
-    names = list(looked.parameters)
-    worst = sorted(names, key=lambda name: -max(one.layers[name] for one in looked.windows))[:ROWS]
-    rows = [layer_row(name, looked) for name in names if name in worst]
+    names = list(check.parameters)
+    worst = sorted(names, key=lambda name: -max(one.layers[name] for one in check.windows))[:ROWS]
+    rows = [layer_row(name, check) for name in names if name in worst]
     if len(names) > ROWS:
-        rows.append([f"… {len(names) - ROWS} more, closer", "", *[""] * len(looked.windows)])
-    total = f"{sum(looked.parameters.values()):,}"
-    return [*rows, ["all", total, *(size(one.total) for one in looked.windows)]]
+        rows.append([f"… {len(names) - ROWS} more, closer", "", *[""] * len(check.windows)])
+    total = f"{sum(check.parameters.values()):,}"
+    return [*rows, ["all", total, *(size(one.total) for one in check.windows)]]
 
 
-def layer_row(name: str, looked: Looked) -> list[str]:
-    sizes = (size(one.layers[name]) for one in looked.windows)
-    return [truncate_middle(name, LONGEST), f"{looked.parameters[name]:,}", *sizes]
+def layer_row(name: str, check: Looked) -> list[str]:
+    sizes = (size(one.layers[name]) for one in check.windows)
+    return [truncate_middle(name, LONGEST), f"{check.parameters[name]:,}", *sizes]
 
 
-def cause_rows(looked: Looked) -> list[list[str]]:
+def cause_rows(check: Looked) -> list[list[str]]:
     """Return a row a cause, and one of what is left without any."""
-    causes = [[cause.value, *(alone(one, cause) for one in looked.windows)] for cause in Cause]
-    return [*causes, ["none of these", *(size(one.rest) for one in looked.windows)]]
+    causes = [[cause.value, *(alone(one, cause) for one in check.windows)] for cause in Cause]
+    return [*causes, ["none of these", *(size(one.rest) for one in check.windows)]]
 
 
 def alone(one: Measured, cause: Cause) -> str:
@@ -98,19 +98,19 @@ def share(shares: Shares | None, number: int) -> str:
     return f"{shares.measured[number]:.4f} ({shares.due[number]:.4f})"
 
 
-def units(looked: Looked) -> list[str]:
+def units(check: Looked) -> list[str]:
     """Return a remark on the one cause whose size isn't the gradient's, where it occurs."""
-    there = any(Cause.STATISTICS in one.alone for one in looked.windows)
+    there = any(Cause.STATISTICS in one.alone for one in check.windows)
     return ["  (running statistics: relative to themselves, not to the gradient)"] if there else []
 
 
-def running(looked: Looked) -> list[str]:
+def running(check: Looked) -> list[str]:
     """Return what each micro-batch weighs in running statistics, where there are some."""
-    shares = [one.running for one in looked.windows]
+    shares = [one.running for one in check.windows]
     if not any(shares):
         return []
     title = "\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)"
-    return [title, *format_table(share_rows(looked, shares), "<>")]
+    return [title, *format_table(share_rows(check, shares), "<>")]
 
 
 def size(value: float) -> str:
@@ -118,24 +118,24 @@ def size(value: float) -> str:
     return "0" if value == 0 else f"{value:.4f}" if value >= 0.001 else f"{value:.0e}"
 
 
-def numbers(looked: Looked) -> dict[str, Any]:
+def numbers(check: Looked) -> dict[str, Any]:
     """Return the same for JSON."""
-    return {"rule": looked.rule, "model": looked.model, "windows": [plain(one) for one in looked.windows]}
+    return {"rule": check.rule, "model": check.model, "windows": [plain(one) for one in check.windows]}
 
 
-def plain(one: Measured) -> dict[str, Any]:
+def plain(measurement: Measured) -> dict[str, Any]:
     return {
-        "name": one.window.name,
-        "micro_batches": list(one.window.shape.sizes),
-        "exact": one.exact,
-        "difference": one.total,
-        "layers": one.layers,
-        "causes": {cause.name.lower(): value for cause, value in one.alone.items()},
-        "without_causes": one.rest,
-        "unexplained": one.unexplained or None,
+        "name": measurement.window.name,
+        "micro_batches": list(measurement.window.shape.sizes),
+        "exact": measurement.exact,
+        "difference": measurement.total,
+        "layers": measurement.layers,
+        "causes": {cause.name.lower(): value for cause, value in measurement.alone.items()},
+        "without_causes": measurement.rest,
+        "unexplained": measurement.unexplained or None,
         "weights": {
-            "micro_batches": asdict(one.micro_batches),
-            "samples": asdict(one.samples),
-            "running_statistics": one.running and asdict(one.running),
+            "micro_batches": asdict(measurement.micro_batches),
+            "samples": asdict(measurement.samples),
+            "running_statistics": measurement.running and asdict(measurement.running),
         },
     }

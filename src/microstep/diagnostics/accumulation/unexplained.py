@@ -15,27 +15,27 @@ from microstep.types.data import Batch
 from microstep.types.protocols import Task
 
 
-def explanation(model: nn.Module, batches: Sequence[Batch], whole: Batch, task: Task, tolerance: float) -> str:
+def explanation(model: nn.Module, batches: Sequence[Batch], full_batch: Batch, task: Task, tolerance: float) -> str:
     """Return in words what is found: a layer that isn't the same twice or mixes samples, a buffer that moves, the loss.
 
     Args:
         model: with every known cause taken away; it stays as it is.
         batches, whole: a window's micro-batches, and the same as one.
     """
-    found = [f"{name} changes at every call" for name in moving(model, whole)[:3]]
-    if unstable := [] if found else differing(model, whole, whole, tolerance):
+    found = [f"{name} changes at every call" for name in moving(model, full_batch)[:3]]
+    if unstable := [] if found else differing(model, full_batch, full_batch, tolerance):
         return f"layer {unstable[0]} gives other outputs for the same inputs: it draws outside torch's generators"
-    found += [f"layer {name} mixes samples" for name in mixing(model, whole, tolerance)[:1]]
-    if not found and not adds_up(model, batches, whole, task, tolerance):
+    found += [f"layer {name} mixes samples" for name in mixing(model, full_batch, tolerance)[:1]]
+    if not found and not adds_up(model, batches, full_batch, task, tolerance):
         found = ["the task's loss_sum is no sum over samples"]
     return ", ".join(found) or "something that changes from call to call, perhaps"
 
 
 @torch.no_grad()
-def mixing(model: nn.Module, whole: Batch, tolerance: float) -> list[str]:
+def mixing(model: nn.Module, full_batch: Batch, tolerance: float) -> list[str]:
     """Return the layers in which other samples' outputs change with the first sample's input, the first ones first."""
-    other = replace(whole, inputs=torch.cat([whole.inputs[:1].flip(-1) + 1, whole.inputs[1:]]))
-    return differing(model, whole, other, tolerance, first=1)
+    other = replace(full_batch, inputs=torch.cat([full_batch.inputs[:1].flip(-1) + 1, full_batch.inputs[1:]]))
+    return differing(model, full_batch, other, tolerance, first=1)
 
 
 @torch.no_grad()
@@ -65,11 +65,11 @@ def outputs(model: nn.Module, batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def moving(model: nn.Module, whole: Batch) -> list[str]:
+def moving(model: nn.Module, full_batch: Batch) -> list[str]:
     """Return the buffers and parameters that a forward pass changes."""
     own = copy.deepcopy(model)
     before = {name: tensor.clone() for name, tensor in own.state_dict(keep_vars=True).items()}
-    own(whole.inputs)
+    own(full_batch.inputs)
     return [name for name, tensor in own.state_dict(keep_vars=True).items() if moved(before[name], tensor)]
 
 
@@ -79,10 +79,10 @@ def moved(before: Tensor, after: Tensor) -> bool:
 
 
 @torch.no_grad()
-def adds_up(model: nn.Module, batches: Sequence[Batch], whole: Batch, task: Task, tolerance: float) -> bool:
+def adds_up(model: nn.Module, batches: Sequence[Batch], full_batch: Batch, task: Task, tolerance: float) -> bool:
     """Say whether the window's summed loss is the sum of the micro-batches' on the same outputs."""
-    made = copy.deepcopy(model)(whole.inputs)
+    made = copy.deepcopy(model)(full_batch.inputs)
     parts = torch.split(made, [len(batch.inputs) for batch in batches])
-    total = float(task.loss_sum(made, whole.targets, *whole.mixed))
+    total = float(task.loss_sum(made, full_batch.targets, *full_batch.mixed))
     added = sum(float(task.loss_sum(o, b.targets, *b.mixed)) for o, b in zip(parts, batches, strict=True))
     return abs(added - total) <= tolerance * abs(total)

@@ -40,33 +40,33 @@ def look(config: DictConfig) -> Finding:
     return Finding(page(config, parts, drift), sentence(drift), numbers, pictures, drift.curves())
 
 
-def drifted(config: DictConfig, parts: Parts, course: Course) -> Drift:
-    """Return what was found; `parts` are those of the typed experiment."""
+def drifted(config: DictConfig, components: Parts, trajectories: Course) -> Drift:
+    """Return what was found; `components` are those of the typed experiment."""
     return Drift(
-        course,
-        precision=parts.precision.name,
+        trajectories,
+        precision=components.precision.name,
         micro_batch=micro_batch_size(config),
         accum=int(config.accum),
         seed=int(config.seed),
-        samples=len(parts.dataset.splits["val"]),
-        inexact=inexact_layers(parts.model),
+        samples=len(components.dataset.splits["val"]),
+        inexact=inexact_layers(components.model),
     )
 
 
-def page(config: DictConfig, parts: Parts, drift: Drift) -> str:
+def page(config: DictConfig, components: Parts, result: Drift) -> str:
     """Return what was trained, the distances by epoch, the metrics at the end."""
-    end = f"  after epoch {drift.epochs}, on {drift.samples:,} validation samples"
-    said = format_fields(summary(config, parts, drift))
-    return "\n\n".join([said, course_table(drift), NOTES, f"{end}\n{metrics_table(drift)}"])
+    end = f"  after epoch {result.epochs}, on {result.samples:,} validation samples"
+    said = format_fields(summary(config, components, result))
+    return "\n\n".join([said, course_table(result), NOTES, f"{end}\n{metrics_table(result)}"])
 
 
-def summary(config: DictConfig, parts: Parts, drift: Drift) -> dict[str, str]:
+def summary(config: DictConfig, components: Parts, result: Drift) -> dict[str, str]:
     """Return what was trained."""
     return {
-        **subject(config, parts.dataset, parts.model),
-        "precision": f"{parts.precision.name} ({parts.precision.reason})",
-        "device": machine.describe(parts.device),
-        "cuts": f"{drift.accum} × {drift.micro_batch}, and {drift.whole} at once",
-        "seeds": f"{drift.seed}, and {drift.seed + 1} for comparison",
-        "steps": f"{parts.steps:,} an epoch, {parts.steps * drift.epochs:,} in {drift.epochs} epochs",
+        **subject(config, components.dataset, components.model),
+        "precision": f"{components.precision.name} ({components.precision.reason})",
+        "device": machine.describe(components.device),
+        "cuts": f"{result.accum} × {result.micro_batch}, and {result.whole} at once",
+        "seeds": f"{result.seed}, and {result.seed + 1} for comparison",
+        "steps": f"{components.steps:,} an epoch, {components.steps * result.epochs:,} in {result.epochs} epochs",
     }

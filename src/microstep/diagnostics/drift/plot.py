@@ -19,32 +19,32 @@ MARKED = 25  #: epochs up to which each is a dot
 
 
 @plain_text()
-def drift_picture(drift: Drift) -> bytes:
+def drift_picture(result: Drift) -> bytes:
     """Return a PNG: weights on the left, outputs on the right, a line for each pair, on one logarithmic scale."""
     figure = new_figure(WIDTH, HEIGHT)
     panels: Any = figure.subplots(1, 2, sharey=True)
     for axes, (kind, title) in zip(panels, TITLES.items(), strict=True):
-        draw(axes, drift, kind)
+        draw(axes, result, kind)
         axes.set_title(title, fontsize=10, color=INK, loc="left")
-    cut, whole = cuts(drift)
+    cut, whole = cuts(result)
     figure.suptitle(f"{cut} and {whole}: two cuts of one batch, beside two seeds", color=INK, x=0.01, ha="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return png_bytes(figure)
 
 
-def draw(axes: Axes, drift: Drift, kind: str) -> None:
+def draw(axes: Axes, result: Drift, quantity: str) -> None:
     """Draw one kind of distance by epoch. Where no bit differs there is nothing on such a scale."""
-    for pair, rows in drift.course.apart.items():
-        values = [getattr(one, kind) or nan for one in rows]
+    for pair, rows in result.course.apart.items():
+        values = [getattr(one, quantity) or nan for one in rows]
         marker = "o" if len(values) <= MARKED else ""
-        axes.plot(range(1, len(values) + 1), values, color=COLORS[pair], label=named(pair, drift), marker=marker, ms=3)
-    scale(axes, drift.epochs)
+        axes.plot(range(1, len(values) + 1), values, color=COLORS[pair], label=named(pair, result), marker=marker, ms=3)
+    scale(axes, result.epochs)
 
 
-def named(pair: str, drift: Drift) -> str:
+def named(pair: str, result: Drift) -> str:
     """Return what a line is."""
-    name = "cuts in fp64" if pair == "cuts_fp64" else f"{pair} in {drift.precision}"
-    exact = all(one.weights == one.outputs == 0 for one in drift.course.apart[pair])
+    name = "cuts in fp64" if pair == "cuts_fp64" else f"{pair} in {result.precision}"
+    exact = all(one.weights == one.outputs == 0 for one in result.course.apart[pair])
     return f"{name} (no bit apart)" if exact else name
 
 

@@ -37,11 +37,11 @@ def epochs_shown(epochs: int) -> list[int]:
     return sorted({1, epochs, *range(every, epochs + 1, every)})
 
 
-def course_table(drift: Drift) -> str:
+def course_table(result: Drift) -> str:
     """Return the distances, a row an epoch; over the columns of each block its name."""
-    pairs, shown = drift.course.apart, epochs_shown(drift.epochs)
+    pairs, shown = result.course.apart, epochs_shown(result.epochs)
     blocks = {f"{kind} apart": {HEADS[pair]: texts(rows, kind) for pair, rows in pairs.items()} for kind in KINDS}
-    if drift.counted:
+    if result.counted:
         blocks["predictions differ"] = {pair: texts(pairs[pair], "predictions") for pair in ("cuts", "seeds")}
     columns = [["", "epoch", *map(str, shown)]]
     for title, block in blocks.items():
@@ -50,15 +50,15 @@ def course_table(drift: Drift) -> str:
     return "\n".join(format_table(zip(*columns, strict=True), ">"))
 
 
-def texts(rows: Sequence[Apart], kind: str) -> list[str]:
+def texts(rows: Sequence[Apart], quantity: str) -> list[str]:
     """Return a column's cells, an epoch each."""
-    return [share(getattr(one, kind)) if kind in KINDS else f"{getattr(one, kind):,}" for one in rows]
+    return [share(getattr(one, quantity)) if quantity in KINDS else f"{getattr(one, quantity):,}" for one in rows]
 
 
-def metrics_table(drift: Drift) -> str:
+def metrics_table(result: Drift) -> str:
     """Return the validation metrics at the end, and how far they are apart."""
-    metrics, pairs = drift.course.metrics, drift.course.apart
-    named = {cuts(drift)[0]: "cut", cuts(drift)[1]: "whole", f"seed {drift.seed + 1}": "seed"}
+    metrics, pairs = result.course.metrics, result.course.apart
+    named = {cuts(result)[0]: "cut", cuts(result)[1]: "whole", f"seed {result.seed + 1}": "seed"}
     columns = [["metric", *metrics["cut"][-1]]]
     columns += [[head, *(f"{value:.4f}" for value in metrics[name][-1].values())] for head, name in named.items()]
     for pair in ("cuts", "seeds"):
@@ -70,46 +70,46 @@ def gap(value: float) -> str:
     return "0" if value == 0 else f"{value:.4f}" if value >= SMALL else tiny(value)
 
 
-def cuts(drift: Drift) -> tuple[str, str]:
+def cuts(result: Drift) -> tuple[str, str]:
     """Return both cuts in words: how many micro-batches of how many samples, and the whole."""
-    return f"{drift.accum} × {drift.micro_batch}", str(drift.whole)
+    return f"{result.accum} × {result.micro_batch}", str(result.whole)
 
 
-def sentence(drift: Drift) -> str:
+def sentence(result: Drift) -> str:
     """Return what was found, in one sentence."""
-    ours, seeds = drift.course.apart["cuts"][-1], drift.course.apart["seeds"][-1]
-    cut, whole, epochs = *cuts(drift), format_count(drift.epochs, "epoch")
-    differ = f", and {counted(ours)} of {drift.samples:,} validation predictions differ" if drift.counted else ""
-    others = f", and {counted(seeds)} differ" if drift.counted else ""
+    ours, seeds = result.course.apart["cuts"][-1], result.course.apart["seeds"][-1]
+    cut, whole, epochs = *cuts(result), format_count(result.epochs, "epoch")
+    differ = f", and {counted(ours)} of {result.samples:,} validation predictions differ" if result.counted else ""
+    others = f", and {counted(seeds)} differ" if result.counted else ""
     return (
-        f"After {epochs} in {drift.precision} two cuts of the same batch ({cut} and {whole}) are "
-        f"{distance(ours)}{differ}; two seeds are {distance(seeds)}{others}; {verdict(drift)}."
+        f"After {epochs} in {result.precision} two cuts of the same batch ({cut} and {whole}) are "
+        f"{distance(ours)}{differ}; two seeds are {distance(seeds)}{others}; {verdict(result)}."
     )
 
 
-def counted(one: Apart) -> str:
-    return f"{one.predictions:,}" if one.predictions else "none"
+def counted(distances: Apart) -> str:
+    return f"{distances.predictions:,}" if distances.predictions else "none"
 
 
-def distance(one: Apart) -> str:
+def distance(distances: Apart) -> str:
     """Return how far weights and outputs are apart."""
-    if one.weights == one.outputs == 0:
+    if distances.weights == distances.outputs == 0:
         return "no bit apart"
-    return f"{share(one.weights)} apart in their weights and {share(one.outputs)} in their outputs"
+    return f"{share(distances.weights)} apart in their weights and {share(distances.outputs)} in their outputs"
 
 
-def verdict(drift: Drift) -> str:
+def verdict(result: Drift) -> str:
     """Say what the cuts' distance is due to."""
-    first, last = drift.in_fp64[0].weights, drift.in_fp64[-1].weights
-    if not drift.rounding:
-        return f"this is not rounding alone, for in fp64 the cuts are {share(last)} apart, too: {cause(drift)}"
+    first, last = result.in_fp64[0].weights, result.in_fp64[-1].weights
+    if not result.rounding:
+        return f"this is not rounding alone, for in fp64 the cuts are {share(last)} apart, too: {cause(result)}"
     if last > EXACT:
         grown = f"{share(first)} apart after the first epoch and {share(last)} after the last"
         return f"in fp64 the cuts are {grown}: what is left is rounding, and this training makes much of it"
     return f"in fp64 the cuts are {share(last)} apart: what is left is rounding"
 
 
-def cause(drift: Drift) -> str:
+def cause(result: Drift) -> str:
     """Say why cuts differ that should not."""
     unknown = "no layer of the model is known for it, so something computes over a micro-batch; see check=accumulation"
-    return "; ".join(drift.inexact) or unknown
+    return "; ".join(result.inexact) or unknown

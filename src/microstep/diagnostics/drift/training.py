@@ -60,7 +60,7 @@ class Training:
             result = self.step(parts.model, self.optimizer, window.batches, window.weight)
             self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
             if self.progress.skipped_in_a_row > parts.precision.max_skipped:
-                raise of(self.name, diverged(epoch, window, result, parts.precision.name, saved=None))
+                raise of(self.name, diverged(epoch, window, result, parts.precision.name, checkpoint_position=None))
             if result.updated:
                 self.scheduler.step()
 
@@ -84,13 +84,13 @@ class Training:
             yield now.detach().cpu().double() - start.cpu().double()
 
 
-def begin(name: str, config: DictConfig, chosen: str | None = None) -> Training:
+def begin(name: str, config: DictConfig, precision_name: str | None = None) -> Training:
     """Return a training that is about to take its first step.
 
     Args:
-        chosen: the precision to compute in, where the config leaves that to a measurement.
+        precision_name: the precision to compute in, where the config leaves that to a measurement.
     """
-    parts = build_parts(config, saved_name=chosen)
+    parts = build_parts(config, saved_name=precision_name)
     return Training(name, parts, *build_update(config, parts), seed=config.seed)
 
 

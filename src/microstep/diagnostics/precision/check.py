@@ -39,11 +39,11 @@ def look(config: DictConfig) -> Finding:
     return Finding(page, sentence, numbers, {"precision": precision_picture(profile)}, curves(profile))
 
 
-def summary(config: DictConfig, trial: Trial) -> dict[str, str]:
+def summary(config: DictConfig, components: Trial) -> dict[str, str]:
     """Return what was measured, by name."""
     return {
-        **subject(config, trial.dataset, trial.model),
-        "device": machine.describe(trial.device),
+        **subject(config, components.dataset, components.model),
+        "device": machine.describe(components.device),
         "batch": batch_row(config),
     }
 
@@ -73,14 +73,14 @@ def precision_table(profile: Profile) -> str:
     return "\n".join([*lines, "", noise, *notes(profile)])
 
 
-def row(profile: Profile, name: str, one: Measurement) -> tuple[str, ...]:
-    found, times = one.accuracy, profile.speed_up(name)
+def row(profile: Profile, name: str, measurement: Measurement) -> tuple[str, ...]:
+    found, times = measurement.accuracy, profile.speed_up(name)
     return (
         name,
-        duration(one.seconds),
-        f"{profile.samples / one.seconds:,.0f}",
+        duration(measurement.seconds),
+        f"{profile.samples / measurement.seconds:,.0f}",
         f"{times:.2f} ×" if times else "–",
-        f"{one.peak_bytes / 2**20:,.1f} MiB",
+        f"{measurement.peak_bytes / 2**20:,.1f} MiB",
         percent(found.loss_drift),
         percent(found.gradient_drift),
         percent(found.overflow),
@@ -96,8 +96,10 @@ def notes(profile: Profile) -> list[str]:
         if found.unscaled_underflow is None:
             continue
         halved = f", halved {format_count(found.skipped, 'time')}" if found.skipped else ""
-        place = f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
-        said.append(f"  {name}: {place}; without a scaler {percent(found.unscaled_underflow)} would underflow")
+        scale_text = (
+            f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
+        )
+        said.append(f"  {name}: {scale_text}; without a scaler {percent(found.unscaled_underflow)} would underflow")
     return said
 
 

@@ -69,21 +69,21 @@ class Cells:
             yield generator.multinomial(samples, self.weights / self.weights.sum(), min(part, resamples - start))
 
 
-def resampled(cells: Cells, samples: int, resamples: int) -> tuple[Array, Array]:
+def resampled(unique: Cells, samples: int, resamples: int) -> tuple[Array, Array]:
     """Return the differences in accuracy and in macro F1 on resampled samples: B × S each."""
-    parts = [differences(counts, cells) for counts in cells.draws(samples, resamples)]
+    parts = [differences(counts, unique) for counts in unique.draws(samples, resamples)]
     accuracy, macro_f1 = (np.concatenate(column) for column in zip(*parts, strict=True))
     return accuracy, macro_f1
 
 
-def differences(counts: Array, cells: Cells) -> tuple[Array, Array]:
+def differences(counts: Array, unique: Cells) -> tuple[Array, Array]:
     """Return the differences in accuracy and in macro F1 of some weightings: B × S each."""
-    found = [seed_differences(counts, cells, *pair) for pair in zip(cells.run, cells.baseline, strict=True)]
+    found = [seed_differences(counts, unique, *pair) for pair in zip(unique.run, unique.baseline, strict=True)]
     accuracy, macro_f1 = (np.stack(column, 1) for column in zip(*found, strict=True))
     return accuracy, macro_f1
 
 
-def seed_differences(counts: Array, cells: Cells, run: Array, baseline: Array) -> tuple[Array, Array]:
+def seed_differences(counts: Array, unique: Cells, run: Array, baseline: Array) -> tuple[Array, Array]:
     """Return one seed's differences: B each."""
-    one, other = (Scores.of(counts, cells.labels, answers, cells.classes) for answers in (run, baseline))
+    one, other = (Scores.of(counts, unique.labels, answers, unique.classes) for answers in (run, baseline))
     return one.accuracy - other.accuracy, one.macro_f1 - other.macro_f1

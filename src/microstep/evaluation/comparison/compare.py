@@ -44,7 +44,7 @@ class Compared:
 
 
 @explained()
-def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) -> Compared:
+def compare(run: str, baseline: str, split: str, checkpoint: str, make_allowlist: Gates) -> Compared:
     """Compare the settings of some runs with a baseline setting, and write the comparisons.
 
     Args:
@@ -52,7 +52,7 @@ def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) 
         baseline: the same for the baseline.
         split: split of the reports that are compared.
         checkpoint: checkpoint of these reports. `evaluate.py` makes a missing report.
-        gates: returns the gate for the configs of some run directories.
+        make_allowlist: returns the gate for the configs of some run directories.
 
     Raises:
         ConfigError: if runs or reports are missing, `baseline` matches several settings, or the two sides differ in
@@ -63,7 +63,7 @@ def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) 
     report = report_directory(Path(), split, checkpoint)
     sides = [Asked(key, value, split, checkpoint, report) for key, value in (("run", run), ("baseline", baseline))]
     found = [matched(side) for side in sides]
-    gate = gates([*found[0], *found[1]])
+    gate = make_allowlist([*found[0], *found[1]])
     base = one_setting([read_run(path, sides[1], gate) for path in found[1]], sides[1])
     ours = without(found[0], found[1], sides[0])
     settings = grouped([read_run(path, sides[0], gate) for path in ours], "run")
@@ -72,77 +72,77 @@ def compare(run: str, baseline: str, split: str, checkpoint: str, gates: Gates) 
     return Compared(comparisons, [written(one, gate) for one in comparisons])
 
 
-def without(paths: Iterable[Path], others: Iterable[Path], asked: Asked) -> list[Path]:
+def without(paths: Iterable[Path], excluded: Iterable[Path], request: Asked) -> list[Path]:
     """Return the runs that are not in the baseline: a pattern may match these too."""
-    away = {path.resolve() for path in others}
+    away = {path.resolve() for path in excluded}
     left = [path for path in paths if path.resolve() not in away]
     if not left:
-        raise ConfigError(asked.subject, "it names no run but the baseline's", "name another, to compare with it")
+        raise ConfigError(request.subject, "it names no run but the baseline's", "name another, to compare with it")
     return left
 
 
-def one_setting(runs: Sequence[ReportedRun], asked: Asked) -> RunGroup:
+def one_setting(runs: Sequence[ReportedRun], request: Asked) -> RunGroup:
     """Return the one group of the baseline runs."""
     settings = grouped(runs, "baseline")
     if len(settings) > 1:
         reason = f"it matches {len(settings)} settings: {', '.join(names(settings))}"
-        raise ConfigError(asked.subject, reason, "narrow it to one, over seeds")
+        raise ConfigError(request.subject, reason, "narrow it to one, over seeds")
     return settings[0]
 
 
-def insist(settings: Sequence[RunGroup], baseline: RunGroup) -> None:
+def insist(groups: Sequence[RunGroup], baseline: RunGroup) -> None:
     """Refuse to compare runs on different data."""
-    for run in (run for setting in (baseline, *settings) for run in setting.runs):
+    for run in (run for setting in (baseline, *groups) for run in setting.runs):
         insist_on_same_data(run, baseline.first)
 
 
-def made(settings: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
+def made(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
     """Return the comparisons, corrected for their number."""
-    *own, base = names([*settings, baseline])
-    matches = [match(setting, baseline) for setting in settings]
+    *own, base = names([*groups, baseline])
+    matches = [match(setting, baseline) for setting in groups]
     found = verdicts([Figures.of(one.paired) for one in matches])
     pairs = zip(matches, found, own, strict=True)
     return [Comparison(one, verdict, (name, base), split, checkpoint) for one, verdict, name in pairs]
 
 
-def written(one: Comparison, gate: Gate) -> Path:
+def written(comparison: Comparison, allowlist: Gate) -> Path:
     """Write the files of a comparison; return their directory."""
-    directory, found = directory_of(one), flips(one.match)
+    directory, found = directory_of(comparison), flips(comparison.match)
     files = {
-        "comparison.txt": f"{page(one)}\n\n{one.sentence}\n".encode(errors="backslashreplace"),
-        "comparison.json": numbers(one),
-        "per_class.csv": per_class(one),
-        "flips.csv": flips_csv(found, one.class_names, one.verdict.figures.paired.seeds),
+        "comparison.txt": f"{page(comparison)}\n\n{comparison.sentence}\n".encode(errors="backslashreplace"),
+        "comparison.json": numbers(comparison),
+        "per_class.csv": per_class(comparison),
+        "flips.csv": flips_csv(found, comparison.class_names, comparison.verdict.figures.paired.seeds),
     }
-    images = pictures(one, chosen(found), gate)
+    images = pictures(comparison, chosen(found), allowlist)
     if images is not None:
-        seeds = one.verdict.figures.paired.seeds
-        files["flips.png"] = flips_picture(found, images, one.class_names, seeds, one.names)
-    write(one, files, directory)
+        seeds = comparison.verdict.figures.paired.seeds
+        files["flips.png"] = flips_picture(found, images, comparison.class_names, seeds, comparison.names)
+    write(comparison, files, directory)
     return directory
 
 
-def pictures(one: Comparison, shown_ones: Sequence[Flip], gate: Gate) -> Tensor | None:
+def pictures(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Gate) -> Tensor | None:
     """Return the samples as images; None if they are no images, or with a warning if they cannot be loaded."""
     if not shown_ones:
         return None
     try:
-        return fetched(one, shown_ones, gate)
+        return fetched(comparison, shown_ones, allowlist)
     except MicrostepError as error:
         log.warning("flips.png is left out: %s", error)
         return None
 
 
-def fetched(one: Comparison, shown_ones: Sequence[Flip], gate: Gate) -> Tensor | None:
+def fetched(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Gate) -> Tensor | None:
     """Return the samples from the dataset of the baseline.
 
     Raises:
         MicrostepError: if the data are missing or have changed.
     """
-    run = one.match.baseline.first.saved
-    dataset = build_dataset(run.config(gate), torch.device("cpu"), gate, num_workers=0)
+    run = comparison.match.baseline.first.saved
+    dataset = build_dataset(run.config(allowlist), torch.device("cpu"), allowlist, num_workers=0)
     run.check_data(dataset.fingerprint)
-    split = dataset.splits[one.split]
-    place = {index: row for row, index in enumerate(split.indices.tolist())}
-    rows = torch.tensor([place[flip.index] for flip in shown_ones])
+    split = dataset.splits[comparison.split]
+    row_of_index = {index: row for row, index in enumerate(split.indices.tolist())}
+    rows = torch.tensor([row_of_index[flip.index] for flip in shown_ones])
     return split.shown(split.fetch(rows, rows).inputs)

@@ -62,23 +62,25 @@ def flip(report: Report, paired: Paired, row: int) -> Flip:
     return Flip(int(report.indices[row]), label, run, baseline, None if report.files is None else report.files[row])
 
 
-def side(answers: Array, label: int) -> Side:
+def side(predictions: Array, label: int) -> Side:
     """Return what a setting's seeds say of a sample."""
-    return Side(int(np.bincount(answers).argmax()), int((answers == label).sum()))
+    return Side(int(np.bincount(predictions).argmax()), int((predictions == label).sum()))
 
 
-def flips_csv(found: list[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
+def flips_csv(flip_list: list[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
     """Return `index,label,run,baseline,run_right,baseline_right[,file]`: names of classes, and shares of the seeds."""
-    filed = ["file"] if any(one.file is not None for one in found) else []
+    filed = ["file"] if any(one.file is not None for one in flip_list) else []
     head = ["index", "label", "run", "baseline", "run_right", "baseline_right", *filed]
-    return csv_bytes([head, *(cells(one, class_names, seeds) for one in found)])
+    return csv_bytes([head, *(cells(one, class_names, seeds) for one in flip_list)])
 
 
-def cells(one: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:
-    yield str(one.index)
-    yield from (class_names[which] for which in (one.label, one.run.prediction, one.baseline.prediction))
-    yield from (f"{side.right / seeds:g}" for side in (one.run, one.baseline))
-    yield from () if one.file is None else (one.file,)
+def cells(flip_sample: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:
+    yield str(flip_sample.index)
+    yield from (
+        class_names[which] for which in (flip_sample.label, flip_sample.run.prediction, flip_sample.baseline.prediction)
+    )
+    yield from (f"{side.right / seeds:g}" for side in (flip_sample.run, flip_sample.baseline))
+    yield from () if flip_sample.file is None else (flip_sample.file,)
 
 
 ACROSS = 8
@@ -87,25 +89,25 @@ LETTERS, TITLE = 16, 110
 CELL, HEAD, TOP = 1.62, 0.42, 0.62  #: inches
 
 
-def chosen(found: Sequence[Flip]) -> list[Flip]:
+def chosen(flip_list: Sequence[Flip]) -> list[Flip]:
     """Return those that are drawn: the most decisive that the run gets right, then those that the baseline does."""
-    sides = ([one for one in found if one.gained], [one for one in found if not one.gained])
+    sides = ([one for one in flip_list if one.gained], [one for one in flip_list if not one.gained])
     return [one for side in sides for one in side[:SHOWN]]
 
 
 @plain_text()
 def flips_picture(
-    found: Sequence[Flip], images: Tensor, class_names: Sequence[str], seeds: int, names: tuple[str, str]
+    flip_list: Sequence[Flip], images: Tensor, class_names: Sequence[str], seeds: int, names: tuple[str, str]
 ) -> bytes:
     """Return a PNG of some flips, in two bands: what the run gained, and what it lost.
 
     Args:
-        found: all flips; `images` are those of `chosen(found)`: N × C × H × W, in 0…1.
+        flip_list: all flips; `images` are those of `chosen(found)`: N × C × H × W, in 0…1.
         names: of run and baseline.
     """
-    drawn = list(zip(chosen(found), images, strict=True))
+    drawn = list(zip(chosen(flip_list), images, strict=True))
     bands = [[pair for pair in drawn if pair[0].gained is gained] for gained in (True, False)]
-    totals = [sum(one.gained is gained for one in found) for gained in (True, False)]
+    totals = [sum(one.gained is gained for one in flip_list) for gained in (True, False)]
     heights = [HEAD + (CELL + 0.2) * -(-len(band) // ACROSS) for band in bands]
     figure = new_figure(ACROSS * 1.32, TOP + sum(heights))
     title = (truncate_middle(f"{side}: {name}", TITLE) for side, name in zip(("run", "baseline"), names, strict=True))
@@ -121,12 +123,12 @@ def flips_picture(
 
 
 def draw_band(
-    part: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
+    subfigure: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
 ) -> None:
     """Draw samples in rows, each under its class and what either side took it for."""
     rows = -(-len(band) // ACROSS)
-    for place, (one, image) in enumerate(band):
-        axes = part.add_subplot(rows, ACROSS, place + 1)
+    for index, (one, image) in enumerate(band):
+        axes = subfigure.add_subplot(rows, ACROSS, index + 1)
         truth = f"true {truncate_middle(class_names[one.label], LETTERS - 4)}"
         head = truth + sample_caption(one.file, one.index, LETTERS + 4)
         sides = (told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds))

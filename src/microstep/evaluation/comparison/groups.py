@@ -103,31 +103,31 @@ def listed(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def names(settings: Sequence[RunGroup]) -> list[str]:
+def names(groups: Sequence[RunGroup]) -> list[str]:
     """Return a name for each group, of the shortest kind that is distinct."""
-    short = [short_name(setting) for setting in settings]
+    short = [short_name(setting) for setting in groups]
     long = [
-        f"{setting.first.directory.resolve().parent.name}/{name}" for setting, name in zip(settings, short, strict=True)
+        f"{setting.first.directory.resolve().parent.name}/{name}" for setting, name in zip(groups, short, strict=True)
     ]
     kinds = (parted(short), short, long)
-    return next(filter(telling, kinds), [display_path(setting.first.directory) for setting in settings])
+    return next(filter(telling, kinds), [display_path(setting.first.directory) for setting in groups])
 
 
-def telling(found: Sequence[str]) -> bool:
+def telling(candidates: Sequence[str]) -> bool:
     """Return whether names are distinct and not empty."""
-    return all(found) and len({*found}) == len(found)
+    return all(candidates) and len({*candidates}) == len(candidates)
 
 
-def short_name(setting: RunGroup) -> str:
+def short_name(group: RunGroup) -> str:
     """Return the name of the first run's directory, without the seed if there are several runs."""
-    directory = setting.first.directory.resolve().name
-    return (SEED_IN_NAME.sub("", directory).strip("_") if len(setting.runs) > 1 else "") or directory
+    directory = group.first.directory.resolve().name
+    return (SEED_IN_NAME.sub("", directory).strip("_") if len(group.runs) > 1 else "") or directory
 
 
-def parted(found: Sequence[str]) -> list[str]:
+def parted(directory_names: Sequence[str]) -> list[str]:
     """Return names without the words, other than a seed, that all of them contain."""
-    common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in found))
-    return ["_".join(word for word in name.split("_") if word not in common) for name in found]
+    common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in directory_names))
+    return ["_".join(word for word in name.split("_") if word not in common) for name in directory_names]
 
 
 def differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
@@ -152,10 +152,10 @@ def briefly(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
     return {part: (option(run, part), option(baseline, part)) for part in others} | kept
 
 
-def option(setting: RunGroup, part: str) -> str:
+def option(group: RunGroup, component: str) -> str:
     """Return the option chosen for a config group, or the name of its target."""
-    built = dict(flatten(setting.first.setting)).get(f"{part}._target_")
-    return setting.first.saved.record.choices.get(part) or str(built).rpartition(".")[2]
+    built = dict(flatten(group.first.setting)).get(f"{component}._target_")
+    return group.first.saved.record.choices.get(component) or str(built).rpartition(".")[2]
 
 
 def told(value: Any) -> str:

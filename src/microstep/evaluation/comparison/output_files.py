@@ -20,23 +20,25 @@ from microstep.utils.text import display_path
 PLACE = Path("outputs/comparisons")
 
 
-def directory_of(one: Comparison) -> Path:
+def directory_of(comparison: Comparison) -> Path:
     """Return where a comparison goes: `<run>-against-<baseline>`, and the split and weights where they aren't usual.
 
     Names that were cut, or that an earlier comparison of other runs has, end in eight letters of a hash.
     """
     usual = {"test": "", "best": ""}
-    parts = [f"{one.names[0]}-against-{one.names[1]}", usual.get(one.split, one.split)]
-    exact = "-".join(filter(None, [*parts, usual.get(one.checkpoint, Path(one.checkpoint).stem)]))
+    parts = [f"{comparison.names[0]}-against-{comparison.names[1]}", usual.get(comparison.split, comparison.split)]
+    exact = "-".join(filter(None, [*parts, usual.get(comparison.checkpoint, Path(comparison.checkpoint).stem)]))
     safe = UNSAFE.sub("-", exact).strip(".-")
-    if len(safe) <= LONGEST and earlier(PLACE / safe) in (None, compared(one)):
+    if len(safe) <= LONGEST and earlier(PLACE / safe) in (None, compared(comparison)):
         return PLACE / safe
-    return PLACE / safe_name(safe, compared(one))
+    return PLACE / safe_name(safe, compared(comparison))
 
 
-def compared(one: Comparison) -> list[list[str]]:
+def compared(comparison: Comparison) -> list[list[str]]:
     """Return the directories that are compared, of both sides."""
-    return [[display_path(run.directory) for run in side.runs] for side in (one.match.run, one.match.baseline)]
+    return [
+        [display_path(run.directory) for run in side.runs] for side in (comparison.match.run, comparison.match.baseline)
+    ]
 
 
 def earlier(directory: Path) -> list[list[str]] | None:
@@ -48,7 +50,7 @@ def earlier(directory: Path) -> list[list[str]] | None:
         return None
 
 
-def write(one: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
+def write(comparison: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
     """Write the files, none before all are made.
 
     Raises:
@@ -61,17 +63,17 @@ def write(one: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
             (directory / "flips.png").unlink(missing_ok=True)  # an earlier comparison's
 
 
-def numbers(one: Comparison) -> bytes:
-    found, verdict = one.verdict.figures, one.verdict
-    run, baseline = one.match.run, one.match.baseline
+def numbers(comparison: Comparison) -> bytes:
+    found, verdict = comparison.verdict.figures, comparison.verdict
+    run, baseline = comparison.match.run, comparison.match.baseline
     content = {
         "verdict": verdict.word,
-        "sentence": one.sentence,
-        "run": side(run, one.names[0]),
-        "baseline": side(baseline, one.names[1]),
+        "sentence": comparison.sentence,
+        "run": side(run, comparison.names[0]),
+        "baseline": side(baseline, comparison.names[1]),
         "differences": {key: list(pair) for key, pair in differences(run, baseline).items()},
-        "data": {"fingerprint": baseline.first.fingerprint, "split": one.split, "samples": found.paired.samples},
-        "checkpoint": one.checkpoint,
+        "data": {"fingerprint": baseline.first.fingerprint, "split": comparison.split, "samples": found.paired.samples},
+        "checkpoint": comparison.checkpoint,
         "accuracy": asdict(found.accuracy),
         "macro_f1": asdict(found.macro_f1),
         "level": LEVEL,
@@ -87,17 +89,17 @@ def numbers(one: Comparison) -> bytes:
     return f"{json.dumps(finite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
 
 
-def side(setting: RunGroup, name: str) -> dict[str, Any]:
+def side(group: RunGroup, name: str) -> dict[str, Any]:
     """Return what is compared on one side."""
-    return {"name": name, "directories": [display_path(run.directory) for run in setting.runs], "seeds": setting.seeds}
+    return {"name": name, "directories": [display_path(run.directory) for run in group.runs], "seeds": group.seeds}
 
 
-def per_class(one: Comparison) -> bytes:
+def per_class(comparison: Comparison) -> bytes:
     """Return per_class.csv: a row a class that has samples."""
     head = ["class", "samples", "run_recall", "baseline_recall", "run_f1", "baseline_f1"]
     rows: list[Sequence[object]] = [[*head, "only_run", "only_baseline", "p_value_corrected"]]
-    for found in one.verdict.figures.classes:
+    for found in comparison.verdict.figures.classes:
         scores = (f"{value:.6f}" for value in (*found.recall, *found.f1))
         counts = (f"{value:g}" for value in (found.only_run, found.only_baseline))
-        rows.append([one.class_names[found.label], found.samples, *scores, *counts, f"{found.p_value:.6g}"])
+        rows.append([comparison.class_names[found.label], found.samples, *scores, *counts, f"{found.p_value:.6g}"])
     return csv_bytes(rows)

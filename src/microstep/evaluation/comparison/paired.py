@@ -51,11 +51,11 @@ class Scores:
         return np.asarray(self.f1.mean(1))
 
 
-def one_hot(which: Array, classes: int) -> Any:
-    """Return a sparse C × classes matrix with a 1 in each row, none where `which` is `classes`."""
-    known = which < classes
+def one_hot(classes_of_rows: Array, classes: int) -> Any:
+    """Return a sparse C × classes matrix with a 1 in each row, none where `classes_of_rows` is `classes`."""
+    known = classes_of_rows < classes
     ends = np.concatenate([[0], np.cumsum(known)])
-    return csr_array((np.ones(ends[-1], np.int64), which[known], ends), shape=(len(which), classes))
+    return csr_array((np.ones(ends[-1], np.int64), classes_of_rows[known], ends), shape=(len(classes_of_rows), classes))
 
 
 Array = np.ndarray

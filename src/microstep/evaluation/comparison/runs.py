@@ -62,7 +62,7 @@ class Asked:
         return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{also}"
 
 
-def matched(asked: Asked) -> list[Path]:
+def matched(request: Asked) -> list[Path]:
     """Return the run directory, or the sorted directories of the finished runs that a pattern matches.
 
     Runs that are not finished are left out with a warning.
@@ -70,20 +70,20 @@ def matched(asked: Asked) -> list[Path]:
     Raises:
         ConfigError: if the pattern matches no finished run.
     """
-    if (Path(asked.value) / "config.yaml").exists() or not has_magic(asked.value):
-        return [Path(asked.value)]
-    everything = sorted(glob(asked.value))  # noqa: PTH207  # Path.glob takes no absolute pattern
+    if (Path(request.value) / "config.yaml").exists() or not has_magic(request.value):
+        return [Path(request.value)]
+    everything = sorted(glob(request.value))  # noqa: PTH207  # Path.glob takes no absolute pattern
     found = [path for path in map(Path, everything) if (path / "config.yaml").exists()]
     finished = [path for path in found if RunRecord.read(path).status == "finished"]
     if left := [path.name for path in found if path not in finished]:
-        log.warning("%s: left out, for they are not finished: %s", asked.subject, ", ".join(left))
+        log.warning("%s: left out, for they are not finished: %s", request.subject, ", ".join(left))
     if not finished:
         reason = "it matches no run that is finished" if found else "it matches no run directory"
-        raise ConfigError(asked.subject, reason, "give a run's directory, or a pattern that matches several, quoted")
+        raise ConfigError(request.subject, reason, "give a run's directory, or a pattern that matches several, quoted")
     return finished
 
 
-def read_run(directory: Path, asked: Asked, gate: Gate) -> ReportedRun:
+def read_run(directory: Path, request: Asked, allowlist: Gate) -> ReportedRun:
     """Return a run with its report.
 
     Raises:
@@ -91,16 +91,16 @@ def read_run(directory: Path, asked: Asked, gate: Gate) -> ReportedRun:
             has the command that makes it.
         DataError: if the report is damaged.
     """
-    saved = SavedRun.read(directory, asked.key)
-    config = saved.config(gate, keys={"epochs"})  # of the overrides of a resume, only this one changes the result
+    saved = SavedRun.read(directory, request.key)
+    config = saved.config(allowlist, keys={"epochs"})  # of the overrides of a resume, only this one changes the result
     fingerprint, splits = saved.fingerprint, saved.record.splits
-    if asked.split not in splits:
-        raise ConfigError(f"split={asked.split}", "no such split", f"the options are {', '.join(splits)}")
+    if request.split not in splits:
+        raise ConfigError(f"split={request.split}", "no such split", f"the options are {', '.join(splits)}")
     try:
-        report = read_report(directory / asked.report)
+        report = read_report(directory / request.report)
     except FileNotFoundError:
-        reason = f"it has no {asked.report}/predictions.csv"
-        raise ConfigError(saved.subject, reason, f"{asked.again(directory)} makes it") from None
+        reason = f"it has no {request.report}/predictions.csv"
+        raise ConfigError(saved.subject, reason, f"{request.again(directory)} makes it") from None
     if saved.record.status != "finished":
         log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
     setting = renamed(without(experiment_of(config), NO_SETTING), current)

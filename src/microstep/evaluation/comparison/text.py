@@ -40,54 +40,58 @@ class Comparison:
         return self.verdict.sentence(run, baseline)
 
 
-def page(one: Comparison) -> str:
+def page(comparison: Comparison) -> str:
     """Return all that is shown of one comparison but the sentence."""
-    rows = [["", ""], *facts(one), *tests(one)]
+    rows = [["", ""], *facts(comparison), *tests(comparison)]
     facts_and_tests = format_table(rows, "<")[1:]
-    middle = len(facts(one))
-    blocks = [facts_and_tests[:middle], scores(one), facts_and_tests[middle:], classes(one)]
+    middle = len(facts(comparison))
+    blocks = [facts_and_tests[:middle], scores(comparison), facts_and_tests[middle:], classes(comparison)]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def facts(one: Comparison) -> list[list[str]]:
-    paired = one.verdict.figures.paired
-    extent = f"{paired.samples:,} samples of {one.split}, {paired.classes:,} classes; {one.checkpoint} weights"
+def facts(comparison: Comparison) -> list[list[str]]:
+    paired = comparison.verdict.figures.paired
+    extent = (
+        f"{paired.samples:,} samples of {comparison.split}, {paired.classes:,} classes; {comparison.checkpoint} weights"
+    )
     return [
-        ["run", named(one.names[0], [run.directory for run in one.match.run.runs])],
-        ["baseline", named(one.names[1], [run.directory for run in one.match.baseline.runs])],
-        ["they differ in", differing(one)],
-        ["compared on", f"{extent}; {seeds(one)}"],
+        ["run", named(comparison.names[0], [run.directory for run in comparison.match.run.runs])],
+        ["baseline", named(comparison.names[1], [run.directory for run in comparison.match.baseline.runs])],
+        ["they differ in", differing(comparison)],
+        ["compared on", f"{extent}; {seeds(comparison)}"],
     ]
 
 
 def named(name: str, directories: Sequence[Path]) -> str:
     """Return a name with the directory it stands for, or the first of several."""
     more = f" and {len(directories) - 1} more" if len(directories) > 1 else ""
-    place = legible(display_path(directories[0]))
-    return f"{place}{more}" if place == name and not more else f"{legible(name)}: {place}{more}"
+    directory_text = legible(display_path(directories[0]))
+    return (
+        f"{directory_text}{more}" if directory_text == name and not more else f"{legible(name)}: {directory_text}{more}"
+    )
 
 
-def differing(one: Comparison) -> str:
+def differing(comparison: Comparison) -> str:
     """Return what the two were told differently, in one line."""
-    pairs = briefly(one.match.run, one.match.baseline).items()
+    pairs = briefly(comparison.match.run, comparison.match.baseline).items()
     found = [(key, *(truncate_middle(value, LETTERS) for value in pair)) for key, pair in pairs]
     cells = [f"{key} {run}, not {other}" for key, run, other in found[:TOLD]]
     more = [f"{len(found) - TOLD} more keys"] if len(found) > TOLD else []
     return legible("; ".join([*cells, *more])) or "nothing but the seed"
 
 
-def seeds(one: Comparison) -> str:
+def seeds(comparison: Comparison) -> str:
     """Return the seeds, and what one alone can't tell."""
-    run, baseline = one.match.run.seeds, one.match.baseline.seeds
+    run, baseline = comparison.match.run.seeds, comparison.match.baseline.seeds
     if len(run) > 1:
         return f"seeds {', '.join(map(str, run))}"
     which = f"seed {run[0]}" if run == baseline else f"seeds {run[0]} and {baseline[0]}"
     return f"{which}, which says nothing of other seeds"
 
 
-def scores(one: Comparison) -> list[str]:
+def scores(comparison: Comparison) -> list[str]:
     """Return both scores and the difference in each."""
-    found = one.verdict.figures
+    found = comparison.verdict.figures
     head = ["", "run", "baseline", "difference", "95 % interval"]
     return format_table([head, score_row("accuracy", found.accuracy), score_row("macro F1", found.macro_f1)], "<>")
 
@@ -97,34 +101,39 @@ def score_row(name: str, score: Score) -> list[str]:
     return [name, format_percent(score.run), format_percent(score.baseline), points(score.difference), ends_of_it]
 
 
-def tests(one: Comparison) -> list[list[str]]:
+def tests(comparison: Comparison) -> list[list[str]]:
     """Return who alone is right, seed by seed, with the exact test; what decides; what could have shown."""
-    found, several = one.verdict.figures, one.verdict.figures.paired.seeds > 1
+    found, several = comparison.verdict.figures, comparison.verdict.figures.paired.seeds > 1
     rows = []
-    for seed, (run, baseline, p) in list(zip(one.match.run.seeds, found.by_seed, strict=True))[:SEEDS]:
+    for seed, (run, baseline, p) in list(zip(comparison.match.run.seeds, found.by_seed, strict=True))[:SEEDS]:
         label = f"right alone{f', seed {seed}' if several else ''}"
         sides = f"{run:,} with the run, {baseline:,} with the baseline"
         rows.append([label, f"{sides}: {p_text(p)} (McNemar's exact test)"])
     if several:
         rows.append(["over seeds, samples", p_text(found.p_value)])
-    if one.verdict.comparisons > 1:
-        rows.append([f"of {one.verdict.comparisons} comparisons", f"{p_text(one.verdict.p_value)} (Holm's correction)"])
-    return [*rows, ["could have shown", one.verdict.least]]
+    if comparison.verdict.comparisons > 1:
+        rows.append(
+            [
+                f"of {comparison.verdict.comparisons} comparisons",
+                f"{p_text(comparison.verdict.p_value)} (Holm's correction)",
+            ]
+        )
+    return [*rows, ["could have shown", comparison.verdict.least]]
 
 
-def classes(one: Comparison) -> list[str]:
+def classes(comparison: Comparison) -> list[str]:
     """Return the classes on which most samples changed sides, if any did."""
-    changed = [found for found in one.verdict.figures.classes if found.only_run != found.only_baseline]
+    changed = [found for found in comparison.verdict.figures.classes if found.only_run != found.only_baseline]
     changed.sort(key=lambda found: -abs(found.only_run - found.only_baseline))
     head = ["classes that differ most", "samples", "recall", "baseline", "difference", "F1", "baseline", "difference"]
-    rows = [class_row(one, found) for found in changed[:CLASSES]]
+    rows = [class_row(comparison, found) for found in changed[:CLASSES]]
     return format_table([[*head, "p, corrected"], *rows], "<>") if rows else []
 
 
-def class_row(one: Comparison, found: ClassFigures) -> list[str]:
-    pairs = (cell for pair in (found.recall, found.f1) for cell in cells_of(pair))
-    name = truncate_middle(one.class_names[found.label], LETTERS)
-    return [name, f"{found.samples:,}", *pairs, p_text(found.p_value).removeprefix("p ").removeprefix("= ")]
+def class_row(comparison: Comparison, result: ClassFigures) -> list[str]:
+    pairs = (cell for pair in (result.recall, result.f1) for cell in cells_of(pair))
+    name = truncate_middle(comparison.class_names[result.label], LETTERS)
+    return [name, f"{result.samples:,}", *pairs, p_text(result.p_value).removeprefix("p ").removeprefix("= ")]
 
 
 def cells_of(pair: tuple[float, float]) -> Iterator[str]:
@@ -142,9 +151,9 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(format_table([head, *rows], "<>"))
 
 
-def summary_row(one: Comparison) -> list[str]:
-    found, score = one.verdict.figures, one.verdict.figures.accuracy
-    p_values = (p_text(p).removeprefix("p ").removeprefix("= ") for p in (found.p_value, one.verdict.p_value))
+def summary_row(comparison: Comparison) -> list[str]:
+    found, score = comparison.verdict.figures, comparison.verdict.figures.accuracy
+    p_values = (p_text(p).removeprefix("p ").removeprefix("= ") for p in (found.p_value, comparison.verdict.p_value))
     told = [points(score.difference), ends(score.low, score.high)]
     scores = map(format_percent, (score.run, found.macro_f1.run))
-    return [truncate_middle(one.names[0], LETTERS), *scores, *told, *p_values]
+    return [truncate_middle(comparison.names[0], LETTERS), *scores, *told, *p_values]

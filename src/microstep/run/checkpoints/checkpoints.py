@@ -47,13 +47,13 @@ class Checkpoints:
         start = perf_counter()
         self.settle()
         copied = snapshot(state)
-        place, steps = progress.place, progress.optimizer_steps
-        self.writing = self.thread.submit(self.write, copied, place, steps, best, logs)
-        self.place = place
+        position, steps = progress.place, progress.optimizer_steps
+        self.writing = self.thread.submit(self.write, copied, position, steps, best, logs)
+        self.place = position
         self.saving.saves += 1
         self.saving.pause_seconds += perf_counter() - start
 
-    def write(self, state: Mapping[str, Any], place: Place, steps: int, best: bool, logs: Sequence[Path]) -> None:
+    def write(self, state: Mapping[str, Any], position: Place, steps: int, best: bool, logs: Sequence[Path]) -> None:
         """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names."""
         start = perf_counter()
         with storing(self.directory):
@@ -61,7 +61,7 @@ class Checkpoints:
             for file in logs:
                 flush(file)
         content = packed(state)
-        entry = entry_of(content, place, steps)
+        entry = entry_of(content, position, steps)
         write_whole(self.directory / entry.file, content)
         self.point_at(entry, best)
         self.saving.bytes = len(content)
@@ -97,28 +97,28 @@ class Checkpoints:
         if self.writing is not None and self.writing.done():
             self.settle()
 
-    def entry(self, which: str) -> Entry:
+    def entry(self, name: str) -> Entry:
         """Return what the manifest says of the `best`, `last` or `previous` checkpoint.
 
         Raises:
             CheckpointRefused: where there is none, or its entry is damaged.
         """
         self.settle()
-        if which not in self.entries:
-            reason = f"there is no {which} checkpoint"
+        if name not in self.entries:
+            reason = f"there is no {name} checkpoint"
             raise CheckpointRefused(str(self.directory), reason, "let the run finish an epoch")
-        entry = self.entries[which]
+        entry = self.entries[name]
         if entry is None:
-            raise CheckpointRefused(str(self.directory), f"the manifest's {which} entry is damaged", "use another run")
+            raise CheckpointRefused(str(self.directory), f"the manifest's {name} entry is damaged", "use another run")
         return entry
 
-    def load(self, which: str) -> dict[str, Any]:
+    def load(self, name: str) -> dict[str, Any]:
         """Return a state, on the CPU, checked by size and SHA-256 before it is read.
 
         Raises:
             CheckpointRefused: where it is missing, is not what was written, or holds more than tensors and values.
         """
-        entry = self.entry(which)
+        entry = self.entry(name)
         file = self.directory / entry.file
         return unpacked(file, verified(file, entry))
 

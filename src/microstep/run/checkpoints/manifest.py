@@ -37,11 +37,11 @@ class Entry:
 Manifest = Mapping[str, Entry]
 
 
-def entry_of(content: bytes, place: Place, optimizer_steps: int) -> Entry:
+def entry_of(content: bytes, position: Place, optimizer_steps: int) -> Entry:
     """Return a new checkpoint's entry; no two places share a file name."""
-    name = f"epoch-{place.epoch:04d}" + (f"+{place.window:06d}" if place.window else "")
+    name = f"epoch-{position.epoch:04d}" + (f"+{position.window:06d}" if position.window else "")
     digest = sha256(content).hexdigest()
-    return Entry(f"{name}.pt", digest, len(content), place.epoch, place.window, optimizer_steps)
+    return Entry(f"{name}.pt", digest, len(content), position.epoch, position.window, optimizer_steps)
 
 
 def read_manifest(directory: Path) -> dict[str, Entry | None]:

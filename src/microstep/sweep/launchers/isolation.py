@@ -53,8 +53,8 @@ def contents(container: Any) -> Setting:
     return Setting(container.copy, write)
 
 
-def by_device(read: Callable[[str], Any], write: Callable[[str, Any], object], kind: str) -> Setting:
-    return Setting(partial(read, kind), partial(write, kind))
+def by_device(read: Callable[[str], Any], write: Callable[[str, Any], object], device_type: str) -> Setting:
+    return Setting(partial(read, device_type), partial(write, device_type))
 
 
 def flushes_denormals() -> bool:

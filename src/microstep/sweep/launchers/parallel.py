@@ -55,22 +55,22 @@ WORDLESS = "its launcher's process died with it, twice"
 PATIENCE = 0.2  #: seconds between two looks at runs that are about to stop
 
 
-def side_by_side(launcher: Launcher, jobs: Sequence[Job], board: Board, teller: Teller) -> None:
+def side_by_side(launcher: Launcher, jobs: Sequence[Job], progress: Board, reporter: Teller) -> None:
     """Run jobs in a launcher's processes.
 
     A launcher may give all of its jobs up where one of its own processes dies (loky does). Those that had not begun
     are launched again then, and those that were at work after them, each alone: so it shows which of them it was.
     """
-    rounds = [Round(launcher, jobs, board, teller)] if jobs else []
+    rounds = [Round(launcher, jobs, progress, reporter)] if jobs else []
     while rounds:
         now = rounds.pop(0)
-        with deferred(), board.watching(partial(follow, board)):
+        with deferred(), progress.watching(partial(follow, progress)):
             aside(now.launch, busy=now.busy)
         begun, waiting = now.left()
         if len(now.jobs) == 1:
-            bury_all(begun, board.sweep)
+            bury_all(begun, progress.sweep)
         elif begun:
-            board.expect([*begun, *waiting])
+            progress.expect([*begun, *waiting])
             again = [waiting] if waiting else []
             rounds = [replace(now, jobs=some) for some in again] + rounds + [replace(now, jobs=[one]) for one in begun]
 
@@ -117,13 +117,13 @@ def bury_all(jobs: Sequence[Job], sweep: Sweep) -> None:
         bury(sweep.place(job), WORDLESS)
 
 
-def has_ended(place: Path) -> bool:
+def has_ended(directory: Path) -> bool:
     """Return whether a run has finished or failed."""
-    return RunRecord.read(place).status in ("finished", "failed")
+    return RunRecord.read(directory).status in ("finished", "failed")
 
 
-def follow(board: Board) -> None:
+def follow(progress: Board) -> None:
     """Tell of the runs; let the launcher's processes know of a signal, wherever they are."""
-    if Pending.signum is not None and not (board.sweep.directory / STOP).exists():
-        write_whole(board.sweep.directory / STOP, str(Pending.signum).encode(), durable=False)
-    board.look()
+    if Pending.signum is not None and not (progress.sweep.directory / STOP).exists():
+        write_whole(progress.sweep.directory / STOP, str(Pending.signum).encode(), durable=False)
+    progress.look()

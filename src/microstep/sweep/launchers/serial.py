@@ -17,14 +17,14 @@ from microstep.sweep.reporter import Teller, Told, told, words
 from microstep.utils.terminal import quietly
 
 
-def in_turn(launcher: Launcher, jobs: Sequence[Job], board: Board, teller: Teller) -> None:
+def in_turn(launcher: Launcher, jobs: Sequence[Job], progress: Board, reporter: Teller) -> None:
     """Run jobs in this process, one after the other: they share data, and nothing else."""
-    with sharing(), imports_frozen(), board.watching(board.glance):
+    with sharing(), imports_frozen(), progress.watching(progress.glance):
         for job in jobs:
             with isolated(), quietly() as heard:
                 error = launched_alone(launcher, job)
-            teller.hear(job, Told(error, tuple(heard)))
-            board.look()
+            reporter.hear(job, Told(error, tuple(heard)))
+            progress.look()
 
 
 @contextmanager

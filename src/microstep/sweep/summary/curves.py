@@ -64,9 +64,9 @@ def paint_curves(title: str, unit: str, lines: Sequence[Curve], axes: Axes) -> N
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def scale(axes: Axes, found: Sequence[Sequence[float]]) -> None:
+def scale(axes: Axes, curves_values: Sequence[Sequence[float]]) -> None:
     """Fit the axis to some curves; it is logarithmic if they cover more than two magnitudes."""
-    values = [value for ys in found for value in ys]
+    values = [value for ys in curves_values for value in ys]
     low, high = min(values), max(values)
     if low > 0 and high > 100 * low:
         axes.set_yscale("log")

@@ -44,56 +44,58 @@ class Accuracy:
     settled: bool  #: whether it became finite
 
 
-def reference(trial: Trial, window: LoadedWindow) -> Gradient:
+def reference(components: Trial, window: LoadedWindow) -> Gradient:
     """Return a window's loss and gradient in fp64."""
-    precision = full(trial.device, "float64")
-    return gradient(trial, precision, quiet(trial, precision), window)
+    precision = full(components.device, "float64")
+    return gradient(components, precision, quiet(components, precision), window)
 
 
-def accuracy(trial: Trial, precision: Precision, window: LoadedWindow, exact: Gradient) -> Accuracy:
+def accuracy(components: Trial, precision: Precision, window: LoadedWindow, reference_gradient: Gradient) -> Accuracy:
     """Return how accurate a precision is; its scale is settled from then on, as after a training's first windows."""
-    model = quiet(trial, precision)
-    found, skipped = settled(trial, precision, model, window)
+    model = quiet(components, precision)
+    found, skipped = settled(components, precision, model, window)
     scale = precision.loss_scale()
     unscaled = Gradient(found.loss, found.entries / scale)
     return Accuracy(
-        loss_drift=abs(found.loss - exact.loss) / abs(exact.loss) if exact.loss else abs(found.loss),
-        gradient_drift=relative_distance([(unscaled.entries, exact.entries)]) if found.finite else inf,
+        loss_drift=abs(found.loss - reference_gradient.loss) / abs(reference_gradient.loss)
+        if reference_gradient.loss
+        else abs(found.loss),
+        gradient_drift=relative_distance([(unscaled.entries, reference_gradient.entries)]) if found.finite else inf,
         overflow=1 - found.entries.isfinite().double().mean().item(),
-        underflow=vanished(unscaled, exact),
-        unscaled_underflow=without_scaler(trial, precision, model, window, exact),
+        underflow=vanished(unscaled, reference_gradient),
+        unscaled_underflow=without_scaler(components, precision, model, window, reference_gradient),
         skipped=skipped,
         scale=scale,
         settled=found.finite,
     )
 
 
-def settled(trial: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> tuple[Gradient, int]:
+def settled(components: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> tuple[Gradient, int]:
     """Return the first gradient that is finite, still scaled, and how often the scale had to be halved for it.
 
     As in training, where such windows are skipped. A loss that is not finite is so at any scale.
     """
-    optimizer = trial.optimizer(model)
-    found, skipped = gradient(trial, precision, model, window), 0
+    optimizer = components.optimizer(model)
+    found, skipped = gradient(components, precision, model, window), 0
     while not found.finite and isfinite(found.loss) and skipped < precision.max_skipped:
         precision.update(optimizer, None)  # halves the scale, and applies nothing
-        found, skipped = gradient(trial, precision, model, window), skipped + 1
+        found, skipped = gradient(components, precision, model, window), skipped + 1
     return found, skipped
 
 
-def gradient(trial: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> Gradient:
+def gradient(components: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> Gradient:
     """Return a window's loss and scaled gradient."""
-    trial.reseed(window)
+    components.reseed(window)
     model.zero_grad()
-    loss = accumulate_gradient(model, window.batches, window.weight, precision, trial.task, None)
+    loss = accumulate_gradient(model, window.batches, window.weight, precision, components.task, None)
     trained = [p for p in model.parameters() if p.requires_grad]
     entries = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
     return Gradient(loss.item(), torch.cat([entry.detach().double().flatten().cpu() for entry in entries]))
 
 
-def quiet(trial: Trial, precision: Precision) -> nn.Module:
+def quiet(components: Trial, precision: Precision) -> nn.Module:
     """Return a copy of the model as it is trained, but for dropout: each dtype would draw masks of its own."""
-    model = precision.prepare(deepcopy(trial.model)).train()
+    model = precision.prepare(deepcopy(components.model)).train()
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.eval()
@@ -101,19 +103,19 @@ def quiet(trial: Trial, precision: Precision) -> nn.Module:
 
 
 def without_scaler(
-    trial: Trial, precision: Precision, model: nn.Module, window: LoadedWindow, exact: Gradient
+    components: Trial, precision: Precision, model: nn.Module, window: LoadedWindow, reference_gradient: Gradient
 ) -> float | None:
     """Return the share that would vanish without the scaler; None where nothing is scaled."""
     if not precision.describe()["scaler"]:
         return None
-    plain = TorchPrecision("fp16", "without its scaler", trial.device, autocast=torch.float16, channels_last=True)
-    return vanished(gradient(trial, plain, model, window), exact)
+    plain = TorchPrecision("fp16", "without its scaler", components.device, autocast=torch.float16, channels_last=True)
+    return vanished(gradient(components, plain, model, window), reference_gradient)
 
 
-def vanished(found: Gradient, exact: Gradient) -> float:
+def vanished(gradient: Gradient, reference_gradient: Gradient) -> float:
     """Return the share of fp64's entries other than 0 that are 0."""
-    there = exact.entries != 0
-    return ((found.entries == 0) & there).sum().item() / max(1, int(there.sum()))
+    there = reference_gradient.entries != 0
+    return ((gradient.entries == 0) & there).sum().item() / max(1, int(there.sum()))
 
 
 def relative_distance(pairs: Iterable[tuple[Tensor, Tensor]], floor: float = 0.0) -> float:

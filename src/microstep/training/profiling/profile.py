@@ -70,7 +70,7 @@ class Profile:
         return {"precisions": rows, "failed": dict(self.failed), "noise": self.noise, "window_samples": self.samples}
 
 
-def profiled(trial: Trial, names: Sequence[str], budget: float = BUDGET) -> Profile:
+def profiled(components: Trial, names: Sequence[str], budget: float = BUDGET) -> Profile:
     """Measure precisions with an experiment's own model, step, optimizer and first windows; it stays as it was.
 
     Args:
@@ -80,13 +80,13 @@ def profiled(trial: Trial, names: Sequence[str], budget: float = BUDGET) -> Prof
     Raises:
         ConfigError: where fp64, which they are held against, can't be computed.
     """
-    windows = trial.windows()
-    exact, other = (referred(trial, window) for window in windows)
+    windows = components.windows()
+    exact, other = (referred(components, window) for window in windows)
     found: dict[str, tuple[Accuracy, Rig, int]] = {}
     failed: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = prepared(trial, name, windows, exact)
+            found[name] = prepared(components, name, windows, exact)
         except (RuntimeError, MemoryError) as error:
             if name == "fp32" and not is_of_memory(error):
                 raise  # the model itself is broken, and the same error would end a training
@@ -101,35 +101,35 @@ def profiled(trial: Trial, names: Sequence[str], budget: float = BUDGET) -> Prof
     return Profile(measured, failed, relative_distance([(other.entries, exact.entries)]), windows[0].samples)
 
 
-def referred(trial: Trial, window: LoadedWindow) -> Gradient:
+def referred(components: Trial, window: LoadedWindow) -> Gradient:
     """Return a window's gradient in fp64.
 
     Raises:
         ConfigError: where the machine or the model can't make it.
     """
     try:
-        return reference(trial, window)
+        return reference(components, window)
     except (RuntimeError, MemoryError, ValueError) as error:
-        reason = f"precisions are held against it, and on {trial.device} it is {why(error)}"
+        reason = f"precisions are held against it, and on {components.device} it is {why(error)}"
         raise ConfigError("fp64", reason, "choose a precision by hand") from error
 
 
-def prepared(trial: Trial, name: str, windows: Windows, exact: Gradient) -> tuple[Accuracy, Rig, int]:
+def prepared(components: Trial, name: str, windows: Windows, reference_gradient: Gradient) -> tuple[Accuracy, Rig, int]:
     """Return how accurate a precision is, and what is timed: a rig that has stepped twice, and its memory then.
 
     After two steps there is the optimizer's state, as there is in training.
     """
-    precision = MAKERS[name](trial.device)
-    accurate = accuracy(trial, precision, windows[0], exact)
-    rig, memory = peak(trial.device, partial(warmed, trial, name, precision.state_dict(), windows))
+    precision = MAKERS[name](components.device)
+    accurate = accuracy(components, precision, windows[0], reference_gradient)
+    rig, memory = peak(components.device, partial(warmed, components, name, precision.state_dict(), windows))
     return accurate, rig, memory
 
 
-def warmed(trial: Trial, name: str, state: dict[str, Any], windows: Windows) -> Rig:
+def warmed(components: Trial, name: str, state: dict[str, Any], windows: Windows) -> Rig:
     """Return a rig that has taken two steps; all of it is new, but for its gradient scale."""
-    precision = MAKERS[name](trial.device)
+    precision = MAKERS[name](components.device)
     precision.load_state_dict(state)
-    rig = rigged(trial, precision)
+    rig = rigged(components, precision)
     for window in windows:
         rig(window)
     return rig
@@ -160,13 +160,13 @@ class Rig:
         return self.step(self.model, self.optimizer, window.batches, window.weight)
 
 
-def rigged(trial: Trial, precision: Precision) -> Rig:
+def rigged(components: Trial, precision: Precision) -> Rig:
     """Return a rig whose steps are all the same work: at a learning rate of 0 the weights stay as they were built."""
-    model = precision.prepare(deepcopy(trial.model)).train()
-    optimizer = trial.optimizer(model)
+    model = precision.prepare(deepcopy(components.model)).train()
+    optimizer = components.optimizer(model)
     for group in optimizer.param_groups:
         group["lr"] = still(group.get("lr"))
-    return Rig(trial, precision, model, optimizer, trial.step(precision))
+    return Rig(components, precision, model, optimizer, components.step(precision))
 
 
 def still(rate: Any) -> Any:

@@ -98,23 +98,23 @@ def percent(share: float) -> str:
 Key = Mapping[str, Any]  #: all that a recommendation depends on
 
 
-def recommended(trial: Trial, key: Key) -> tuple[str, str]:
+def recommended(components: Trial, key: Key) -> tuple[str, str]:
     """Return the precision that is recommended for an experiment, and why: as remembered, else measured and remembered.
 
     Where another process has remembered one meanwhile, it is that one.
     """
-    known = recall(key, candidates(trial.device))
+    known = recall(key, candidates(components.device))
     if known is None:
         say("precision=auto: nothing is remembered for this machine, model and batch; measuring …")
-        found = recommendation(profiled(trial, contenders(trial)))
-        known = recall(key, candidates(trial.device)) or found
+        found = recommendation(profiled(components, contenders(components)))
+        known = recall(key, candidates(components.device)) or found
         keep(key, known)
     return known.name, known.reason
 
 
-def contenders(trial: Trial) -> tuple[str, ...]:
+def contenders(components: Trial) -> tuple[str, ...]:
     """Return what may be recommended: never fp16 on a CPU, which is tens of times slower than anything else there."""
-    return tuple(name for name in candidates(trial.device) if name != "fp16" or trial.device.type == "cuda")
+    return tuple(name for name in candidates(components.device) if name != "fp16" or components.device.type == "cuda")
 
 
 def recall(key: Key, names: tuple[str, ...]) -> Recommendation | None:
@@ -124,9 +124,9 @@ def recall(key: Key, names: tuple[str, ...]) -> Recommendation | None:
     return Recommendation(name, reason) if name in names and isinstance(reason, str) else None
 
 
-def keep(key: Key, found: Recommendation) -> None:
+def keep(key: Key, recommendation: Recommendation) -> None:
     """Remember a recommendation, where anything can be written."""
-    remember(place(key), {"name": found.name, "reason": found.reason, "of": dict(key)})
+    remember(place(key), {"name": recommendation.name, "reason": recommendation.reason, "of": dict(key)})
 
 
 def place(key: Key) -> str:

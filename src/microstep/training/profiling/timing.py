@@ -48,33 +48,33 @@ class Lane:
             torch.cuda.synchronize(self.device)
 
 
-def race(lanes: Mapping[str, Lane], budget: float) -> dict[str, str]:
+def race(candidates: Mapping[str, Lane], budget: float) -> dict[str, str]:
     """Let lanes take turns until each has had so many seconds, but two turns at least; say why any fell out.
 
     A first turn of one step warms each up, and says how many steps make a turn of a tenth of a second.
     """
     fallen: dict[str, str] = {}
-    for name, lane in lanes.items():
+    for name, lane in candidates.items():
         if attempt(fallen, name, lane):
             lane.stride = max(1, int(TURN / lane.turns.pop()))
-    while ahead := [name for name, lane in lanes.items() if name not in fallen and not finished(lane, budget)]:
+    while ahead := [name for name, lane in candidates.items() if name not in fallen and not finished(lane, budget)]:
         for name in ahead:
-            attempt(fallen, name, lanes[name])
+            attempt(fallen, name, candidates[name])
     return fallen
 
 
-def attempt(fallen: dict[str, str], name: str, lane: Lane) -> bool:
+def attempt(failed: dict[str, str], name: str, candidate: Lane) -> bool:
     """Let a lane take a turn; where it can't, note why."""
     try:
-        lane.turns.append(lane.turn())
+        candidate.turns.append(candidate.turn())
     except (RuntimeError, MemoryError) as error:
-        fallen[name] = why(error)
+        failed[name] = why(error)
         return False
     return True
 
 
-def finished(lane: Lane, budget: float) -> bool:
-    return len(lane.turns) >= LEAST and lane.spent >= budget
+def finished(candidate: Lane, budget: float) -> bool:
+    return len(candidate.turns) >= LEAST and candidate.spent >= budget
 
 
 def why(error: BaseException) -> str:

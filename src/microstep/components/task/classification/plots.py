@@ -30,15 +30,15 @@ COLUMNS, SIDE, GAP = 4, 224, 22  #: worst mistakes in a row; pixels of one; betw
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Draw counts, coloured by the share of their row, so that rare classes can be read as well."""
     every = -(-len(class_names) // NAMED)
-    places, names = range(0, len(class_names), every), [truncate_middle(name, LABEL) for name in class_names[::every]]
+    ticks, names = range(0, len(class_names), every), [truncate_middle(name, LABEL) for name in class_names[::every]]
     margin, side = 50 + widest(names), min(max(400, CELL * len(class_names)), 1400)
     figure = pixel_figure(margin + side + 130, margin + side + 40)
     axes = pixel_axes(figure, margin, 30, side, side)
     share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, cax=pixel_axes(figure, margin + side + 40, 30, 40, side))
-    axes.set_xticks(places, names, rotation="vertical")
-    axes.set_yticks(places, names)
+    axes.set_xticks(ticks, names, rotation="vertical")
+    axes.set_yticks(ticks, names)
     if len(class_names) <= NUMBERED:
         write_numbers(axes, matrix, share)
     right = f"{np.trace(matrix)} of {matrix.sum()} right"
@@ -87,10 +87,10 @@ def sheet(images: Tensor, captions: Sequence[str], headline: str) -> Figure:
     axes = pixel_axes(figure, 0, 0, width, height)
     axes.set_axis_off()
     axes.text(width / 2, 16, headline, ha="center", va="center", fontsize=12)
-    for place, (image, words) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(place, COLUMNS)
+    for index, (image, text) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(index, COLUMNS)
         left, top = GAP + column * (SIDE + GAP), 30 + caption + row * (SIDE + caption)
-        axes.text(left + SIDE / 2, top - 6, words, ha="center", va="bottom", fontsize=9)
+        axes.text(left + SIDE / 2, top - 6, text, ha="center", va="bottom", fontsize=9)
         draw_image(axes, image.numpy(), left + SIDE / 2, top + SIDE / 2, SIDE)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     return figure
@@ -130,8 +130,8 @@ class Bin:
 
 def calibration(confidence: Tensor, right: Tensor) -> list[Bin]:
     """Return the bins of confidences in 0…1 that have samples; a bin has its upper bound, and 0 is in the first."""
-    places = np.clip(np.ceil(np.nan_to_num(confidence.numpy()) * BINS).astype(int) - 1, 0, BINS - 1)
-    counts, sums, hits = (np.bincount(places, w, BINS) for w in (None, confidence.numpy(), right.double().numpy()))
+    bin_indices = np.clip(np.ceil(np.nan_to_num(confidence.numpy()) * BINS).astype(int) - 1, 0, BINS - 1)
+    counts, sums, hits = (np.bincount(bin_indices, w, BINS) for w in (None, confidence.numpy(), right.double().numpy()))
     return [
         Bin(n / BINS, (n + 1) / BINS, int(counts[n]), float(sums[n] / counts[n]), int(hits[n]))
         for n in np.flatnonzero(counts)

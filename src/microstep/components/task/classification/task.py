@@ -76,26 +76,28 @@ class Classification:
         return write_report(predictions, self.class_names, directory)
 
 
-def weights_of(given: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
+def weights_of(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
     """Return the class weights, float64; None where all are 1.
 
     Raises:
         ConfigError: for another word than `balanced`, a wrong count, or a weight that is not positive.
         DataError: where a class to be balanced has no samples.
     """
-    if given is None:
+    if class_weights is None:
         return None
-    if given == "balanced":
+    if class_weights == "balanced":
         counts = torch.bincount(targets, minlength=classes).double()
         if not counts.all():
             raise DataError(
                 "task.class_weights=balanced", "a class has no training samples", "give the weights as a list"
             )
         return counts.sum() / (classes * counts)
-    if isinstance(given, str):
-        raise ConfigError(f"task.class_weights={given}", "no such option", "null, balanced, or one number a class")
-    weights = torch.tensor([float(w) for w in given], dtype=torch.float64)
+    if isinstance(class_weights, str):
+        raise ConfigError(
+            f"task.class_weights={class_weights}", "no such option", "null, balanced, or one number a class"
+        )
+    weights = torch.tensor([float(w) for w in class_weights], dtype=torch.float64)
     if len(weights) != classes or not (weights > 0).all() or not weights.isfinite().all():
         reason = f"it must be {classes} positive numbers, one a class"
-        raise ConfigError(f"task.class_weights={list(given)}", reason, "or balanced, or null")
+        raise ConfigError(f"task.class_weights={list(class_weights)}", reason, "or balanced, or null")
     return weights

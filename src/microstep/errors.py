@@ -7,7 +7,7 @@ An error is one line: ``<subject>: <reason>; <what to do>``. The subject is what
 from __future__ import annotations
 
 
-def legible(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return text fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -22,7 +22,7 @@ class MicrostepError(Exception):
 
     def __str__(self) -> str:
         subject, reason, remedy = self.args
-        return legible(" ".join(f"{subject}: {reason}; {remedy}".split()))
+        return escape_unprintable(" ".join(f"{subject}: {reason}; {remedy}".split()))
 
 
 class ConfigError(MicrostepError):
@@ -76,7 +76,7 @@ class Stopped(BaseException):
         self.exit_code = 128 + signum
 
 
-def summarised(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Return an exception in one line: one of ours as it is, an unforeseen one with its type."""
     if isinstance(error, MicrostepError):
         return str(error)

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from microstep.components.dataset.builtin import synthetic
 from microstep.config.allowlist import own, trusting
-from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, legible
+from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, escape_unprintable
 from microstep.evaluation.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.evaluation.predict import Predicted, decoder_of, predict_input, suited
@@ -270,7 +270,7 @@ def test_awkward_names_come_back_whole(run, tmp_path):
 
 def test_names_can_not_steer_a_terminal():
     """What isn't printable is written as Python writes it; the rest is left alone."""
-    assert legible("a\x1b[31m\nb\udce9 é数") == r"a\x1b[31m\nb\udce9 é数"
+    assert escape_unprintable("a\x1b[31m\nb\udce9 é数") == r"a\x1b[31m\nb\udce9 é数"
 
 
 def test_a_second_call_replaces_the_first_and_no_other_file(run, tmp_path):

@@ -29,7 +29,7 @@ from microstep.cli.start import CommandLine, RunSweep, Start, prepared
 from microstep.config import names
 from microstep.config.compose import Composer, quote
 from microstep.config.search_path import CONF
-from microstep.errors import ConfigError, MicrostepError, Stopped, summarised
+from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
 from microstep.sweep.job import Task
 from microstep.utils import signals
 from microstep.utils.json_files import store_text
@@ -80,10 +80,10 @@ class Program:
 def unexpected(error: Exception, program: str) -> str:
     """Return an unexpected error in one line, which says where its traceback is."""
     if isinstance(error, Logged):
-        told, file = summarised(error.__cause__ or error), error.args[0]
+        told, file = format_error(error.__cause__ or error), error.args[0]
     else:
         name = f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt"
-        told, file = summarised(error), store_text(name, format_exc())
+        told, file = format_error(error), store_text(name, format_exc())
     if file is None:
         return f"{told}; its traceback can't be written: set HYDRA_FULL_ERROR=1 to see it"
     return f"{told}; the traceback is in {display_path(file)}, or set HYDRA_FULL_ERROR=1"

@@ -111,7 +111,7 @@ def comparison(config: DictConfig) -> str:
 
 def input_report(config: DictConfig, gate: Gate) -> str:
     """Classify pictures and return what is said of them."""
-    from microstep.errors import legible
+    from microstep.errors import escape_unprintable
     from microstep.evaluation.predict import predict_input
     from microstep.evaluation.predictions import counts
     from microstep.utils.progress_bar import Bars
@@ -123,8 +123,8 @@ def input_report(config: DictConfig, gate: Gate) -> str:
         "pictures": f"{len(done.answers.rows):,} classified, {len(done.answers.unreadable):,} unreadable",
         "classes": counts(done.answers),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
-        "predictions": legible(display_path(done.directory / "predictions.csv")),
-        "contact sheet": legible(display_path(done.directory / "contact_sheet.png")),
+        "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),
+        "contact sheet": escape_unprintable(display_path(done.directory / "contact_sheet.png")),
     }
     return format_fields(rows)
 

@@ -16,7 +16,7 @@ from microstep.components.dataset.unlabeled import Readable, readers, reading, u
 from microstep.components.dataset.workers import explained, worker_count
 from microstep.components.task import Classification
 from microstep.config.allowlist import Gate
-from microstep.errors import ConfigError, DataError, legible
+from microstep.errors import ConfigError, DataError, escape_unprintable
 from microstep.evaluation.contact_sheet import chosen, contact_sheet, thumbnail_size
 from microstep.evaluation.evaluate import load_run, report_directory
 from microstep.evaluation.predictions import Answers, predictions_csv, ranked, warn_of_unreadable
@@ -108,7 +108,7 @@ def classified(
 
 def none_readable(files: PictureFiles, unreadable: Mapping[int, str]) -> DataError:
     """Return the error if no image can be read, with the reason of the first."""
-    first, others = legible(f"input={files.root / files.name(0)}"), len(files) - 1
+    first, others = escape_unprintable(f"input={files.root / files.name(0)}"), len(files) - 1
     note = f" (nor can the {others:,} others be)" if others else ""
     return DataError(first, f"{unreadable[0]}{note}", "give pictures that can be read")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from microstep.errors import legible
+from microstep.errors import escape_unprintable
 from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
@@ -68,6 +68,6 @@ def counts(classified: Answers) -> str:
 def warn_of_unreadable(classified: Answers) -> None:
     """Warn of pictures that could not be read, a line each; of many, of the first few."""
     for row, reason in list(classified.unreadable.items())[:NAMED]:
-        log.warning("%s: %s", legible(classified.files[row]), legible(reason))
+        log.warning("%s: %s", escape_unprintable(classified.files[row]), escape_unprintable(reason))
     if (more := len(classified.unreadable) - NAMED) > 0:
         log.warning("%s more can't be read: the column `error` of predictions.csv says why", f"{more:,}")

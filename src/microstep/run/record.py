@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from microstep.errors import RunInUse, legible
+from microstep.errors import RunInUse, escape_unprintable
 from microstep.run.lock import owning
 from microstep.utils.json_files import read_json, write_json
 
@@ -83,7 +83,7 @@ def of_type(value: Any, kind: type[T]) -> T:
 
 def text_of(value: Any) -> str | None:
     """Return a text that is safe to show, on one line; None if it is empty or no text."""
-    return legible(of_type(value, str).strip()) or None
+    return escape_unprintable(of_type(value, str).strip()) or None
 
 
 def short_text(value: Any) -> str | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from microstep.components.dataset import PictureDataset
 from microstep.config.experiment import EXPORTED, displayed
-from microstep.errors import CheckpointRefused, legible
+from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
 from microstep.utils.files import write_whole
 from microstep.utils.json_files import finite
@@ -68,7 +68,9 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     lists = {key: list(facts[key]) for key in ("class_names", "input_shape") if key in facts}
     described = {"architecture": displayed(config)["model"], **lists, **normalised_by(dataset)}
     about = {key: json.dumps(value, default=str) for key, value in described.items()}
-    return WeightsFile(directory / EXPORTED, {"format": "pt", "dataset": legible(name), **about, **own_version()})
+    return WeightsFile(
+        directory / EXPORTED, {"format": "pt", "dataset": escape_unprintable(name), **about, **own_version()}
+    )
 
 
 def normalised_by(dataset: Dataset) -> dict[str, Any]:

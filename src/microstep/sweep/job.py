@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from microstep.config.allowlist import trusting
 from microstep.config.experiment import trusted
 from microstep.config.hydra_job import config_directories, run_directory
-from microstep.errors import summarised
+from microstep.errors import format_error
 from microstep.run.resume import AUTO, Resumption, automatic, goes_on
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def contained(task: Task, config: DictConfig) -> str | None:
         task(config, resumed=interrupted(config))
     except (Exception, SystemExit) as error:
         log.exception("the job failed")
-        return summarised(error)
+        return format_error(error)
     return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.errors import summarised
+from microstep.errors import format_error
 from microstep.run.directory import cleared, has_checkpoint
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import Job, Plan, Sweep
@@ -67,7 +67,7 @@ class Hashes:
                 dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
                 self.fingerprints[key] = dataset.fingerprint
             except Exception as error:  # a user's dataset may raise anything; the run itself will report it
-                self.fingerprints[key] = f"none: {summarised(error)}"
+                self.fingerprints[key] = f"none: {format_error(error)}"
         return self.fingerprints[key]
 
     def difference(self, before: RunRecord, config: DictConfig) -> str:

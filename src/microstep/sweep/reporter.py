@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from microstep.config.compose import quote
-from microstep.errors import summarised
+from microstep.errors import format_error
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.progress import Board
 from microstep.sweep.summary import write_summary
@@ -67,7 +67,7 @@ class Teller:
         try:
             write_summary(self.sweep.directory, html=page)
         except Exception as error:
-            self.warn(f"no summary was written: {summarised(error)}")
+            self.warn(f"no summary was written: {format_error(error)}")
         if page:
             now = perf_counter()
             self.next_page = now + max(SELDOM, RARELY * (now - began))

@@ -16,7 +16,7 @@ from microstep.components.dataset.workers import explained
 from microstep.config.allowlist import own
 from microstep.config.compose import Composer, quote
 from microstep.config.search_path import CONF
-from microstep.errors import CheckpointRefused, DataError, legible
+from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import Recovered, recovered
 from microstep.run.lock import owned
@@ -93,7 +93,9 @@ def take_up(run: RunSpec, recovered_state: Recovered, checkpoints: Path) -> Trai
     with telling_of_another_run(checkpoints):
         before, sizes = dict(recovered_state.state["run"]), dict(recovered_state.state["logs"])
         names = {
-            str(group): legible(str(option)) for group, option in recovered_state.state["choices"].items() if option
+            str(group): escape_unprintable(str(option))
+            for group, option in recovered_state.state["choices"].items()
+            if option
         }
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
     parts = build_parts(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microstep.errors import legible
+from microstep.errors import escape_unprintable
 
 
 def display_path(path: Path) -> str:
@@ -15,7 +15,7 @@ def display_path(path: Path) -> str:
 
 def truncate_middle(text: str, length: int) -> str:
     """Return text of at most this length. The middle is left out: the end of a file's name tells most."""
-    text = legible(text)
+    text = escape_unprintable(text)
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[len(text) - half :]}"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from microstep.errors import legible
+from microstep.errors import escape_unprintable
 from microstep.evaluation.comparison.groups import Match, briefly
 from microstep.evaluation.comparison.results import ClassFigures, Score
 from microstep.evaluation.comparison.verdict import Verdict, ends, p_text, points
@@ -36,7 +36,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        run, baseline = map(legible, self.names)
+        run, baseline = map(escape_unprintable, self.names)
         return self.verdict.sentence(run, baseline)
 
 
@@ -65,9 +65,11 @@ def facts(comparison: Comparison) -> list[list[str]]:
 def named(name: str, directories: Sequence[Path]) -> str:
     """Return a name with the directory it stands for, or the first of several."""
     more = f" and {len(directories) - 1} more" if len(directories) > 1 else ""
-    directory_text = legible(display_path(directories[0]))
+    directory_text = escape_unprintable(display_path(directories[0]))
     return (
-        f"{directory_text}{more}" if directory_text == name and not more else f"{legible(name)}: {directory_text}{more}"
+        f"{directory_text}{more}"
+        if directory_text == name and not more
+        else f"{escape_unprintable(name)}: {directory_text}{more}"
     )
 
 
@@ -77,7 +79,7 @@ def differing(comparison: Comparison) -> str:
     found = [(key, *(truncate_middle(value, LETTERS) for value in pair)) for key, pair in pairs]
     cells = [f"{key} {run}, not {other}" for key, run, other in found[:TOLD]]
     more = [f"{len(found) - TOLD} more keys"] if len(found) > TOLD else []
-    return legible("; ".join([*cells, *more])) or "nothing but the seed"
+    return escape_unprintable("; ".join([*cells, *more])) or "nothing but the seed"
 
 
 def seeds(comparison: Comparison) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
-from microstep.errors import summarised
+from microstep.errors import format_error
 from microstep.run.lock import at_work
 from microstep.run.record import RunRecord, bury
 from microstep.sweep.definition import STOP, Job, Sweep
@@ -96,7 +96,7 @@ class Round:
                 self.teller.hear(job, told(returned.return_value))
         except Exception as error:
             log.exception("the launcher gave up")
-            self.teller.warn(f"the launcher gave up: {summarised(error).partition('. ')[0]}")
+            self.teller.warn(f"the launcher gave up: {format_error(error).partition('. ')[0]}")
         while self.busy():
             sleep(PATIENCE)
 

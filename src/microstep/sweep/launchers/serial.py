@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hydra.plugins.launcher import Launcher
 
 from microstep.components.dataset.sharing import sharing
-from microstep.errors import summarised
+from microstep.errors import format_error
 from microstep.sweep.definition import Job
 from microstep.sweep.launchers.isolation import isolated
 from microstep.sweep.progress import Board
@@ -44,4 +44,4 @@ def launched_alone(launcher: Launcher, job: Job) -> str | None:
         (returned,) = launcher.launch([words(job)], job.number)
         return told(returned.return_value).error
     except Exception as error:  # a log that can't be opened, above all
-        return summarised(error)
+        return format_error(error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from microstep.errors import ConfigError, legible
+from microstep.errors import ConfigError, escape_unprintable
 from microstep.run.record import RunRecord, of_type, short_text, text_of
 from microstep.run.saved_run import SavedRun
 from microstep.utils.json_files import read_json
@@ -93,7 +93,7 @@ def read_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> Sw
         status, error = "stale", f"the {what} has changed since: left out of every comparison; redo=stale runs it again"
     words = [str(word).lstrip("+").partition("=") for word in of_type(job.get("overrides"), list)]
     typed = {key: value for key, _, value in words}
-    return SweepRun(legible(name), saved, typed | changes(typed, saved.record), status, error)
+    return SweepRun(escape_unprintable(name), saved, typed | changes(typed, saved.record), status, error)
 
 
 def changes(typed: Mapping[str, str], record: RunRecord) -> dict[str, str]:

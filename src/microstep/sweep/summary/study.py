@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from microstep.config.experiment import NEUTRAL_KEYS
-from microstep.errors import legible
+from microstep.errors import escape_unprintable
 from microstep.sweep.summary.reading import Sweep, SweepRun
 
 SEED = "seed"
@@ -109,7 +109,7 @@ class SweepTable:
 
 def tabulate(sweep: Sweep) -> SweepTable:
     """Return a sweep's runs by the keys that have more than one value."""
-    typed = dict.fromkeys(legible(key) for run in sweep.runs for key in run.overrides)
+    typed = dict.fromkeys(escape_unprintable(key) for run in sweep.runs for key in run.overrides)
     values = {key: values_of(key, sweep.runs) for key in typed if key not in NEUTRAL_KEYS}
     swept = sorted((key for key, found in values.items() if len(set(found)) > 1), key=lambda key: key == SEED)
     rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
@@ -154,7 +154,7 @@ def typed_values(command: str, key: str) -> list[str]:
 
 def canonical(value: str) -> str:
     """Return a value in one spelling: 0.10 becomes 0.1, True becomes true, and quotes are removed."""
-    text = legible(value.strip())[:LONGEST]
+    text = escape_unprintable(value.strip())[:LONGEST]
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
     if NUMBER.fullmatch(text):
         return str(int(text)) if text.lstrip("+-").isdecimal() else f"{float(text)!r}"

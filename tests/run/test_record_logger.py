@@ -13,7 +13,7 @@ from microstep.run.lock import owned
 from microstep.run.record_logger import RunRecordLogger
 from microstep.training.build import build_trainer
 from microstep.types.data import Report
-from microstep.types.events import EpochReport, Results, Saving, SplitResult
+from microstep.types.events import EpochReport, Results, SavingCost, SplitResult
 from tests.conftest import files_limited, fit
 
 QUICK = ["model=mlp", "epochs=1"]
@@ -105,7 +105,7 @@ def test_the_results_are_added_to_what_is_known(tmp_path, peak):
     record = RunRecordLogger(tmp_path, owned(tmp_path))
     record.epoch(epoch(1, 0.5, True))
     splits = {name: SplitResult({"accuracy": value}, Report("")) for name, value in (("val", 0.5), ("test", 0.4))}
-    saving = Saving(saves=3, bytes=1000, pause_seconds=0.123456, write_seconds=2.0)
+    saving = SavingCost(saves=3, bytes=1000, pause_seconds=0.123456, write_seconds=2.0)
     record.finish(Results(tmp_path, 1, 10, 0, 100, 1.23456, peak, saving, splits))
     found = read(tmp_path)
     assert found["metrics"]["best"]["epoch"] == 1

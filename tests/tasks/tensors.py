@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from microstep.types.data import Batch, Request
+from microstep.types.data import Batch, FetchRequest
 
 
 @dataclass
@@ -23,7 +23,7 @@ class TensorSplit:
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
         return Batch(self.inputs[rows], self.targets[rows], positions, self.indices[rows])
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Everything is here already."""
 
     def shown(self, inputs: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from microstep.errors import ConfigError
 from microstep.training.monitoring import Clock
-from microstep.types.data import Batch, LoadedWindow, Mix, Positions, Request, Split
+from microstep.types.data import Batch, FetchRequest, LoadedWindow, Mix, Positions, Split
 from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Task
 
 
@@ -114,7 +114,7 @@ class EpochPlan:
         """How many samples the epoch has."""
         return len(self.order)
 
-    def request(self, positions: Positions) -> Request:
+    def request(self, positions: Positions) -> FetchRequest:
         """Return what to fetch for a micro-batch: its samples, then, where they are mixed, their partners."""
         chosen = at(self.positions, positions)
         if self.mixing is None:
@@ -122,7 +122,7 @@ class EpochPlan:
         both = torch.cat([chosen, self.mixing.partners[chosen]])
         return self.order[both], both
 
-    def fetch(self, request: Request) -> Batch:
+    def fetch(self, request: FetchRequest) -> Batch:
         """Return a micro-batch."""
         batch = self.split.fetch(*request)
         return batch if self.mixing is None else mixed(batch, self.mixing)
@@ -141,13 +141,13 @@ class Fetched:
     """A window's batches, fetched one at a time, afresh at each iteration."""
 
     plan: EpochPlan
-    requests: list[Request]
+    requests: list[FetchRequest]
     clock: Clock
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.fetch, self.requests)  # map keeps no reference to what it has yielded
 
-    def fetch(self, request: Request) -> Batch:
+    def fetch(self, request: FetchRequest) -> Batch:
         """Fetch one micro-batch, and note how long that took."""
         start = perf_counter()
         batch = self.plan.fetch(request)

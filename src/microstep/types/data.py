@@ -101,7 +101,7 @@ class Report:
     curves: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: name → (is positive, score)
 
 
-Request = tuple[Tensor, Tensor]  #: rows and positions, as `Split.fetch` takes them
+FetchRequest = tuple[Tensor, Tensor]  #: rows and positions, as `Split.fetch` takes them
 
 
 @runtime_checkable
@@ -116,7 +116,7 @@ class Split(Protocol):
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
         """Return the batch of these rows of the split (int64, on the run's device)."""
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Take note that these very tensors will be fetched, in this order: who reads ahead may begin."""
 
     def shown(self, inputs: Tensor) -> Tensor | None:

@@ -60,7 +60,7 @@ class Results:
     samples_seen: int
     train_seconds: float
     peak_memory_bytes: int | None  #: the most held since `fit` began, on the GPU or by the process; None if unknown
-    saving: Saving
+    saving: SavingCost
     splits: Mapping[str, SplitResult]  #: `val` and `test`
 
     @property
@@ -88,7 +88,7 @@ class Logger(Protocol):
 
 
 @dataclass
-class Saving:
+class SavingCost:
     """What saving has cost so far."""
 
     saves: int = 0

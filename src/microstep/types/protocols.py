@@ -157,7 +157,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Deciding(Protocol):
+class SupportsDecide(Protocol):
     """What a task may offer besides: what it takes a sample for, so that two models' predictions can be compared."""
 
     def decide(self, outputs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from microstep.components.logger.console import Console, metrics_row, with_report
 from microstep.types.data import Report
-from microstep.types.events import EpochReport, Results, Saving, SplitResult
+from microstep.types.events import EpochReport, Results, SavingCost, SplitResult
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import emit, show_notices
 from tests.conftest import ROOT
@@ -38,7 +38,7 @@ def epoch(number: int = 3, best: bool = True) -> EpochReport:
 
 def results(run_dir: Path, skipped: int = 0) -> Results:
     splits = {name: SplitResult(VAL, Report(f"the {name} report\n")) for name in ("val", "test")}
-    return Results(run_dir, 3, 1069, skipped, 4311, 12.34, 2**30, Saving(), splits)
+    return Results(run_dir, 3, 1069, skipped, 4311, 12.34, 2**30, SavingCost(), splits)
 
 
 def test_the_start_says_what_is_about_to_happen(trained):

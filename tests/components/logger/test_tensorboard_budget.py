@@ -17,7 +17,7 @@ from microstep.components.dataset.normalization import Normaliser
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.components.task import Classification
 from microstep.types.data import Predictions, Report
-from microstep.types.events import EpochReport, Results, Saving, SplitResult, WindowReport
+from microstep.types.events import EpochReport, Results, SavingCost, SplitResult, WindowReport
 
 BUDGET = 4 * 2**20  #: bytes, as docs/tensorboard.md has it, besides what grows with the run
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_a_thousand_classes_stay_within_the_budget(tmp_path: Path, caplog):
     noise = torch.rand(32, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     splits = {name: SplitResult(VALUES, report_of(1000, 3000, tmp_path / "reports" / name)) for name in ("val", "test")}
     board = TensorBoard(tmp_path, "weights: 0.5, 0.5\n" * 200_000, {"task.class_weights": "x" * 200}, noise)
-    board.finish(Results(tmp_path, 1, 1, 0, 1, 1.0, 2**30, Saving(0, 0, 0.0, 0.0), splits))
+    board.finish(Results(tmp_path, 1, 1, 0, 1, 1.0, 2**30, SavingCost(0, 0, 0.0, 0.0), splits))
     board.close(None)
     assert board.events.file.stat().st_size < BUDGET
     events = EventAccumulator(str(tmp_path), {"images": 0}).Reload()
@@ -80,7 +80,7 @@ def test_a_picture_is_halved_until_it_fits(tmp_path: Path, side: int, shown: int
     report = Report("", {"noise": file})
     splits = {"val": SplitResult(VALUES, report), "test": SplitResult(VALUES, Report(""))}
     board = TensorBoard(tmp_path, "a: 1", {})
-    board.finish(Results(tmp_path, 1, 1, 0, 1, 1.0, 2**30, Saving(0, 0, 0.0, 0.0), splits))
+    board.finish(Results(tmp_path, 1, 1, 0, 1, 1.0, 2**30, SavingCost(0, 0, 0.0, 0.0), splits))
     (event,) = EventAccumulator(str(tmp_path)).Reload().Images("val/noise")
     assert (event.width, event.height) == (shown, shown)
     assert (event.encoded_image_string == file.read_bytes()) == (side == shown)

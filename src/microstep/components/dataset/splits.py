@@ -13,7 +13,7 @@ from microstep.components.dataset.images import Pictures, files_of
 from microstep.components.dataset.normalization import Normaliser
 from microstep.components.dataset.workers import Augmenting, Wanted, Workers
 from microstep.errors import ConfigError
-from microstep.types.data import Batch, Request
+from microstep.types.data import Batch, FetchRequest
 
 
 class ResidentSplit:
@@ -54,7 +54,7 @@ class ResidentSplit:
         labels, indices = self.labels.index_select(0, rows), self.places.index_select(0, rows)
         return Batch(self.normaliser(images), labels, positions, indices)
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Everything is here already."""
 
     def shown(self, inputs: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class StreamingSplit:
         labels, indices = (values[chosen].to(self.device) for values in (self.targets, self.indices))
         return Batch(self.normaliser(images), labels, positions, indices)
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Let the workers begin."""
         wanted = [self.wanted(*request) for request in requests]
         self.expected = {id(rows): (rows, one) for (rows, _), one in zip(requests, wanted, strict=True)}

@@ -17,7 +17,7 @@ from microstep.training.evaluation_loop import Kept, evaluate
 from microstep.training.monitoring import diverged
 from microstep.training.profiling.gradients import relative_distance
 from microstep.types.data import LoadedWindow
-from microstep.types.protocols import Deciding, Scheduler, Step
+from microstep.types.protocols import Scheduler, Step, SupportsDecide
 from microstep.utils.progress_bar import Bars
 from microstep.utils.randomness import reseed
 
@@ -76,7 +76,7 @@ class Training:
         batches, metrics = parts.loaders.evaluation("val"), parts.task.metrics()
         values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, kept)
         outputs = kept.predictions(parts.loaders.splits["val"]).outputs
-        return Seen(outputs, parts.task.decide(outputs) if isinstance(parts.task, Deciding) else None, values)
+        return Seen(outputs, parts.task.decide(outputs) if isinstance(parts.task, SupportsDecide) else None, values)
 
     def moves(self) -> Iterator[Tensor]:
         """Yield how far training has moved each parameter: float64, on the CPU."""

@@ -12,7 +12,7 @@ from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.archive import packed, snapshot, unpacked
 from microstep.run.checkpoints.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
 from microstep.run.progress import Place, Progress
-from microstep.types.events import Saving
+from microstep.types.events import SavingCost
 from microstep.utils.files import flush, storing, write_whole
 
 
@@ -28,7 +28,7 @@ class Checkpoints:
         self.entries = read_manifest(directory)
         last = self.entries.get("last")
         self.place = last.place if last else Place()  #: that was saved last
-        self.saving = Saving()
+        self.saving = SavingCost()
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from microstep.components.task import Classification
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 
 from .digits import CPU, SAMPLES, digits, in_turn, micro_batches, network, ratio, sgd
 from .drawing import EXACT, MENDED, OURS, USUAL, bars, picture
@@ -78,7 +78,7 @@ def own(steps, total: int) -> None:
     """microstep's bar: it counts samples, and reads the running metrics when it is drawn."""
     metrics = Classification([str(n) for n in range(10)], torch.arange(10), CPU).metrics()
     metrics.update(torch.zeros(BATCH, 10), TARGETS, LOSS)
-    for step in Bars(True).samples(steps, "training", total * BATCH, lambda step: BATCH, metrics.running):
+    for step in ProgressBars(True).samples(steps, "training", total * BATCH, lambda step: BATCH, metrics.running):
         step()
 
 

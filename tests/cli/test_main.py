@@ -759,7 +759,7 @@ def test_control_c_stops_a_run_cleanly(tmp_path: Path, started) -> None:
 def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may come while a row is half written: the row is finished, and so is the run, which says interrupted."""
     trainer = build_trainer(compose(["model=mlp", "epochs=2", "threads=1", "progress=false"]), tmp_path / "run")
-    before = signal.signal(signal.SIGTERM, signals.stop)
+    before = signal.signal(signal.SIGTERM, signals.handle_stop_signal)
     monkeypatch.setattr(files, "put", half_and_be_stopped)
     try:
         with within(5), pytest.raises(Stopped):
@@ -771,7 +771,7 @@ def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypat
     assert header.count(",") == row.count(",")
 
 
-PUT = files.put
+PUT = files.write_fully
 
 
 def half_and_be_stopped(descriptor: int, content: bytes) -> None:

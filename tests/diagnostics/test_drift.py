@@ -22,7 +22,7 @@ from microstep.diagnostics.drift.training import begin
 from microstep.diagnostics.drift.trajectories import compared
 from microstep.diagnostics.result import Finding
 from microstep.training.profiling.gradients import relative_distance
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, fit
 from tests.mutants import dropped_tail, mean_of_means
 from tests.tasks.test_tasks import CONF, REGRESSION
@@ -93,7 +93,7 @@ def ended(name: str, config: DictConfig) -> dict[str, torch.Tensor]:
     """Return the weights that a training ends with."""
     ours = begin(name, config)
     for epoch in range(1, config.epochs + 1):
-        ours.train(epoch, Bars(False))
+        ours.train(epoch, ProgressBars(False))
         ours.validate()
     return ours.parts.model.state_dict()
 
@@ -115,7 +115,7 @@ def test_trainings_side_by_side_are_those_alone(found) -> None:
     """Five in one process take nothing from each other: the metrics are those of one that trains alone."""
     alone = begin("whole", compared(composed(f"epochs={EPOCHS}"))["whole"])
     for epoch in range(1, EPOCHS + 1):
-        alone.train(epoch, Bars(False))
+        alone.train(epoch, ProgressBars(False))
     assert alone.validate().metrics == {name: rows[-1] for name, rows in found.numbers["metrics"]["whole"].items()}
 
 

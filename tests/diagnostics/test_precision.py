@@ -27,7 +27,7 @@ from microstep.training.profiling.profile import Measurement, Profile
 from microstep.training.profiling.recommendation import Recommendation, keep
 from microstep.training.provenance import weighed
 from microstep.training.resume import resume
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, fit
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences, same, state_of
@@ -148,13 +148,13 @@ def test_a_run_goes_on_and_is_evaluated_in_what_it_chose(monkeypatch: pytest.Mon
     resume(tmp_path / "broken").fit()
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
     before = (tmp_path / "whole" / "reports" / "test" / "predictions.csv").read_bytes()
-    evaluate_run(tmp_path / "whole", "test", "best", own, None, Bars(False))
+    evaluate_run(tmp_path / "whole", "test", "best", own, None, ProgressBars(False))
     assert (tmp_path / "whole" / "reports" / "test" / "predictions.csv").read_bytes() == before
     found = record(tmp_path / "whole")
     (tmp_path / "whole" / "run.json").write_text(
         json.dumps(found | {"precision": found["precision"] | {"name": "fp32"}})
     )
-    evaluate_run(tmp_path / "whole", "test", "best", own, None, Bars(False))
+    evaluate_run(tmp_path / "whole", "test", "best", own, None, ProgressBars(False))
     assert (tmp_path / "whole" / "reports" / "test" / "predictions.csv").read_bytes() != before  # so it does matter
 
 

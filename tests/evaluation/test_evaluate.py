@@ -19,7 +19,7 @@ from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.progress import Progress
 from microstep.run.weights import WeightsFile
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import call, error_of
 from tests.faults.runs import manifest_of
 
@@ -33,7 +33,7 @@ def texts(directory: Path) -> dict[str, bytes]:
 
 def again(run: Path, split: str = "test", checkpoint: str = "best"):
     """Evaluate in this process."""
-    return evaluate_run(run, split, checkpoint, own, None, Bars(False))
+    return evaluate_run(run, split, checkpoint, own, None, ProgressBars(False))
 
 
 @pytest.fixture

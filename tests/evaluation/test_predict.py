@@ -25,7 +25,7 @@ from microstep.evaluation.predict import Predicted, decoder_of, predict_input, s
 from microstep.evaluation.predictions import Answers, predictions_csv, ranked
 from microstep.run.config import run_config
 from microstep.training.builders import build_parts
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of
 
@@ -35,7 +35,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def classify(run: Path, place: Path | str, checkpoint: str = "best", gate=own) -> Predicted:
     """Classify in this process."""
-    return predict_input(run, str(place), checkpoint, gate, None, Bars(False))
+    return predict_input(run, str(place), checkpoint, gate, None, ProgressBars(False))
 
 
 def rows_of(directory: Path) -> list[dict[str, str]]:
@@ -64,7 +64,7 @@ def run(trained, tmp_path) -> Path:
 
 def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
     """The test split as PNG files: the same classes, and the same confidence but for the rounding of a byte."""
-    done = evaluate_run(run, "test", "best", own, None, Bars(False))
+    done = evaluate_run(run, "test", "best", own, None, ProgressBars(False))
     truth = rows_of(done.directory)
     (tmp_path / "in").mkdir()
     for row in truth:

@@ -68,7 +68,7 @@ class Fate:
 
 def in_place(file: Path, content: bytes, durable: bool = True) -> None:
     """What most programs do: a planted bug."""
-    files.write(file, content, durable)
+    files.write_new_file(file, content, durable)
 
 
 def die(directory: Path, fatal: int) -> None:
@@ -86,7 +86,7 @@ def main(directory: Path, mutant: bool) -> None:
     if mutant:
         import microstep.run.checkpoints.checkpoints
 
-        microstep.checkpoint.write_whole = files.write_whole = in_place
+        microstep.checkpoint.write_whole = files.write_atomic = in_place
     for fatal in range(1, 100):
         (directory / str(fatal)).mkdir()
         pid = os.fork()

@@ -31,8 +31,8 @@ def stop_at(trainer: Trainer, windows: int, lost: bool = False) -> None:
             yield window
 
     trainer.loaders.train = train  # type: ignore[method-assign]
-    before = {number: signal.getsignal(number) for number in signals.STOPPING}
-    signals.listen()
+    before = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
+    signals.install_signal_handlers()
     try:
         with pytest.raises(Lost if lost else Stopped):
             trainer.fit()

@@ -16,7 +16,7 @@ from microstep.errors import StorageError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
-from microstep.utils.files import append
+from microstep.utils.files import append_bytes
 from tests.conftest import files_limited
 from tests.faults.runs import differences, manifest_of
 from tests.faults.zygote import Zygote
@@ -94,7 +94,7 @@ def test_a_row_that_has_no_room_is_not_half_there(tmp_path: Path) -> None:
     file = tmp_path / "metrics.csv"
     file.write_text("a" * 90)
     with files_limited(100), pytest.raises(StorageError, match="20 bytes are needed"):
-        append(file, b"b" * 20)
+        append_bytes(file, b"b" * 20)
     assert file.read_text() == "a" * 90
 
 

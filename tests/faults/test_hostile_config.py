@@ -16,7 +16,7 @@ from microstep.config.allowlist import Gate, trusting
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation.evaluate import evaluate_run
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of
 from tests.faults.planted import FOREIGN, PLANTS, Node, evil, plant, run_with, sound, written
 from tests.faults.zygote import Zygote
@@ -34,7 +34,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def evaluate(run: Path, gate: Gate = SHIPPED) -> None:
-    evaluate_run(run, "test", "best", gate, "cpu", Bars(False))
+    evaluate_run(run, "test", "best", gate, "cpu", ProgressBars(False))
 
 
 @pytest.mark.parametrize("target", PLANTS)

@@ -18,7 +18,7 @@ from microstep.evaluation.predict import predict_input
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.study import tabulate
 from microstep.training.resume import resume
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import fit
 from tests.sweep.summary.sweeps import plant_sweep
 
@@ -43,13 +43,13 @@ def test_a_run_whose_data_moved_is_evaluated_on_the_new_path(home: Path) -> None
     report = home / "resumed" / "reports" / "test" / "predictions.csv"
     before = report.read_bytes()
     report.unlink()
-    assert evaluate_run(home / "resumed", "test", "best", own, None, Bars(False)).epoch in (1, 2)
+    assert evaluate_run(home / "resumed", "test", "best", own, None, ProgressBars(False)).epoch in (1, 2)
     assert report.read_bytes() == before
 
 
 def test_a_run_whose_data_moved_classifies_images(home: Path, photos: Path) -> None:
     """The same for `input=`."""
-    done = predict_input(home / "resumed", str(photos / "test"), "best", own, None, Bars(False))
+    done = predict_input(home / "resumed", str(photos / "test"), "best", own, None, ProgressBars(False))
     assert len(done.answers.rows) == 15
 
 
@@ -59,8 +59,8 @@ def test_a_device_of_a_resume_is_used(trained: Path, tmp_path: Path, photos: Pat
     config, record = run / "config.yaml", json.loads((run / "run.json").read_text())
     config.write_text(config.read_text().replace("device: auto", "device: cuda:99"))
     (run / "run.json").write_text(json.dumps(record | {"resumed": [{"overrides": {"device": "cpu"}}]}))
-    assert evaluate_run(run, "test", "best", own, None, Bars(False)).epoch == 3
-    assert len(predict_input(run, str(photos / "test"), "best", own, None, Bars(False)).answers.rows) == 15
+    assert evaluate_run(run, "test", "best", own, None, ProgressBars(False)).epoch == 3
+    assert len(predict_input(run, str(photos / "test"), "best", own, None, ProgressBars(False)).answers.rows) == 15
 
 
 def test_a_run_counts_with_the_epochs_of_its_resume(home: Path) -> None:

@@ -21,8 +21,8 @@ from tests.config.test_names import within
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Listen as the front door does; put back whatever handlers there were."""
-    before = {number: signal.getsignal(number) for number in signals.STOPPING}
-    signals.listen()
+    before = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
+    signals.install_signal_handlers()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -38,7 +38,7 @@ def test_a_launcher_that_takes_sigterm_for_itself_does_not_keep_it() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         sleep(module.TICK)
 
-    with within(10), pytest.raises(Stopped), signals.deferred():
+    with within(10), pytest.raises(Stopped), signals.defer_signals():
         aside(launch, busy=lambda: False)
 
 
@@ -46,7 +46,7 @@ def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch:
     """A launcher that waits for jobs which a cluster hasn't begun is left alone once no run is at work."""
     monkeypatch.setattr(module, "GRACE", 0.3)
     working_until = monotonic() + 1.0
-    with within(10), pytest.raises(Stopped), signals.deferred():
+    with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         aside(lambda: Event().wait(60) and None, busy=lambda: monotonic() < working_until)
     assert 1.0 < monotonic() - (working_until - 1.0) < 5
@@ -55,7 +55,7 @@ def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch:
 def test_without_a_signal_it_waits_to_the_end() -> None:
     """However long nothing is seen of any run."""
     done = Event()
-    with within(10), signals.deferred():
+    with within(10), signals.defer_signals():
         aside(lambda: sleep(1.0) or done.set(), busy=lambda: False)
     assert done.is_set()
 
@@ -63,7 +63,7 @@ def test_without_a_signal_it_waits_to_the_end() -> None:
 def test_a_second_signal_is_heard_at_once() -> None:
     """It doesn't wait for the launcher."""
     began = monotonic()
-    with within(10), pytest.raises(Stopped), signals.deferred():
+    with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         aside(lambda: Event().wait(60) and None, busy=lambda: True)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.utils.files import storing, write_whole, written_together
-from microstep.utils.json_files import finite, read_json, read_small, write_json
+from microstep.utils.files import storage_errors, write_atomic, write_directory
+from microstep.utils.json_files import read_json, read_limited, replace_nonfinite, write_json
 from microstep.utils.text import display_path
 from tests.conftest import irregular
 
@@ -38,8 +38,8 @@ except StorageError as error:
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path, durable: bool) -> None:
     """After a write the file holds the new bytes, and it is alone in its directory."""
     file = tmp_path / "last.pt"
-    write_whole(file, b"old", durable)
-    write_whole(file, b"new\x00\xff", durable)
+    write_atomic(file, b"old", durable)
+    write_atomic(file, b"new\x00\xff", durable)
     assert file.read_bytes() == b"new\x00\xff"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -47,8 +47,8 @@ def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path, durable: b
 def test_a_reader_sees_the_old_content_or_the_new(tmp_path: Path) -> None:
     """However often a file is written, whoever reads it meanwhile never gets a part, nor finds it gone."""
     file, wholes = tmp_path / "run.json", [letter * 300_000 for letter in (b"a", b"b")]
-    write_whole(file, wholes[0], durable=False)
-    writer = Thread(target=lambda: [write_whole(file, wholes[n % 2], durable=False) for n in range(300)])
+    write_atomic(file, wholes[0], durable=False)
+    writer = Thread(target=lambda: [write_atomic(file, wholes[n % 2], durable=False) for n in range(300)])
     writer.start()
     seen = set()
     while writer.is_alive():
@@ -79,7 +79,7 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(file, b"new")
+        write_atomic(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -88,13 +88,13 @@ def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> Non
     """What can't be written is named, with exit code 4 and something to do."""
     file = tmp_path / "gone" / "run.json"
     with pytest.raises(StorageError, match=r"gone/run\.json: No such file or directory; check that") as caught:
-        write_whole(file, b"")
+        write_atomic(file, b"")
     assert caught.value.exit_code == 4
 
 
 def test_only_storage_is_turned_into_a_storage_error(tmp_path: Path) -> None:
     """A programming error inside stays what it is."""
-    with pytest.raises(ZeroDivisionError), storing(tmp_path):
+    with pytest.raises(ZeroDivisionError), storage_errors(tmp_path):
         _ = 1 / 0
 
 
@@ -114,13 +114,13 @@ def test_json_never_holds_what_json_does_not_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.5, 3, True, None, "nan", np.float64(2.5)])
 def test_what_is_finite_stays_as_it_is(value: object) -> None:
     """Numbers, words, truth values and null pass unchanged, bit for bit."""
-    assert finite(value) is value
+    assert replace_nonfinite(value) is value
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan")])
 def test_what_is_not_finite_becomes_none(value: float) -> None:
     """NaN and both infinities do, numpy's double too."""
-    assert finite(value) is None
+    assert replace_nonfinite(value) is None
 
 
 def test_a_path_is_shown_as_one_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,12 +135,12 @@ def test_a_small_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     """To the last byte that is allowed; one more is refused, and a file that is larger by far isn't read whole."""
     file = tmp_path / "f"
     file.write_bytes(b"x" * 10)
-    assert read_small(file, 10) == b"x" * 10
+    assert read_limited(file, 10) == b"x" * 10
     with pytest.raises(ValueError, match="far too large"):
-        read_small(file, 9)
+        read_limited(file, 9)
     os.truncate(file, 2**40)  # a terabyte of nothing
     with pytest.raises(ValueError, match="far too large"):
-        read_small(file)
+        read_limited(file)
 
 
 @pytest.mark.parametrize("kind", ["nothing", "directory", "pipe", "device"])
@@ -169,7 +169,7 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_draft_has_the_name_of_what_it_becomes(tmp_path: Path) -> None:
     """Titles of a report's pictures and its warnings name the split, and nothing is left beside it."""
-    with written_together(tmp_path / "reports" / "test") as draft:
+    with write_directory(tmp_path / "reports" / "test") as draft:
         assert draft.name == "test"
         (draft / "title.txt").write_text(draft.name)
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["reports", "test", "title.txt"]

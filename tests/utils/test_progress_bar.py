@@ -14,7 +14,7 @@ from time import sleep
 
 import pytest
 
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import ROOT, call
 
 SLOW_ENOUGH = ("epochs=1", "batch_size=2", "model.width=320", "dataset.val_samples=1500", "dataset.test_samples=100")
@@ -114,7 +114,7 @@ def test_a_pipe_gets_a_line_an_epoch(in_a_pipe):
         assert re.match(rf"epoch {number}/2  train {metrics}  val {metrics}  [\d,]+ samples/s", line)
 
 
-def counted(bars: Bars, parts: int, seconds: float) -> tuple[list[int], int]:
+def counted(bars: ProgressBars, parts: int, seconds: float) -> tuple[list[int], int]:
     """Go through a bar; return what came out and how often the metrics were read."""
     reads = []
 
@@ -131,14 +131,14 @@ def counted(bars: Bars, parts: int, seconds: float) -> tuple[list[int], int]:
 
 def test_in_a_pipe_the_metrics_are_never_read(capsys):
     """Reading them waits for the device; what is not shown is not waited for. Every part still comes through."""
-    assert counted(Bars(enabled=True), 20, 0) == (list(range(20)), 0)
+    assert counted(ProgressBars(enabled=True), 20, 0) == (list(range(20)), 0)
     assert capsys.readouterr().err == ""
 
 
 def test_on_a_terminal_the_metrics_are_read_only_when_the_bar_is_drawn(monkeypatch):
     """A few times a second, not for each of many batches; the parts come through as they are."""
     with terminal_as_stderr(monkeypatch) as shown:
-        out, reads = counted(Bars(enabled=True), 1000, 0.001)
+        out, reads = counted(ProgressBars(enabled=True), 1000, 0.001)
     assert out == list(range(1000))
     assert 1 <= reads <= 100
     assert "loss=1.5000, accuracy=0.2500" in shown[0]
@@ -147,14 +147,14 @@ def test_on_a_terminal_the_metrics_are_read_only_when_the_bar_is_drawn(monkeypat
 def test_what_is_over_at_once_gets_no_bar(monkeypatch):
     """A split that takes no time doesn't flash a bar."""
     with terminal_as_stderr(monkeypatch) as shown:
-        assert counted(Bars(enabled=True), 10, 0)[0] == list(range(10))
+        assert counted(ProgressBars(enabled=True), 10, 0)[0] == list(range(10))
     assert "val" not in shown[0]
 
 
 def test_bars_can_be_switched_off(monkeypatch):
     """With progress=false even a terminal is sent nothing, and epochs and parts still come through."""
     with terminal_as_stderr(monkeypatch) as shown:
-        bars = Bars(enabled=False)
+        bars = ProgressBars(enabled=False)
         assert list(bars.epochs(range(1, 4), 0, 3)) == [1, 2, 3]
         assert counted(bars, 3, 0) == ([0, 1, 2], 0)
     assert shown == [""]
@@ -164,7 +164,7 @@ def test_bars_can_be_switched_off(monkeypatch):
 def test_a_resumed_runs_bar_counts_all_epochs(monkeypatch):
     """Of five epochs of which two were done before, three are yielded, and the bar begins at two of five."""
     with terminal_as_stderr(monkeypatch) as shown:
-        assert list(Bars(enabled=True).epochs(range(3, 6), 2, 5)) == [3, 4, 5]
+        assert list(ProgressBars(enabled=True).epochs(range(3, 6), 2, 5)) == [3, 4, 5]
     assert "| 2/5 [" in shown[0]
     assert "| 5/5 [" in shown[0]
     assert "0/5" not in shown[0]
@@ -173,7 +173,7 @@ def test_a_resumed_runs_bar_counts_all_epochs(monkeypatch):
 def test_a_resumed_epochs_bar_begins_where_it_was(monkeypatch):
     """Of 100 samples of which 60 were seen before, the bar counts from 60 to 100."""
     with terminal_as_stderr(monkeypatch) as shown:
-        for _ in Bars(enabled=True).samples([20, 20], "train 2/3", 100, int, dict, done=60):
+        for _ in ProgressBars(enabled=True).samples([20, 20], "train 2/3", 100, int, dict, done=60):
             sleep(0.5)
     counts = [float(count) for count in re.findall(r"\| ([\d.]+)/100 ", shown[0])]
     assert counts

@@ -57,7 +57,7 @@ class Program:
         Args:
             words: by default all that follow the program's name.
         """
-        signals.listen()
+        signals.install_signal_handlers()
         names.register()
         logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
         try:

@@ -70,24 +70,26 @@ def run_evaluate(config: DictConfig) -> None:
     """
     from microstep.config.allowlist import trusting
     from microstep.config.experiment import trusted
-    from microstep.utils.terminal import emit, show_notices
+    from microstep.utils.terminal import install_notice_handler, print_above_bars
 
-    show_notices()
+    install_notice_handler()
     if config.baseline is not None:
-        emit(comparison(config))
+        print_above_bars(comparison(config))
         return
     gate = trusting(config_directories(), trusted(config), Path(config.run))
-    emit(split_report(config, gate) if config.input is None else input_report(config, gate))
+    print_above_bars(split_report(config, gate) if config.input is None else input_report(config, gate))
 
 
 def split_report(config: DictConfig, gate: Gate) -> str:
     """Evaluate a split and return what is said of it."""
     from microstep.components.logger.console import metrics_row, with_report
     from microstep.evaluation.evaluate import evaluate_run
-    from microstep.utils.progress_bar import Bars
+    from microstep.utils.progress_bar import ProgressBars
     from microstep.utils.text import display_path
 
-    done = evaluate_run(Path(config.run), config.split, config.checkpoint, gate, config.device, Bars(config.progress))
+    done = evaluate_run(
+        Path(config.run), config.split, config.checkpoint, gate, config.device, ProgressBars(config.progress)
+    )
     rows = {
         config.split: metrics_row(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
@@ -114,11 +116,13 @@ def input_report(config: DictConfig, gate: Gate) -> str:
     from microstep.errors import escape_unprintable
     from microstep.evaluation.predict import predict_input
     from microstep.evaluation.predictions import counts
-    from microstep.utils.progress_bar import Bars
+    from microstep.utils.progress_bar import ProgressBars
     from microstep.utils.tables import format_fields
     from microstep.utils.text import display_path
 
-    done = predict_input(Path(config.run), config.input, config.checkpoint, gate, config.device, Bars(config.progress))
+    done = predict_input(
+        Path(config.run), config.input, config.checkpoint, gate, config.device, ProgressBars(config.progress)
+    )
     rows = {
         "pictures": f"{len(done.answers.rows):,} classified, {len(done.answers.unreadable):,} unreadable",
         "classes": counts(done.answers),
@@ -144,13 +148,15 @@ def run_compute_stats(config: DictConfig) -> None:
 
     from microstep.dataset_report.report import report
     from microstep.training.builders import build_dataset
-    from microstep.utils.progress_bar import Bars
-    from microstep.utils.terminal import emit, show_notices
+    from microstep.utils.progress_bar import ProgressBars
+    from microstep.utils.terminal import install_notice_handler, print_above_bars
 
-    show_notices()
+    install_notice_handler()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
-    bar = Bars(config.progress).pictures
-    emit(report(dataset, choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar))
+    bar = ProgressBars(config.progress).pictures
+    print_above_bars(
+        report(dataset, choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar)
+    )
 
 
 train = Program("train", run_train, run_sweep)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from microstep.utils.randomness import permutation, uniform
+from microstep.utils.randomness import draw_permutation, draw_uniform
 
 __all__ = ["Balanced", "Shuffle"]
 
@@ -23,7 +23,7 @@ class Balanced:
     def order(self, *key: int) -> Tensor:
         """Return the drawn rows: the sample at a position depends on (key, position) alone."""
         samples = len(self.cumulated)
-        drawn = uniform(torch.arange(samples), 1, *key)[:, 0] * self.cumulated[-1]
+        drawn = draw_uniform(torch.arange(samples), 1, *key)[:, 0] * self.cumulated[-1]
         return torch.searchsorted(self.cumulated, drawn, right=True).clamp(max=samples - 1)
 
 
@@ -35,4 +35,4 @@ class Shuffle:
 
     def order(self, *key: int) -> Tensor:
         """Return a permutation of the rows."""
-        return permutation(self.samples, *key)
+        return draw_permutation(self.samples, *key)

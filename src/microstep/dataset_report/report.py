@@ -14,8 +14,8 @@ from microstep.dataset_report.survey import Bar
 from microstep.dataset_report.text import class_table, health_text, rows, sizes_row, snippet
 from microstep.errors import ConfigError
 from microstep.types.protocols import Dataset
-from microstep.utils.files import storing, write_whole
-from microstep.utils.json_files import known_json, write_json
+from microstep.utils.files import storage_errors, write_atomic
+from microstep.utils.json_files import read_json_or_empty, write_json
 from microstep.utils.tables import format_fields
 
 LARGEST = 2**28  #: bytes of an earlier report
@@ -40,9 +40,9 @@ def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: i
     measured, health = figures(surveys), Health.of(surveys, published)
     file = output / f"{name}-{fingerprint(published)[:12]}.json"
     picture = page(name, published)
-    with storing(file):
+    with storage_errors(file):
         output.mkdir(parents=True, exist_ok=True)
-    write_whole(file.with_suffix(".png"), picture, durable=False)
+    write_atomic(file.with_suffix(".png"), picture, durable=False)
     write_json(file, content(file, name, measured, health, ratio, seed))
     yaml = f"# for conf/dataset/{name}.yaml\n{snippet(measured)}"
     written = f"written to {file.with_suffix('.png')}\nwritten to {file}"
@@ -73,5 +73,5 @@ def drawn_as(label: str, ratio: float | None, seed: int) -> str:
 
 def known(file: Path, key: str) -> dict[str, Any]:
     """Return what an earlier call has written of the same data; nothing where the file is missing or damaged."""
-    found = known_json(file, LARGEST).get(key)
+    found = read_json_or_empty(file, LARGEST).get(key)
     return found if isinstance(found, dict) else {}

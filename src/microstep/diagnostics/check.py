@@ -11,7 +11,7 @@ from microstep.components.dataset.workers import explained
 from microstep.diagnostics import accumulation, drift
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import Finding, tell
-from microstep.utils.terminal import show_notices
+from microstep.utils.terminal import install_notice_handler
 
 EXAMINATIONS: dict[str, Callable[[DictConfig], Finding]] = {
     "accumulation": accumulation.look,
@@ -27,7 +27,7 @@ def examine(config: DictConfig, directory: Path) -> int:
     Raises:
         MicrostepError: for a config, data or a machine that training would refuse, too.
     """
-    show_notices()
+    install_notice_handler()
     finding = EXAMINATIONS[config.check](config)
     tell(finding, config.check, directory)
     return 0 if finding.passed else 1

@@ -9,9 +9,9 @@ from typing import Any
 
 from microstep.components.logger.event_file import EventsFile
 from microstep.components.logger.tensorboard import code, picture, scalars
-from microstep.utils.files import storing, write_whole
+from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.json_files import write_json
-from microstep.utils.terminal import say
+from microstep.utils.terminal import print_and_log
 from microstep.utils.text import display_path
 
 
@@ -37,12 +37,12 @@ def tell(result: Finding, check: str, directory: Path) -> None:
     """
     text = f"{result.page}\n\n{result.sentence}\n"
     for name, content in result.pictures.items():
-        write_whole(directory / f"{name}.png", content)
+        write_atomic(directory / f"{name}.png", content)
     write_json(directory / f"{check}.json", {"sentence": result.sentence, **result.numbers})
-    write_whole(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
-    with storing(directory):
+    write_atomic(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
+    with storage_errors(directory):
         show(result, text, check, directory)
-    say(f"{result.page}\n\n  written to {display_path(directory)}\n\n{result.sentence}")
+    print_and_log(f"{result.page}\n\n  written to {display_path(directory)}\n\n{result.sentence}")
 
 
 def show(result: Finding, text: str, check: str, directory: Path) -> None:

@@ -20,7 +20,7 @@ from microstep.training.builders import build_parts
 from microstep.training.components import Parts
 from microstep.training.evaluation_loop import evaluate_and_report
 from microstep.types.events import SplitResult
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Evaluated:
 
 @explained()
 def evaluate_run(
-    run_dir: Path, split: str, checkpoint: str, allowlist: Gate, device: str | None, bars: Bars
+    run_dir: Path, split: str, checkpoint: str, allowlist: Gate, device: str | None, bars: ProgressBars
 ) -> Evaluated:
     """Evaluate a split with the model, data and precision of a run; write the report into its directory.
 
@@ -94,7 +94,7 @@ def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
     return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 
-def report(components: Parts, name: str, directory: Path, bars: Bars) -> SplitResult:
+def report(components: Parts, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
     """Evaluate a split under a progress bar, and write its report."""
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)

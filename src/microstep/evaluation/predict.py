@@ -22,8 +22,8 @@ from microstep.evaluation.evaluate import load_run, report_directory
 from microstep.evaluation.predictions import Answers, predictions_csv, ranked, warn_of_unreadable
 from microstep.training.components import Parts
 from microstep.training.evaluation_loop import predicted
-from microstep.utils.files import storing, write_whole
-from microstep.utils.progress_bar import Bars
+from microstep.utils.files import storage_errors, write_atomic
+from microstep.utils.progress_bar import ProgressBars
 
 REMEDY = "give a run that classifies grey or colour pictures"
 
@@ -39,7 +39,7 @@ class Predicted:
 
 @explained()
 def predict_input(
-    run_dir: Path, input_path: str, checkpoint: str, allowlist: Gate, device: str | None, bars: Bars
+    run_dir: Path, input_path: str, checkpoint: str, allowlist: Gate, device: str | None, bars: ProgressBars
 ) -> Predicted:
     """Classify images with the model, image size, normalization and precision of a run.
 
@@ -87,7 +87,12 @@ def decoder_of(dataset: PictureDataset, input_path: str) -> Decoder:
 
 
 def classified(
-    components: Parts, dataset: PictureDataset, task: Classification, files: PictureFiles, processes: int, bars: Bars
+    components: Parts,
+    dataset: PictureDataset,
+    task: Classification,
+    files: PictureFiles,
+    processes: int,
+    bars: ProgressBars,
 ) -> Answers:
     """Return the predictions of the model. Loader processes read the images, under a progress bar.
 
@@ -122,7 +127,7 @@ def write(classified: Answers, files: PictureFiles, directory: Path, name: str) 
         contact_sheet(classified, shown, small.read(classified.rows[shown].tolist()), name),
         predictions_csv(classified),
     )
-    with storing(directory):
+    with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "contact_sheet.png", sheet)
-    write_whole(directory / "predictions.csv", table)
+    write_atomic(directory / "contact_sheet.png", sheet)
+    write_atomic(directory / "predictions.csv", table)

@@ -15,7 +15,7 @@ from microstep.config.experiment import LATER
 from microstep.config.schema import Experiment
 from microstep.config.validation import check
 from microstep.errors import ConfigError
-from microstep.utils.json_files import read_small
+from microstep.utils.json_files import read_limited
 
 DEEPEST = 50  #: collections within each other; what is built from more would exhaust Python's stack
 PLAIN = (str, int, float, bool, type(None))
@@ -82,7 +82,7 @@ def read_run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> dict[st
     """
     subject = f"{key}={run_dir}"
     try:
-        content = yaml.load(read_small(run_dir / "config.yaml").decode(), PlainLoader)
+        content = yaml.load(read_limited(run_dir / "config.yaml").decode(), PlainLoader)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "is not there" if missing else f"can't be read: {error.strerror}"

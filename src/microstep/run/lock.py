@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from microstep.errors import MicrostepError, RunInUse, StorageError
-from microstep.utils.files import storing
+from microstep.utils.files import storage_errors
 from microstep.utils.text import display_path
 
 LOCK = ".lock"
@@ -35,7 +35,7 @@ def owned(directory: Path) -> FileLock:
         raise RunInUse(display_path(directory), reason, "wait for it, stop it, or choose another directory") from None
     except OSError as error:
         raise StorageError(str(directory), error.strerror or str(error), "check that it can be written") from None
-    with storing(directory / LOCK):
+    with storage_errors(directory / LOCK):
         (directory / LOCK).write_text(f"pid {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     return lock
 

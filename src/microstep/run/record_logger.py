@@ -14,7 +14,7 @@ from filelock import FileLock
 from microstep.components.logger.event_file import PREFIX
 from microstep.errors import MicrostepError, Stopped
 from microstep.types.events import EpochReport, Results, WindowReport
-from microstep.utils.files import storing
+from microstep.utils.files import storage_errors
 from microstep.utils.json_files import write_json
 
 
@@ -107,7 +107,7 @@ def cut_back(run_dir: Path, sizes: Mapping[str, int]) -> None:
         sizes: bytes by name, as a checkpoint has them; empty for a run that starts afresh.
     """
     for file in logs_of(run_dir):
-        with storing(file):
+        with storage_errors(file):
             if file.name not in sizes:
                 file.unlink()
             elif file.stat().st_size > sizes[file.name]:

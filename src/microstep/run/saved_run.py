@@ -16,7 +16,7 @@ from microstep.errors import ConfigError, DataError
 from microstep.run.config import read_run_config, run_config
 from microstep.run.record import RunRecord, number, numbers
 from microstep.run.resume_overrides import ALLOWED, amended
-from microstep.utils.json_files import read_small
+from microstep.utils.json_files import read_limited
 
 LARGEST = 2**24  #: bytes of a metrics.csv
 
@@ -62,7 +62,7 @@ class SavedRun:
     def epochs(self) -> list[dict[str, float]]:
         """Rows of metrics.csv, up to the first row that is damaged or half written."""
         with suppress(OSError, ValueError, csv.Error):
-            return list(whole_rows(read_small(self.directory / "metrics.csv", LARGEST).decode()))
+            return list(whole_rows(read_limited(self.directory / "metrics.csv", LARGEST).decode()))
         return []
 
     @property

@@ -22,8 +22,8 @@ from microstep.components.dataset import PictureDataset
 from microstep.config.experiment import EXPORTED, displayed
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
-from microstep.utils.files import write_whole
-from microstep.utils.json_files import finite
+from microstep.utils.files import write_atomic
+from microstep.utils.json_files import replace_nonfinite
 
 log = logging.getLogger("microstep.notice")
 UNFIT = (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError)  #: what no plain tensor raises
@@ -49,13 +49,13 @@ class WeightsFile:
         Raises:
             StorageError: no file is left then.
         """
-        about = {**self.about, "epoch": str(epoch), "metrics": json.dumps(finite(metrics))}
+        about = {**self.about, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
         try:
             content = packed(model.state_dict(), about)
         except UNFIT as error:
             log.warning("%s is not written, safetensors can't hold this model: %s", self.file.name, first_line(error))
             return
-        write_whole(self.file, content)
+        write_atomic(self.file, content)
 
 
 def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: str) -> WeightsFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.utils.json_files import known_json, write_json
+from microstep.utils.json_files import read_json_or_empty, write_json
 
 ROSTER = "sweep.json"
 LARGEST = 2**26  #: bytes of it: some hundred thousand jobs
@@ -54,7 +54,7 @@ def write_roster(sweep: Sweep, plan: Plan, errors: Mapping[str, str]) -> None:
     Args:
         errors: by a run's name, how it ended that could not say so itself.
     """
-    before = known_json(sweep.directory / ROSTER, LARGEST).get("jobs")
+    before = read_json_or_empty(sweep.directory / ROSTER, LARGEST).get("jobs")
     jobs = dict(before) if isinstance(before, dict) else {}
     for job in sweep.jobs:
         if plan.finished.get(job.name, job.name) == job.name:  # else it was run under another name

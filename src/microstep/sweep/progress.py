@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import Job, Sweep
-from microstep.utils.terminal import write
+from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import format_duration, truncate_middle
 
 EVERY = 0.5  #: seconds between two reads of the run.json files
@@ -100,7 +100,7 @@ class Board:
         self.ended[name] = record
         if name in self.bars:
             self.bars.pop(name).close()
-        write(f"{self.place()} {name}  {outcome(record)}{self.time_left()}", sys.stdout)
+        write_above_bars(f"{self.place()} {name}  {outcome(record)}{self.time_left()}", sys.stdout)
 
     def place(self) -> str:
         """Return how many runs of the sweep have ended."""

@@ -14,7 +14,7 @@ from microstep.errors import format_error
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.progress import Board
 from microstep.sweep.summary import write_summary
-from microstep.utils.terminal import write
+from microstep.utils.terminal import write_above_bars
 
 SELDOM = 30.0  #: seconds at least between two pages of the summary
 RARELY = 50  #: times as long as the last page took
@@ -83,4 +83,4 @@ class Teller:
         """Show a warning, the first time."""
         if warning not in self.warned:
             self.warned.add(warning)
-            write(f"warning: {warning}", sys.stderr)
+            write_above_bars(f"warning: {warning}", sys.stderr)

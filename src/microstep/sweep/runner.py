@@ -19,7 +19,7 @@ from microstep.sweep.launchers.parallel import side_by_side
 from microstep.sweep.launchers.worker import Worker
 from microstep.sweep.progress import Board
 from microstep.sweep.reporter import Teller
-from microstep.utils.terminal import write
+from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path
 
 
@@ -58,7 +58,7 @@ def run(sweep: Sweep, launcher: Launcher, in_process: bool) -> None:
         go(launcher, in_process, plan, board, teller)
         with suppress(StorageError):  # a full disk has been told of
             write_roster(sweep, plan, teller.errors)
-    write(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
+    write_above_bars(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
     conclude(sweep, plan, teller)
 
 
@@ -87,9 +87,11 @@ def announce(sweep: Sweep, plan: Plan) -> None:
     parts += [f"{len(plan.finished)} finished already"] if plan.finished else []
     parts += [f"{len(plan.stale)} stale"] if plan.stale else []
     parts += [f"{len(plan.todo)} to do"] if len(plan.todo) < len(sweep.jobs) else []
-    write(f"sweep {display_path(sweep.directory)}: {', '.join(parts)}", sys.stdout)
+    write_above_bars(f"sweep {display_path(sweep.directory)}: {', '.join(parts)}", sys.stdout)
     for name, changed in plan.stale.items():
-        write(f"warning: {name} is stale: the {changed} has changed since; redo=stale runs it again", sys.stderr)
+        write_above_bars(
+            f"warning: {name} is stale: the {changed} has changed since; redo=stale runs it again", sys.stderr
+        )
 
 
 def conclude(sweep: Sweep, plan: Plan, reporter: Teller) -> None:
@@ -102,10 +104,10 @@ def conclude(sweep: Sweep, plan: Plan, reporter: Teller) -> None:
     unfinished = [job for job in plan.todo if records[job.name].status != "finished"]
     if not unfinished:
         return
-    write("\nnot finished:", sys.stdout)
+    write_above_bars("\nnot finished:", sys.stdout)
     for job in unfinished:
         error = reporter.errors.get(job.name) or records[job.name].error or "it was not started"
-        write(f"  {job.name}  {error}", sys.stdout)
-    write(f"\njust those again:  {sweep.command}\n", sys.stdout)
+        write_above_bars(f"  {job.name}  {error}", sys.stdout)
+    write_above_bars(f"\njust those again:  {sweep.command}\n", sys.stdout)
     reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"
     raise MicrostepError(f"sweep {display_path(sweep.directory)}", reason, "the command above runs just those again")

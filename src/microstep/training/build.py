@@ -28,10 +28,10 @@ from microstep.training.monitoring import Logbook
 from microstep.training.provenance import identity
 from microstep.training.run_info import chosen, run_facts, start_summary, warn_of_inexactness
 from microstep.training.trainer import Trainer
-from microstep.utils.files import remove_temporaries, write_whole
-from microstep.utils.progress_bar import Bars
+from microstep.utils.files import remove_temporaries, write_atomic
+from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
-from microstep.utils.terminal import say, show_notices
+from microstep.utils.terminal import install_notice_handler, print_and_log
 
 SHOWN = 32  #: training pictures that TensorBoard shows
 
@@ -64,7 +64,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
         DataError: for data that are missing or damaged.
         StorageError: where the directory can't be written.
     """
-    show_notices()
+    install_notice_handler()
     directory = Path(run_dir)
     record = RunRecordLogger(directory, occupied(directory))
     with record.building(), explained():
@@ -76,7 +76,7 @@ def begin(run: RunSpec) -> Trainer:
     """Return the trainer of a new run; what died in its directory is removed."""
     remove_temporaries(run.directory)
     cut_back(run.directory, {})
-    write_whole(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
+    write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     return assemble(run, build_parts(run.config, run.gate))
 
 
@@ -85,7 +85,7 @@ def assemble(run: RunSpec, components: Parts) -> Trainer:
     config = run.config
     run.record.update(**run_facts(config, components, run.names))
     rows = start_summary(config, run.names, components, run.directory)
-    say(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
+    print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     warn_of_inexactness(components.model, config.accum)
     optimizer, scheduler, step = build_update(config, components, run.gate)
     return Trainer(
@@ -109,7 +109,7 @@ def assemble(run: RunSpec, components: Parts) -> Trainer:
 
 def build_logbook(run: RunSpec, images: Tensor | None) -> Logbook:
     """Return the bars and loggers; `images` are some of those to be trained on."""
-    bars = Bars(run.config.progress)
+    bars = ProgressBars(run.config.progress)
     settings = settings_of(run.config, run.names)
     tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)
     loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)

@@ -28,7 +28,7 @@ from microstep.training.loaders import Loaders
 from microstep.training.profiling.recommendation import recommended
 from microstep.training.provenance import weighed
 from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ def build_dataset(
     config: DictConfig, device: torch.device, allowlist: Gate = own, num_workers: int | None = None
 ) -> Dataset:
     """Return the data set alone; jobs of a sweep that run in one process share it."""
-    bar = Bars(config.progress).pictures
+    bar = ProgressBars(config.progress).pictures
     described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
     return shared(
         (described, str(device), num_workers),

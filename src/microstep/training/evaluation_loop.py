@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from microstep.types.data import Batch, Predictions, Report, Split
 from microstep.types.protocols import Metrics, Precision, Task
-from microstep.utils.files import written_together
+from microstep.utils.files import write_directory
 
 
 def evaluate(
@@ -69,7 +69,7 @@ def evaluate_and_report(
     """Return a split's metrics, and its report written into `directory`, both from the same outputs."""
     kept = Kept()
     values = evaluate(model, batches, precision, task, metrics, kept)
-    with written_together(directory) as draft:
+    with write_directory(directory) as draft:
         report = task.report(kept.predictions(split), draft)
     moved = {title: directory / file.relative_to(draft) for title, file in report.pictures.items()}
     return values, replace(report, pictures=moved)

@@ -16,8 +16,8 @@ from microstep.run.progress import Place
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Logger, Results, WindowReport
 from microstep.types.protocols import Metrics
-from microstep.utils.progress_bar import Bars
-from microstep.utils.signals import stoppable
+from microstep.utils.progress_bar import ProgressBars
+from microstep.utils.signals import interruptible
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Logbook:
         report_every: windows between two reports.
     """
 
-    def __init__(self, bars: Bars, loggers: Sequence[Logger], report_every: int) -> None:
+    def __init__(self, bars: ProgressBars, loggers: Sequence[Logger], report_every: int) -> None:
         self.bars, self.loggers, self.every = bars, loggers, report_every
         self.last = 0
 
@@ -55,11 +55,13 @@ class Logbook:
     ) -> Iterator[LoadedWindow]:
         """Yield the windows that are left of an epoch, of whose samples so many are done, under a bar."""
         label = f"train {epoch}/{self.last}"
-        return self.bars.samples(stoppable(windows), label, samples, lambda w: w.samples, metrics.running, done)
+        return self.bars.samples(interruptible(windows), label, samples, lambda w: w.samples, metrics.running, done)
 
     def batches(self, batches: Iterable[Batch], name: str, samples: int, metrics: Metrics) -> Iterator[Batch]:
         """Yield a split's batches under a bar."""
-        return self.bars.samples(stoppable(batches), name, samples, lambda batch: len(batch.indices), metrics.running)
+        return self.bars.samples(
+            interruptible(batches), name, samples, lambda batch: len(batch.indices), metrics.running
+        )
 
     def wants(self, window: int) -> bool:
         """Say whether this window is to be reported."""

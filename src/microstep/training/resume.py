@@ -29,7 +29,7 @@ from microstep.training.builders import build_parts
 from microstep.training.provenance import differences, identity
 from microstep.training.trainer import Trainer
 from microstep.utils.files import remove_temporaries
-from microstep.utils.terminal import say, show_notices
+from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  #: raised by a state of another run
@@ -61,7 +61,7 @@ def resume_trainer(plan: Resumption) -> Trainer:
         CheckpointRefused: if no checkpoint is intact, or it belongs to another run.
         DataError: if the data have changed.
     """
-    show_notices()
+    install_notice_handler()
     lock = owned(plan.directory)
     try:
         checkpoints = Checkpoints(plan.directory / "checkpoints")
@@ -139,4 +139,4 @@ def say_how(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progres
             "%s: with deterministic=false the run continues, and may not be the same bit for bit", position_text
         )
     else:
-        say(f"{position_text}: it is the same run, bit for bit")
+        print_and_log(f"{position_text}: it is the same run, bit for bit")

@@ -25,7 +25,7 @@ from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
 from microstep.types.protocols import Metrics, Precision, Scheduler, Step, Task
 from microstep.utils.randomness import reseed
-from microstep.utils.signals import deferred
+from microstep.utils.signals import defer_signals
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Trainer:
         """
         self.pace.start_run()
         memory = PeakMemory(self.loaders.device)
-        with deferred(), self.logbook, explained(), self.saved_when_stopped():
+        with defer_signals(), self.logbook, explained(), self.saved_when_stopped():
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude(memory)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from microstep.errors import StorageError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-TEMPORARY = ".*.tmp"  #: what files are called until they are whole
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TEMPORARY_PATTERN = ".*.tmp"  #: what files are called until they are whole
 
 
 @contextmanager
-def storing(file: Path, needed: int | None = None) -> Iterator[None]:
+def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
     """Turn a failure to write into an error that names the file, and on a full disk the bytes needed and free.
 
     Raises:
@@ -26,19 +26,21 @@ def storing(file: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise StorageError(str(file), reason, "check that the directory can be written") from error
         needed_text = "" if needed is None else f"{needed:,} bytes are needed, "
-        raise StorageError(str(file), f"{reason}: {needed_text}{free(file):,} are free", "free some space") from error
+        raise StorageError(
+            str(file), f"{reason}: {needed_text}{free_bytes(file):,} are free", "free some space"
+        ) from error
 
 
-def free(file: Path) -> int:
+def free_bytes(file: Path) -> int:
     """Return the bytes that are free where a file is to be."""
     directory = next(path for path in file.absolute().parents if path.exists())
     return shutil.disk_usage(directory).free
 
 
-def write_whole(file: Path, content: bytes, durable: bool = True) -> None:
+def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
     Args:
@@ -48,51 +50,51 @@ def write_whole(file: Path, content: bytes, durable: bool = True) -> None:
         StorageError: nothing has changed then, and no temporary file is left.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with storing(file, len(content)):
+    with storage_errors(file, len(content)):
         try:
-            write(temporary, content, durable)
+            write_new_file(temporary, content, durable)
             os.replace(temporary, file)  # noqa: PTH105  # each of the four calls is spelt out: their order is the point
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         if durable:
-            flush(file.parent)
+            sync_to_disk(file.parent)
 
 
-def write(file: Path, content: bytes, durable: bool) -> None:
+def write_new_file(file: Path, content: bytes, durable: bool) -> None:
     """Write a new file."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        put(descriptor, content)
+        write_fully(descriptor, content)
         if durable:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def put(descriptor: int, content: bytes) -> None:
+def write_fully(descriptor: int, content: bytes) -> None:
     """Write all of it: one call may take less than it is given."""
     remaining = memoryview(content)
     while remaining:
         remaining = remaining[os.write(descriptor, remaining) :]
 
 
-def append(file: Path, content: bytes) -> None:
+def append_bytes(file: Path, content: bytes) -> None:
     """Append to a file; where that fails, it is as it was.
 
     Raises:
         StorageError: where there is no room.
     """
-    with storing(file, len(content)), file.open("ab") as stream:
+    with storage_errors(file, len(content)), file.open("ab") as stream:
         before = stream.tell()
         try:
-            put(stream.fileno(), content)
+            write_fully(stream.fileno(), content)
         except OSError:
             stream.truncate(before)
             raise
 
 
-def flush(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Make a file's content, or the names in a directory, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -102,7 +104,7 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def written_together(directory: Path) -> Iterator[Path]:
+def write_directory(directory: Path) -> Iterator[Path]:
     """Yield a draft of a directory, of the same name; its files take their places once all of them are written.
 
     Raises:
@@ -110,7 +112,7 @@ def written_together(directory: Path) -> Iterator[Path]:
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     draft = temporary / directory.name  # a report's titles and warnings call the split by it
-    with storing(directory):
+    with storage_errors(directory):
         try:
             draft.mkdir(parents=True)
             yield draft
@@ -123,7 +125,7 @@ def written_together(directory: Path) -> Iterator[Path]:
 
 def remove_temporaries(directory: Path) -> None:
     """Remove what writers that died have left below a directory that is this process's own."""
-    for leftover in list(directory.rglob(TEMPORARY)):
+    for leftover in list(directory.rglob(TEMPORARY_PATTERN)):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from microstep.errors import StorageError
-from microstep.utils.files import write_whole
+from microstep.utils.files import write_atomic
 
 
 def cache_directory() -> Path:
@@ -20,7 +20,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "microstep"
 
 
-def recalled(name: str) -> dict[str, Any]:
+def load_cached(name: str) -> dict[str, Any]:
     """Return what was remembered; empty where there is nothing, or nothing whole."""
     with suppress(OSError, ValueError, RuntimeError):
         content = json.loads((cache_directory() / name).read_text(encoding="utf-8"))
@@ -29,7 +29,7 @@ def recalled(name: str) -> dict[str, Any]:
     return {}
 
 
-def remember(name: str, content: dict[str, Any]) -> Path | None:
+def store_cached(name: str, content: dict[str, Any]) -> Path | None:
     """Keep a value; where nothing can be written (a read-only home, a full disk) it is simply not kept."""
     return store_text(name, json.dumps(content))  # names that are no UTF-8 survive as escapes
 
@@ -39,12 +39,12 @@ def store_text(name: str, text: str) -> Path | None:
     with suppress(OSError, StorageError, RuntimeError, ValueError):
         file = cache_directory() / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text.encode(errors="backslashreplace"), durable=False)
+        write_atomic(file, text.encode(errors="backslashreplace"), durable=False)
         return file
     return None
 
 
-def read_small(file: Path, max_bytes: int = 2**20) -> bytes:
+def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
     """Return the content of a file that anybody may have made.
 
     Raises:
@@ -68,7 +68,7 @@ def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
         ValueError: where it is larger, damaged, or holds something else than an object.
     """
     try:
-        content = json.loads(read_small(file, max_bytes).decode())
+        content = json.loads(read_limited(file, max_bytes).decode())
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     if not isinstance(content, dict):
@@ -76,7 +76,7 @@ def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
     return content
 
 
-def known_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
+def read_json_or_empty(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
     """Return the JSON object in a file; nothing where there is none, or it is damaged."""
     try:
         return read_json(file, max_bytes)
@@ -86,14 +86,14 @@ def known_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
 
 def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
     """Write a JSON object, readable; a number that JSON doesn't have becomes null."""
-    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(file, f"{text}\n".encode(), durable)
+    text = json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(file, f"{text}\n".encode(), durable)
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """Return a value with NaN and infinities replaced by None."""
     if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [replace_nonfinite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

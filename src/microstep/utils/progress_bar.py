@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from microstep.utils.terminal import Terminal
+from microstep.utils.terminal import TerminalState
 
 T = TypeVar("T")
 Values = Mapping[str, float]
-DELAY = 0.4  #: seconds that a split must take before it gets a bar
+BAR_DELAY = 0.4  #: seconds that a split must take before it gets a bar
 
 
-class Bars:
+class ProgressBars:
     """Bars on stderr where it is a terminal of the run's own and `enabled`; otherwise nothing is drawn."""
 
     def __init__(self, enabled: bool) -> None:
-        self.shown = enabled and sys.stderr.isatty() and Terminal.heard is None
+        self.shown = enabled and sys.stderr.isatty() and TerminalState.heard is None
         self.outer: tqdm[Any] | None = None
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
@@ -56,13 +56,13 @@ class Bars:
             unit=" samples",
             unit_scale=True,
             leave=False,
-            delay=DELAY,
+            delay=BAR_DELAY,
             dynamic_ncols=True,
         ) as bar:
             for part in items:
                 yield part
                 if bar.update(count(part)):
-                    bar.set_postfix(formatted(running()), refresh=False)
+                    bar.set_postfix(format_values(running()), refresh=False)
 
     def pictures(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """Yield arrays of pictures under the inner bar."""
@@ -71,8 +71,8 @@ class Bars:
     def show_epoch(self, values: Values) -> None:
         """Show values on the outer bar."""
         if self.outer is not None:
-            self.outer.set_postfix(formatted(values), refresh=False)
+            self.outer.set_postfix(format_values(values), refresh=False)
 
 
-def formatted(values: Values) -> dict[str, str]:
+def format_values(values: Values) -> dict[str, str]:
     return {name: f"{value:.4f}" for name, value in values.items()}

@@ -18,52 +18,52 @@ from typing import TypeVar
 from microstep.errors import Stopped
 
 T = TypeVar("T")
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class Pending:
+class PendingSignal:
     """What has arrived and waits for a safe moment."""
 
     deferred = False
     signum: int | None = None
 
 
-def listen() -> None:
+def install_signal_handlers() -> None:
     """Let these signals stop this process as above; a second one always stops it at once."""
-    for number in STOPPING:
-        signal.signal(number, stop)
+    for number in STOP_SIGNALS:
+        signal.signal(number, handle_stop_signal)
 
 
-def stop(signum: int, _frame: FrameType | None) -> None:
+def handle_stop_signal(signum: int, _frame: FrameType | None) -> None:
     """Handle a signal."""
-    if not Pending.deferred or Pending.signum is not None:
+    if not PendingSignal.deferred or PendingSignal.signum is not None:
         raise Stopped(signum)
-    Pending.signum = signum
+    PendingSignal.signum = signum
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Let signals wait for the next safe moment, or for the end of this block."""
-    Pending.deferred, Pending.signum = True, None
+    PendingSignal.deferred, PendingSignal.signum = True, None
     try:
         yield
-        raise_pending()
+        raise_pending_signal()
     finally:
-        Pending.deferred = False
+        PendingSignal.deferred = False
 
 
-def raise_pending() -> None:
+def raise_pending_signal() -> None:
     """Stop here where a signal has asked to.
 
     Raises:
         Stopped: naming the signal.
     """
-    if Pending.signum is not None:
-        raise Stopped(Pending.signum, safe=True)
+    if PendingSignal.signum is not None:
+        raise Stopped(PendingSignal.signum, safe=True)
 
 
-def stoppable(items: Iterable[T]) -> Iterator[T]:
+def interruptible(items: Iterable[T]) -> Iterator[T]:
     """Yield each part; between two of them is a safe moment."""
     for part in items:
-        raise_pending()
+        raise_pending_signal()
         yield part

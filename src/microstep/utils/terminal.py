@@ -15,29 +15,29 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 
-class Terminal:
+class TerminalState:
     """What is known of it."""
 
     heard: list[str] | None = None  #: a run's warnings, where the terminal isn't its own
 
 
 @contextmanager
-def quietly() -> Iterator[list[str]]:
+def silenced() -> Iterator[list[str]]:
     """Keep a run off the terminal, where its sweep tells of it; yield the warnings that it would have shown."""
-    before, Terminal.heard = Terminal.heard, []
+    before, TerminalState.heard = TerminalState.heard, []
     try:
-        yield Terminal.heard
+        yield TerminalState.heard
     finally:
-        Terminal.heard = before
+        TerminalState.heard = before
 
 
-def emit(text: str, stream: TextIO | None = None) -> None:
+def print_above_bars(text: str, stream: TextIO | None = None) -> None:
     """Print above any bar, where the terminal is the run's own."""
-    if Terminal.heard is None:
-        write(text, stream or sys.stdout)
+    if TerminalState.heard is None:
+        write_above_bars(text, stream or sys.stdout)
 
 
-def write(text: str, stream: TextIO) -> None:
+def write_above_bars(text: str, stream: TextIO) -> None:
     """Print above any bar. A reader that has gone away (`| head`) doesn't stop a run."""
     try:
         tqdm.write(text, file=stream)
@@ -46,29 +46,31 @@ def write(text: str, stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def say(text: str) -> None:
+def print_and_log(text: str) -> None:
     """Print a text above any bar, and log it."""
-    emit(text)
+    print_above_bars(text)
     log.info(text)
 
 
-class Notices(logging.Handler):
+class NoticeHandler(logging.Handler):
     """Shows what is logged under `microstep.notice`, in one line each: `warning: …` on stderr, or plain on stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one."""
         warns = record.levelno >= logging.WARNING
-        if warns and Terminal.heard is not None:
-            Terminal.heard.append(record.getMessage())
-        emit(f"warning: {record.getMessage()}" if warns else record.getMessage(), sys.stderr if warns else sys.stdout)
+        if warns and TerminalState.heard is not None:
+            TerminalState.heard.append(record.getMessage())
+        print_above_bars(
+            f"warning: {record.getMessage()}" if warns else record.getMessage(), sys.stderr if warns else sys.stdout
+        )
 
 
-def show_notices() -> None:
+def install_notice_handler() -> None:
     """Let notices reach the terminal; once is enough."""
     notices = logging.getLogger("microstep.notice")
     notices.setLevel(logging.INFO)
-    if not any(isinstance(handler, Notices) for handler in notices.handlers):
-        notices.addHandler(Notices())
+    if not any(isinstance(handler, NoticeHandler) for handler in notices.handlers):
+        notices.addHandler(NoticeHandler())
 
 
 SCRIPTS = {"train": "microstep-train", "evaluate": "microstep-evaluate", "compute_stats": "microstep-stats"}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microstep.components.augment import Cutmix, Mixup
-from microstep.utils.randomness import uniform
+from microstep.utils.randomness import draw_uniform
 
 CPU = torch.device("cpu")
 RULES = [Mixup(0.2), Mixup(1.0), Cutmix(1.0)]
@@ -58,4 +58,4 @@ def test_epochs_differ():
     one, two = (Mixup(1.0).plan(1000, (8, 8), CPU, 0, epoch) for epoch in (1, 2))
     assert not torch.equal(one.partners, two.partners)
     assert abs(torch.corrcoef(torch.stack([one.share, two.share]))[0, 1].item()) < 0.15
-    assert not torch.equal(one.share, uniform(torch.arange(1000), 1, 0, 1)[:, 0])
+    assert not torch.equal(one.share, draw_uniform(torch.arange(1000), 1, 0, 1)[:, 0])

@@ -13,7 +13,7 @@ from PIL import Image
 from microstep.components.dataset import files
 from microstep.components.dataset import files as module
 from microstep.errors import DataError
-from microstep.utils.json_files import cache_directory, recalled, remember
+from microstep.utils.json_files import cache_directory, load_cached, store_cached
 from tests.components.dataset.folders import filled, opened, painted
 
 COUNTS = {"ant": 10, "bee": 10}
@@ -159,16 +159,16 @@ def test_a_cache_that_can_not_be_written_costs_time_only(root, tmp_path, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert streaming(root).fingerprint == opened(root).fingerprint
     assert streaming(root).normalisation.origin == "exact, of 16 training pictures"
-    assert remember("a.json", {"a": 1}) is None
+    assert store_cached("a.json", {"a": 1}) is None
 
 
 def test_what_is_remembered_is_recalled(home):
     """Values come back as they were, numbers bit by bit, and stay below the cache directory."""
     value = {"a": [0.1 + 0.2, 1e-300, float("inf")], "名": "\udcff"}
-    assert remember("some/value.json", value) == home / "some" / "value.json"
-    assert recalled("some/value.json") == value
+    assert store_cached("some/value.json", value) == home / "some" / "value.json"
+    assert load_cached("some/value.json") == value
     assert cache_directory() == home
-    assert recalled("other.json") == {}
+    assert load_cached("other.json") == {}
 
 
 def test_statistics_of_files_are_taken_once(root, decoded):

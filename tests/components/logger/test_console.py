@@ -14,7 +14,7 @@ from microstep.components.logger.console import Console, metrics_row, with_repor
 from microstep.types.data import Report
 from microstep.types.events import EpochReport, Results, SavingCost, SplitResult
 from microstep.utils.tables import format_fields
-from microstep.utils.terminal import emit, show_notices
+from microstep.utils.terminal import install_notice_handler, print_above_bars
 from tests.conftest import ROOT
 
 VAL = {"loss": 0.5, "accuracy": 0.875, "f1_macro": 0.75, "f1_weighted": 0.8}
@@ -118,7 +118,7 @@ def test_tables_are_aligned():
 def test_warnings_are_one_line_on_stderr_and_remarks_one_on_stdout(capsys):
     """However often notices are switched on, each is shown once."""
     for _ in range(3):
-        show_notices()
+        install_notice_handler()
     notices = logging.getLogger("microstep.notice")
     notices.warning("class %s is empty", "cat")
     notices.info("fp16 was chosen")
@@ -144,5 +144,5 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(tmp_path):
 
 def test_text_is_written_above_the_bars_at_once(capsys):
     """What is emitted is flushed: a log that is being followed has every line as it is said."""
-    emit("a line")
+    print_above_bars("a line")
     assert capsys.readouterr().out == "a line\n"

@@ -20,7 +20,7 @@ from microstep.components.dataset.normalization import Normaliser
 from microstep.components.task import Classification
 from microstep.errors import StorageError
 from microstep.types.data import Predictions, Report
-from microstep.utils.files import storing
+from microstep.utils.files import storage_errors
 from tests.conftest import files_limited
 
 CPU = torch.device("cpu")
@@ -236,5 +236,5 @@ def test_a_class_name_in_any_script_makes_no_warning(tmp_path):
 
 def test_where_the_disk_is_full_it_is_a_failure_of_storage(tmp_path):
     """A report that can't be written is exit 4 with the file's name, as for everything that a run writes."""
-    with files_limited(100), pytest.raises(StorageError), storing(tmp_path):
+    with files_limited(100), pytest.raises(StorageError), storage_errors(tmp_path):
         reported([0, 1, 2], [0, 1, 1], ANIMALS, tmp_path / "test")

@@ -25,7 +25,7 @@ from microstep.run.checkpoints import checkpoints as checkpoint
 from microstep.run.checkpoints.archive import packed
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.progress import Place, Progress
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import files_limited, fit
 
 CPU = torch.device("cpu")
@@ -344,14 +344,14 @@ def test_another_models_checkpoint_is_refused(trained, tmp_path, model):
     """Weights that are missing, unknown, of another shape, or no tensors, are not this model's."""
     run = with_best(trained, tmp_path / "run", {"model": model})
     with pytest.raises(CheckpointRefused, match="it is not this model's"):
-        evaluate_run(run, "test", "best", own, None, Bars(False))
+        evaluate_run(run, "test", "best", own, None, ProgressBars(False))
 
 
 def test_a_state_dict_whose_keys_are_no_names_is_refused(trained, tmp_path):
     """A run directory is not trusted: whatever its checkpoint holds, the answer is a refusal."""
     run = with_best(trained, tmp_path / "run", {"model": {3: torch.ones(1)}})
     with pytest.raises(CheckpointRefused):
-        evaluate_run(run, "test", "best", own, None, Bars(False))
+        evaluate_run(run, "test", "best", own, None, ProgressBars(False))
 
 
 @pytest.mark.parametrize("epoch", ["three", None, [3]])
@@ -362,7 +362,7 @@ def test_a_manifest_whose_epoch_is_no_number_is_refused(trained, tmp_path, epoch
     manifest["best"]["epoch"] = epoch
     edit(tmp_path / "run" / "checkpoints", manifest)
     with pytest.raises(CheckpointRefused):
-        evaluate_run(tmp_path / "run", "test", "best", own, None, Bars(False))
+        evaluate_run(tmp_path / "run", "test", "best", own, None, ProgressBars(False))
 
 
 def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):

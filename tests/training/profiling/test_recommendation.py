@@ -91,7 +91,7 @@ def test_what_is_remembered_is_what_is_recommended(monkeypatch: pytest.MonkeyPat
     keep({"a": 1}, Recommendation("bf16", "as planted"))
     assert recommended(trial(), {"a": 1}) == ("bf16", "as planted")
     for content in ({"name": "tf32", "reason": "no such thing on a CPU"}, {"name": ["bf16"]}, {"name": "fp32"}):
-        cache.remember(remembered.place({"a": 1}), content)
+        cache.store_cached(remembered.place({"a": 1}), content)
         with pytest.raises(pytest.fail.Exception, match="it was measured"):
             recommended(trial(), {"a": 1})
 

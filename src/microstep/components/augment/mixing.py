@@ -10,7 +10,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from microstep.components.augment.operations import Size, inside
-from microstep.utils.randomness import permutation, uniform
+from microstep.utils.randomness import draw_permutation, draw_uniform
 
 PARTNERS, SHARES = 2**40, 2**40 + 1  #: parts of keys; windows are numbered from 0
 
@@ -55,8 +55,8 @@ class Mixup:
 
     def plan(self, samples: int, size: Size, device: torch.device, *key: int) -> Mixed:
         """Draw partners and shares."""
-        numbers = uniform(torch.arange(samples), 1, *key, SHARES)
-        return Mixed.on(device, permutation(samples, *key, PARTNERS), beta(numbers[:, 0], self.alpha))
+        numbers = draw_uniform(torch.arange(samples), 1, *key, SHARES)
+        return Mixed.on(device, draw_permutation(samples, *key, PARTNERS), beta(numbers[:, 0], self.alpha))
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Cutmix:
 
     def plan(self, samples: int, size: Size, device: torch.device, *key: int) -> Mixed:
         """Draw partners and rectangles; a share is what the rectangle really leaves."""
-        numbers = uniform(torch.arange(samples), 3, *key, SHARES)
+        numbers = draw_uniform(torch.arange(samples), 3, *key, SHARES)
         sides = torch.tensor(size)
         halves = ((1 - beta(numbers[:, 0], self.alpha)).sqrt()[:, None] * sides).long() // 2
         centre = (numbers[:, 1:] * sides).long()
         corners = (centre - halves).clamp(min=0), (centre + halves).minimum(sides)
         share = 1 - (corners[1] - corners[0]).prod(1).double() / sides.prod()
-        return Mixed.on(device, permutation(samples, *key, PARTNERS), share, torch.cat(corners, dim=1))
+        return Mixed.on(device, draw_permutation(samples, *key, PARTNERS), share, torch.cat(corners, dim=1))
 
 
 def beta(uniform: Tensor, alpha: float) -> Tensor:

@@ -13,7 +13,7 @@ from microstep.components.augment.mixing import Cutmix, Mixed, MixingRule, Mixup
 from microstep.components.augment.operations import CropFlip, Cutout, Operation, RandAugment, Size
 from microstep.errors import ConfigError
 from microstep.types.data import Split
-from microstep.utils.randomness import uniform
+from microstep.utils.randomness import draw_uniform
 
 OPERATIONS = 2**40 + 2  #: part of keys
 
@@ -48,7 +48,7 @@ class Pipeline:
     def plan(self, positions: Tensor, size: Size, *key: int) -> list[Tensor]:
         """Return each operation's parameters for some positions."""
         columns = [one.columns for one in self.operations]
-        parts = torch.split(uniform(positions, sum(columns), *key, OPERATIONS), columns, dim=1)
+        parts = torch.split(draw_uniform(positions, sum(columns), *key, OPERATIONS), columns, dim=1)
         return [one.plan(part, size) for one, part in zip(self.operations, parts, strict=True)]
 
     def batched(self, images: Tensor, plan: Sequence[Tensor], fill: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from microstep.errors import DataError
-from microstep.utils.files import storing
+from microstep.utils.files import storage_errors
 
 
 def fetch(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
@@ -19,7 +19,7 @@ def fetch(dataset_class: Callable[..., Any], root: Path, folder: str, content_te
         DataError: where it can't be reached, saying what to put where.
         StorageError: where `root` can't be written.
     """
-    with storing(root), own_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
+    with storage_errors(root), own_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
         try:
             dataset_class(temporary, download=True)
         except Exception as error:  # URLError, RuntimeError, ConnectionError, …: torchvision raises many kinds

@@ -14,7 +14,7 @@ import numpy as np
 from microstep.components.dataset.decoding import Decoder, insist_on_file, size_of
 from microstep.components.dataset.images import Bytes, Labels
 from microstep.errors import DataError
-from microstep.utils.json_files import recalled, remember
+from microstep.utils.json_files import load_cached, store_cached
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def digests(root: Path, files: Sequence[str]) -> list[str]:
         DataError: naming a file that can't be read at all.
     """
     name = f"files/{sha256(str(root.resolve()).encode()).hexdigest()}.json"
-    known = recalled(name)
+    known = load_cached(name)
     found = {file: stamped(root / file) for file in files}
     changed = [file for file in files if not holds(known.get(file), found[file])]
     with ThreadPoolExecutor() as threads:  # reading and hashing both let other threads run
@@ -87,7 +87,7 @@ def digests(root: Path, files: Sequence[str]) -> list[str]:
             for file, digest in zip(part, threads.map(lambda file: digest_of(root / file), part), strict=True):
                 known[file] = [*found[file], digest]
     if changed:
-        remember(name, known)
+        store_cached(name, known)
     return [known[file][-1] for file in files]
 
 

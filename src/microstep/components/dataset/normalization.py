@@ -15,7 +15,7 @@ from microstep.components.dataset.images import Bar, Pictures, chunked
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.components.dataset.workers import Wanted, Workers
 from microstep.errors import DataError, MicrostepError
-from microstep.utils.json_files import recalled, remember
+from microstep.utils.json_files import load_cached, store_cached
 
 log = logging.getLogger("microstep.notice")
 CHECKED = 512  #: pictures that a given value is held against
@@ -77,13 +77,13 @@ def exact(train: Pictures, workers: Workers, key: str, bar: Bar) -> tuple[Channe
     parts = read(workers, "train", range(len(train)), train)
     found = ChannelStatistics.streamed(bar(parts, "statistics", len(train)), train.scale)
     if not train.in_memory:
-        remember(name, {"fingerprint": key, "statistics": vars(found)})
+        store_cached(name, {"fingerprint": key, "statistics": vars(found)})
     return found, False
 
 
 def remembered(name: str, key: str) -> ChannelStatistics | None:
     """Return what was found the last time, of the same data."""
-    known = recalled(name)
+    known = load_cached(name)
     with suppress(TypeError):  # not what we wrote
         return ChannelStatistics(**known["statistics"]) if known.get("fingerprint") == key else None
     return None

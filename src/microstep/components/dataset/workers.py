@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, _utils
 from microstep.components.augment import Pipeline
 from microstep.components.dataset.images import Pictures
 from microstep.errors import MicrostepError
-from microstep.utils.signals import STOPPING
+from microstep.utils.signals import STOP_SIGNALS
 
 MOST = 8  #: processes that are started where nobody says how many
 TIMEOUT = 300.0  #: seconds that a worker may take for one batch
@@ -170,7 +170,7 @@ def sheltered() -> Iterator[None]:
 
     Processes started meanwhile inherit that, and so are out of their reach from the first moment.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

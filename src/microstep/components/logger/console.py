@@ -9,7 +9,7 @@ from pathlib import Path
 
 from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.tables import format_fields
-from microstep.utils.terminal import called, emit, say
+from microstep.utils.terminal import called, print_above_bars, print_and_log
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ class Console:
         line = epoch_line(report)
         log.info(line)
         if not self.bars_shown:
-            emit(line)
+            print_above_bars(line)
 
     def finish(self, results: Results) -> None:
         """Say what the run came to, and what to type next."""
-        say(closing(results))
+        print_and_log(closing(results))
 
     def close(self, error: BaseException | None) -> None:
         """Nothing is held open."""

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from microstep.utils.files import append
+from microstep.utils.files import append_bytes
 
 PREFIX = "events.out.tfevents"
 NUMBERS = count()  #: of the files that this process has begun
@@ -45,7 +45,7 @@ class EventsFile:
 
     def write(self, record: bytes) -> None:
         """Append a record, whole or not at all."""
-        append(self.file, record)
+        append_bytes(self.file, record)
 
 
 def later(directory: Path) -> int:

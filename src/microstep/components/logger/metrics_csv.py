@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from microstep.types.events import EpochReport, Results, WindowReport
-from microstep.utils.files import append
+from microstep.utils.files import append_bytes
 from microstep.utils.tables import csv_bytes
 
 
@@ -30,7 +30,7 @@ class MetricsCsv:
             "seconds": round(report.seconds, 3),
         }
         begun = self.file.exists() and self.file.stat().st_size
-        append(self.file, csv_bytes([row.values()] if begun else [row.keys(), row.values()]))
+        append_bytes(self.file, csv_bytes([row.values()] if begun else [row.keys(), row.values()]))
 
     def finish(self, results: Results) -> None:
         """The last row is written already."""

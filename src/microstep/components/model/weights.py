@@ -21,7 +21,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from microstep.errors import DataError
-from microstep.utils.files import storing
+from microstep.utils.files import storage_errors
 
 log = logging.getLogger("microstep.notice")
 DEFAULT = "DEFAULT"
@@ -56,7 +56,7 @@ def promised(file: Path) -> str:
 def fetch(url: str, file: Path) -> None:
     """Fetch a file; it gets its name once it is whole and checked. A progress bar is for a terminal."""
     log.info("model.weights=%s: fetching %s into %s", DEFAULT, url, file.parent)
-    with storing(file), patience():
+    with storage_errors(file), patience():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(file), promised(file), progress=sys.stderr.isatty())

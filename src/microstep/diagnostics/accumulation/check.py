@@ -19,7 +19,7 @@ from microstep.training import device as machine
 from microstep.training.builders import build_parts
 from microstep.training.components import Parts
 from microstep.training.run_info import batch_row, chosen
-from microstep.utils.terminal import say
+from microstep.utils.terminal import print_and_log
 
 
 def look(config: DictConfig) -> Finding:
@@ -40,7 +40,7 @@ def look(config: DictConfig) -> Finding:
 def measured(config: DictConfig, components: Parts) -> list[Measured]:
     """Return what is found in each window."""
     windows = real_windows(components.loaders, components.task, components.precision, components.steps)
-    say(f"looking at the {' and the '.join(one.name for one in windows)} of an epoch\n")
+    print_and_log(f"looking at the {' and the '.join(one.name for one in windows)} of an epoch\n")
     rule = LOOPS[config.rule]
     shared = {"task": components.task, "max_grad_norm": config.max_grad_norm, "seed": config.seed}
     return [measure(Laboratory(components.model, one, rule(one.shape), **shared)) for one in windows]

@@ -14,9 +14,9 @@ from microstep.training import device as machine
 from microstep.training.components import Parts
 from microstep.training.provenance import versions
 from microstep.training.run_info import inexact_layers
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
-from microstep.utils.terminal import say
+from microstep.utils.terminal import print_and_log
 from microstep.utils.text import format_count
 
 
@@ -31,8 +31,8 @@ def look(config: DictConfig) -> Finding:
     """
     with fitting(config):
         trainings = trainings_of(config)
-        say(f"{len(trainings)} trainings of {format_count(config.epochs, 'epoch')} each, side by side\n")
-        course = follow(trainings, config.epochs, Bars(config.progress))
+        print_and_log(f"{len(trainings)} trainings of {format_count(config.epochs, 'epoch')} each, side by side\n")
+        course = follow(trainings, config.epochs, ProgressBars(config.progress))
     parts = trainings["cut"].parts
     drift = drifted(config, parts, course)
     numbers = drift.numbers() | {"device": machine.describe(parts.device), "versions": versions()}

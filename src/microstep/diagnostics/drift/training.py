@@ -18,7 +18,7 @@ from microstep.training.monitoring import diverged
 from microstep.training.profiling.gradients import relative_distance
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Scheduler, Step, SupportsDecide
-from microstep.utils.progress_bar import Bars
+from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
 
 
@@ -46,7 +46,7 @@ class Training:
         self.progress = Progress()
         self.start = [p.detach().clone() for p in self.parts.model.parameters()]
 
-    def train(self, epoch: int, bars: Bars) -> None:
+    def train(self, epoch: int, bars: ProgressBars) -> None:
         """Take one optimizer step over each of the epoch's windows.
 
         Raises:
@@ -64,7 +64,7 @@ class Training:
             if result.updated:
                 self.scheduler.step()
 
-    def windows(self, epoch: int, bars: Bars) -> Iterator[LoadedWindow]:
+    def windows(self, epoch: int, bars: ProgressBars) -> Iterator[LoadedWindow]:
         """Yield the epoch's windows under a bar."""
         loaders, metrics = self.parts.loaders, self.step.metrics
         samples = len(loaders.splits["train"])

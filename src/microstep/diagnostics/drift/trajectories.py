@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from microstep.components.dataset.sharing import sharing
 from microstep.diagnostics.drift.training import Apart, Training, apart, begin
 from microstep.diagnostics.variants import FP64, changed, effective, refuse_large_windows
-from microstep.utils.progress_bar import Bars
-from microstep.utils.terminal import quietly
+from microstep.utils.progress_bar import ProgressBars
+from microstep.utils.terminal import silenced
 
 #: What is compared with what, which gives the unit.
 PAIRS = {"cuts": ("cut", "whole"), "seeds": ("seed", "whole"), "cuts_fp64": ("cut_fp64", "whole_fp64")}
@@ -52,12 +52,12 @@ def trainings_of(config: DictConfig) -> Mapping[str, Training]:
         refuse_large_windows(config, len(cut.parts.dataset.splits["train"]))
         exact = cut.parts.precision.dtype == torch.float64
         others = {name: other for name, other in compared(config).items() if not (exact and "fp64" in name)}
-        with quietly():  # the first has said what there is to be warned of
+        with silenced():  # the first has said what there is to be warned of
             chosen = cut.parts.precision.name  # by precision=auto, which might choose otherwise for another batch
             return {"cut": cut} | {name: begin(name, other, chosen) for name, other in others.items()}
 
 
-def follow(trainings: Mapping[str, Training], epochs: int, bars: Bars) -> Course:
+def follow(trainings: Mapping[str, Training], epochs: int, bars: ProgressBars) -> Course:
     """Train all of them, epoch by epoch, and compare them after each.
 
     Raises:

@@ -16,7 +16,7 @@ from microstep.training.profiling.recommendation import keep, percent, recommend
 from microstep.training.provenance import weighed
 from microstep.training.run_info import batch_row
 from microstep.utils.tables import format_fields, format_table
-from microstep.utils.terminal import say
+from microstep.utils.terminal import print_and_log
 from microstep.utils.text import format_count
 
 
@@ -28,7 +28,7 @@ def look(config: DictConfig) -> Finding:
     """
     trial = build_trial(config)
     names = candidates(trial.device)
-    say(f"measuring {', '.join(names)} …")
+    print_and_log(f"measuring {', '.join(names)} …")
     profile = profiled(trial, names)
     found = recommendation(profile)
     keep(weighed(config, trial.device), found)

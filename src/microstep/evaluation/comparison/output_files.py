@@ -12,8 +12,8 @@ from microstep.config.names import LONGEST, UNSAFE, safe_name
 from microstep.evaluation.comparison.groups import RunGroup, differences
 from microstep.evaluation.comparison.results import LEVEL
 from microstep.evaluation.comparison.text import Comparison
-from microstep.utils.files import written_together
-from microstep.utils.json_files import finite, read_json
+from microstep.utils.files import write_directory
+from microstep.utils.json_files import read_json, replace_nonfinite
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import display_path
 
@@ -56,7 +56,7 @@ def write(comparison: Comparison, files: Mapping[str, bytes], directory: Path) -
     Raises:
         StorageError: those of an earlier comparison are still there then.
     """
-    with written_together(directory) as draft:
+    with write_directory(directory) as draft:
         for name, content in files.items():
             (draft / name).write_bytes(content)
         if "flips.png" not in files:
@@ -86,7 +86,7 @@ def numbers(comparison: Comparison) -> bytes:
             for seed, (run, baseline, p) in zip(run.seeds, found.by_seed, strict=True)
         ],
     }
-    return f"{json.dumps(finite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
+    return f"{json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
 
 
 def side(group: RunGroup, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from microstep.errors import DataError
 from microstep.evaluation.comparison.paired import Array
-from microstep.utils.json_files import read_small
+from microstep.utils.json_files import read_limited
 
 LARGEST = 2**27  #: bytes of a table: some millions of samples
 COLUMNS = ["index", "label", "prediction", "confidence"]
@@ -91,7 +91,7 @@ def rows_of(file: Path) -> Iterator[list[str]]:
     """Yield the rows of a table; a cell may be as long as the whole of it."""
     csv.field_size_limit(min(LARGEST, sys.maxsize))
     try:
-        yield from csv.reader(StringIO(read_small(file, LARGEST).decode(), newline=""), strict=True)
+        yield from csv.reader(StringIO(read_limited(file, LARGEST).decode(), newline=""), strict=True)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, csv.Error) as error:

@@ -13,7 +13,7 @@ from microstep.run.checkpoints.archive import packed, snapshot, unpacked
 from microstep.run.checkpoints.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
 from microstep.run.progress import Place, Progress
 from microstep.types.events import SavingCost
-from microstep.utils.files import flush, storing, write_whole
+from microstep.utils.files import storage_errors, sync_to_disk, write_atomic
 
 
 class Checkpoints:
@@ -56,13 +56,13 @@ class Checkpoints:
     def write(self, state: Mapping[str, Any], position: Place, steps: int, best: bool, logs: Sequence[Path]) -> None:
         """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names."""
         start = perf_counter()
-        with storing(self.directory):
+        with storage_errors(self.directory):
             self.directory.mkdir(exist_ok=True)
             for file in logs:
-                flush(file)
+                sync_to_disk(file)
         content = packed(state)
         entry = entry_of(content, position, steps)
-        write_whole(self.directory / entry.file, content)
+        write_atomic(self.directory / entry.file, content)
         self.point_at(entry, best)
         self.saving.bytes = len(content)
         self.saving.write_seconds += perf_counter() - start
@@ -74,7 +74,7 @@ class Checkpoints:
         kept = {name: e for name, e in named.items() if e is not None}
         write_manifest(self.directory, kept)
         self.entries = dict(kept)
-        with storing(self.directory):
+        with storage_errors(self.directory):
             for file in set(self.directory.glob("epoch-*.pt")) - {self.directory / e.file for e in kept.values()}:
                 file.unlink(missing_ok=True)
 

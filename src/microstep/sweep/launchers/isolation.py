@@ -23,7 +23,7 @@ from omegaconf.basecontainer import BaseContainer
 from torch.nn.modules import module
 from torch.optim import optimizer
 
-from microstep.utils.signals import STOPPING
+from microstep.utils.signals import STOP_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def set_filters(before: list[Any]) -> None:
 
 
 def handlers() -> list[Any]:
-    return [signal.getsignal(number) for number in STOPPING]
+    return [signal.getsignal(number) for number in STOP_SIGNALS]
 
 
 def set_handlers(before: list[Any]) -> None:
-    for number, handler in zip(STOPPING, before, strict=True):
+    for number, handler in zip(STOP_SIGNALS, before, strict=True):
         signal.signal(number, handler)
 
 

@@ -20,8 +20,8 @@ from microstep.sweep.definition import STOP, Job, Sweep
 from microstep.sweep.progress import Board, stamp
 from microstep.sweep.reporter import Teller, told, words
 from microstep.utils import signals
-from microstep.utils.files import write_whole
-from microstep.utils.signals import Pending, deferred
+from microstep.utils.files import write_atomic
+from microstep.utils.signals import PendingSignal, defer_signals
 
 log = logging.getLogger(__name__)
 TICK = 0.2  #: seconds between two looks
@@ -37,8 +37,8 @@ def aside(work: Callable[[], None], busy: Callable[[], bool]) -> None:
     thread.start()
     idle_since = monotonic()
     for _ in ticks(thread):
-        signals.listen()
-        if signals.Pending.signum is None or busy():
+        signals.install_signal_handlers()
+        if signals.PendingSignal.signum is None or busy():
             idle_since = monotonic()
         if monotonic() - idle_since > GRACE:
             return
@@ -64,7 +64,7 @@ def side_by_side(launcher: Launcher, jobs: Sequence[Job], progress: Board, repor
     rounds = [Round(launcher, jobs, progress, reporter)] if jobs else []
     while rounds:
         now = rounds.pop(0)
-        with deferred(), progress.watching(partial(follow, progress)):
+        with defer_signals(), progress.watching(partial(follow, progress)):
             aside(now.launch, busy=now.busy)
         begun, waiting = now.left()
         if len(now.jobs) == 1:
@@ -124,6 +124,6 @@ def has_ended(directory: Path) -> bool:
 
 def follow(progress: Board) -> None:
     """Tell of the runs; let the launcher's processes know of a signal, wherever they are."""
-    if Pending.signum is not None and not (progress.sweep.directory / STOP).exists():
-        write_whole(progress.sweep.directory / STOP, str(Pending.signum).encode(), durable=False)
+    if PendingSignal.signum is not None and not (progress.sweep.directory / STOP).exists():
+        write_atomic(progress.sweep.directory / STOP, str(PendingSignal.signum).encode(), durable=False)
     progress.look()

@@ -14,14 +14,14 @@ from microstep.sweep.definition import Job
 from microstep.sweep.launchers.isolation import isolated
 from microstep.sweep.progress import Board
 from microstep.sweep.reporter import Teller, Told, told, words
-from microstep.utils.terminal import quietly
+from microstep.utils.terminal import silenced
 
 
 def in_turn(launcher: Launcher, jobs: Sequence[Job], progress: Board, reporter: Teller) -> None:
     """Run jobs in this process, one after the other: they share data, and nothing else."""
     with sharing(), imports_frozen(), progress.watching(progress.glance):
         for job in jobs:
-            with isolated(), quietly() as heard:
+            with isolated(), silenced() as heard:
                 error = launched_alone(launcher, job)
             reporter.hear(job, Told(error, tuple(heard)))
             progress.look()

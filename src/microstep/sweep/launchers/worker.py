@@ -24,7 +24,7 @@ from microstep.run.record import bury
 from microstep.sweep.definition import STOP
 from microstep.sweep.reporter import Told
 from microstep.utils import signals
-from microstep.utils.terminal import quietly
+from microstep.utils.terminal import silenced
 
 LOOK = 0.2  #: seconds between two looks at it
 SET_PARENT_DEATH_SIGNAL = 1  #: Linux's prctl
@@ -83,7 +83,7 @@ def preload() -> None:
 
 def outlive_signals() -> None:
     """Leave signals that reach a whole group of processes to the sweep; a handler of the launcher's own stays."""
-    for number in signals.STOPPING:
+    for number in signals.STOP_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, signal.SIG_IGN)
 
@@ -92,9 +92,9 @@ def perform(function: Callable[[DictConfig], str | None], config: DictConfig, se
     """Run a job in this process, which is its own."""
     os.setpgid(0, 0)  # out of Ctrl-C's reach
     die_with_parent()
-    signals.listen()
+    signals.install_signal_handlers()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit's: it has the job queued again, and then SIGTERM comes
-    with quietly() as heard:
+    with silenced() as heard:
         try:
             error = function(config)
         except Stopped:

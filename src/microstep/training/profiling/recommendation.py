@@ -12,8 +12,8 @@ from typing import Any
 from microstep.components.precision.presets import candidates
 from microstep.training.components import Trial
 from microstep.training.profiling.profile import Profile, profiled
-from microstep.utils.json_files import recalled, remember
-from microstep.utils.terminal import say
+from microstep.utils.json_files import load_cached, store_cached
+from microstep.utils.terminal import print_and_log
 
 WORTH = 1.1  #: times as fast as fp32, at least: less is not worth coarser arithmetic
 CLOSE = 0.05  #: to that: what another measurement may turn
@@ -105,7 +105,7 @@ def recommended(components: Trial, key: Key) -> tuple[str, str]:
     """
     known = recall(key, candidates(components.device))
     if known is None:
-        say("precision=auto: nothing is remembered for this machine, model and batch; measuring …")
+        print_and_log("precision=auto: nothing is remembered for this machine, model and batch; measuring …")
         found = recommendation(profiled(components, contenders(components)))
         known = recall(key, candidates(components.device)) or found
         keep(key, known)
@@ -119,14 +119,14 @@ def contenders(components: Trial) -> tuple[str, ...]:
 
 def recall(key: Key, names: tuple[str, ...]) -> Recommendation | None:
     """Return what was remembered, where it is whole and possible."""
-    known = recalled(place(key))
+    known = load_cached(place(key))
     name, reason = known.get("name"), known.get("reason")
     return Recommendation(name, reason) if name in names and isinstance(reason, str) else None
 
 
 def keep(key: Key, recommendation: Recommendation) -> None:
     """Remember a recommendation, where anything can be written."""
-    remember(place(key), {"name": recommendation.name, "reason": recommendation.reason, "of": dict(key)})
+    store_cached(place(key), {"name": recommendation.name, "reason": recommendation.reason, "of": dict(key)})
 
 
 def place(key: Key) -> str:

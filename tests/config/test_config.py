@@ -14,19 +14,19 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from microstep.config.compose import compose
-from microstep.config.experiment import NEUTRAL_KEYS, experiment_of, flatten, micro_batch_size
+from microstep.config.experiment import NEUTRAL_KEYS, extract_experiment, flatten, micro_batch_size
 from microstep.config.ranges import RANGES, Range
-from microstep.config.schema import SCHEMAS, Checkpointing, Experiment
+from microstep.config.schema import SCHEMAS, CheckpointConfig, TrainConfig
 from microstep.config.search_path import CONF
-from microstep.config.signatures import signature
-from microstep.config.validation import check, check_value
+from microstep.config.signatures import find_signature
+from microstep.config.validation import check_config, check_value
 from microstep.errors import ConfigError
 
 REQUIRED = {"evaluate": ["run=x"]}
 ROOTS = [file.stem for file in sorted(CONF.glob("*.yaml"))]
 YAMLS = [file.relative_to(CONF) for file in sorted(CONF.glob("*/**/*.yaml"))]
 OPTIONS = [str(file.with_suffix("")) for file in YAMLS if file.parts[0] != "hydra"]  # tests/sweep has those
-RANGED = {field.name: field.metadata["range"] for field in fields(Experiment) if "range" in field.metadata}
+RANGED = {field.name: field.metadata["range"] for field in fields(TrainConfig) if "range" in field.metadata}
 
 
 def outside(allowed: Range) -> list[float]:
@@ -92,8 +92,10 @@ def test_a_range_belongs_to_a_key_that_exists(key: str) -> None:
     """No range is kept for a misspelt key: some option of the group has it, or its constructor takes it."""
     group, _, leaf = key.partition(".")
     nodes = [yaml.safe_load(file.read_text("utf-8")) for file in (CONF / group).glob("*.yaml")]
-    takers = [node for node in nodes if leaf in node or leaf in getattr(signature(node["_target_"]), "parameters", {})]
-    schema = {field.name for field in fields(Checkpointing)} if group == "checkpoint" else set()
+    takers = [
+        node for node in nodes if leaf in node or leaf in getattr(find_signature(node["_target_"]), "parameters", {})
+    ]
+    schema = {field.name for field in fields(CheckpointConfig)} if group == "checkpoint" else set()
     assert takers or leaf in schema
 
 
@@ -140,10 +142,10 @@ def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
     """Workers, bars, names and the backend are in no hash; whatever else is changed, is."""
     neutral = ["num_workers=4", "progress=false", "log_every_steps=3", "sweep=s", "dataset.resident=false"]
     neutral += ["checkpoint.every_epochs=2", "checkpoint.every_minutes=5", "checkpoint.every_steps=7"]
-    assert experiment_of(compose(neutral)) == experiment_of(compose())
-    assert experiment_of(compose(["seed=1"])) != experiment_of(compose())
-    assert experiment_of(compose(["optimizer.lr=0.031"])) != experiment_of(compose())
-    assert not NEUTRAL_KEYS & experiment_of(compose()).keys()
+    assert extract_experiment(compose(neutral)) == extract_experiment(compose())
+    assert extract_experiment(compose(["seed=1"])) != extract_experiment(compose())
+    assert extract_experiment(compose(["optimizer.lr=0.031"])) != extract_experiment(compose())
+    assert not NEUTRAL_KEYS & extract_experiment(compose()).keys()
 
 
 def test_a_flat_config_has_a_dotted_key_for_each_leaf() -> None:
@@ -158,8 +160,10 @@ def test_a_flat_config_has_a_dotted_key_for_each_leaf() -> None:
 def test_every_neutral_key_is_a_key() -> None:
     """A misspelt neutral key would change hashes in silence: each one is in some schema."""
     roots = {field.name for schema in SCHEMAS.values() for field in fields(schema)}
-    parameters = {f"dataset.{name}" for name in (signature("microstep.components.dataset.image_folder").parameters)}
-    saving = {f"checkpoint.{field.name}" for field in fields(Checkpointing)}
+    parameters = {
+        f"dataset.{name}" for name in (find_signature("microstep.components.dataset.image_folder").parameters)
+    }
+    saving = {f"checkpoint.{field.name}" for field in fields(CheckpointConfig)}
     assert roots | parameters | saving | {"dataset.download"} >= NEUTRAL_KEYS
 
 
@@ -194,7 +198,7 @@ def test_a_missing_value_is_asked_for() -> None:
 def test_a_plain_config_is_checked_as_well() -> None:
     """A root without a schema is held to the groups' ranges."""
     with pytest.raises(ConfigError, match=r"^optimizer\.lr=-1: out of range"):
-        check(OmegaConf.create({"optimizer": {"lr": -1}}))
+        check_config(OmegaConf.create({"optimizer": {"lr": -1}}))
 
 
 def mended(tmp_path: Path, file: str, text: str, *words: str) -> str:

@@ -16,10 +16,10 @@ import pytest
 import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from microstep.config.allowlist import own
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
-from microstep.config.experiment import LATER, displayed, experiment_of
-from microstep.config.schema import Experiment
+from microstep.config.experiment import LATER, extract_experiment, public_experiment
+from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.groups import differences, grouped
 from microstep.evaluation.comparison.runs import Asked, read_run
@@ -64,11 +64,11 @@ def test_at_its_default_the_hashes_are_the_old_ones(run: Path, monkeypatch: pyte
 def test_at_its_default_an_old_run_is_resumed(run: Path) -> None:
     """By the command that describes it today, and by name; another value is refused with both values."""
     with pytest.raises(ConfigError, match=rf"another experiment: {KEY}=False \(it has None\)"):
-        automatic(run, compose([*RUN, OTHER]), own)
+        automatic(run, compose([*RUN, OTHER]), ALLOW_ALL)
     with pytest.raises(ConfigError, match=rf"another experiment: {KEY}=False \(it has None\)"):
         resume(run, [OTHER])
     named = shutil.copytree(run, run.with_name("named"))
-    assert resume_trainer(automatic(run, compose([*RUN, DEFAULT]), own)).fit().samples_seen == 2 * 1437
+    assert resume_trainer(automatic(run, compose([*RUN, DEFAULT]), ALLOW_ALL)).fit().samples_seen == 2 * 1437
     assert resume(named, [DEFAULT]).fit().samples_seen == 2 * 1437
 
 
@@ -89,7 +89,7 @@ def test_at_its_default_old_and_new_runs_are_one_group(tmp_path: Path) -> None:
         config = OmegaConf.load(second / "config.yaml")
         OmegaConf.update(config, KEY, value, force_add=True)
         OmegaConf.save(config, second / "config.yaml")
-        found = grouped([read_run(run, asked, own) for run in (first, second)], "run")
+        found = grouped([read_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
         assert len(found) == groups
     assert differences(*found) == {KEY: ("null", "false")}
 
@@ -98,14 +98,14 @@ def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypa
     """A group that 0.1.0 didn't have is in the config as if it had been chosen, and in no hash."""
 
     @dataclass
-    class Later(Experiment):
+    class Later(TrainConfig):
         average: Any = MISSING
 
     default = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
-    before = run_config.run_config(run, own)
+    before = run_config.run_config(run, ALLOW_ALL)
     monkeypatch.setitem(LATER, "average", default)
     monkeypatch.setattr(run_config, "Experiment", Later)
-    config = run_config.run_config(run, own)
+    config = run_config.run_config(run, ALLOW_ALL)
     assert config.average == default
     assert make(config, "average", Precision, device=torch.device("cpu")).name == "fp64"
     assert identity.config_hash(config) == identity.config_hash(before)
@@ -117,17 +117,17 @@ def test_a_key_of_a_node_of_one_s_own_is_no_later_key() -> None:
     """A component of the user's may have had a key of that name all along: it stays in the hash."""
     config = compose([*RUN, DEFAULT])
     config.precision._target_ = "mine.Precision"
-    assert KEY.partition(".")[2] in experiment_of(config)["precision"]
+    assert KEY.partition(".")[2] in extract_experiment(config)["precision"]
 
 
 def test_what_is_shown_has_every_key() -> None:
     """A table of settings has the same columns for every run, whatever is left out of the hash."""
     config: DictConfig = compose([*RUN, DEFAULT])
-    assert "channels_last" in displayed(config)["precision"]
-    assert "channels_last" not in experiment_of(config)["precision"]
+    assert "channels_last" in public_experiment(config)["precision"]
+    assert "channels_last" not in extract_experiment(config)["precision"]
 
 
 def test_a_name_that_is_trusted_is_not_resolved() -> None:
     """Neither for a hash nor for a comparison: the resolver need not even be known."""
     config = compose([*RUN, "trust=['${mine.twice:${accum}}']"])
-    assert experiment_of(config) == experiment_of(compose(RUN))
+    assert extract_experiment(config) == extract_experiment(compose(RUN))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.config.compose import Composer, quote
+from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.experiment import VERBATIM_KEYS
-from microstep.config.overrides import suggestion
+from microstep.config.overrides import suggest_names
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
 
@@ -84,7 +84,7 @@ def composer() -> Iterator[Composer]:
 def refusal(composer: Composer, words: list[str]) -> str:
     """Return what is said of words that can't be right: one line of three parts, exit code 2."""
     with pytest.raises(ConfigError) as caught:
-        composer.job([quote(word) for word in words])
+        composer.job([quote_verbatim(word) for word in words])
     assert caught.value.exit_code == 2
     assert re.fullmatch(r"[^\n]+: [^\n]+; [^\n]+", str(caught.value))
     return str(caught.value)
@@ -186,7 +186,7 @@ PATHS = [
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_means_itself(composer: Composer, path: str) -> None:
     """Spaces, commas, `=`, parentheses, quotes and any script reach the config as they were typed."""
-    words = ["dataset=fashion_mnist", quote(f"dataset.root={path}")]
+    words = ["dataset=fashion_mnist", quote_verbatim(f"dataset.root={path}")]
     assert composer.job(words).dataset.root == path
 
 
@@ -196,7 +196,7 @@ def test_any_path_means_itself(composer: Composer) -> None:
     @given(st.text(" ,=()[]{}'\"\\:#&~%é数据ab/.-!@*;|?<>+", min_size=1).filter(lambda text: not quoted(text)))
     @settings(derandomize=True, deadline=None)
     def means_itself(path: str) -> None:
-        assert composer.parse(quote(f"run={path}")).value() == path
+        assert composer.parse(quote_verbatim(f"run={path}")).value() == path
 
     means_itself()
 
@@ -209,26 +209,26 @@ def quoted(text: str) -> bool:
 @pytest.mark.parametrize("path", ['"best" of all', "'", "'tis"])
 def test_a_path_that_begins_with_a_quote_means_itself(composer: Composer, path: str) -> None:
     """A name that starts with a quotation mark is a name like any other."""
-    words = ["dataset=fashion_mnist", quote(f"dataset.root={path}")]
+    words = ["dataset=fashion_mnist", quote_verbatim(f"dataset.root={path}")]
     assert composer.job(words).dataset.root == path
 
 
 @pytest.mark.parametrize("word", ["run='a, b'", 'run="a, b"'])
 def test_a_path_that_is_quoted_already_is_not_quoted_again(composer: Composer, word: str) -> None:
     """Hydra's own way of writing it still works."""
-    assert quote(word) == word
+    assert quote_verbatim(word) == word
     assert composer.parse(word).value() == "a, b"
 
 
 def test_only_paths_are_taken_verbatim() -> None:
     """Every other value is Hydra's to read, and null stays null."""
-    assert quote("accum=1,2") == "accum=1,2"
-    assert quote("resume=null") == "resume=null"
-    assert quote("-m") == "-m"
-    assert all(quote(f"{key}=a,b") == f"{key}='a,b'" for key in VERBATIM_KEYS)
+    assert quote_verbatim("accum=1,2") == "accum=1,2"
+    assert quote_verbatim("resume=null") == "resume=null"
+    assert quote_verbatim("-m") == "-m"
+    assert all(quote_verbatim(f"{key}=a,b") == f"{key}='a,b'" for key in VERBATIM_KEYS)
 
 
 def test_the_nearest_names_come_first() -> None:
     """A near name is suggested alone; where nothing is near, all are told."""
-    assert suggestion("fp31", ["amp", "fp32", "sgd"]) == "did you mean fp32?"
-    assert suggestion("zzz", ["amp", "fp32"]) == "the options are amp, fp32"
+    assert suggest_names("fp31", ["amp", "fp32", "sgd"]) == "did you mean fp32?"
+    assert suggest_names("zzz", ["amp", "fp32"]) == "the options are amp, fp32"

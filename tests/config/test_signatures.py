@@ -11,18 +11,18 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
-from microstep.config.allowlist import targets_in
+from microstep.config.allowlist import find_targets
 from microstep.config.search_path import CONF
-from microstep.config.signatures import scalars, signature, source_of
+from microstep.config.signatures import annotated_scalars, find_signature, find_source
 
 YAMLS = [file for file in CONF.rglob("*.yaml") if "hydra" not in file.parts]  # a plugin is Hydra's to build
-TARGETS = sorted({t for file in YAMLS for t in targets_in(yaml.safe_load(file.read_text("utf-8")))})
+TARGETS = sorted({t for file in YAMLS for t in find_targets(yaml.safe_load(file.read_text("utf-8")))})
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_shipped_target_is_read_as_python_sees_it(target: str) -> None:
     """Names, defaults and **kwargs are those that `inspect` finds in the imported object."""
-    found, parameters = signature(target), inspect.signature(get_object(target)).parameters
+    found, parameters = find_signature(target), inspect.signature(get_object(target)).parameters
     assert found is not None
     named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     assert list(found.parameters) == list(named)
@@ -51,7 +51,7 @@ def test_every_shipped_target_is_read_as_python_sees_it(target: str) -> None:
 )
 def test_an_annotation_admits_its_scalars(annotation: str, admitted: set[str]) -> None:
     """Plain types are held to; where a container or anything unknown may go, nothing is."""
-    assert scalars(ast.parse(annotation, mode="eval").body) == admitted
+    assert annotated_scalars(ast.parse(annotation, mode="eval").body) == admitted
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_an_annotation_admits_its_scalars(annotation: str, admitted: set[str]) -
 )
 def test_a_container_under_another_name_is_a_container(annotation: str) -> None:
     """`hidden: List[int]` does not refuse `model.hidden=[1,2]`."""
-    assert scalars(ast.parse(annotation, mode="eval").body) == set()
+    assert annotated_scalars(ast.parse(annotation, mode="eval").body) == set()
 
 
 def test_optional_with_its_module_is_optional() -> None:
     """`typing.Optional[int]` admits null."""
-    assert scalars(ast.parse("typing.Optional[int]", mode="eval").body) == {"int", "None"}
+    assert annotated_scalars(ast.parse("typing.Optional[int]", mode="eval").body) == {"int", "None"}
 
 
 def test_no_annotation_says_nothing() -> None:
     """A parameter without an annotation takes anything."""
-    assert scalars(None) == set()
+    assert annotated_scalars(None) == set()
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "deep" / "net.py").write_text("class Net:\n    def __init__(self, a, /, b: int, *c, d: str = '', e): ...\n")
     (root / "other.py").write_text("def make(x: float = 1.0, **options): ...\nclass Bare: ...\nvalue = 3\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    signature.cache_clear()
+    find_signature.cache_clear()
     return root
 
 
@@ -90,7 +90,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("target", ["foreign_models.Renamed", "foreign_models.deep.Net", "foreign_models.deep.net.Net"])
 def test_a_class_is_found_through_its_reexports(target: str) -> None:
     """`from … import … as …` is followed, absolute and relative, and nothing is run on the way."""
-    found = signature(target)
+    found = find_signature(target)
     assert found is not None
     assert found.parameters == {"a": set(), "b": {"int"}, "d": {"str"}, "e": set()}
     assert (found.optional, found.open) == ({"d"}, False)
@@ -100,7 +100,7 @@ def test_a_class_is_found_through_its_reexports(target: str) -> None:
 @pytest.mark.usefixtures("package")
 def test_a_function_that_takes_anything_is_open() -> None:
     """**kwargs are seen, through a relative import of the package above."""
-    found = signature("foreign_models.deep.make")
+    found = find_signature("foreign_models.deep.make")
     assert found is not None
     assert (found.parameters, found.optional, found.open) == ({"x": {"float"}}, {"x"}, True)
 
@@ -119,17 +119,17 @@ def test_a_function_that_takes_anything_is_open() -> None:
 )
 def test_what_the_source_does_not_tell_is_none(target: str) -> None:
     """A class without a constructor, a value, something missing, something built in: no signature, and no error."""
-    assert signature(target) is None
+    assert find_signature(target) is None
 
 
 @pytest.mark.usefixtures("package")
 def test_a_circle_of_reexports_ends(package: Path) -> None:
     """Two modules that import a name from each other have no signature of it."""
     (package / "ring.py").write_text("from foreign_models.ring import Net\n")
-    assert signature("foreign_models.ring.Net") is None
+    assert find_signature("foreign_models.ring.Net") is None
 
 
 def test_a_module_is_found_without_its_parents_being_run(package: Path) -> None:
     """The file of a dotted name is found on the path; a name that isn't there has none."""
-    assert source_of("foreign_models.deep.net") == package / "deep" / "net.py"
-    assert source_of("foreign_models.deep.nope") is None
+    assert find_source("foreign_models.deep.net") == package / "deep" / "net.py"
+    assert find_source("foreign_models.deep.nope") is None

@@ -13,11 +13,11 @@ from torch import nn
 
 from microstep.components.model import mlp
 from microstep.config import targets
-from microstep.config.allowlist import own, targets_in, trusting
+from microstep.config.allowlist import ALLOW_ALL, allowlist_from, find_targets
 from microstep.config.compose import compose
-from microstep.config.experiment import measures
+from microstep.config.experiment import precision_is_measured
 from microstep.config.search_path import CONF
-from microstep.config.signatures import signature
+from microstep.config.signatures import find_signature
 from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.groups import grouped
@@ -46,16 +46,16 @@ def respelled(config: DictConfig) -> DictConfig:
 @pytest.fixture(params=["microstep", MOVED])
 def components(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Before the components have moved, and after."""
-    signature.cache_clear()
+    find_signature.cache_clear()
     monkeypatch.setattr(targets, "COMPONENTS", request.param)
     yield request.param
-    signature.cache_clear()
+    find_signature.cache_clear()
 
 
 def test_every_component_that_conf_names_is_known() -> None:
     """But for the optimizers, which are torch's."""
     files = [file for file in CONF.glob("*/*.yaml") if file.parent.name not in ("experiment", "hydra", "optimizer")]
-    named = {target for file in files for target in targets_in(yaml.safe_load(file.read_text()))}
+    named = {target for file in files for target in find_targets(yaml.safe_load(file.read_text()))}
     assert {original(target) for target in named} == {f"microstep.{g}.{n}" for g, names in NAMES.items() for n in names}
 
 
@@ -128,7 +128,7 @@ def test_a_moved_experiment_is_not_another_one(components: str) -> None:
 def test_the_allowlist_knows_a_component_under_every_name(components: str, tmp_path: Path, spelled) -> None:
     """Whether it is named in a yaml or in `trust`, and however the run directory spells it."""
     (tmp_path / "net.yaml").write_text(f"_target_: {spelled('microstep.components.model.mlp')}\n")
-    gate = trusting([tmp_path], [spelled("microstep.components.step.SAMStep")])
+    gate = allowlist_from([tmp_path], [spelled("microstep.components.step.SAMStep")])
     for name in ("model.mlp", "components.model.mlp", "step.SAMStep", "components.step.SAMStep"):
         gate({"_target_": f"microstep.{name}"}, "model")
     for other in ("microstep.components.model.resnet18", "microstep.components.model.resnet18", "os.system"):
@@ -141,14 +141,14 @@ def test_a_measured_precision_is_known_under_every_name(components: str) -> None
     config = compose(["precision=auto"])
     for target in ("precision.auto", "components.precision.auto", "precision.automatic.auto"):
         config.precision._target_ = f"microstep.{target}"
-        assert measures(config)
-    assert not measures(respelled(compose(["precision=fp32"])))
+        assert precision_is_measured(config)
+    assert not precision_is_measured(respelled(compose(["precision=fp32"])))
 
 
 def test_a_signature_is_found_under_every_name() -> None:
     """A constructor's parameters are those of the component, wherever it is."""
-    found = signature("microstep.components.model.mlp")
-    assert found == signature("microstep.components.model.mlp")
+    found = find_signature("microstep.components.model.mlp")
+    assert found == find_signature("microstep.components.model.mlp")
     assert found is not None and "hidden" in found.parameters
 
 
@@ -176,6 +176,6 @@ def test_runs_of_one_experiment_are_one_group(components: str, tmp_path: Path) -
     assert isinstance(config, DictConfig)
     OmegaConf.save(respelled(config), second / "config.yaml")
     asked = Asked("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
-    (found,) = grouped([read_run(run, asked, own) for run in (first, second)], "run")
+    (found,) = grouped([read_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
     assert found.seeds == [0, 1]
     assert found.first.setting["model"]["_target_"] == f"{components}.model.mlp"

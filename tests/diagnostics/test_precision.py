@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from microstep.config.allowlist import own
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.diagnostics.precision import check as examination
 from microstep.diagnostics.precision.check import precision_table
@@ -134,7 +134,7 @@ def test_auto_is_the_same_run_as_what_it_chose(monkeypatch: pytest.MonkeyPatch, 
     assert hashes[0] != hashes[1]
     assert set(hashes) < set(Hashes().of(compose(WORDS)))  # a sweep knows either as what it asks for
     asked = Asked("run", "", "test", "best", Path("reports/test"))
-    settings = [read_run(tmp_path / f"auto {name}", asked, own).setting for name in ("bf16", "fp32")]
+    settings = [read_run(tmp_path / f"auto {name}", asked, ALLOW_ALL).setting for name in ("bf16", "fp32")]
     assert settings[0] != settings[1]  # seeds of one choice are not put together with those of the other
 
 
@@ -148,13 +148,13 @@ def test_a_run_goes_on_and_is_evaluated_in_what_it_chose(monkeypatch: pytest.Mon
     resume(tmp_path / "broken").fit()
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
     before = (tmp_path / "whole" / "reports" / "test" / "predictions.csv").read_bytes()
-    evaluate_run(tmp_path / "whole", "test", "best", own, None, ProgressBars(False))
+    evaluate_run(tmp_path / "whole", "test", "best", ALLOW_ALL, None, ProgressBars(False))
     assert (tmp_path / "whole" / "reports" / "test" / "predictions.csv").read_bytes() == before
     found = record(tmp_path / "whole")
     (tmp_path / "whole" / "run.json").write_text(
         json.dumps(found | {"precision": found["precision"] | {"name": "fp32"}})
     )
-    evaluate_run(tmp_path / "whole", "test", "best", own, None, ProgressBars(False))
+    evaluate_run(tmp_path / "whole", "test", "best", ALLOW_ALL, None, ProgressBars(False))
     assert (tmp_path / "whole" / "reports" / "test" / "predictions.csv").read_bytes() != before  # so it does matter
 
 

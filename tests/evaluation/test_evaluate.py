@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from microstep.config.allowlist import own
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints.checkpoints import Checkpoints
@@ -33,7 +33,7 @@ def texts(directory: Path) -> dict[str, bytes]:
 
 def again(run: Path, split: str = "test", checkpoint: str = "best"):
     """Evaluate in this process."""
-    return evaluate_run(run, split, checkpoint, own, None, ProgressBars(False))
+    return evaluate_run(run, split, checkpoint, ALLOW_ALL, None, ProgressBars(False))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from microstep.components.dataset.builtin import synthetic
-from microstep.config.allowlist import own, trusting
+from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, escape_unprintable
 from microstep.evaluation.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
 from microstep.evaluation.evaluate import evaluate_run
@@ -33,7 +33,7 @@ DIGITS = load_digits()
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def classify(run: Path, place: Path | str, checkpoint: str = "best", gate=own) -> Predicted:
+def classify(run: Path, place: Path | str, checkpoint: str = "best", gate=ALLOW_ALL) -> Predicted:
     """Classify in this process."""
     return predict_input(run, str(place), checkpoint, gate, None, ProgressBars(False))
 
@@ -64,7 +64,7 @@ def run(trained, tmp_path) -> Path:
 
 def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
     """The test split as PNG files: the same classes, and the same confidence but for the rounding of a byte."""
-    done = evaluate_run(run, "test", "best", own, None, ProgressBars(False))
+    done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
     truth = rows_of(done.directory)
     (tmp_path / "in").mkdir()
     for row in truth:
@@ -324,7 +324,7 @@ def test_the_gate_is_no_wider(run, tmp_path):
     """What the run directory asks to be built must be trusted for `input` as well; damage is refused as ever."""
     folder = written(tmp_path / "in", 2)
     with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
-        classify(run, folder, gate=trusting([]))
+        classify(run, folder, gate=allowlist_from([]))
     file = run / "checkpoints" / manifest_of(run)["best"]["file"]
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointRefused):
@@ -361,7 +361,7 @@ def test_only_a_classifier_of_pictures_will_do(run):
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="input=in: the run's pictures have 2 channels; give a run that classifies"):
         decoder_of(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
-    parts = build_parts(run_config(run, own), own, "cpu")
+    parts = build_parts(run_config(run, ALLOW_ALL), ALLOW_ALL, "cpu")
     with pytest.raises(ConfigError, match="input=in: the run's data are no pictures; "):
         suited(replace(parts, dataset=object()), "in")
     with pytest.raises(ConfigError, match="input=in: the run's task is object, no Classification; "):

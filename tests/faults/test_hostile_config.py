@@ -12,7 +12,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from microstep.config.allowlist import Gate, trusting
+from microstep.config.allowlist import Allowlist, allowlist_from
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation.evaluate import evaluate_run
@@ -23,7 +23,7 @@ from tests.faults.zygote import Zygote
 
 SLOTS = ("precision", "dataset", "task", "model", "accumulation", "sampler", "augment")  # what an evaluation builds
 MLP = {"_target_": "microstep.components.model.mlp"}
-SHIPPED = trusting([CONF])
+SHIPPED = allowlist_from([CONF])
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "marker"
 
 
-def evaluate(run: Path, gate: Gate = SHIPPED) -> None:
+def evaluate(run: Path, gate: Allowlist = SHIPPED) -> None:
     evaluate_run(run, "test", "best", gate, "cpu", ProgressBars(False))
 
 
@@ -42,7 +42,7 @@ def test_what_a_stranger_plants_would_run_if_it_were_let_in(tmp_path: Path, mark
     """The tests below can fail: trusted by name, each plant does run, but for the two that newer Hydras know, too."""
     run = run_with(tmp_path / "run", model=plant(target, marker))
     with pytest.raises(Exception) as caught:  # whatever it makes of it, it is no model
-        evaluate(run, trusting([CONF], [target]))
+        evaluate(run, allowlist_from([CONF], [target]))
     blocked = target in ("builtins.exec", "os.system") and "blocklisted" in str(caught.value)
     assert marker.exists() or blocked
 
@@ -149,7 +149,7 @@ def test_a_resolver_is_not_asked(tmp_path: Path, marker: Path, changes: dict[str
 def test_a_resolver_would_be_asked_if_it_were_let_in(tmp_path: Path, marker: Path) -> None:
     """The test above can fail: a value that is trusted by its text is resolved."""
     with pytest.raises((ConfigError, CheckpointRefused)):
-        evaluate(run_with(tmp_path / "run", sweep="${asked:1}"), trusting([CONF], ["${asked:1}"]))
+        evaluate(run_with(tmp_path / "run", sweep="${asked:1}"), allowlist_from([CONF], ["${asked:1}"]))
     assert marker.exists()
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from microstep.config.allowlist import own, trusting
+from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.compose import Composer
-from microstep.config.schema import Experiment
+from microstep.config.schema import TrainConfig
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
 from microstep.run.resume import Resumption, named
@@ -20,7 +20,7 @@ from tests.faults.planted import FOREIGN, evil
 from tests.faults.runs import manifest_of, unfinished
 from tests.faults.zygote import Zygote
 
-SLOTS = [name for name, field in Experiment.__dataclass_fields__.items() if field.type == "Any"]
+SLOTS = [name for name, field in TrainConfig.__dataclass_fields__.items() if field.type == "Any"]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_resume_builds_nothing_that_ones_own_conf_does_not_name(run: Path, tmp
     for node in (evil(marker), sound | {"extra": [evil(marker)]}):
         plant(run, slot, node)
         with pytest.raises(ConfigError, match=rf"^{slot}\._target_={FOREIGN}: the run directory names it"):
-            resume_trainer(resumed(run, trusting([CONF])))
+            resume_trainer(resumed(run, allowlist_from([CONF])))
         assert not marker.exists()
 
 
@@ -64,7 +64,7 @@ def test_it_would_run_if_it_were_let_in(run: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     plant(run, "optimizer", evil(marker))
     with pytest.raises(ConfigError):
-        resume_trainer(resumed(run, own))
+        resume_trainer(resumed(run, ALLOW_ALL))
     assert marker.exists()
 
 

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from microstep.config.compose import compose
-from microstep.config.experiment import displayed, experiment_of
+from microstep.config.experiment import extract_experiment, public_experiment
 from tests.conftest import call
 
 SECRET = "correct-horse-battery-staple"
@@ -50,7 +50,7 @@ def test_what_is_shown_is_what_was_written(monkeypatch: pytest.MonkeyPatch, text
     monkeypatch.setenv("SECRET", SECRET)
     config = compose(["dataset=fashion_mnist"])
     config.dataset.root, config.dataset.kind, config.model.width = text, "${dataset.root}", "${accum}"
-    shown = displayed(config)
+    shown = public_experiment(config)
     assert (shown["dataset"]["root"], shown["dataset"]["kind"], shown["model"]["width"]) == (text, text, 1)
     assert "sweep" not in shown
-    assert experiment_of(config)["dataset"]["root"] == config.dataset.root
+    assert extract_experiment(config)["dataset"]["root"] == config.dataset.root

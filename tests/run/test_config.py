@@ -8,7 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from microstep.config.allowlist import own, trusting
+from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
@@ -16,7 +16,7 @@ from microstep.run.config import DEEPEST, read_run_config, run_config
 from tests.conftest import irregular
 from tests.faults.planted import run_with, sound, written
 
-SHIPPED = trusting([CONF])
+SHIPPED = allowlist_from([CONF])
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
     """Nothing asks the environment, or runs a resolver's code, that one's own yamls don't; a reference may stand."""
     with pytest.raises(ConfigError, match="the run directory asks a resolver"):
         read_run_config(written(tmp_path, text), SHIPPED)
-    assert read_run_config(tmp_path, own) == yaml.safe_load(text)
+    assert read_run_config(tmp_path, ALLOW_ALL) == yaml.safe_load(text)
     assert read_run_config(written(tmp_path, "accum: 2\nmodel: {width: '${accum}'}"), SHIPPED) == {
         "accum": 2,
         "model": {"width": "${accum}"},
@@ -50,16 +50,16 @@ def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
 def test_anchors_are_refused(tmp_path: Path, text: str) -> None:
     """A run never writes one, and with a few of them a page of yaml stands for gigabytes."""
     with pytest.raises(ConfigError, match=r"config\.yaml is no plain yaml: it has anchors or tags; "):
-        read_run_config(written(tmp_path, text), own)
+        read_run_config(written(tmp_path, text), ALLOW_ALL)
 
 
 def test_nesting_is_bounded(tmp_path: Path) -> None:
     """Fifty collections within each other may be; one more is refused, however many more there are."""
-    read_run_config(written(tmp_path, f"model: {'[' * DEEPEST}{']' * DEEPEST}"), own)
+    read_run_config(written(tmp_path, f"model: {'[' * DEEPEST}{']' * DEEPEST}"), ALLOW_ALL)
     one_more = f"model: [{'[' * DEEPEST}{']' * DEEPEST}]"
     for text in (one_more, "model: " + "[" * 400_000, "model: " + "{a: " * 100_000, "- " * 100_000):
         with pytest.raises(ConfigError, match=r"config\.yaml is no plain yaml: it is nested too deep; "):
-            read_run_config(written(tmp_path, text), own)
+            read_run_config(written(tmp_path, text), ALLOW_ALL)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_nesting_is_bounded(tmp_path: Path) -> None:
 def test_what_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
     """Tags, damage, and numbers that nothing can count to: one line that names the run."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml is no plain yaml: .") as caught:
-        read_run_config(written(tmp_path, text), own)
+        read_run_config(written(tmp_path, text), ALLOW_ALL)
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
@@ -97,19 +97,19 @@ def test_what_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
 def test_what_holds_no_keys_is_refused(tmp_path: Path, text: str) -> None:
     """Plain yaml that is no mapping is no experiment."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml holds no experiment"):
-        read_run_config(written(tmp_path, text), own)
+        read_run_config(written(tmp_path, text), ALLOW_ALL)
 
 
 def test_a_directory_without_a_config_is_no_run(tmp_path: Path) -> None:
     """Neither is one whose config is far too large to be one, is no text, or no file."""
     for missing in (tmp_path, tmp_path / "nowhere", Path(__file__)):
         with pytest.raises(ConfigError, match=r"config\.yaml is not there; give the directory"):
-            read_run_config(missing, own)
+            read_run_config(missing, ALLOW_ALL)
     with pytest.raises(ConfigError, match="far too large"):
-        read_run_config(written(tmp_path, "#" * 2**21), own)
+        read_run_config(written(tmp_path, "#" * 2**21), ALLOW_ALL)
     (tmp_path / "config.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ConfigError, match="no plain yaml"):
-        read_run_config(tmp_path, own)
+        read_run_config(tmp_path, ALLOW_ALL)
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "loop"])
@@ -118,7 +118,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> Non
     file = tmp_path / "config.yaml"
     irregular(file, kind)
     with pytest.raises(ConfigError, match=r"config\.yaml can't be read: (it is no regular file|Too many levels)"):
-        read_run_config(tmp_path, own)
+        read_run_config(tmp_path, ALLOW_ALL)
 
 
 @pytest.mark.parametrize("text", ["epochs: many", "epoch: 3", "accum: [1]", "hydra: {callbacks: {}}", "accum: null"])
@@ -170,4 +170,4 @@ def test_a_sweep_is_no_run(tmp_path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     for place in (tmp_path, tmp_path / "*"):
         with pytest.raises(ConfigError, match=r"config\.yaml is not there; name one of a sweep's runs, or compare"):
-            run_config(place, own)
+            run_config(place, ALLOW_ALL)

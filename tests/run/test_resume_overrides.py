@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from microstep.config.allowlist import own
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
 from microstep.run.record import RunRecord
@@ -158,7 +158,7 @@ def test_what_earlier_resumes_changed_counts(tmp_path: Path) -> None:
     """In order: of a key that was changed twice the later value."""
     times = [{"overrides": {"epochs": 4, "threads": 2}}, {"overrides": {}}, {"overrides": {"epochs": 5}}]
     assert RunRecord.read(note(tmp_path, times)).overrides == {"epochs": 5, "threads": 2}
-    config = described(tmp_path, *RUN).config(own)
+    config = described(tmp_path, *RUN).config(ALLOW_ALL)
     assert (config.epochs, config.threads) == (5, 2)
 
 
@@ -194,6 +194,6 @@ def test_a_run_json_that_was_tampered_with_is_refused(tmp_path: Path, overrides:
     """A run directory is not trusted: only what a resume may change is taken from it, and no resolver is asked."""
     note(tmp_path, [{"overrides": overrides}])
     with pytest.raises(ConfigError) as caught:
-        described(tmp_path, *RUN, "dataset=image_folder", "dataset.root=/data").config(own)
+        described(tmp_path, *RUN, "dataset=image_folder", "dataset.root=/data").config(ALLOW_ALL)
     assert says in str(caught.value)
     assert str(Path.home()) not in str(caught.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microstep.config.allowlist import own
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.evaluation.comparison.compare import compare, fetched
 from microstep.evaluation.comparison.flips import Flip, Side
 from microstep.evaluation.comparison.groups import grouped
@@ -43,13 +43,13 @@ def test_a_run_whose_data_moved_is_evaluated_on_the_new_path(home: Path) -> None
     report = home / "resumed" / "reports" / "test" / "predictions.csv"
     before = report.read_bytes()
     report.unlink()
-    assert evaluate_run(home / "resumed", "test", "best", own, None, ProgressBars(False)).epoch in (1, 2)
+    assert evaluate_run(home / "resumed", "test", "best", ALLOW_ALL, None, ProgressBars(False)).epoch in (1, 2)
     assert report.read_bytes() == before
 
 
 def test_a_run_whose_data_moved_classifies_images(home: Path, photos: Path) -> None:
     """The same for `input=`."""
-    done = predict_input(home / "resumed", str(photos / "test"), "best", own, None, ProgressBars(False))
+    done = predict_input(home / "resumed", str(photos / "test"), "best", ALLOW_ALL, None, ProgressBars(False))
     assert len(done.answers.rows) == 15
 
 
@@ -59,8 +59,10 @@ def test_a_device_of_a_resume_is_used(trained: Path, tmp_path: Path, photos: Pat
     config, record = run / "config.yaml", json.loads((run / "run.json").read_text())
     config.write_text(config.read_text().replace("device: auto", "device: cuda:99"))
     (run / "run.json").write_text(json.dumps(record | {"resumed": [{"overrides": {"device": "cpu"}}]}))
-    assert evaluate_run(run, "test", "best", own, None, ProgressBars(False)).epoch == 3
-    assert len(predict_input(run, str(photos / "test"), "best", own, None, ProgressBars(False)).answers.rows) == 15
+    assert evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False)).epoch == 3
+    assert (
+        len(predict_input(run, str(photos / "test"), "best", ALLOW_ALL, None, ProgressBars(False)).answers.rows) == 15
+    )
 
 
 def test_a_run_counts_with_the_epochs_of_its_resume(home: Path) -> None:
@@ -72,15 +74,15 @@ def test_a_run_counts_with_the_epochs_of_its_resume(home: Path) -> None:
     (home / "elsewhere" / "run.json").write_text(json.dumps(changed))
     for baseline in ("resumed", "elsewhere"):
         asked = Asked("run", "", "test", "best", Path("reports/test"))
-        (group,) = grouped([read_run(home / name, asked, own) for name in (baseline, "whole")], "run")
+        (group,) = grouped([read_run(home / name, asked, ALLOW_ALL) for name in (baseline, "whole")], "run")
         assert group.seeds == [0, 1]
 
 
 def test_a_comparison_shows_the_samples_of_a_run_whose_data_moved(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are read from the new path."""
     monkeypatch.chdir(home)
-    (one,) = compare("whole", "resumed", "test", "best", lambda paths: own).comparisons
-    images = fetched(one, [Flip(index, 0, Side(0, 0), Side(0, 0), None) for index in (0, 1)], own)
+    (one,) = compare("whole", "resumed", "test", "best", lambda paths: ALLOW_ALL).comparisons
+    images = fetched(one, [Flip(index, 0, Side(0, 0), Side(0, 0), None) for index in (0, 1)], ALLOW_ALL)
     assert images is not None
     assert images.shape == (2, 3, 8, 8)
 

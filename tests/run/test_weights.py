@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from microstep.config.compose import compose
-from microstep.config.experiment import displayed
+from microstep.config.experiment import public_experiment
 from microstep.errors import StorageError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.weights import WeightsFile, packed, weights_file
@@ -177,7 +177,7 @@ def test_what_the_environment_holds_is_not_told(monkeypatch) -> None:
     config = OmegaConf.create({"size": 3, "behind": "<${oc.env:SECRET}>", "model": node})
     assert config.model.deep[1].x == "<hunter2>"
     expected = {"_target_": "a.b", "width": 3, "near": 3, "deep": ["${oc.env:SECRET}", {"x": "<${oc.env:SECRET}>"}]}
-    assert displayed(config)["model"] == expected
+    assert public_experiment(config)["model"] == expected
 
 
 def test_names_in_any_script_come_back(tmp_path) -> None:

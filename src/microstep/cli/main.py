@@ -27,7 +27,7 @@ from microstep.cli.job import Logged
 from microstep.cli.paths import refuse_odd_places
 from microstep.cli.start import CommandLine, RunSweep, Start, prepared
 from microstep.config import names
-from microstep.config.compose import Composer, quote
+from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
 from microstep.sweep.job import Task
@@ -58,7 +58,7 @@ class Program:
             words: by default all that follow the program's name.
         """
         signals.install_signal_handlers()
-        names.register()
+        names.register_resolvers()
         logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
         try:
             refuse_odd_places(*sys.argv)
@@ -102,7 +102,7 @@ def run(program: Program, words: list[str]) -> Any:
         print(page(introduction, conf if conf.is_dir() else CONF, program.name))
         return None
     refuse_flags(arguments, program)
-    overrides = [quote(word) for word in arguments.overrides]
+    overrides = [quote_verbatim(word) for word in arguments.overrides]
     also = additional(arguments.config_dir)
     with Composer.opened(conf, arguments.config_name or program.name, also, program.name) as composer:
         if arguments.shell_completion:  # its words are no overrides

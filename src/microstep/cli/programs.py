@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from microstep.cli import job as jobs
 from microstep.cli.main import Program
-from microstep.config.hydra_job import choice, config_directories, run_directory
+from microstep.config.hydra_job import get_choice, get_config_directories, get_run_directory
 from microstep.sweep.runner import run_sweep
 
 if TYPE_CHECKING:
-    from microstep.config.allowlist import Gate
+    from microstep.config.allowlist import Allowlist
     from microstep.run.resume import Resumption
 
 # Each function imports what it needs: torch only comes in once the config is known to be right.
@@ -36,12 +36,12 @@ def run_train(config: DictConfig, resumed: Resumption | None = None) -> int | No
     if config.check is not None:
         from microstep.diagnostics import examine
 
-        return examine(config, run_directory())
+        return examine(config, get_run_directory())
     from microstep.training.build import build_trainer
     from microstep.training.resume import resume_trainer
 
     if resumed is None:
-        build_trainer(config, run_directory()).fit()
+        build_trainer(config, get_run_directory()).fit()
     elif resumed.finished:
         print(jobs.finished_already(resumed.directory))
     else:
@@ -68,19 +68,19 @@ def run_evaluate(config: DictConfig) -> None:
     A run directory is not trusted: what it asks to be built must be named in your own conf/, or in trust=[TARGET,…];
     so must what it asks a resolver for: trust='["${oc.env:DATA}"]'.
     """
-    from microstep.config.allowlist import trusting
-    from microstep.config.experiment import trusted
+    from microstep.config.allowlist import allowlist_from
+    from microstep.config.experiment import get_trusted_names
     from microstep.utils.terminal import install_notice_handler, print_above_bars
 
     install_notice_handler()
     if config.baseline is not None:
         print_above_bars(comparison(config))
         return
-    gate = trusting(config_directories(), trusted(config), Path(config.run))
+    gate = allowlist_from(get_config_directories(), get_trusted_names(config), Path(config.run))
     print_above_bars(split_report(config, gate) if config.input is None else input_report(config, gate))
 
 
-def split_report(config: DictConfig, gate: Gate) -> str:
+def split_report(config: DictConfig, gate: Allowlist) -> str:
     """Evaluate a split and return what is said of it."""
     from microstep.components.logger.console import metrics_row, with_report
     from microstep.evaluation.evaluate import evaluate_run
@@ -100,18 +100,18 @@ def split_report(config: DictConfig, gate: Gate) -> str:
 
 def comparison(config: DictConfig) -> str:
     """Compare runs and return what is said of them."""
-    from microstep.config.allowlist import trusting
-    from microstep.config.experiment import trusted
+    from microstep.config.allowlist import allowlist_from
+    from microstep.config.experiment import get_trusted_names
     from microstep.errors import ConfigError
     from microstep.evaluation.comparison.compare import compare
 
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "pictures without labels tell no runs apart", "leave it out")
-    gates = partial(trusting, config_directories(), trusted(config), None)
+    gates = partial(allowlist_from, get_config_directories(), get_trusted_names(config), None)
     return compare(config.run, config.baseline, config.split, config.checkpoint, gates).text
 
 
-def input_report(config: DictConfig, gate: Gate) -> str:
+def input_report(config: DictConfig, gate: Allowlist) -> str:
     """Classify pictures and return what is said of them."""
     from microstep.errors import escape_unprintable
     from microstep.evaluation.predict import predict_input
@@ -155,7 +155,7 @@ def run_compute_stats(config: DictConfig) -> None:
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
     bar = ProgressBars(config.progress).pictures
     print_above_bars(
-        report(dataset, choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar)
+        report(dataset, get_choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar)
     )
 
 

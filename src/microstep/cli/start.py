@@ -20,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from microstep.cli.job import finished_already, multirun, run
 from microstep.cli.paths import directory_of, place_of
-from microstep.config.allowlist import Gate, trusting
-from microstep.config.compose import Composer, lists_its_jobs, quote
-from microstep.config.experiment import trusted
-from microstep.config.hydra_job import config_directories
-from microstep.config.overrides import without_hydra
+from microstep.config.allowlist import Allowlist, allowlist_from
+from microstep.config.compose import Composer, lists_its_jobs, quote_verbatim
+from microstep.config.experiment import get_trusted_names
+from microstep.config.hydra_job import get_config_directories
+from microstep.config.overrides import drop_hydra_node
 from microstep.config.ranges import POSITIVE_INT
-from microstep.config.validation import refuse_check_of_a_run, refuse_check_of_a_sweep
+from microstep.config.validation import check_diagnostic_without_resume, check_diagnostic_without_sweep
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import claimed
 from microstep.run.lock import owning
@@ -75,7 +75,7 @@ def prepared(line: CommandLine, sweeping: bool) -> Start:
     resume = line.value("resume")
     if resume in (None, AUTO):
         return one(line, line.composer.job(line.overrides))
-    refuse_check_of_a_run(line.value("check"))
+    check_diagnostic_without_resume(line.value("check"))
     directory = Path(str(resume))
     if "hydra.run.dir" in line.typed:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
@@ -84,9 +84,9 @@ def prepared(line: CommandLine, sweeping: bool) -> Start:
     return partial(go_on, line, job, named(directory, line.composer, line.overrides, gate))
 
 
-def gate_of(job: DictConfig, run_dir: Path, trust: Sequence[str]) -> Gate:
+def gate_of(job: DictConfig, run_dir: Path, trust: Sequence[str]) -> Allowlist:
     """Return what the config of a run directory may name."""
-    return trusting(config_directories(job.hydra), trust, run_dir)
+    return allowlist_from(get_config_directories(job.hydra), trust, run_dir)
 
 
 def one(line: CommandLine, job: DictConfig) -> Start:
@@ -94,7 +94,7 @@ def one(line: CommandLine, job: DictConfig) -> Start:
     if job.check is None:
         return partial(single, line, job)
     if job.resume is not None:
-        refuse_check_of_a_run(job.check)
+        check_diagnostic_without_resume(job.check)
     return partial(look, line, job)
 
 
@@ -114,8 +114,8 @@ def single(line: CommandLine, job: DictConfig) -> None:
     if job.resume == AUTO and not typed:
         raise ConfigError("resume=auto", "each start has a new directory", "name one: hydra.run.dir=DIR")
     if goes_on(job.resume, directory):
-        gate = gate_of(job, directory, trusted(job))
-        go_on(line, job, automatic(directory, without_hydra(job), gate))
+        gate = gate_of(job, directory, get_trusted_names(job))
+        go_on(line, job, automatic(directory, drop_hydra_node(job), gate))
     else:
         start(line, job, directory, typed)
 
@@ -164,14 +164,14 @@ def sweep(line: CommandLine, jobs: list[DictConfig]) -> None:
     directory = directory_of(jobs[0], "hydra.sweep.dir")
     named = jobs[0].sweep is not None or "hydra.sweep.dir" in line.typed
     refuse_resuming(jobs[0].resume, named)
-    refuse_check_of_a_sweep(jobs[0].check)
+    check_diagnostic_without_sweep(jobs[0].check)
     check_launcher(jobs[0])
     listed = tuple(starmap(as_job, enumerate(jobs)))
     refuse_twins([job.name for job in listed])
     with claimed(directory, exact_name=named) as created, owning(created):
         command = line.text if named else f"{line.text} sweep={created.name}"
         described = Sweep(created, listed, command, jobs[0].redo is not None, jobs[0].progress)
-        config = line.composer.multirun([*line.overrides, quote(f"hydra.sweep.dir={created.resolve()}")])
+        config = line.composer.multirun([*line.overrides, quote_verbatim(f"hydra.sweep.dir={created.resolve()}")])
         with saying(f"{command} goes on"), multirun(config, line.composer.loader) as context:
             if lists_its_jobs(config.hydra.sweeper):
                 line.run_sweep(described, line.task, config, context)
@@ -188,7 +188,7 @@ def as_job(number: int, composed: DictConfig) -> Job:
         composed.hydra.job.num = composed.hydra.job.id = number
     name = str(directory_of(composed, "hydra.sweep.subdir"))
     overrides = tuple(OmegaConf.to_container(composed.hydra.overrides.task) or ())
-    return Job(number, name, tuple(map(str, overrides)), without_hydra(composed))
+    return Job(number, name, tuple(map(str, overrides)), drop_hydra_node(composed))
 
 
 def check_launcher(job: DictConfig) -> None:

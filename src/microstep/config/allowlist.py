@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from microstep.config.experiment import asks_resolver
+from microstep.config.experiment import uses_resolver
 from microstep.config.targets import current
 from microstep.errors import ConfigError
 
@@ -18,7 +18,7 @@ COLLECTIONS = (dict, list, tuple, set)  #: that yaml's tags make
 
 
 @dataclass(frozen=True)
-class Gate:
+class Allowlist:
     """What a config may name. Make one with `trusting`; `own` is the one for the user's own config.
 
     Args:
@@ -36,7 +36,7 @@ class Gate:
             ConfigError: for a target that isn't trusted, at any depth, or text that asks a resolver even so: a value
                 put together from pieces of `${…}` would be resolved once more when it is built.
         """
-        for target in targets_in(node):
+        for target in find_targets(node):
             if current(target) not in self.targets:
                 raise ConfigError(
                     f"{group}._target_={target}",
@@ -47,26 +47,26 @@ class Gate:
 
     def insist(self, node: Any, subject: str) -> None:
         """Refuse a value that asks a resolver and isn't trusted to."""
-        for text in values_in(node):
-            if asks_resolver(text) and text not in self.interpolations:
+        for text in iter_values(node):
+            if uses_resolver(text) and text not in self.interpolations:
                 reason = f"the run directory asks a resolver, your own conf/ does not: {text}"
                 remedy = f"""write its value into config.yaml, or add trust='["{text}"]' if you know what it does"""
                 raise ConfigError(subject, reason, remedy)
 
 
-class Everything(Container[str]):
+class AnyName(Container[str]):
     """Holds every name."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
-own = Gate(Everything(), Everything())  #: lets everything pass: the config is the user's own
+ALLOW_ALL = Allowlist(AnyName(), AnyName())  #: lets everything pass: the config is the user's own
 
 
-def trusting(
+def allowlist_from(
     directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None, other_runs: Iterable[Path] = ()
-) -> Gate:
+) -> Allowlist:
     """Return a gate for what the yamls below some directories name, and for what is trusted by name.
 
     Args:
@@ -76,20 +76,23 @@ def trusting(
         ConfigError: for a file that is no yaml.
     """
     excluded = [path.resolve() for path in (run_dir, *other_runs) if path]
-    contents = [content_of(file) for directory in directories for file in yamls_below(directory, excluded)]
-    targets = {target for content in contents for target in targets_in(content)}
-    texts = {text for content in contents for text in values_in(content) if asks_resolver(text)}
+    contents = [read_yaml(file) for directory in directories for file in find_yamls(directory, excluded)]
+    targets = {target for content in contents for target in find_targets(content)}
+    texts = {text for content in contents for text in iter_values(content) if uses_resolver(text)}
     trusted = frozenset(trust)
-    return Gate(frozenset(map(current, trusted | targets)), trusted | {text for text in texts if not hands_on(text)})
+    return Allowlist(
+        frozenset(map(current, trusted | targets)),
+        trusted | {text for text in texts if not has_nested_interpolation(text)},
+    )
 
 
-def yamls_below(directory: Path, excluded: Collection[Path]) -> Iterator[Path]:
+def find_yamls(directory: Path, excluded: Collection[Path]) -> Iterator[Path]:
     """Yield the yamls below a directory, in order, but for those of some runs."""
     files = filter(Path.is_file, sorted(directory.rglob("*.yaml")))
     yield from (file for file in files if not any(run in file.resolve().parents for run in excluded))
 
 
-def content_of(file: Path) -> Any:
+def read_yaml(file: Path) -> Any:
     """Return what one of the user's own yamls holds."""
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -97,17 +100,17 @@ def content_of(file: Path) -> Any:
         raise ConfigError(str(file), str(error), "mend the yaml") from None
 
 
-def hands_on(text: str) -> bool:
+def has_nested_interpolation(text: str) -> bool:
     """Say whether a resolver is given another key's value, which in a run directory's config is a stranger's."""
     return "${" in re.sub(r"\$\{[^$]*?\}", "", text)  # what is left is a reference around another
 
 
-def targets_in(node: Any) -> Iterator[str]:
+def find_targets(node: Any) -> Iterator[str]:
     """Yield every `_target_` in a plain structure."""
     return (str(one["_target_"]) for one in nodes_in(node) if isinstance(one, dict) and "_target_" in one)
 
 
-def values_in(node: Any) -> Iterator[Any]:
+def iter_values(node: Any) -> Iterator[Any]:
     """Yield every value in a plain structure that isn't a collection itself."""
     return (one for one in nodes_in(node) if not isinstance(one, COLLECTIONS))
 

@@ -24,27 +24,27 @@ from yaml import YAMLError
 from microstep.config.experiment import VERBATIM_KEYS
 from microstep.config.names import sweep_name
 from microstep.config.overrides import (
+    check_batch_size_keys,
+    check_group_option,
     check_override,
+    check_plain_override,
+    drop_hydra_node,
     example,
-    refuse_both_batch_sizes,
-    refuse_deletions_and_sweeps,
     refuse_intervals,
-    refuse_many_options,
-    suggestion,
-    without_hydra,
+    suggest_names,
 )
-from microstep.config.schema import register
+from microstep.config.schema import register_schemas
 from microstep.config.search_path import CONF, search_path
-from microstep.config.validation import check
+from microstep.config.validation import check_config
 from microstep.errors import ConfigError
 
 SEARCHED = "hydra.searchpath"  #: directories that may give further options
-OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
+OVERRIDE_PATTERN = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
 
 
-def quote(override: str) -> str:
+def quote_verbatim(override: str) -> str:
     """Quote a value that means itself, a path above all: commas, `=`, spaces and parentheses then do as well."""
-    match = OVERRIDE.fullmatch(override)
+    match = OVERRIDE_PATTERN.fullmatch(override)
     if not match or match["key"] not in VERBATIM_KEYS or match["value"] in ("", "null"):
         return override
     if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already
@@ -65,7 +65,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | str = CONF, config
     if not (program := Path(config_dir)).is_dir():
         raise ConfigError(f"config_dir={config_dir}", "no such directory", "give one that holds yamls")
     with Composer.opened(program, config_name) as composer:
-        return without_hydra(composer.job([quote(o) for o in overrides]))
+        return drop_hydra_node(composer.job([quote_verbatim(o) for o in overrides]))
 
 
 class Composer:
@@ -82,7 +82,7 @@ class Composer:
         cls, config_dir: Path, config_name: str, extra_config_dir: Path | None = None, job_name: str = "microstep"
     ) -> Iterator[Composer]:
         """Yield a composer over the yamls of `search_path`; Hydra's global state is put back afterwards."""
-        register()
+        register_schemas()
         version.setbase("1.3")
         before = get_gh_backup()
         GlobalHydra.instance().clear()
@@ -94,7 +94,7 @@ class Composer:
     def jobs(self, overrides: Sequence[str]) -> list[DictConfig]:
         """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
         parsed = [self.parse(o) for o in overrides]
-        refuse_both_batch_sizes(parsed)  # here as well, so that the error names what was typed, not one job of it
+        check_batch_size_keys(parsed)  # here as well, so that the error names what was typed, not one job of it
         named = [o for o in parsed if self.is_group(o) and isinstance(o.value(), str)]
         sweeper = self.base(named, parsed).hydra.sweeper
         if not lists_its_jobs(sweeper):
@@ -111,12 +111,12 @@ class Composer:
     def job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, Hydra's own node included."""
         choices, values = self.divided(overrides)
-        refuse_both_batch_sizes(values)
+        check_batch_size_keys(values)
         base = self.base(choices, map(self.parse, overrides))
         for override in values:
             check_override(override, base)
         job = self.load(overrides)
-        check(without_hydra(job))
+        check_config(drop_hydra_node(job))
         sweep_name(job.get("sweep"))
         return job
 
@@ -129,17 +129,17 @@ class Composer:
         for override in values:
             check_override(override, job)
             OmegaConf.update(job, override.key_or_group, override.value(), force_add=override.is_add())
-        check(job)
+        check_config(job)
         return job
 
     def divided(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
         """Return a single job's choices of options, and the values that it sets; Hydra's own values are left out."""
         parsed = [self.parse(o) for o in overrides]
         for override in parsed:
-            refuse_deletions_and_sweeps(override)
+            check_plain_override(override)
         choices = [o for o in parsed if self.is_group(o)]
         for override in choices:
-            refuse_many_options(override)
+            check_group_option(override)
         return choices, [o for o in parsed if o not in choices and not o.is_hydra_override()]
 
     def parse(self, override: str) -> Override:
@@ -167,7 +167,7 @@ class Composer:
             parsed = [self.parse(o) for o in overrides]
             for override in parsed if all(o.key_or_group != SEARCHED for o in parsed) else ():
                 self.refuse_unknown_option(override)
-            raise translated(error, overrides) from None
+            raise translate_error(error, overrides) from None
 
     def is_group(self, override: Override) -> bool:
         return override.package is not None or override.key_or_group in self.groups()
@@ -181,7 +181,7 @@ class Composer:
         options = self.loader.get_group_options(override.key_or_group, ObjectType.CONFIG)
         if self.is_group(override) and override.value() not in [*options, None]:
             subject = f"{override.key_or_group}={override.value()}"
-            raise ConfigError(subject, "no such option", suggestion(str(override.value()), options))
+            raise ConfigError(subject, "no such option", suggest_names(str(override.value()), options))
 
 
 def lists_its_jobs(sweeper: DictConfig) -> bool:
@@ -189,13 +189,13 @@ def lists_its_jobs(sweeper: DictConfig) -> bool:
     return str(sweeper._target_) == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 
-ASIDES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")
+OMITTED_LINES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")
 
 
-def translated(error: Exception, overrides: Sequence[str]) -> ConfigError:
+def translate_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Return Hydra's or OmegaConf's refusal as one line: its reason, and the key where it names one."""
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
-    reason = " ".join(line for line in lines if not any(aside in line for aside in ASIDES))
+    reason = " ".join(line for line in lines if not any(aside in line for aside in OMITTED_LINES))
     named = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
     subject = next(iter(named), None) or " ".join(overrides) or "conf"
     return ConfigError(subject, reason or type(error).__name__, "mend the yaml or the command line")

@@ -38,7 +38,7 @@ VERBATIM_KEYS = frozenset(
     }
 )
 #: A run's best weights for others, in its directory; also what evaluate.py calls them.
-EXPORTED = "model.safetensors"
+WEIGHTS_FILENAME = "model.safetensors"
 #: Keys whose interpolations are names like any other: nobody asks for their values.
 LITERAL_KEYS = frozenset({"trust"})
 
@@ -54,12 +54,12 @@ def micro_batch_size(config: DictConfig) -> int:
     return int(size)
 
 
-def measures(config: DictConfig) -> bool:
+def precision_is_measured(config: DictConfig) -> bool:
     """Say whether a measurement chooses the precision: what was chosen is part of the experiment then."""
     return current(str(config.precision.get("_target_"))) == current("microstep.components.precision.auto")
 
 
-def experiment_of(config: DictConfig) -> dict[str, Any]:
+def extract_experiment(config: DictConfig) -> dict[str, Any]:
     """Return what describes the experiment, to be hashed and compared: without what `LATER` leaves out."""
     return without_later(described(config))
 
@@ -69,7 +69,7 @@ def described(config: DictConfig) -> dict[str, Any]:
     settings = OmegaConf.masked_copy(config, [str(key) for key in config if key not in LITERAL_KEYS])
     plain = OmegaConf.to_container(settings, resolve=True)
     assert isinstance(plain, dict)
-    return without(plain, NEUTRAL_KEYS)
+    return drop_keys(plain, NEUTRAL_KEYS)
 
 
 def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -82,9 +82,9 @@ def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, plain
 
 
-def displayed(config: DictConfig) -> dict[str, Any]:
+def public_experiment(config: DictConfig) -> dict[str, Any]:
     """Return the same to be shown and kept: what asks a resolver stands as it was written, for it may be a secret."""
-    return described(OmegaConf.create(literal(OmegaConf.to_container(config))))
+    return described(OmegaConf.create(escape_resolvers(OmegaConf.to_container(config))))
 
 
 def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -97,29 +97,29 @@ def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     }
 
 
-def literal(node: Any) -> Any:
+def escape_resolvers(node: Any) -> Any:
     """Return a plain structure in which no resolver is asked for anything: `${name:…}` means itself."""
     if isinstance(node, dict):
-        return {key: literal(value) for key, value in node.items()}
+        return {key: escape_resolvers(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [literal(value) for value in node]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if asks_resolver(node) else node
+        return [escape_resolvers(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if uses_resolver(node) else node
 
 
-def asks_resolver(value: Any) -> bool:
+def uses_resolver(value: Any) -> bool:
     """Say whether a value may ask a resolver: `${name:…}` runs code, or reads the environment."""
     return isinstance(value, str) and ":" in value.partition("${")[2]
 
 
-def trusted(config: DictConfig) -> list[str]:
+def get_trusted_names(config: DictConfig) -> list[str]:
     """Return what is trusted by name, as it was typed: an interpolation in the list is a name, not its value."""
     return [str(name) for name in OmegaConf.to_container(config.trust) or ()]
 
 
-def without(node: dict[Any, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+def drop_keys(node: dict[Any, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
     """Return a nested config without some keys, dotted."""
     return {
-        str(key): without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        str(key): drop_keys(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()
         if f"{prefix}{key}" not in keys
     }

@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from microstep.config.search_path import sources
 
 
-def run_directory() -> Path:
+def get_run_directory() -> Path:
     """Return the directory of the job that runs."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def config_directories(hydra: Any = None) -> list[Path]:
+def get_config_directories(hydra: Any = None) -> list[Path]:
     """Return the directories that a job's yamls come from, the first ones first.
 
     Args:
@@ -25,11 +25,11 @@ def config_directories(hydra: Any = None) -> list[Path]:
     return [directory for _, directory in sources(hydra or HydraConfig.get())]
 
 
-def choice(group: str) -> str:
+def get_choice(group: str) -> str:
     """Return the option chosen for a group."""
     return str(HydraConfig.get().runtime.choices[group])
 
 
-def choices() -> Mapping[str, str]:
+def get_choices() -> Mapping[str, str]:
     """Return the options chosen on the command line, for names; empty in a notebook."""
     return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from microstep.config.experiment import NEUTRAL_KEYS
 from microstep.errors import ConfigError
 
-LONGEST = 80
-UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+MAX_NAME_LENGTH = 80
+UNSAFE_CHARACTERS = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
-def register() -> None:
+def register_resolvers() -> None:
     """Make the resolvers known that train.yaml uses; silence what Hydra says of a yaml named like a plugin's."""
     OmegaConf.register_new_resolver("job_name", job_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
@@ -33,23 +33,25 @@ def job_name(overrides: Sequence[str]) -> str:
     """
     told = sorted(o for o in overrides if o.lstrip("+").split("=")[0] not in NEUTRAL_KEYS)
     exact = "_".join(o.lstrip("+").replace("=", "-", 1) for o in told) or "defaults"
-    safe = UNSAFE.sub("-", exact)
+    safe = UNSAFE_CHARACTERS.sub("-", exact)
     keys = [o.lstrip("+").split("=")[0] for o in told]
     plain = all(f"_{exact}".count(f"_{key}-") == 1 for key in keys)  # no value reads like a key of its own
-    if safe == exact and len(safe) <= LONGEST and plain:
+    if safe == exact and len(safe) <= MAX_NAME_LENGTH and plain:
         return safe
     return safe_name(safe, told)
 
 
 def safe_name(text: str, identity: object) -> str:
     """Return text as a file's name of at most 80 characters, the last eight of a hash of what it stands for."""
-    return f"{UNSAFE.sub('-', text)[: LONGEST - 9]}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+    return (
+        f"{UNSAFE_CHARACTERS.sub('-', text)[: MAX_NAME_LENGTH - 9]}-{sha256(repr(identity).encode()).hexdigest()[:8]}"
+    )
 
 
 def sweep_name(name: str | None) -> str:
     """Return a sweep's directory name: its own, or the date and time."""
     if name is None:
         return strftime("%Y-%m-%d_%H-%M-%S")
-    if UNSAFE.search(name) or set(name) == {"."} or not name or len(name) > LONGEST:
+    if UNSAFE_CHARACTERS.search(name) or set(name) == {"."} or not name or len(name) > MAX_NAME_LENGTH:
         raise ConfigError(f"sweep={name}", "it can't name a directory", "use letters, digits and . _ + - only")
     return name

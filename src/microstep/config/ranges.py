@@ -25,8 +25,8 @@ class Range:
 
 POSITIVE_INT = Range(least=1)
 POSITIVE = Range(above=0)
-NOT_NEGATIVE = Range(least=0)
-MANY = 1024  #: threads or processes at most: far more of them than a machine can start bring it down
+NON_NEGATIVE = Range(least=0)
+MAX_COUNT = 1024  #: threads or processes at most: far more of them than a machine can start bring it down
 #: Ranges of the numbers that the shipped yamls hold, by dotted key.
 RANGES = {
     "accumulation.micro_batches": POSITIVE_INT,
@@ -48,14 +48,14 @@ RANGES = {
     "dataset.size": POSITIVE_INT,
     "dataset.val_fraction": Range(above=0, below=1),
     "dataset.test_fraction": Range(above=0, below=1),
-    "dataset.budget_gib": NOT_NEGATIVE,
+    "dataset.budget_gib": NON_NEGATIVE,
     "dataset.max_pixels": POSITIVE_INT,
     "model.dropout": Range(least=0, below=1),
     "model.width": POSITIVE_INT,
     "optimizer.lr": POSITIVE,
-    "optimizer.weight_decay": NOT_NEGATIVE,
-    "optimizer.momentum": NOT_NEGATIVE,
-    "optimizer.eps": NOT_NEGATIVE,
+    "optimizer.weight_decay": NON_NEGATIVE,
+    "optimizer.momentum": NON_NEGATIVE,
+    "optimizer.eps": NON_NEGATIVE,
     "precision.init_scale": POSITIVE,
     "precision.max_skipped": POSITIVE_INT,
     "sampler.power": Range(least=0, most=1),

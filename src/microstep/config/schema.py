@@ -8,12 +8,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from microstep.config.experiment import EXPORTED
-from microstep.config.ranges import MANY, NOT_NEGATIVE, POSITIVE, POSITIVE_INT, Range
+from microstep.config.experiment import WEIGHTS_FILENAME
+from microstep.config.ranges import MAX_COUNT, NON_NEGATIVE, POSITIVE, POSITIVE_INT, Range
 
 CHECKS = ("accumulation", "precision", "drift")
-ABOUT_CHECKS = ("check", "rule")  #: keys
-CUTTING = ("accumulation", "drift")  #: those that are about micro-batches
+CHECK_KEYS = ("check", "rule")  #: keys
+MICRO_BATCH_CHECKS = ("accumulation", "drift")  #: those that are about micro-batches
 #: The loops that check=accumulation knows, ours first.
 RULES = (
     "weighted_mean",
@@ -25,7 +25,7 @@ RULES = (
     "clip_each",
     "scale_doubles",
 )
-OURS = RULES[0]
+DEFAULT_RULE = RULES[0]
 #: Sections of `--help`, in their order.
 SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON, SWEEP, DIAGNOSTICS, OUTPUT = (
     "Recipes",
@@ -51,7 +51,7 @@ def key(default: Any, section: str, about: str, allowed: Range | None = None) ->
 
 
 @dataclass
-class Checkpointing:
+class CheckpointConfig:
     """When a run saves, besides after its last epoch and after its best."""
 
     every_epochs: int = key(1, RUN, "epochs between two checkpoints")
@@ -60,7 +60,7 @@ class Checkpointing:
 
 
 @dataclass
-class Experiment:
+class TrainConfig:
     """The root of an experiment. Groups are nodes of their own; `train.yaml` says which are chosen by default."""
 
     accum: int = key(1, BATCH, "micro-batches per optimizer step", POSITIVE_INT)
@@ -71,10 +71,10 @@ class Experiment:
     epochs: int = key(20, OPTIMIZATION, "passes over the training split", POSITIVE_INT)
     seed: int = key(0, RUN, "seeds initial weights, order, augmentation and dropout", Range(least=0, most=2**63 - 1))
     device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
-    threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(least=1, most=MANY))
+    threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(least=1, most=MAX_COUNT))
     deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
     num_workers: int | None = key(
-        None, DATA, "processes that load images; null: one per core, at most 8", Range(least=0, most=MANY)
+        None, DATA, "processes that load images; null: one per core, at most 8", Range(least=0, most=MAX_COUNT)
     )
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
     log_every_steps: int = key(10, OUTPUT, "optimizer steps between two points of the train/… charts", POSITIVE_INT)
@@ -87,10 +87,14 @@ class Experiment:
         "measure instead of training: is accumulation exact; speed and error of each precision; "
         "drift by rounding, compared with another seed",
     )
-    rule: str = key(OURS, DIAGNOSTICS, "loop that check=accumulation examines; weighted_mean is microstep's own")
+    rule: str = key(
+        DEFAULT_RULE, DIAGNOSTICS, "loop that check=accumulation examines; weighted_mean is microstep's own"
+    )
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
     trust: list[str] = key(list, RUN, "targets and ${…} that the run to be resumed may use besides those in conf/")
-    checkpoint: Checkpointing = key(Checkpointing, RUN, "when to save; the best and the last epoch are always saved")
+    checkpoint: CheckpointConfig = key(
+        CheckpointConfig, RUN, "when to save; the best and the last epoch are always saved"
+    )
     precision: Any = key(MISSING, PRECISION, "number format")
     accumulation: Any = key(MISSING, BATCH, "how an epoch is cut into optimizer steps")
     step: Any = key(MISSING, OPTIMIZATION, "optimizer step")
@@ -104,7 +108,7 @@ class Experiment:
 
 
 @dataclass
-class Evaluation:
+class EvaluateConfig:
     """The root of evaluate.py."""
 
     run: str = key(MISSING, RUN, "run directory; with baseline= also a quoted pattern of several")
@@ -118,32 +122,32 @@ class Evaluation:
 
 
 @dataclass
-class Statistics:
+class ComputeStatsConfig:
     """The root of compute_stats.py."""
 
     dataset: Any = key(MISSING, DATA, "data set")
     split: str = key("train", DATA, "official splits to examine, comma-separated: train, val, test")
     ratio: float | None = key(None, DATA, "share of the images to sample; null: all, exactly", Range(above=0, most=1))
-    seed: int = key(0, DATA, "seeds the sample that ratio= draws", NOT_NEGATIVE)
+    seed: int = key(0, DATA, "seeds the sample that ratio= draws", NON_NEGATIVE)
     output: str = key("outputs/stats", OUTPUT, "directory of the JSON file and the page of images")
     num_workers: int | None = key(
-        None, OUTPUT, "processes that decode images; null: one per core, at most 8", Range(least=0, most=MANY)
+        None, OUTPUT, "processes that decode images; null: one per core, at most 8", Range(least=0, most=MAX_COUNT)
     )
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
 
 
-SCHEMAS: dict[str, type[Any]] = {"train": Experiment, "evaluate": Evaluation, "compute_stats": Statistics}
+SCHEMAS: dict[str, type[Any]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compute_stats": ComputeStatsConfig}
 #: Words that a string key may take.
 CHOICES = {
     "check": CHECKS,
     "rule": RULES,
     "redo": ("stale",),
     "device": ("auto", "cpu", "cuda", "mps"),
-    "checkpoint": ("best", "last", EXPORTED),
+    "checkpoint": ("best", "last", WEIGHTS_FILENAME),
 }
 
 
-def register() -> None:
+def register_schemas() -> None:
     """Put the schemas where the yamls' defaults lists find them."""
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)

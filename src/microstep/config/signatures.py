@@ -10,8 +10,8 @@ from pathlib import Path
 
 from microstep.config.targets import current
 
-SCALARS = frozenset({"bool", "int", "float", "str", "None"})
-CONTAINERS = frozenset(
+SCALAR_TYPES = frozenset({"bool", "int", "float", "str", "None"})
+CONTAINER_TYPES = frozenset(
     {"list", "tuple", "dict", "set", "frozenset", "sequence", "iterable", "collection", "mapping", "any", "callable"}
 )  #: in lower case, so that typing's own names are among them
 
@@ -27,26 +27,26 @@ class Signature:
 
 
 @cache
-def signature(target: str) -> Signature | None:
+def find_signature(target: str) -> Signature | None:
     """Return the signature of a dotted target, or None where the source doesn't tell."""
-    definition = resolve(current(target))
+    definition = find_definition(current(target))
     if isinstance(definition, ast.ClassDef):
         definition = next((n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    return read(definition) if isinstance(definition, ast.FunctionDef) else None
+    return read_signature(definition) if isinstance(definition, ast.FunctionDef) else None
 
 
-def read(function: ast.FunctionDef) -> Signature:
+def read_signature(function: ast.FunctionDef) -> Signature:
     """Return a function definition's signature; `self` is left out."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    names = {a.arg: scalars(a.annotation) for a in arguments if a.arg != "self"}
-    defaults = defaults_of(function.args)
+    names = {a.arg: annotated_scalars(a.annotation) for a in arguments if a.arg != "self"}
+    defaults = parameter_defaults(function.args)
     nullable = {
         name for name, default in defaults.items() if isinstance(default, ast.Constant) and default.value is None
     }
     return Signature(names, frozenset(defaults), function.args.kwarg is not None, frozenset(nullable))
 
 
-def defaults_of(arguments: ast.arguments) -> dict[str, ast.expr]:
+def parameter_defaults(arguments: ast.arguments) -> dict[str, ast.expr]:
     """Return the defaults, by parameter."""
     positional = [*arguments.posonlyargs, *arguments.args]
     last = positional[len(positional) - len(arguments.defaults) :]
@@ -54,7 +54,7 @@ def defaults_of(arguments: ast.arguments) -> dict[str, ast.expr]:
     return {argument.arg: default for argument, default in named if default is not None}
 
 
-def scalars(annotation: ast.expr | None) -> frozenset[str]:
+def annotated_scalars(annotation: ast.expr | None) -> frozenset[str]:
     """Return the scalar types an annotation names; none where it also admits containers, or says nothing."""
     if annotation is None:
         return frozenset()
@@ -63,16 +63,16 @@ def scalars(annotation: ast.expr | None) -> frozenset[str]:
     names = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)}
     names |= {n.attr for n in ast.walk(annotation) if isinstance(n, ast.Attribute)}
     constants = {str(n.value) for n in ast.walk(annotation) if isinstance(n, ast.Constant)}
-    if {name.lower() for name in names} & CONTAINERS or not names & SCALARS:
+    if {name.lower() for name in names} & CONTAINER_TYPES or not names & SCALAR_TYPES:
         return frozenset()
     optional = {"None"} if "Optional" in names else set()
-    return frozenset(((names | constants) & SCALARS) | optional)
+    return frozenset(((names | constants) & SCALAR_TYPES) | optional)
 
 
-def resolve(target: str, hops: int = 4) -> ast.stmt | None:
+def find_definition(target: str, hops: int = 4) -> ast.stmt | None:
     """Return the definition behind a dotted path, following `from … import …` a few times."""
     module, _, name = target.rpartition(".")
-    source = source_of(module)
+    source = find_source(module)
     if source is None or not hops:
         return None
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
@@ -81,11 +81,11 @@ def resolve(target: str, hops: int = 4) -> ast.stmt | None:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    return resolve(f"{origin(node, module, source)}.{alias.name}", hops - 1)
+                    return find_definition(f"{resolve_import(node, module, source)}.{alias.name}", hops - 1)
     return None
 
 
-def origin(node: ast.ImportFrom, module: str, source: Path) -> str:
+def resolve_import(node: ast.ImportFrom, module: str, source: Path) -> str:
     """Return the absolute name of the module that a `from` statement imports from."""
     if not node.level:
         return node.module or ""
@@ -94,7 +94,7 @@ def origin(node: ast.ImportFrom, module: str, source: Path) -> str:
     return ".".join([*base, node.module] if node.module else base)
 
 
-def source_of(module: str) -> Path | None:
+def find_source(module: str) -> Path | None:
     """Return the file of a module without importing it or its parents."""
     path: list[str] | None = None
     spec = None

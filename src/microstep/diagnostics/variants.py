@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from torch import nn
 
 from microstep.config.experiment import micro_batch_size
-from microstep.config.hydra_job import choices
+from microstep.config.hydra_job import get_choices
 from microstep.errors import ConfigError
 from microstep.training.run_info import chosen, seen_as
 from microstep.types.protocols import Dataset
@@ -30,7 +30,7 @@ def changed(config: DictConfig, **values: Any) -> DictConfig:
 
 def subject(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str, str]:
     """Return the rows that say what is looked at: data, as training sees them, and model."""
-    names = choices()
+    names = get_choices()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "data": f"{chosen(config, names, 'dataset')}: {dataset.summary}",
@@ -41,7 +41,7 @@ def subject(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str,
 
 def model_name(config: DictConfig) -> str:
     """Return what a model is called: of torchvision's, by its own name."""
-    return str(config.model.get("name") or chosen(config, choices(), "model"))
+    return str(config.model.get("name") or chosen(config, get_choices(), "model"))
 
 
 def effective(config: DictConfig) -> int:

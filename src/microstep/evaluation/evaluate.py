@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from microstep.components.dataset.workers import explained
-from microstep.config.allowlist import Gate
-from microstep.config.experiment import EXPORTED
+from microstep.config.allowlist import Allowlist
+from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
@@ -34,7 +34,7 @@ class Evaluated:
 
 @explained()
 def evaluate_run(
-    run_dir: Path, split: str, checkpoint: str, allowlist: Gate, device: str | None, bars: ProgressBars
+    run_dir: Path, split: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> Evaluated:
     """Evaluate a split with the model, data and precision of a run; write the report into its directory.
 
@@ -48,7 +48,9 @@ def evaluate_run(
     return Evaluated(report(parts, split, directory, bars), directory, epoch)
 
 
-def load_run(directory: Path, allowlist: Gate, device: str | None, checkpoint: str) -> tuple[DictConfig, Parts, int]:
+def load_run(
+    directory: Path, allowlist: Allowlist, device: str | None, checkpoint: str
+) -> tuple[DictConfig, Parts, int]:
     """Build the components of a saved run and load the weights of a checkpoint.
 
     Args:
@@ -74,8 +76,8 @@ def load_run(directory: Path, allowlist: Gate, device: str | None, checkpoint: s
 
 def load(components: Parts, run_dir: Path, name: str) -> int:
     """Load the weights of a checkpoint into the model; return their epoch."""
-    weights_path = run_dir / (EXPORTED if name == EXPORTED else "checkpoints")
-    state, epoch = exported(weights_path) if name == EXPORTED else saved(Checkpoints(weights_path), name)
+    weights_path = run_dir / (WEIGHTS_FILENAME if name == WEIGHTS_FILENAME else "checkpoints")
+    state, epoch = exported(weights_path) if name == WEIGHTS_FILENAME else saved(Checkpoints(weights_path), name)
     try:
         components.model.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:

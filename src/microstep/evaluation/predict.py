@@ -15,7 +15,7 @@ from microstep.components.dataset.normalization import Normaliser
 from microstep.components.dataset.unlabeled import Readable, readers, reading, unlabelled
 from microstep.components.dataset.workers import explained, worker_count
 from microstep.components.task import Classification
-from microstep.config.allowlist import Gate
+from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, DataError, escape_unprintable
 from microstep.evaluation.contact_sheet import chosen, contact_sheet, thumbnail_size
 from microstep.evaluation.evaluate import load_run, report_directory
@@ -39,7 +39,7 @@ class Predicted:
 
 @explained()
 def predict_input(
-    run_dir: Path, input_path: str, checkpoint: str, allowlist: Gate, device: str | None, bars: ProgressBars
+    run_dir: Path, input_path: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> Predicted:
     """Classify images with the model, image size, normalization and precision of a run.
 

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config.allowlist import Gate, values_in
+from microstep.config.allowlist import Allowlist, iter_values
 from microstep.config.experiment import LATER
-from microstep.config.schema import Experiment
-from microstep.config.validation import check
+from microstep.config.schema import TrainConfig
+from microstep.config.validation import check_config
 from microstep.errors import ConfigError
 from microstep.utils.json_files import read_limited
 
@@ -42,7 +42,7 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
-def run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> DictConfig:
+def run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> DictConfig:
     """Return the typed and checked config of a run: each value is in its range, each reference resolves.
 
     Its own `trust` list is ignored. Targets are checked when they are built. Errors begin with `key`.
@@ -54,12 +54,12 @@ def run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> DictConfig:
     subject = f"{key}={run_dir}"
     insist_on_parts(plain, subject)
     try:
-        config = OmegaConf.merge(OmegaConf.structured(Experiment), plain)
+        config = OmegaConf.merge(OmegaConf.structured(TrainConfig), plain)
     except Exception as error:  # OmegaConf raises many kinds
         raise broken(subject, "is not an experiment's", error) from None
     assert isinstance(config, DictConfig)
     try:
-        check(config)
+        check_config(config)
     except ConfigError as error:
         value, reason, remedy = error.args
         raise ConfigError(subject, f"config.yaml has {value}: {reason}", remedy) from None
@@ -68,12 +68,12 @@ def run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> DictConfig:
 
 def insist_on_parts(content: dict[str, Any], subject: str) -> None:
     """Refuse a config in which a config group is missing or no mapping."""
-    for part in (field.name for field in fields(Experiment) if field.type == "Any"):
+    for part in (field.name for field in fields(TrainConfig) if field.type == "Any"):
         if not isinstance(content.get(part), dict):
             raise ConfigError(subject, f"config.yaml has no {part} to build", DAMAGED)
 
 
-def read_run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> dict[str, Any]:
+def read_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> dict[str, Any]:
     """Return config.yaml of a run as plain data, with its interpolations as written.
 
     Raises:
@@ -99,7 +99,7 @@ def read_run_config(run_dir: Path, allowlist: Gate, key: str = "run") -> dict[st
 
 def insist_on_plain_values(content: dict[str, Any], subject: str) -> None:
     """Refuse dates, which yaml parses from plain text, and integers of more than 64 bits."""
-    for value in values_in(content):
+    for value in iter_values(content):
         if not isinstance(value, PLAIN) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
             error = ValueError(f"a {type(value).__name__} that no experiment has")
             raise broken(subject, "is no plain yaml", error)

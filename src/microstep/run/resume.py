@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.config.allowlist import Gate
+from microstep.config.allowlist import Allowlist
 from microstep.config.compose import Composer
 from microstep.errors import ConfigError
 from microstep.run.resume_overrides import (
@@ -32,10 +32,10 @@ class Resumption:
     config: DictConfig  #: of the run, with the overrides of all resumes
     changes: Amendments  #: by this resume
     finished: bool  #: whether nothing is left to do
-    gate: Gate  #: names that the config may use
+    gate: Allowlist  #: names that the config may use
 
 
-def named(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Gate) -> Resumption:
+def named(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist) -> Resumption:
     """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
     Args:
@@ -57,7 +57,7 @@ def named(directory: Path, composer: Composer, overrides: Sequence[str], allowli
     return resumption(run, config, composer.amended(config, overrides), keys, allowlist)
 
 
-def automatic(directory: Path, job: DictConfig, allowlist: Gate) -> Resumption:
+def automatic(directory: Path, job: DictConfig, allowlist: Allowlist) -> Resumption:
     """Return the plan of `resume=auto` for the run in the directory of a job.
 
     Raises:
@@ -69,7 +69,9 @@ def automatic(directory: Path, job: DictConfig, allowlist: Gate) -> Resumption:
     return resumption(run, config, job, sorted(ALLOWED), allowlist)
 
 
-def resumption(run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], allowlist: Gate) -> Resumption:
+def resumption(
+    run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], allowlist: Allowlist
+) -> Resumption:
     """Return the plan of a resume that takes the values of some keys from the config of a job."""
     changes = amendments(config, job, keys, run.subject)
     finished = run.record.status == "finished" and "epochs" not in changes

@@ -8,16 +8,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS, experiment_of, flatten, without
-from microstep.config.schema import ABOUT_CHECKS
-from microstep.config.signatures import signature
+from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS, drop_keys, extract_experiment, flatten
+from microstep.config.schema import CHECK_KEYS
+from microstep.config.signatures import find_signature
 from microstep.config.targets import current, renamed
-from microstep.config.validation import check
+from microstep.config.validation import check_config
 from microstep.errors import ConfigError
 
 Amendments = dict[str, Any]
 ABOUT_RESUMING = frozenset({"resume", "trust", "sweep", "redo"})
-ALLOWED = (NEUTRAL_KEYS | RESUMABLE_KEYS) - ABOUT_RESUMING - {*ABOUT_CHECKS}
+ALLOWED = (NEUTRAL_KEYS | RESUMABLE_KEYS) - ABOUT_RESUMING - {*CHECK_KEYS}
 
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:
@@ -59,7 +59,7 @@ def refuse_another_experiment(run: DictConfig, job: DictConfig, subject: str) ->
 
 def another_experiment(run: DictConfig, job: DictConfig) -> dict[str, Any]:
     """Return what describes the job and is not so in the run; None for a key that only the run has."""
-    have, want = (dict(flatten(renamed(experiment_of(config), current))) for config in (run, job))
+    have, want = (dict(flatten(renamed(extract_experiment(config), current))) for config in (run, job))
     return {key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}
 
 
@@ -74,7 +74,7 @@ def check_epochs(run: DictConfig, epochs: int, subject: str) -> None:
     """Refuse fewer epochs, and more epochs if the learning rate depends on their number."""
     if epochs < run.epochs:
         raise ConfigError(f"epochs={epochs}", f"the run has {run.epochs}", "choose as many or more")
-    known = signature(str(run.scheduler.get("_target_")))
+    known = find_signature(str(run.scheduler.get("_target_")))
     if known is None or "total_steps" in known.parameters or depends_on_epochs(run):
         reason = f"its learning rate was planned for {run.epochs} epochs"
         raise ConfigError(f"epochs={epochs}", reason, "start a new run, or use scheduler=constant next time")
@@ -83,7 +83,7 @@ def check_epochs(run: DictConfig, epochs: int, subject: str) -> None:
 def depends_on_epochs(run: DictConfig) -> bool:
     """Return whether another value of a config refers to the number of epochs."""
     longer = OmegaConf.merge(run, {"epochs": run.epochs + 1})
-    one, other = (without(experiment_of(config), {"epochs"}) for config in (run, longer))  # type: ignore[arg-type]
+    one, other = (drop_keys(extract_experiment(config), {"epochs"}) for config in (run, longer))  # type: ignore[arg-type]
     return one != other
 
 
@@ -99,5 +99,5 @@ def amended(config: DictConfig, changes: Mapping[str, Any], subject: str) -> Dic
             OmegaConf.update(copy, key, value)
         except OmegaConfBaseException as error:
             raise ConfigError(subject, f"{key}={value}: {str(error).splitlines()[0]}", "mend it") from None
-    check(copy)
+    check_config(copy)
     return copy

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from microstep.config.allowlist import Gate, own
+from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import read_run_config, run_config
 from microstep.run.record import RunRecord, number, numbers
@@ -38,7 +38,7 @@ class SavedRun:
     def subject(self) -> str:
         return f"{self.key}={self.directory}"
 
-    def config(self, allowlist: Gate, keys: Collection[str] = ALLOWED) -> DictConfig:
+    def config(self, allowlist: Allowlist, keys: Collection[str] = ALLOWED) -> DictConfig:
         """Return the checked config, with the overrides of later resumes applied, or only those of some keys.
 
         Raises:
@@ -55,7 +55,7 @@ class SavedRun:
     def plain_config(self) -> dict[str, Any]:
         """Values of config.yaml as written, references unresolved; empty if it cannot be read."""
         with suppress(ConfigError):
-            return read_run_config(self.directory, own)
+            return read_run_config(self.directory, ALLOW_ALL)
         return {}
 
     @property

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from microstep.components.dataset import PictureDataset
-from microstep.config.experiment import EXPORTED, displayed
+from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
 from microstep.utils.files import write_atomic
@@ -66,10 +66,10 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     """
     facts = dataset.facts
     lists = {key: list(facts[key]) for key in ("class_names", "input_shape") if key in facts}
-    described = {"architecture": displayed(config)["model"], **lists, **normalised_by(dataset)}
+    described = {"architecture": public_experiment(config)["model"], **lists, **normalised_by(dataset)}
     about = {key: json.dumps(value, default=str) for key, value in described.items()}
     return WeightsFile(
-        directory / EXPORTED, {"format": "pt", "dataset": escape_unprintable(name), **about, **own_version()}
+        directory / WEIGHTS_FILENAME, {"format": "pt", "dataset": escape_unprintable(name), **about, **own_version()}
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from microstep.config.allowlist import trusting
-from microstep.config.experiment import trusted
-from microstep.config.hydra_job import config_directories, run_directory
+from microstep.config.allowlist import allowlist_from
+from microstep.config.experiment import get_trusted_names
+from microstep.config.hydra_job import get_config_directories, get_run_directory
 from microstep.errors import format_error
 from microstep.run.resume import AUTO, Resumption, automatic, goes_on
 
@@ -30,7 +30,7 @@ def contained(task: Task, config: DictConfig) -> str | None:
 
 def interrupted(config: DictConfig) -> Resumption | None:
     """Return how to resume the run in a job's directory; None if there is none."""
-    directory = run_directory()
+    directory = get_run_directory()
     if not goes_on(AUTO, directory):
         return None
-    return automatic(directory, config, trusting(config_directories(), trusted(config), directory))
+    return automatic(directory, config, allowlist_from(get_config_directories(), get_trusted_names(config), directory))

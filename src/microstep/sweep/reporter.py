@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from microstep.config.compose import quote
+from microstep.config.compose import quote_verbatim
 from microstep.errors import format_error
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.progress import Board
@@ -35,7 +35,7 @@ def told(returned: Any) -> Told:
 
 def words(job: Job) -> list[str]:
     """Return what a launcher is given of a job: it runs where this process has found its place to be."""
-    return [*job.overrides, quote(f"hydra.sweep.subdir={job.name}")]
+    return [*job.overrides, quote_verbatim(f"hydra.sweep.subdir={job.name}")]
 
 
 class Teller:

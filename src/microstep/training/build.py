@@ -14,9 +14,9 @@ from microstep.components.dataset.workers import explained
 from microstep.components.logger.console import Console
 from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.tensorboard import TensorBoard
-from microstep.config.allowlist import Gate, own
-from microstep.config.hparams import settings_of
-from microstep.config.hydra_job import choices
+from microstep.config.allowlist import ALLOW_ALL, Allowlist
+from microstep.config.hparams import extract_hparams
+from microstep.config.hydra_job import get_choices
 from microstep.config.search_path import users_options
 from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
 from microstep.run.directory import occupied
@@ -43,7 +43,7 @@ class RunSpec:
     config: DictConfig
     directory: Path  #: this process's own
     record: RunRecordLogger
-    gate: Gate  #: says what the config may name
+    gate: Allowlist  #: says what the config may name
     names: Mapping[str, str]  #: the options chosen, by group, where they are known
     users_options: str = ""  #: those of the user's own yamls that the summary names
 
@@ -69,7 +69,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     record = RunRecordLogger(directory, occupied(directory))
     with record.building(), explained():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
-        return begin(RunSpec(config, directory.resolve(), record, own, choices(), options))
+        return begin(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 
 
 def begin(run: RunSpec) -> Trainer:
@@ -110,7 +110,7 @@ def assemble(run: RunSpec, components: Parts) -> Trainer:
 def build_logbook(run: RunSpec, images: Tensor | None) -> Logbook:
     """Return the bars and loggers; `images` are some of those to be trained on."""
     bars = ProgressBars(run.config.progress)
-    settings = settings_of(run.config, run.names)
+    settings = extract_hparams(run.config, run.names)
     tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)
     loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
     return Logbook(bars, loggers, run.config.log_every_steps)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from microstep.components.dataset import PictureDataset
 from microstep.components.dataset.sharing import shared
-from microstep.config.allowlist import Gate, own
+from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import micro_batch_size
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError, MicrostepError
@@ -39,7 +39,7 @@ EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, s
 
 def build_parts(
     config: DictConfig,
-    allowlist: Gate = own,
+    allowlist: Allowlist = ALLOW_ALL,
     device: str | None = None,
     new_run: bool = True,
     saved_dtype: str | None = None,
@@ -70,7 +70,9 @@ def build_parts(
     )
 
 
-def build_trial(config: DictConfig, allowlist: Gate = own, device: str | None = None, new_run: bool = True) -> Trial:
+def build_trial(
+    config: DictConfig, allowlist: Allowlist = ALLOW_ALL, device: str | None = None, new_run: bool = True
+) -> Trial:
     """Return all of an experiment that doesn't depend on its precision, and how the rest is made.
 
     Args:
@@ -91,19 +93,19 @@ def build_trial(config: DictConfig, allowlist: Gate = own, device: str | None = 
     return Trial(selected_device, dataset, task, model, accumulation, loaders, config.seed, *makers)
 
 
-def build_optimizer(config: DictConfig, allowlist: Gate, model: nn.Module) -> Optimizer:
+def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:
     """Return the optimizer of a model's parameters."""
     return make(config, "optimizer", Optimizer, allowlist, params=list(model.parameters()))
 
 
-def build_step(config: DictConfig, allowlist: Gate, task: Task, precision: Precision) -> Step:
+def build_step(config: DictConfig, allowlist: Allowlist, task: Task, precision: Precision) -> Step:
     """Return the step in a precision; its metrics are its own."""
     shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics()}
     return make(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
 
 
 def build_dataset(
-    config: DictConfig, device: torch.device, allowlist: Gate = own, num_workers: int | None = None
+    config: DictConfig, device: torch.device, allowlist: Allowlist = ALLOW_ALL, num_workers: int | None = None
 ) -> Dataset:
     """Return the data set alone; jobs of a sweep that run in one process share it."""
     bar = ProgressBars(config.progress).pictures
@@ -115,7 +117,12 @@ def build_dataset(
 
 
 def build_loaders(
-    config: DictConfig, dataset: Dataset, accumulation: Accumulation, task: Task, device: torch.device, allowlist: Gate
+    config: DictConfig,
+    dataset: Dataset,
+    accumulation: Accumulation,
+    task: Task,
+    device: torch.device,
+    allowlist: Allowlist,
 ) -> Loaders:
     """Return what brings the batches."""
     size, train = micro_batch_size(config), dataset.splits["train"]
@@ -154,14 +161,16 @@ def refuse_unmixable(augment: Augment, task: Task) -> None:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
-def build_update(config: DictConfig, components: Parts, allowlist: Gate = own) -> tuple[Optimizer, Scheduler, Step]:
+def build_update(
+    config: DictConfig, components: Parts, allowlist: Allowlist = ALLOW_ALL
+) -> tuple[Optimizer, Scheduler, Step]:
     """Return what moves the weights of these parts."""
     optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps * config.epochs
     scheduler = make(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, total_steps=steps)
     return optimizer, scheduler, build_step(config, allowlist, components.task, components.precision)
 
 
-def make(config: DictConfig, group: str, protocol: type[T], allowlist: Gate = own, **available: Any) -> T:
+def make(config: DictConfig, group: str, protocol: type[T], allowlist: Allowlist = ALLOW_ALL, **available: Any) -> T:
     """Build the slot's `_target_` from its yaml and from what it asks for, by name, of what is offered.
 
     Raises:

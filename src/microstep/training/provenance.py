@@ -19,8 +19,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.components.precision.presets import MAKERS
-from microstep.config.allowlist import targets_in
-from microstep.config.experiment import RESUMABLE_KEYS, experiment_of, measures, micro_batch_size, without
+from microstep.config.allowlist import find_targets
+from microstep.config.experiment import (
+    RESUMABLE_KEYS,
+    drop_keys,
+    extract_experiment,
+    micro_batch_size,
+    precision_is_measured,
+)
 from microstep.config.targets import original, renamed
 from microstep.training import device as machine
 from microstep.training.components import Parts
@@ -54,13 +60,13 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 def hashed(config: DictConfig) -> dict[str, Any]:
     """Return the experiment with the names that its components had in 0.1.0, so that the hashes of older runs fit."""
-    renamed_experiment: dict[str, Any] = renamed(experiment_of(config), original)
+    renamed_experiment: dict[str, Any] = renamed(extract_experiment(config), original)
     return renamed_experiment
 
 
 def config_hash(config: DictConfig) -> str:
     """Return a SHA-256 over the experiment, less what a resume may change."""
-    described = without(hashed(config), RESUMABLE_KEYS)
+    described = drop_keys(hashed(config), RESUMABLE_KEYS)
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -78,17 +84,17 @@ def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | 
 
 def chosen_precision(config: DictConfig, components: Parts) -> str | None:
     """Return the precision that a measurement chose; None where the config says it."""
-    return str(components.precision.name) if measures(config) else None
+    return str(components.precision.name) if precision_is_measured(config) else None
 
 
 def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
     """Return what `chosen_precision` may be, before anything is measured."""
-    return tuple(MAKERS) if measures(config) else (None,)
+    return tuple(MAKERS) if precision_is_measured(config) else (None,)
 
 
 def weighed(config: DictConfig, device: torch.device) -> dict[str, Any]:
     """Return all that a recommended precision depends on: not seed, epochs, learning rate, or where the data lie."""
-    plain = without(experiment_of(config), {"dataset.root", "optimizer.lr"})
+    plain = drop_keys(extract_experiment(config), {"dataset.root", "optimizer.lr"})
     parts = {name: plain[name] for name in ("model", "step", "task", "dataset", "accumulation", "optimizer", "accum")}
     sizes = {"batch_size": micro_batch_size(config), "max_grad_norm": config.max_grad_norm}
     return {**parts, **sizes, "source": source_hash(config), **surroundings(device)}
@@ -96,7 +102,7 @@ def weighed(config: DictConfig, device: torch.device) -> dict[str, Any]:
 
 def source_hash(config: DictConfig) -> str:
     """Return a SHA-256 over the source: this package's, and of whatever else it builds that nobody installed."""
-    targets = targets_in(OmegaConf.to_container(config))
+    targets = find_targets(OmegaConf.to_container(config))
     packages = sorted({str(target).partition(".")[0] for target in targets} | {"microstep"})
     return sha256("".join(map(package_hash, packages)).encode()).hexdigest()
 

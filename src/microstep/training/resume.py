@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from microstep.components.dataset.workers import explained
-from microstep.config.allowlist import own
-from microstep.config.compose import Composer, quote
+from microstep.config.allowlist import ALLOW_ALL
+from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
@@ -47,7 +47,7 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
         RunInUse, CheckpointRefused, DataError: see `resume_trainer`.
     """
     with Composer.opened(CONF, "train") as composer:
-        return resume_trainer(named(Path(run_dir), composer, [quote(word) for word in overrides], own))
+        return resume_trainer(named(Path(run_dir), composer, [quote_verbatim(word) for word in overrides], ALLOW_ALL))
 
 
 def resume_trainer(plan: Resumption) -> Trainer:

@@ -21,7 +21,7 @@ from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.compose import compose
-from microstep.config.hparams import settings_of
+from microstep.config.hparams import extract_hparams
 from microstep.errors import Stopped, StorageError
 from microstep.training.build import build_trainer
 from microstep.types.events import EpochReport, WindowReport
@@ -184,7 +184,7 @@ def test_hparams_leave_out_what_can_not_change_a_result(events):
 def test_settings_of_any_kind_become_a_row():
     """Numbers, truths and texts keep their type; lists are texts; a group is called by the option that was chosen."""
     config = compose(["dataset=fashion_mnist", "model=mlp", "model.hidden=[16,8]", "optimizer.lr=1"])
-    settings = settings_of(config, {"model": "mlp"})
+    settings = extract_hparams(config, {"model": "mlp"})
     assert settings["model.hidden"] == "[16, 8]"
     assert (settings["deterministic"], settings["accum"], settings["optimizer.lr"]) == (True, 1, 1.0)
     assert (settings["model"], settings["optimizer"]) == ("mlp", "SGD")
@@ -196,14 +196,14 @@ NULLABLE = {"max_grad_norm": "1.0", "effective_batch_size": "64", "task.class_we
 @pytest.mark.parametrize(("key", "value"), NULLABLE.items())
 def test_a_key_that_may_be_null_is_a_text_in_every_run(key, value):
     """One type a column, or TensorBoard could not sort it: `null` in one run, what was typed in another."""
-    typed, default = (settings_of(compose(words), {})[key] for words in ([f"{key}={value}"], []))
+    typed, default = (extract_hparams(compose(words), {})[key] for words in ([f"{key}={value}"], []))
     assert (typed, default) == (value, "null")
 
 
 def test_a_long_list_is_cut_short():
     """A thousand weights of classes would be a column that nobody can read."""
     config = compose([f"task.class_weights={[1.0] * 1000}"])
-    assert len(settings_of(config, {})["task.class_weights"]) == 200
+    assert len(extract_hparams(config, {})["task.class_weights"]) == 200
 
 
 def of_epoch(number: int, best: bool = False) -> EpochReport:

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 
-from microstep.config.allowlist import own, trusting
+from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, DataError
 from microstep.evaluation.comparison.compare import Compared, compare, fetched
@@ -48,7 +48,7 @@ def name(epochs: int, seed: int | str) -> str:
     return f"{SWEEP}/epochs-{epochs}_model-mlp_seed-{seed}_threads-1"
 
 
-def compared(run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=own) -> Compared:
+def compared(run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=ALLOW_ALL) -> Compared:
     """Compare in this process."""
     return compare(run, baseline, split, checkpoint, lambda others: gate)
 
@@ -105,7 +105,7 @@ def test_the_pictures_are_those_of_the_samples(here):
     """What is drawn beside an index is the sample that the data set has there."""
     found = compared(name(4, 0), name(1, 0)).comparisons[0]
     chosen = flips(found.match)[::-1][:5]
-    images = fetched(found, chosen, own)
+    images = fetched(found, chosen, ALLOW_ALL)
     assert images[:, 0].numpy() == pytest.approx(load_digits().images[[one.index for one in chosen]] / 16, abs=1e-6)
 
 
@@ -224,7 +224,7 @@ def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
 def test_a_run_directory_is_not_trusted(here, caplog):
     """What it would have built for the pictures must be named in one's own conf/; the numbers need nothing of it."""
     edited(here / name(1, 0) / "config.yaml", "_target_: microstep.components.dataset.digits", "_target_: os.system")
-    compared(name(4, 0), name(1, 0), gate=trusting([CONF]))
+    compared(name(4, 0), name(1, 0), gate=allowlist_from([CONF]))
     assert "dataset._target_=os.system: the run directory names it, your own conf/ does not" in caplog.text
 
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microstep.components.task import Classification
-from microstep.config.allowlist import own
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.errors import CheckpointRefused, StorageError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints import checkpoints as checkpoint
@@ -344,14 +344,14 @@ def test_another_models_checkpoint_is_refused(trained, tmp_path, model):
     """Weights that are missing, unknown, of another shape, or no tensors, are not this model's."""
     run = with_best(trained, tmp_path / "run", {"model": model})
     with pytest.raises(CheckpointRefused, match="it is not this model's"):
-        evaluate_run(run, "test", "best", own, None, ProgressBars(False))
+        evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
 
 
 def test_a_state_dict_whose_keys_are_no_names_is_refused(trained, tmp_path):
     """A run directory is not trusted: whatever its checkpoint holds, the answer is a refusal."""
     run = with_best(trained, tmp_path / "run", {"model": {3: torch.ones(1)}})
     with pytest.raises(CheckpointRefused):
-        evaluate_run(run, "test", "best", own, None, ProgressBars(False))
+        evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
 
 
 @pytest.mark.parametrize("epoch", ["three", None, [3]])
@@ -362,7 +362,7 @@ def test_a_manifest_whose_epoch_is_no_number_is_refused(trained, tmp_path, epoch
     manifest["best"]["epoch"] = epoch
     edit(tmp_path / "run" / "checkpoints", manifest)
     with pytest.raises(CheckpointRefused):
-        evaluate_run(tmp_path / "run", "test", "best", own, None, ProgressBars(False))
+        evaluate_run(tmp_path / "run", "test", "best", ALLOW_ALL, None, ProgressBars(False))
 
 
 def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):

@@ -25,7 +25,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from microstep.components.logger.event_file import PREFIX, EventsFile
-from microstep.config.hparams import Value
+from microstep.config.hparams import HparamValue
 from microstep.errors import StorageError
 from microstep.types.events import EpochReport, Results, WindowReport
 
@@ -41,7 +41,7 @@ class TensorBoard:
     """
 
     def __init__(
-        self, directory: Path, config_yaml: str, hparams: Mapping[str, Value], sample_images: Tensor | None = None
+        self, directory: Path, config_yaml: str, hparams: Mapping[str, HparamValue], sample_images: Tensor | None = None
     ) -> None:
         begun = any(directory.glob(f"{PREFIX}.*"))
         self.events = EventsFile(directory)
@@ -144,7 +144,7 @@ def exactly(tag: str) -> str:
     return f"^{re.escape(tag)}$"
 
 
-def session_start(values: Mapping[str, Value]) -> Summary:
+def session_start(values: Mapping[str, HparamValue]) -> Summary:
     """Return a run's row in the hparams tab; `add_hparams` would make a stray sub-run.
 
     Nothing is said of the columns (an `experiment` in its words): the tab then finds them itself, over all runs, those

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 from torch import nn
 
-from microstep.config.hydra_job import choices
+from microstep.config.hydra_job import get_choices
 from microstep.diagnostics.accumulation.gradient import real_windows
 from microstep.diagnostics.accumulation.loops import LOOPS
 from microstep.diagnostics.accumulation.measure import Laboratory, Measured, measure
@@ -48,7 +48,7 @@ def measured(config: DictConfig, components: Parts) -> list[Measured]:
 
 def passes(config: DictConfig) -> dict[str, str]:
     """Return which gradient is looked at, where a step makes several."""
-    step = chosen(config, choices(), "step")
+    step = chosen(config, get_choices(), "step")
     return {} if step == "standard" else {"step": f"{step}: the gradient of its first pass"}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from microstep.components.dataset.workers import explained
-from microstep.config.allowlist import Gate
+from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError
 from microstep.evaluation.comparison.flips import Flip, chosen, flips, flips_csv, flips_picture
 from microstep.evaluation.comparison.groups import RunGroup, grouped, match, names
@@ -25,7 +25,7 @@ from microstep.training.builders import build_dataset
 from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
-Gates = Callable[[Sequence[Path]], Gate]
+Gates = Callable[[Sequence[Path]], Allowlist]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def made(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint:
     return [Comparison(one, verdict, (name, base), split, checkpoint) for one, verdict, name in pairs]
 
 
-def written(comparison: Comparison, allowlist: Gate) -> Path:
+def written(comparison: Comparison, allowlist: Allowlist) -> Path:
     """Write the files of a comparison; return their directory."""
     directory, found = directory_of(comparison), flips(comparison.match)
     files = {
@@ -122,7 +122,7 @@ def written(comparison: Comparison, allowlist: Gate) -> Path:
     return directory
 
 
-def pictures(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Gate) -> Tensor | None:
+def pictures(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
     """Return the samples as images; None if they are no images, or with a warning if they cannot be loaded."""
     if not shown_ones:
         return None
@@ -133,7 +133,7 @@ def pictures(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Gate
         return None
 
 
-def fetched(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Gate) -> Tensor | None:
+def fetched(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
     """Return the samples from the dataset of the baseline.
 
     Raises:

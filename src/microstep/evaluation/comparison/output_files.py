@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from microstep.config.names import LONGEST, UNSAFE, safe_name
+from microstep.config.names import MAX_NAME_LENGTH, UNSAFE_CHARACTERS, safe_name
 from microstep.evaluation.comparison.groups import RunGroup, differences
 from microstep.evaluation.comparison.results import LEVEL
 from microstep.evaluation.comparison.text import Comparison
@@ -28,8 +28,8 @@ def directory_of(comparison: Comparison) -> Path:
     usual = {"test": "", "best": ""}
     parts = [f"{comparison.names[0]}-against-{comparison.names[1]}", usual.get(comparison.split, comparison.split)]
     exact = "-".join(filter(None, [*parts, usual.get(comparison.checkpoint, Path(comparison.checkpoint).stem)]))
-    safe = UNSAFE.sub("-", exact).strip(".-")
-    if len(safe) <= LONGEST and earlier(PLACE / safe) in (None, compared(comparison)):
+    safe = UNSAFE_CHARACTERS.sub("-", exact).strip(".-")
+    if len(safe) <= MAX_NAME_LENGTH and earlier(PLACE / safe) in (None, compared(comparison)):
         return PLACE / safe
     return PLACE / safe_name(safe, compared(comparison))
 

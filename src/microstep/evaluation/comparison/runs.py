@@ -10,8 +10,8 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from microstep.config.allowlist import Gate
-from microstep.config.experiment import experiment_of, measures, micro_batch_size, without
+from microstep.config.allowlist import Allowlist
+from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size, precision_is_measured
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import Report, read_report
@@ -83,7 +83,7 @@ def matched(request: Asked) -> list[Path]:
     return finished
 
 
-def read_run(directory: Path, request: Asked, allowlist: Gate) -> ReportedRun:
+def read_run(directory: Path, request: Asked, allowlist: Allowlist) -> ReportedRun:
     """Return a run with its report.
 
     Raises:
@@ -103,8 +103,8 @@ def read_run(directory: Path, request: Asked, allowlist: Gate) -> ReportedRun:
         raise ConfigError(saved.subject, reason, f"{request.again(directory)} makes it") from None
     if saved.record.status != "finished":
         log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
-    setting = renamed(without(experiment_of(config), NO_SETTING), current)
-    if measures(config):
+    setting = renamed(drop_keys(extract_experiment(config), NO_SETTING), current)
+    if precision_is_measured(config):
         setting["precision"] |= {"chosen": saved.record.precision}
     return ReportedRun(saved, config.seed, setting, micro_batch_size(config) * config.accum, fingerprint, report)
 

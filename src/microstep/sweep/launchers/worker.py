@@ -18,7 +18,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.config.hydra_job import run_directory
+from microstep.config.hydra_job import get_run_directory
 from microstep.errors import Stopped
 from microstep.run.record import bury
 from microstep.sweep.definition import STOP
@@ -57,7 +57,7 @@ class Worker:
         sender.close()
         wait_for(child, self.directory)
         if child.exitcode:
-            bury(run_directory(), epitaph(child.exitcode))
+            bury(get_run_directory(), epitaph(child.exitcode))
         if orphaned():
             os._exit(1)  # nobody would ever end this process
         with suppress(EOFError):

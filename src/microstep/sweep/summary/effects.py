@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 
-from microstep.config.names import LONGEST
+from microstep.config.names import MAX_NAME_LENGTH
 from microstep.sweep.summary.study import Sample, SweepTable
 
 REPLACED = ("batch_size", "effective_batch_size", "sweep", "hydra.sweep.dir", "resume")
@@ -44,7 +44,7 @@ def separating_command(sweep: SweepTable, least: int) -> str:
     if len(values) < len(levels) or not words:
         return ""
     multiple = math.lcm(*values)
-    size, name = -(-least // multiple) * multiple, f"{sweep.name[: LONGEST - 11]}_same_batch"
+    size, name = -(-least // multiple) * multiple, f"{sweep.name[: MAX_NAME_LENGTH - 11]}_same_batch"
     kept = [word for word in words if word.lstrip("+").partition("=")[0] not in REPLACED]
     return shlex.join([*kept, f"effective_batch_size={size}", f"sweep={name}"])
 

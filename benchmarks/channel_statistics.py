@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from microstep.components.dataset.mnist import read_idx_split
-from microstep.components.dataset.statistics import ChannelStatistics, chunks
+from microstep.components.dataset.statistics import ChannelStatistics, iter_chunks
 from microstep.dataset_report.sampling import ClassStatistics
 
 COUNT, SHAPE, CLASSES = 50_000, (3, 32, 32), 10
@@ -48,12 +48,12 @@ def usual(pixels: np.ndarray):
 
 
 def ours(pixels: np.ndarray) -> ChannelStatistics:
-    return ChannelStatistics.streamed(chunks(pixels), 255.0)
+    return ChannelStatistics.streamed(iter_chunks(pixels), 255.0)
 
 
 def by_class(pixels: np.ndarray) -> ClassStatistics:
     labels = np.arange(len(pixels)) % CLASSES
-    return ClassStatistics.streamed(zip(chunks(pixels), chunks(labels), strict=True), CLASSES, 255.0)
+    return ClassStatistics.streamed(zip(iter_chunks(pixels), iter_chunks(labels), strict=True), CLASSES, 255.0)
 
 
 CONTESTANTS: dict[str, Callable] = {

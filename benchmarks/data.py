@@ -24,9 +24,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from microstep.components.dataset.decoding import Decoder
-from microstep.components.dataset.folder import listed
-from microstep.components.dataset.images import chunked
-from microstep.components.dataset.workers import Wanted, Workers
+from microstep.components.dataset.folder import find_splits
+from microstep.components.dataset.images import chunk_rows
+from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.components.model import SmallCNN
 from microstep.config.compose import compose
 from microstep.training.build import build_trainer
@@ -142,9 +142,9 @@ def wait(rounds: int) -> None:
 
 def decoding(root: Path) -> None:
     """Print pictures a second, read as statistics and a resident data set read them."""
-    pictures = listed(root, Decoder(64, 64, 3))["train"]
-    wanted = [Wanted("train", rows) for rows in chunked(list(range(len(pictures))) * PASSES, pictures)]
-    pools = {count: Workers({"train": pictures}, count) for count in (0, 1, 2)}
+    pictures = find_splits(root, Decoder(64, 64, 3))["train"]
+    wanted = [ReadRequest("train", rows) for rows in chunk_rows(list(range(len(pictures))) * PASSES, pictures)]
+    pools = {count: WorkerPool({"train": pictures}, count) for count in (0, 1, 2)}
     times = rounds_of({str(n): lambda pool=pool: consumed(pool.stream(wanted)) for n, pool in pools.items()}, 7)
     for count, values in times.items():
         print(f"decoding, {count} workers   {PASSES * len(pictures) / statistics.median(values):8,.0f} pictures/s")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from microstep.components.dataset.mnist import read_idx_split
-from microstep.components.dataset.statistics import ChannelStatistics, chunks
+from microstep.components.dataset.statistics import ChannelStatistics, iter_chunks
 from microstep.config.compose import compose
 
 from .drawing import EXACT, MENDED, OURS, USUAL, picture
@@ -25,7 +25,7 @@ def pictures(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def exact(*splits: np.ndarray) -> tuple[float, float]:
     """Return mean and deviation over every pixel."""
-    found = ChannelStatistics.streamed((part for pixels in splits for part in chunks(pixels)), 255.0)
+    found = ChannelStatistics.streamed((part for pixels in splits for part in iter_chunks(pixels)), 255.0)
     return found.mean[0], found.std[0]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from microstep.components.augment.pipeline import Pipeline
-    from microstep.components.dataset.image_dataset import picture_dataset
+    from microstep.components.dataset.image_dataset import image_dataset
     from microstep.components.dataset.images import Images
     from microstep.config.compose import compose
     from microstep.sweep.summary.write import write_summary
@@ -33,11 +33,11 @@ MODULES = {
     "Results": "microstep.types.events",
     "build_trainer": "microstep.training.build",
     "compose": "microstep.config.compose",
-    "picture_dataset": "microstep.components.dataset.image_dataset",
+    "image_dataset": "microstep.components.dataset.image_dataset",
     "resume": "microstep.training.resume",
     "write_summary": "microstep.sweep.summary.write",
 }
-__all__ = ["Images", "Pipeline", "Results", "build_trainer", "compose", "picture_dataset", "resume", "write_summary"]
+__all__ = ["Images", "Pipeline", "Results", "build_trainer", "compose", "image_dataset", "resume", "write_summary"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from microstep.components.dataset import Images, PictureDataset, digits, mnist, picture_dataset
+from microstep.components.dataset import ImageDataset, Images, digits, image_dataset, mnist
 from microstep.components.dataset.images import CHUNK_BYTES
 from microstep.config.compose import compose
 from microstep.dataset_report.statistics import measure, rows_of
@@ -27,11 +27,11 @@ PUBLISHED = {  # by those who made them known; where the files are
 }
 
 
-def of(train: Images, test: Images) -> PictureDataset:
-    return picture_dataset(train, test, CPU, 100, 0, None, None)
+def of(train: Images, test: Images) -> ImageDataset:
+    return image_dataset(train, test, CPU, 100, 0, None, None)
 
 
-def numbered() -> PictureDataset:
+def numbered() -> ImageDataset:
     """Return a data set of 6000 pictures of two pixels each, that spell the picture's number."""
     numbers = np.arange(sum(SIZES.values()))
     pixels = np.stack([numbers // 256, numbers % 256], 1).astype(np.uint8)[:, None, None]
@@ -85,7 +85,7 @@ def test_classes_are_counted_and_measured():
     """Each class has its number of pictures, and the mean of all their pixels; one without pictures has none."""
     pixels = np.array([[10, 30], [20, 40], [200, 250]], np.uint8)[:, None, None]
     images = Images(pixels, np.array([2, 2, 0]), ("a", "b", "c"), scale=10.0)
-    plain = measure(PictureDataset({"train": images}, dict, CPU), ["train"], None, 0, Seen())["train"].plain()
+    plain = measure(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, Seen())["train"].plain()
     assert plain["classes"] == {
         "a": {"count": 1, "mean": [22.5]},
         "b": {"count": 0, "mean": None},
@@ -162,7 +162,7 @@ def test_pictures_are_read_a_few_megabytes_at_a_time():
     seen, size = Seen(), CHUNK_BYTES // 4
     pixels = np.zeros((9, 1, 1, size), np.uint8)
     images = Images(pixels, np.arange(9) % 2, ("even", "odd"))
-    measure(PictureDataset({"train": images}, dict, CPU), ["train"], None, 0, seen)
+    measure(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, seen)
     assert [len(part) for part in seen.parts["train"]] == [4, 4, 1]
     assert seen.totals == {"train": 9}
 

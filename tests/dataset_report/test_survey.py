@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from microstep.components.dataset import Images, PictureDataset, image_folder
+from microstep.components.dataset import ImageDataset, Images, image_folder
 from microstep.components.dataset import images as chunking
 from microstep.components.dataset.decoding import Decoder
-from microstep.components.dataset.folder import listed
+from microstep.components.dataset.folder import find_splits
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.dataset_report.health import Health
 from microstep.dataset_report.sampling import ClassStatistics, Stratum, moments, standard_errors
@@ -27,7 +27,7 @@ def unseen(parts, label, total):
     return iter(parts)
 
 
-def folder(root: Path, count: int) -> PictureDataset:
+def folder(root: Path, count: int) -> ImageDataset:
     return image_folder(CPU, str(root), size=16, num_workers=count)
 
 
@@ -107,7 +107,7 @@ def test_duplicates_of_different_length_are_all_found():
     pixels = generator.integers(0, 256, (40, 2, 3, 3), dtype=np.uint8)[kinds]
     parts = {"train": slice(0, 60), "val": slice(60, 70), "test": slice(70, 100)}
     splits = {name: Images(pixels[part], kinds[part] % 2, ("a", "b")) for name, part in parts.items()}
-    surveys = surveyed(PictureDataset(splits, dict, CPU), list(parts), None, 0, unseen)
+    surveys = surveyed(ImageDataset(splits, dict, CPU), list(parts), None, 0, unseen)
     expected = [np.flatnonzero(kinds == kind).tolist() for kind in dict.fromkeys(kinds.tolist())]
     starts = {"train": 0, "val": 60, "test": 70}
     found = Health.of(surveys, published(surveys)).duplicates
@@ -125,7 +125,7 @@ def test_a_colour_is_constant_and_a_line_is_not():
     pixels[2, 2, 4, 3] = 8
     pixels[3, 0, :, 0] = 8
     images = Images(pixels, np.zeros(4, np.int64), ("a", "b"))
-    (survey,) = surveyed(PictureDataset({"train": images}, dict, CPU), ["train"], None, 0, unseen)
+    (survey,) = surveyed(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, unseen)
     assert survey.marks.constant.tolist() == [True, True, False, False]
 
 
@@ -156,9 +156,9 @@ def test_of_one_picture_no_error_is_known(tmp_path):
     assert np.isnan(errors.mean).all()
 
 
-def folder_of_train(root: Path) -> PictureDataset:
+def folder_of_train(root: Path) -> ImageDataset:
     """Return a data set of training pictures alone: too few to carve others from."""
-    return PictureDataset(listed(root, Decoder(4, 4, 3)), dict, CPU, num_workers=0)
+    return ImageDataset(find_splits(root, Decoder(4, 4, 3)), dict, CPU, num_workers=0)
 
 
 def test_a_name_stays_in_its_line():

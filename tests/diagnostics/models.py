@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.ops import StochasticDepth
 
-from microstep.components.model.torchvision_models import Frozen
+from microstep.components.model.torchvision_models import FrozenBackbone
 
 
 def network(*layers: nn.Module, last: nn.Module | None = None) -> nn.Module:
@@ -71,7 +71,7 @@ def batch_norm() -> nn.Module:
 
 
 def frozen_batch_norm() -> nn.Module:
-    return Frozen(network(nn.BatchNorm2d(3)), head=["4.weight", "4.bias"])
+    return FrozenBackbone(network(nn.BatchNorm2d(3)), head=["4.weight", "4.bias"])
 
 
 def batch_norm_without_statistics() -> nn.Module:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from microstep.components.dataset.sharing import sharing
+from microstep.components.dataset.sharing import share_datasets
 from microstep.config.compose import compose
 from microstep.training.builders import build_dataset
 from microstep.types.protocols import Dataset
@@ -20,7 +20,7 @@ def built(*words: str) -> Dataset:
 
 def test_data_are_read_once() -> None:
     """Jobs that differ in anything else get one object; other data, or a job outside of a sweep, another."""
-    with sharing():
+    with share_datasets():
         first = built("seed=1")
         assert built("precision=amp", "seed=2") is first
         assert built("dataset.split_seed=1") is not first
@@ -30,7 +30,7 @@ def test_data_are_read_once() -> None:
 @pytest.mark.parametrize("part", ["images", "labels", "places", "targets", "indices"])
 def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever it laid its hands on: the next one gets what was read from the files, and a warning says so."""
-    with sharing(), caplog.at_level(logging.WARNING, "microstep.notice"):
+    with share_datasets(), caplog.at_level(logging.WARNING, "microstep.notice"):
         first = built()
         before = getattr(first.splits["train"], part).clone()
         getattr(first.splits["train"], part)[:2] = getattr(first.splits["train"], part)[:2].flip(0)
@@ -46,5 +46,5 @@ def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.Lo
 def test_what_streams_is_not_shared(photos: Path) -> None:
     """It has processes, which end with the run that began them."""
     words = ("dataset=image_folder", f"dataset.root={photos}", "dataset.resident=false", "num_workers=0")
-    with sharing():
+    with share_datasets():
         assert built(*words) is not built(*words)

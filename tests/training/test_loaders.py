@@ -16,7 +16,7 @@ from microstep.components.accumulation import Fixed
 from microstep.components.augment import Pipeline, crop_flip, none
 from microstep.components.augment.mixing import Cutmix, Mixup
 from microstep.components.dataset import ResidentSplit
-from microstep.components.dataset.normalization import Normaliser
+from microstep.components.dataset.normalization import Normalizer
 from microstep.components.sampler import Balanced, Shuffle
 from microstep.components.task import Classification
 from microstep.errors import ConfigError
@@ -35,7 +35,7 @@ class Rows(ResidentSplit):
     def __init__(self, samples: int) -> None:
         numbers = torch.arange(samples)
         pixels = (numbers % 256).to(torch.uint8).view(-1, 1, 1, 1)
-        super().__init__(pixels, numbers * 7 % 3, 10 * numbers, Normaliser(1.0, [0.0], [1.0], CPU), CPU)
+        super().__init__(pixels, numbers * 7 % 3, 10 * numbers, Normalizer(1.0, [0.0], [1.0], CPU), CPU)
         self.fetched: list[weakref.ref[Tensor]] = []
         self.held: list[int] = []  #: at each fetch, how many earlier batches were still alive
 

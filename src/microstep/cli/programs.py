@@ -82,7 +82,7 @@ def run_evaluate(config: DictConfig) -> None:
 
 def split_report(config: DictConfig, gate: Allowlist) -> str:
     """Evaluate a split and return what is said of it."""
-    from microstep.components.logger.console import metrics_row, with_report
+    from microstep.components.logger.console import format_metrics, format_report
     from microstep.evaluation.evaluate import evaluate_run
     from microstep.utils.progress_bar import ProgressBars
     from microstep.utils.text import display_path
@@ -91,11 +91,11 @@ def split_report(config: DictConfig, gate: Allowlist) -> str:
         Path(config.run), config.split, config.checkpoint, gate, config.device, ProgressBars(config.progress)
     )
     rows = {
-        config.split: metrics_row(done.result.metrics),
+        config.split: format_metrics(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "report": display_path(done.directory),
     }
-    return with_report(done.result.report.text, rows)
+    return format_report(done.result.report.text, rows)
 
 
 def comparison(config: DictConfig) -> str:

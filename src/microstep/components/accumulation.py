@@ -20,14 +20,14 @@ class Fixed:
 
     def windows(self, order: Positions) -> Iterator[Window]:
         """Yield the windows of an order, as slices of it."""
-        for window in chunks(order, self.window_size):
-            yield Window(tuple(chunks(window, self.batch_size)))
+        for window in slice_order(order, self.window_size):
+            yield Window(tuple(slice_order(window, self.batch_size)))
 
     def steps(self, samples: int) -> int:
         """Return the number of windows that `samples` make."""
         return ceil(samples / self.window_size)
 
 
-def chunks(order: Positions, size: int) -> Iterator[Positions]:
+def slice_order(order: Positions, size: int) -> Iterator[Positions]:
     """Yield consecutive slices of at most `size`; a range is cut into ranges, without a copy."""
     return (order[start : start + size] for start in range(0, len(order), size))

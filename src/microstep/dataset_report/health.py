@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from microstep.components.dataset.images import Pictures
+from microstep.components.dataset.images import ImageSource
 from microstep.dataset_report.survey import Survey, printable
 
 
@@ -97,7 +97,7 @@ class Health:
     absent: Mapping[str, Sequence[str]]  #: split → classes that it has no picture of
 
     @classmethod
-    def of(cls, surveys: Sequence[Survey], official_splits: Mapping[str, Pictures]) -> Health:
+    def of(cls, surveys: Sequence[Survey], official_splits: Mapping[str, ImageSource]) -> Health:
         """Return what is wrong with the splits surveyed; classes are counted in all `official_splits` ones."""
         unreadable = [
             Unreadable(**vars(member(survey, row)), reason=reason)
@@ -141,7 +141,7 @@ class Health:
         }
 
 
-def class_sizes(source: Pictures, surveys: Sequence[Survey], split: str) -> dict[str, int]:
+def class_sizes(source: ImageSource, surveys: Sequence[Survey], split: str) -> dict[str, int]:
     """Return how many pictures of a split each class has, without those that are known to be unreadable."""
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
     classes = len(source.class_names)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microstep.components.dataset.images import Pictures
+from microstep.components.dataset.images import ImageSource
 from microstep.dataset_report.survey import printable
 from microstep.errors import DataError
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
@@ -23,7 +23,7 @@ GAP = 0.06  #: between samples, of a row's height
 
 
 @plain_text()
-def page(title: str, official_splits: Mapping[str, Pictures]) -> bytes:
+def page(title: str, official_splits: Mapping[str, ImageSource]) -> bytes:
     """Return a PNG of the first classes: bars of their pictures by split, and the first readable training pictures."""
     first = next(iter(official_splits.values()))
     names = [truncate_middle(printable(name), LETTERS) for name in first.class_names]
@@ -41,7 +41,7 @@ def page(title: str, official_splits: Mapping[str, Pictures]) -> bytes:
     return png_bytes(figure)
 
 
-def write_title(figure: Figure, title: str, official_splits: Mapping[str, Pictures], hidden: int) -> None:
+def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageSource], hidden: int) -> None:
     """Write what is seen above it, and what isn't below."""
     width, height = figure.get_size_inches()
     first = next(iter(official_splits.values()))
@@ -58,7 +58,7 @@ def write_title(figure: Figure, title: str, official_splits: Mapping[str, Pictur
         figure.text(EDGE / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
 
 
-def draw_balance(axes: Axes, names: list[str], official_splits: Mapping[str, Pictures]) -> None:
+def draw_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
     """Draw how many pictures each class has: a bar a split."""
     classes = len(next(iter(official_splits.values())).class_names)
     counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official_splits.values()])
@@ -83,7 +83,7 @@ def columns(name: str) -> int:
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
-def draw_samples(axes: Axes, source: Pictures, classes: int) -> None:
+def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
     """Draw a row of pictures a class."""
     for label in range(classes):
         for index, pixels in enumerate(samples(source, label)):
@@ -94,7 +94,7 @@ def draw_samples(axes: Axes, source: Pictures, classes: int) -> None:
     axes.set_axis_off()
 
 
-def samples(source: Pictures, label: int) -> Iterator[np.ndarray]:
+def samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
     """Yield the first pictures of a class that can be read."""
     found = 0
     for row in np.flatnonzero(source.labels == label).tolist():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from microstep.components.dataset.image_dataset import PictureDataset, fingerprint
+from microstep.components.dataset.image_dataset import ImageDataset, hash_splits
 from microstep.dataset_report.health import Health
 from microstep.dataset_report.plot import page
 from microstep.dataset_report.statistics import Measured, figures, surveyed
@@ -34,11 +34,11 @@ def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: i
         DataError: where no picture of a split can be read.
         StorageError: where a file can't be written; each is whole or not there.
     """
-    if not isinstance(dataset, PictureDataset):
+    if not isinstance(dataset, ImageDataset):
         raise ConfigError(f"dataset={name}", "it is none of pictures", "choose one that is, see conf/dataset/")
     surveys, published = surveyed(dataset, split.split(","), ratio, seed, bar), dataset.official
     measured, health = figures(surveys), Health.of(surveys, published)
-    file = output / f"{name}-{fingerprint(published)[:12]}.json"
+    file = output / f"{name}-{hash_splits(published)[:12]}.json"
     picture = page(name, published)
     with storage_errors(file):
         output.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microstep.components.dataset.statistics import EMPTY, ChannelStatistics
+from microstep.components.dataset.statistics import EMPTY_STREAM_REASON, ChannelStatistics
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ClassStatistics:
             areas += here * prod(pictures.shape[2:])
             totals = totals + class_totals(pictures, labels, classes)
         if not areas.any():
-            raise ValueError(EMPTY)
+            raise ValueError(EMPTY_STREAM_REASON)
         return cls.of(counts, areas, totals, scale)
 
     @classmethod

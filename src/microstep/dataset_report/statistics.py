@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from microstep.components.dataset.image_dataset import PictureDataset
+from microstep.components.dataset.image_dataset import ImageDataset
 from microstep.components.dataset.statistics import ChannelStatistics
-from microstep.components.dataset.workers import Workers, worker_count
+from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, standard_errors
 from microstep.dataset_report.survey import Bar, Survey, printable
 from microstep.errors import ConfigError
@@ -47,7 +47,7 @@ class Measured:
 
 
 def measure(
-    dataset: PictureDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar
+    dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar
 ) -> dict[str, Measured]:
     """Return the statistics of each official split named; of several, also those of all their pictures together.
 
@@ -56,7 +56,7 @@ def measure(
     return figures(surveyed(dataset, names, ratio, seed, bar))
 
 
-def surveyed(dataset: PictureDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar) -> list[Survey]:
+def surveyed(dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar) -> list[Survey]:
     """Read the official splits named, each picture once; a file that can't be read stops nothing.
 
     Args:
@@ -73,7 +73,7 @@ def surveyed(dataset: PictureDataset, names: Sequence[str], ratio: float | None,
     splits = {name: dataset.official[name] for name in names}
     drawn = {name: rows_of(len(one), ratio, seed) for name, one in splits.items()}
     in_memory = all(one.in_memory for one in splits.values())
-    workers = Workers(splits, 0 if in_memory else worker_count(dataset.num_workers))
+    workers = WorkerPool(splits, 0 if in_memory else worker_count(dataset.num_workers))
     return [Survey.of(name, rows, workers, bar, ratio is not None) for name, rows in drawn.items()]
 
 

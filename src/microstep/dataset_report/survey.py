@@ -13,9 +13,9 @@ from unicodedata import category
 
 import numpy as np
 
-from microstep.components.dataset.images import Pictures, chunked
-from microstep.components.dataset.statistics import Sums, pieces
-from microstep.components.dataset.workers import Wanted, Workers, explained
+from microstep.components.dataset.images import ImageSource, chunk_rows
+from microstep.components.dataset.statistics import ExactSums, split_pieces
+from microstep.components.dataset.workers import ReadRequest, WorkerPool, loader_errors
 from microstep.dataset_report.sampling import class_counts, class_totals, moments
 from microstep.errors import DataError, MicrostepError
 
@@ -38,13 +38,13 @@ class Tally:
     """What adds up over pictures, exactly, in whatever order."""
 
     count: int  #: pictures
-    channels: list[Sums]
+    channels: list[ExactSums]
     class_counts: np.ndarray  #: pictures of each class
     class_totals: np.ndarray  #: classes × C: sums of pixels
     sizes: Counter[tuple[int, int]]  #: how many pictures were published in each width and height
 
     @classmethod
-    def of(cls, chunk: Chunk, source: Pictures) -> Tally:
+    def of(cls, chunk: Chunk, source: ImageSource) -> Tally:
         """Return what some pictures of a split add."""
         labels, classes = source.labels[chunk.rows], len(source.class_names)
         counts, totals = class_counts(labels, len(chunk), classes), class_totals(chunk.pixels, labels, classes)
@@ -60,13 +60,15 @@ class Tally:
         )
 
 
-def summed(pixels: np.ndarray) -> list[Sums]:
+def summed(pixels: np.ndarray) -> list[ExactSums]:
     """Return the sums of each channel."""
-    channels = ([Sums.of(piece[:, channel]) for piece in pieces(pixels)] for channel in range(pixels.shape[1]))
+    channels = (
+        [ExactSums.of(piece[:, channel]) for piece in split_pieces(pixels)] for channel in range(pixels.shape[1])
+    )
     return [reduce(add, parts) for parts in channels]
 
 
-def sizes_of(source: Pictures, rows: Sequence[int]) -> list[tuple[int, int]]:
+def sizes_of(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
     """Return the published sizes, but of those whose files have gone since they were decoded."""
     with suppress(DataError):
         return source.sizes(rows)
@@ -109,14 +111,14 @@ class Survey:
     """What one pass over a split has found."""
 
     split: str
-    pictures: Pictures
+    pictures: ImageSource
     tally: Tally
     marks: Marks  #: of the pictures that could be read
     unreadable: dict[int, str]  #: row → why
     sampled: bool
 
     @classmethod
-    def of(cls, split: str, rows: Sequence[int], workers: Workers, bar: Bar, sampled: bool) -> Survey:
+    def of(cls, split: str, rows: Sequence[int], workers: WorkerPool, bar: Bar, sampled: bool) -> Survey:
         """Read some rows of a split of the workers'.
 
         Raises:
@@ -125,7 +127,7 @@ class Survey:
         """
         pictures, unreadable = workers.reader.pictures[split], dict[int, str]()
         tally, marks = None, []
-        with explained():
+        with loader_errors():
             for chunk in bar(chunks_of(workers, split, rows, unreadable), split, len(rows)):
                 found = Tally.of(chunk, pictures)
                 tally = found if tally is None else tally + found
@@ -141,20 +143,20 @@ class Survey:
         return name_of(self.pictures, row)
 
 
-def chunks_of(workers: Workers, split: str, rows: Sequence[int], unreadable: dict[int, str]) -> Iterator[Chunk]:
+def chunks_of(workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]) -> Iterator[Chunk]:
     """Yield pictures, as many as fit a chunk; those of a chunk with a bad file come at the end, one by one.
 
     Args:
         unreadable: takes the row of each bad file, and what is wrong with it.
     """
-    wanted = [Wanted(split, chunk) for chunk in chunked(rows, workers.reader.pictures[split])]
+    wanted = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.pictures[split])]
     spoilt = list[int]()
     for one, found in zip(wanted, workers.stream(wanted), strict=True):
         if isinstance(found, MicrostepError):
             spoilt += one.rows
         else:
             yield Chunk(one.rows, found.numpy())
-    singly = [Wanted(split, [row]) for row in spoilt]
+    singly = [ReadRequest(split, [row]) for row in spoilt]
     for one, found in zip(singly, workers.stream(singly), strict=True):
         if isinstance(found, MicrostepError):
             unreadable[one.rows[0]] = str(found.args[1])
@@ -162,7 +164,7 @@ def chunks_of(workers: Workers, split: str, rows: Sequence[int], unreadable: dic
             yield Chunk(one.rows, found.numpy())
 
 
-def name_of(source: Pictures, row: int) -> str:
+def name_of(source: ImageSource, row: int) -> str:
     return printable(source.name(row))
 
 

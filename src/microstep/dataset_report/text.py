@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from microstep.components.dataset.images import Pictures
+from microstep.components.dataset.images import ImageSource
 from microstep.dataset_report.health import FEW, Duplicates, Health
 from microstep.dataset_report.statistics import Measured
 from microstep.utils.tables import format_table
@@ -56,7 +56,7 @@ def chief(statistics: Mapping[str, Measured]) -> tuple[str, Measured]:
     return name, statistics[name]
 
 
-def class_table(statistics: Mapping[str, Measured], official_splits: Mapping[str, Pictures]) -> str:
+def class_table(statistics: Mapping[str, Measured], official_splits: Mapping[str, ImageSource]) -> str:
     """Return how many pictures each split has of each class, as published, and the mean of those measured."""
     name, one = chief(statistics)
     counts = [np.bincount(pictures.labels, minlength=len(one.class_names)) for pictures in official_splits.values()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.components.dataset.workers import explained
+from microstep.components.dataset.workers import loader_errors
 from microstep.diagnostics import accumulation, drift
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import Finding, tell
@@ -20,7 +20,7 @@ EXAMINATIONS: dict[str, Callable[[DictConfig], Finding]] = {
 }
 
 
-@explained()
+@loader_errors()
 def examine(config: DictConfig, directory: Path) -> int:
     """Look at an experiment as `check` asks; return the exit code: 0 where all is well, 1 where it isn't.
 

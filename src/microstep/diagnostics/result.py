@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from microstep.components.logger.event_file import EventsFile
-from microstep.components.logger.tensorboard import code, picture, scalars
+from microstep.components.logger.event_file import EventFile
+from microstep.components.logger.tensorboard import code_summary, image_summary, scalar_summary
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.json_files import write_json
 from microstep.utils.terminal import print_and_log
@@ -47,10 +47,10 @@ def tell(result: Finding, check: str, directory: Path) -> None:
 
 def show(result: Finding, text: str, check: str, directory: Path) -> None:
     """Write what TensorBoard shows."""
-    events = EventsFile(directory)
-    events.add(code(f"check/{check}", text))
+    events = EventFile(directory)
+    events.add(code_summary(f"check/{check}", text))
     for name in result.pictures:
-        events.add(picture(f"check/{name}", directory / f"{name}.png"))
+        events.add(image_summary(f"check/{name}", directory / f"{name}.png"))
     for tag, values in result.curves.items():
         for epoch, value in enumerate(values, 1):
-            events.add(scalars({tag: value}), epoch)
+            events.add(scalar_summary({tag: value}), epoch)

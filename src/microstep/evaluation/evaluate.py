@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from microstep.components.dataset.workers import explained
+from microstep.components.dataset.workers import loader_errors
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
@@ -32,7 +32,7 @@ class Evaluated:
     epoch: int  #: epoch of the checkpoint
 
 
-@explained()
+@loader_errors()
 def evaluate_run(
     run_dir: Path, split: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> Evaluated:

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import torch
 
-from microstep.components.dataset import PictureDataset
+from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.decoding import Decoder
-from microstep.components.dataset.files import PictureFiles
-from microstep.components.dataset.normalization import Normaliser
-from microstep.components.dataset.unlabeled import Readable, readers, reading, unlabelled
-from microstep.components.dataset.workers import explained, worker_count
+from microstep.components.dataset.files import ImageFiles
+from microstep.components.dataset.normalization import Normalizer
+from microstep.components.dataset.unlabeled import (
+    ReadableBatches,
+    find_unlabeled_images,
+    make_input_workers,
+    read_input,
+)
+from microstep.components.dataset.workers import loader_errors, worker_count
 from microstep.components.task import Classification
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, DataError, escape_unprintable
@@ -37,7 +42,7 @@ class Predicted:
     epoch: int  #: epoch of the checkpoint
 
 
-@explained()
+@loader_errors()
 def predict_input(
     run_dir: Path, input_path: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> Predicted:
@@ -54,7 +59,9 @@ def predict_input(
         DataError: if there are no images, or none can be read.
         StorageError: if nothing can be written.
     """
-    pictures = unlabelled(input_path, Decoder(1, 1, 3))  # first, so that a misspelt folder is reported at once
+    pictures = find_unlabeled_images(
+        input_path, Decoder(1, 1, 3)
+    )  # first, so that a misspelt folder is reported at once
     config, parts, epoch = load_run(run_dir, allowlist, device, checkpoint)
     dataset, task = suited(parts, input_path)
     pictures = replace(pictures, decoder=decoder_of(dataset, input_path))
@@ -66,9 +73,9 @@ def predict_input(
     return Predicted(answers, directory, epoch)
 
 
-def suited(components: Parts, input_path: str) -> tuple[PictureDataset, Classification]:
+def suited(components: Parts, input_path: str) -> tuple[ImageDataset, Classification]:
     """Return the dataset and task of a run, after checking that it classifies images."""
-    if not isinstance(components.dataset, PictureDataset):
+    if not isinstance(components.dataset, ImageDataset):
         raise ConfigError(f"input={input_path}", "the run's data are no pictures", REMEDY)
     if not isinstance(components.task, Classification):
         raise ConfigError(
@@ -77,20 +84,20 @@ def suited(components: Parts, input_path: str) -> tuple[PictureDataset, Classifi
     return components.dataset, components.task
 
 
-def decoder_of(dataset: PictureDataset, input_path: str) -> Decoder:
+def decoder_of(dataset: ImageDataset, input_path: str) -> Decoder:
     """Return a decoder that gives files the image shape of a dataset."""
     train = dataset.pictures["train"]
     channels, height, width = train.shape
     if channels not in (1, 3):
         raise ConfigError(f"input={input_path}", f"the run's pictures have {channels} channels", REMEDY)
-    return train.decoder if isinstance(train, PictureFiles) else Decoder(height, width, channels)
+    return train.decoder if isinstance(train, ImageFiles) else Decoder(height, width, channels)
 
 
 def classified(
     components: Parts,
-    dataset: PictureDataset,
+    dataset: ImageDataset,
     task: Classification,
-    files: PictureFiles,
+    files: ImageFiles,
     processes: int,
     bars: ProgressBars,
 ) -> Answers:
@@ -99,9 +106,9 @@ def classified(
     The images are bytes in which 255 is 1.0, whatever the scale of the run's own data; they get its normalization.
     """
     own, count = dataset.normalisation, len(files)
-    normaliser = Normaliser(files.scale, own.mean, own.std, components.device)
-    read = bars.samples(reading(readers(files, processes), count), "pictures", count, lambda one: 1, dict)
-    batches = Readable(read, components.loaders.eval_batch_size, files.shape, normaliser, components.device)
+    normaliser = Normalizer(files.scale, own.mean, own.std, components.device)
+    read = bars.samples(read_input(make_input_workers(files, processes), count), "pictures", count, lambda one: 1, dict)
+    batches = ReadableBatches(read, components.loaders.eval_batch_size, files.shape, normaliser, components.device)
     found = [
         (b.indices.cpu(), *ranked(outputs)) for b, outputs in predicted(components.model, batches, components.precision)
     ]
@@ -111,14 +118,14 @@ def classified(
     return Answers(files.files.tolist(), task.class_names, rows, classes, confidence, batches.unreadable)
 
 
-def none_readable(files: PictureFiles, unreadable: Mapping[int, str]) -> DataError:
+def none_readable(files: ImageFiles, unreadable: Mapping[int, str]) -> DataError:
     """Return the error if no image can be read, with the reason of the first."""
     first, others = escape_unprintable(f"input={files.root / files.name(0)}"), len(files) - 1
     note = f" (nor can the {others:,} others be)" if others else ""
     return DataError(first, f"{unreadable[0]}{note}", "give pictures that can be read")
 
 
-def write(classified: Answers, files: PictureFiles, directory: Path, name: str) -> None:
+def write(classified: Answers, files: ImageFiles, directory: Path, name: str) -> None:
     """Write both files, each atomically, once both have been made."""
     shown = chosen(len(classified.rows))
     height, width = thumbnail_size(*files.shape[1:])

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from microstep.components.logger.event_file import PREFIX
+from microstep.components.logger.event_file import EVENT_FILE_PREFIX
 from microstep.errors import MicrostepError, Stopped
 from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import storage_errors
@@ -92,7 +92,7 @@ def outcome(error: BaseException | None) -> dict[str, Any]:
     return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
-LOGS = ("metrics.csv", f"{PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
+LOGS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
 
 
 def logs_of(run_dir: Path) -> list[Path]:

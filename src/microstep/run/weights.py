@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from microstep.components.dataset import PictureDataset
+from microstep.components.dataset import ImageDataset
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
@@ -75,7 +75,7 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
 
 def normalised_by(dataset: Dataset) -> dict[str, Any]:
     """Return what pictures are normalised by; the pixel value that means 1.0 only where it isn't 255."""
-    if not isinstance(dataset, PictureDataset):
+    if not isinstance(dataset, ImageDataset):
         return {}
     found, scale = dataset.normalisation, dataset.pictures["train"].scale
     return {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from microstep.components.dataset.workers import explained
+from microstep.components.dataset.workers import loader_errors
 from microstep.components.logger.console import Console
 from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.tensorboard import TensorBoard
@@ -67,7 +67,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     install_notice_handler()
     directory = Path(run_dir)
     record = RunRecordLogger(directory, occupied(directory))
-    with record.building(), explained():
+    with record.building(), loader_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return begin(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 

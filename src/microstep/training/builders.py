@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
-from microstep.components.dataset import PictureDataset
-from microstep.components.dataset.sharing import shared
+from microstep.components.dataset import ImageDataset
+from microstep.components.dataset.sharing import get_shared
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import micro_batch_size
 from microstep.config.targets import current, renamed
@@ -110,7 +110,7 @@ def build_dataset(
     """Return the data set alone; jobs of a sweep that run in one process share it."""
     bar = ProgressBars(config.progress).pictures
     described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
-    return shared(
+    return get_shared(
         (described, str(device), num_workers),
         lambda: make(config, "dataset", Dataset, allowlist, device=device, num_workers=num_workers, bar=bar),
     )
@@ -137,7 +137,7 @@ def build_loaders(
 def normalised_as(model: nn.Module, dataset: Dataset) -> Dataset:
     """Return the data set normalised as the model's pretrained weights expect it, where it has such."""
     normalisation = getattr(model, "normalisation", None)
-    if normalisation is None or not isinstance(dataset, PictureDataset):
+    if normalisation is None or not isinstance(dataset, ImageDataset):
         return dataset
     return dataset.normalised_by(*normalisation)
 
@@ -190,7 +190,7 @@ def make(config: DictConfig, group: str, protocol: type[T], allowlist: Allowlist
 
 def fits(component: Any, protocol: type[T]) -> TypeGuard[T]:
     """Say whether it is of a kind; before Python 3.12 a protocol's check evaluates properties: reads pictures."""
-    return (protocol is Dataset and isinstance(component, PictureDataset)) or isinstance(component, protocol)
+    return (protocol is Dataset and isinstance(component, ImageDataset)) or isinstance(component, protocol)
 
 
 def wanted(target: str, available: Mapping[str, Any]) -> dict[str, Any]:

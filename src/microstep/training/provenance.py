@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.components.precision.presets import MAKERS
+from microstep.components.precision.presets import PRESETS
 from microstep.config.allowlist import find_targets
 from microstep.config.experiment import (
     RESUMABLE_KEYS,
@@ -89,7 +89,7 @@ def chosen_precision(config: DictConfig, components: Parts) -> str | None:
 
 def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
     """Return what `chosen_precision` may be, before anything is measured."""
-    return tuple(MAKERS) if precision_is_measured(config) else (None,)
+    return tuple(PRESETS) if precision_is_measured(config) else (None,)
 
 
 def weighed(config: DictConfig, device: torch.device) -> dict[str, Any]:

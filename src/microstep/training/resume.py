@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from microstep.components.dataset.workers import explained
+from microstep.components.dataset.workers import loader_errors
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
@@ -71,7 +71,7 @@ def resume_trainer(plan: Resumption) -> Trainer:
         lock.release()
         raise
     run = RunSpec(plan.config, plan.directory, record, plan.gate, names={})
-    with record.building(), explained():
+    with record.building(), loader_errors():
         return begin(run) if found is None else take_up(run, found, checkpoints.directory)
 
 

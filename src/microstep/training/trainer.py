@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from microstep.components.dataset.workers import explained
+from microstep.components.dataset.workers import loader_errors
 from microstep.errors import Stopped
 from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
 from microstep.run.progress import Progress
@@ -63,7 +63,7 @@ class Trainer:
         """
         self.pace.start_run()
         memory = PeakMemory(self.loaders.device)
-        with defer_signals(), self.logbook, explained(), self.saved_when_stopped():
+        with defer_signals(), self.logbook, loader_errors(), self.saved_when_stopped():
             for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude(memory)

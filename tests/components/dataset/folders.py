@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from microstep.components.dataset import PictureDataset, image_folder
+from microstep.components.dataset import ImageDataset, image_folder
 
 CPU = torch.device("cpu")
 
@@ -31,16 +31,16 @@ def filled(folder: Path, counts: Mapping[str, int]) -> Path:
     return folder
 
 
-def opened(root: Path, **keys) -> PictureDataset:
+def opened(root: Path, **keys) -> ImageDataset:
     """Return the data set, read in this process."""
     return image_folder(CPU, str(root), **{"size": 8, "num_workers": 0} | keys)
 
 
-def sizes(dataset: PictureDataset) -> dict[str, int]:
+def sizes(dataset: ImageDataset) -> dict[str, int]:
     return {name: len(pictures) for name, pictures in dataset.pictures.items()}
 
 
-def names(dataset: PictureDataset, split: str) -> list[str]:
+def names(dataset: ImageDataset, split: str) -> list[str]:
     """Return a split's files, as they are named below the root."""
     pictures = dataset.pictures[split]
     return [pictures.name(row) for row in range(len(pictures))]

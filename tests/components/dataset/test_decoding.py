@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from microstep.components.dataset.decoding import FORMATS, SUFFIXES, Decoder, size_of
+from microstep.components.dataset.decoding import IMAGE_FORMATS, IMAGE_SUFFIXES, Decoder, read_image_size
 from microstep.errors import DataError
 
 RGB, GREY = Decoder(8, 8, 3), Decoder(8, 8, 1)
@@ -206,7 +206,7 @@ def test_what_is_no_picture_is_named(tmp_path, content):
     """Empty files, saved error pages and bytes that only begin well are each a line with what to do."""
     (tmp_path / "x.jpg").write_bytes(content)
     line = refusal(tmp_path / "x.jpg")
-    assert line.startswith(f"it is none of {', '.join(FORMATS)}")
+    assert line.startswith(f"it is none of {', '.join(IMAGE_FORMATS)}")
     assert "replace it or take it away" in line
 
 
@@ -214,7 +214,7 @@ def test_a_format_that_is_not_listed_is_refused(tmp_path):
     """EPS runs programs of its own to be drawn: its name doesn't let it in, and neither does another's."""
     file = saved(tmp_path, Image.new("RGB", (9, 9)), "x.eps")
     assert "it is none of" in refusal(file.rename(tmp_path / "x.jpg"))
-    assert not {".eps", ".svg", ".pdf", ".psd"} & SUFFIXES
+    assert not {".eps", ".svg", ".pdf", ".psd"} & IMAGE_SUFFIXES
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
@@ -232,7 +232,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side, de
     )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB; it declares 140,000 at least
     with pytest.raises(DataError):
-        size_of(file)
+        read_image_size(file)
 
 
 def test_the_limit_is_the_deciders(tmp_path):
@@ -244,7 +244,7 @@ def test_the_limit_is_the_deciders(tmp_path):
 
 def test_the_declared_size_is_had_without_decoding(tmp_path):
     """Width and height come from the header, even of a file whose pixels are missing."""
-    assert size_of(declaring(tmp_path / "x.png", 300, 200)) == (300, 200)
+    assert read_image_size(declaring(tmp_path / "x.png", 300, 200)) == (300, 200)
 
 
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):

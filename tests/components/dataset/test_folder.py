@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from microstep.components.dataset import ResidentSplit, StreamingSplit
-from microstep.components.dataset.normalization import CHECKED
+from microstep.components.dataset.normalization import CHECK_SAMPLES
 from microstep.errors import ConfigError, DataError
 from tests.components.dataset.folders import filled, names, opened, painted, sizes
 
@@ -270,7 +270,7 @@ def test_a_picture_that_turns_out_bad_during_training_is_named(zygote, tmp_path,
     """Where nothing has to be read beforehand, a damaged file is met in its epoch: exit code 2 and one line."""
     root = filled(tmp_path / "data", {"ant": 400, "bee": 400})
     train = opened(root).pictures["train"]
-    looked_at = np.unique(np.linspace(0, len(train) - 1, CHECKED).astype(int))
+    looked_at = np.unique(np.linspace(0, len(train) - 1, CHECK_SAMPLES).astype(int))
     row = next(row for row in range(40, len(train)) if row not in looked_at)
     file = root / train.name(row)
     file.write_bytes(file.read_bytes()[:90])

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.components.dataset import Images, PictureDataset, picture_dataset
-from microstep.components.dataset.splitting import stratified
+from microstep.components.dataset import ImageDataset, Images, image_dataset
+from microstep.components.dataset.splitting import split_stratified
 from microstep.errors import DataError
 
 CPU = torch.device("cpu")
@@ -28,17 +28,17 @@ def images(count: int = 30, channels: int = 2, seed: int = 0) -> Images:
 def refusal(*arguments, **keys) -> str:
     """Return why pictures were refused."""
     with pytest.raises(DataError) as caught:
-        assert picture_dataset(*arguments, **keys).splits
+        assert image_dataset(*arguments, **keys).splits
     return str(caught.value)
 
 
-def normalised(source: Images, mean=None, std=None) -> PictureDataset:
+def normalised(source: Images, mean=None, std=None) -> ImageDataset:
     """Return a data set whose training split is these pictures."""
-    return PictureDataset(dict.fromkeys(("train", "val", "test"), source), dict, CPU, mean=mean, std=std)
+    return ImageDataset(dict.fromkeys(("train", "val", "test"), source), dict, CPU, mean=mean, std=std)
 
 
 def fingerprint(pictures) -> str:
-    return PictureDataset(pictures, dict, CPU).fingerprint
+    return ImageDataset(pictures, dict, CPU).fingerprint
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2, 0], []], ids=["too few", "too many", "none"])
@@ -74,7 +74,7 @@ def test_stratified_parts_hold_every_class_in_proportion(counts, share, seed):
     """The two parts share no row, lack none, are sorted, and each class is within one of its exact share."""
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     held_out = max(len(counts), int(share * len(labels)))
-    kept, held = stratified(labels, held_out, seed, "key", "abcde")
+    kept, held = split_stratified(labels, held_out, seed, "key", "abcde")
     assert len(held) == held_out
     assert sorted([*kept, *held]) == list(range(len(labels)))
     assert (np.diff(kept) > 0).all()
@@ -92,7 +92,7 @@ def test_a_split_that_can_not_hold_every_class_names_its_key(held_out):
 
 def test_normalisation_is_the_training_splits_own():
     """Mean and deviation come from what is trained on alone; validation and test have no say in them."""
-    dataset = picture_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
+    dataset = image_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
     train = dataset.splits["train"]
     seen = train.fetch(torch.arange(len(train)), torch.arange(len(train))).inputs.double()
     torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2).double(), atol=1e-6, rtol=0)
@@ -115,7 +115,7 @@ def test_a_constant_channel_is_centred_and_left_unscaled():
     flat.pixels[:, 1] = 51
     found = normalised(flat).normalisation
     assert (found.mean[1], found.std[1]) == (0.2, 1.0)
-    train = picture_dataset(flat, flat, CPU, 6, 0, None, None).splits["train"]
+    train = image_dataset(flat, flat, CPU, 6, 0, None, None).splits["train"]
     assert train.fetch(torch.arange(3), torch.arange(3)).inputs[:, 1].abs().max() < 1e-6
 
 
@@ -154,7 +154,7 @@ def test_the_fingerprint_knows_every_byte():
 
 def test_the_facts_that_models_and_tasks_ask_for():
     """Class names, their number, a picture's shape and the training labels are offered by these names."""
-    dataset = picture_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
+    dataset = image_dataset(images(), images(seed=1), CPU, 6, 0, None, None)
     assert dataset.facts["class_names"] == NAMES
     assert dataset.facts["num_classes"] == 3
     assert dataset.facts["input_shape"] == (2, 4, 5)
@@ -163,9 +163,9 @@ def test_the_facts_that_models_and_tasks_ask_for():
 
 def test_the_summary_is_one_line_of_counts_shape_and_normalisation():
     """What the start-up summary says of the data fits on one line and holds the numbers that matter."""
-    summary = picture_dataset(images(), images(9), CPU, 6, 0, [0.5, 0.25], [0.1, 0.2]).summary
+    summary = image_dataset(images(), images(9), CPU, 6, 0, [0.5, 0.25], [0.1, 0.2]).summary
     assert summary == "24 train / 6 val / 9 test; 2 × 4 × 5, resident; mean 0.5000, 0.2500, std 0.1000, 0.2000 (given)"
-    assert picture_dataset(images(), images(9), CPU, 6, 0, None, None).summary.endswith(
+    assert image_dataset(images(), images(9), CPU, 6, 0, None, None).summary.endswith(
         "(exact, of 24 training pictures)"
     )
 
@@ -215,5 +215,5 @@ def test_the_weights_own_numbers_are_no_matter_either(notices):
 def test_a_class_too_small_for_both_parts_is_named(counts, held_out, words):
     """Not its number: its name, with how many samples it has."""
     with pytest.raises(DataError) as caught:
-        stratified(np.repeat([0, 1], counts), held_out, 0, f"dataset.val_samples={held_out}", NAMES)
+        split_stratified(np.repeat([0, 1], counts), held_out, 0, f"dataset.val_samples={held_out}", NAMES)
     assert str(caught.value).startswith(f"dataset.val_samples={held_out}: {words}")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from microstep.components.dataset import mnist
-from microstep.components.dataset.mnist import KINDS
-from microstep.components.dataset.normalization import numbers
+from microstep.components.dataset.mnist import MNIST_DATASETS
+from microstep.components.dataset.normalization import format_channel_values
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
@@ -155,7 +155,7 @@ def test_the_real_files_have_the_mean_and_deviation_that_the_config_holds():
     train = dataset.official["train"]
     found = ChannelStatistics.streamed([train.read(slice(None))], train.scale)
     assert found.count == 60_000
-    assert [numbers(found.mean), numbers(found.std)] == ["0.2860", "0.3530"]
+    assert [format_channel_values(found.mean), format_channel_values(found.std)] == ["0.2860", "0.3530"]
     configured = compose(["dataset=fashion_mnist"]).dataset
     assert [list(configured.mean), list(configured.std)] == [[0.2860], [0.3530]]
     assert [len(split) for split in dataset.splits.values()] == [55_000, 5_000, 10_000]
@@ -184,7 +184,7 @@ def test_the_files_lie_in_root_or_where_torchvision_puts_them(root, kind):
 @pytest.mark.parametrize("root", [""], indirect=True, ids=["plain"])
 def test_each_kind_has_its_own_classes(root):
     """Ten each, in the order of the labels: digits, clothes, and the first hiragana of ten rows."""
-    names = {kind: mnist(CPU, kind, str(root), val_samples=10).facts["class_names"] for kind in KINDS}
+    names = {kind: mnist(CPU, kind, str(root), val_samples=10).facts["class_names"] for kind in MNIST_DATASETS}
     assert names["KMNIST"] == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
     assert names["FashionMNIST"][0] == "T-shirt/top"
     assert [name[0] for name in names["MNIST"]] == list("0123456789")

@@ -35,7 +35,7 @@ def root(tmp_path) -> Path:
 def hashed(monkeypatch) -> list[str]:
     """The files that are read to be hashed."""
     read: list[str] = []
-    real = module.digest_of
+    real = module.hash_file
     monkeypatch.setattr(module, "digest_of", lambda file: read.append(file.name) or real(file))
     return read
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microstep.components.dataset import ResidentSplit
-from microstep.components.dataset.normalization import Normaliser
+from microstep.components.dataset.normalization import Normalizer
 from microstep.types.data import Split
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ TARGETS, INDICES = torch.arange(40) % 7, 1000 + 3 * torch.arange(40)
 @pytest.fixture(scope="module")
 def split() -> ResidentSplit:
     """Forty pictures of three channels whose official indices are far from their rows."""
-    return ResidentSplit(IMAGES, TARGETS, INDICES, Normaliser(SCALE, MEAN, STD, CPU), CPU)
+    return ResidentSplit(IMAGES, TARGETS, INDICES, Normalizer(SCALE, MEAN, STD, CPU), CPU)
 
 
 def test_it_is_a_split(split):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits
 
-from microstep.components.dataset.statistics import PIECE, ChannelStatistics, chunks
+from microstep.components.dataset.statistics import PIECE_PIXELS, ChannelStatistics, iter_chunks
 from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, moments, standard_errors
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
@@ -24,7 +24,7 @@ DTYPES = [np.float16, np.float32, np.float64, np.int16, np.uint16, np.int64, ">f
 
 
 def streamed(pixels: np.ndarray, scale: float = 255.0, size: int = 4096) -> ChannelStatistics:
-    return ChannelStatistics.streamed(chunks(pixels, size), scale)
+    return ChannelStatistics.streamed(iter_chunks(pixels, size), scale)
 
 
 def cut(pixels: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
@@ -77,7 +77,7 @@ def test_the_chunks_make_no_difference(pixels, data):
 def test_parts_larger_than_a_piece_are_the_same():
     """What is worked on at once is a matter of speed: a part of several pieces is summed to the last bit as well."""
     pixels = np.random.default_rng(3).integers(0, 256, (5, 2, 700, 500), dtype=np.uint8)
-    assert pixels[:, 0].size > 2 * PIECE
+    assert pixels[:, 0].size > 2 * PIECE_PIXELS
     found, flat = streamed(pixels, 1.0), np.moveaxis(pixels, 1, 0).reshape(2, -1).astype(np.int64)
     squares, size = (flat**2).sum(1), flat.shape[1]
     assert found.mean == (flat.sum(1) / size).tolist()
@@ -190,7 +190,7 @@ def test_averaging_the_deviations_of_pictures_is_another_number():
     right = streamed(pixels, 16.0).std[0]
     assert right == pytest.approx(pixels.std() / 16, rel=1e-12)
     by_picture = np.mean([picture.std() for picture in pixels]) / 16
-    by_batch = np.mean([batch.std() for batch in chunks(pixels, 16)]) / 16
+    by_batch = np.mean([batch.std() for batch in iter_chunks(pixels, 16)]) / 16
     assert by_picture < by_batch < right
     assert right - by_picture > 0.002
 
@@ -198,7 +198,7 @@ def test_averaging_the_deviations_of_pictures_is_another_number():
 def watched(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Yield copies of parts; before each, all but the one just used must have been released."""
     yielded: list[weakref.ref[np.ndarray]] = []
-    for part in chunks(pixels, size):
+    for part in iter_chunks(pixels, size):
         assert sum(earlier() is not None for earlier in yielded) <= 1
         copy = part.copy()
         yielded.append(weakref.ref(copy))
@@ -266,7 +266,7 @@ def test_the_errors_cover_the_truth_as_often_as_they_should(share):
 
 
 def labelled(pixels: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return zip(chunks(pixels, size), chunks(labels, size), strict=True)
+    return zip(iter_chunks(pixels, size), iter_chunks(labels, size), strict=True)
 
 
 @given(pixels=PICTURES, size=st.integers(1, 12), data=st.data())

@@ -18,12 +18,18 @@ import torch
 
 from microstep.components.augment import pipeline as recipes
 from microstep.components.dataset import Images
-from microstep.components.dataset.workers import Augmenting, Wanted, Workers, explained, worker_count
+from microstep.components.dataset.workers import (
+    ReadRequest,
+    WorkerAugmentation,
+    WorkerPool,
+    loader_errors,
+    worker_count,
+)
 from microstep.errors import DataError, MicrostepError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 3, 8, 8), dtype=np.uint8)
 PICTURES = Images(PIXELS, np.arange(48) % 2, ("a", "b"))
-AUGMENTING = Augmenting(recipes.randaugment(0.125, 0.5, 2, 9), (0, 1), (90, 90, 90))
+AUGMENTING = WorkerAugmentation(recipes.randaugment(0.125, 0.5, 2, 9), (0, 1), (90, 90, 90))
 
 
 class Slow(Images):
@@ -44,9 +50,9 @@ class Damaged(Images):
 
 
 @contextmanager
-def workers(count: int, pictures: Images = PICTURES, timeout: float = 60) -> Iterator[Workers]:
+def workers(count: int, pictures: Images = PICTURES, timeout: float = 60) -> Iterator[WorkerPool]:
     """Workers that are gone when a test is over, whatever became of them."""
-    made = Workers({"train": pictures}, count, timeout)
+    made = WorkerPool({"train": pictures}, count, timeout)
     try:
         yield made
     finally:
@@ -55,27 +61,28 @@ def workers(count: int, pictures: Images = PICTURES, timeout: float = 60) -> Ite
                 os.kill(pid, signal.SIGCONT)
 
 
-def pids(made: Workers) -> list[int]:
+def pids(made: WorkerPool) -> list[int]:
     """Return the process ids of the workers that are there."""
     iterator = getattr(made.loader, "_iterator", None)
     return [] if iterator is None else [process.pid for process in iterator._workers]
 
 
-def wanted(augmenting: Augmenting | None = AUGMENTING, seed: int = 0, batch: int = 5) -> list[Wanted]:
+def wanted(augmenting: WorkerAugmentation | None = AUGMENTING, seed: int = 0, batch: int = 5) -> list[ReadRequest]:
     """Return an epoch's batches, in an order of its own."""
     rows = np.random.default_rng(seed).permutation(48).tolist()
     return [
-        Wanted("train", rows[at : at + batch], range(at, min(48, at + batch)), augmenting) for at in range(0, 48, batch)
+        ReadRequest("train", rows[at : at + batch], range(at, min(48, at + batch)), augmenting)
+        for at in range(0, 48, batch)
     ]
 
 
-def taken(made: Workers, asked: list[Wanted]) -> torch.Tensor:
+def taken(made: WorkerPool, asked: list[ReadRequest]) -> torch.Tensor:
     """Return everything, expected and then taken in order."""
     made.expect(asked)
     return torch.cat([made.take(one) for one in asked])
 
 
-def exact(asked: list[Wanted]) -> torch.Tensor:
+def exact(asked: list[ReadRequest]) -> torch.Tensor:
     """Return what must come, read in this process."""
     with workers(0) as here:
         return torch.cat([here.take(one) for one in asked])
@@ -145,7 +152,7 @@ def test_what_was_not_expected_is_read_all_the_same(count):
         first = [made.take(one) for one in asked[:3]]
         again = [made.take(one) for one in wanted()[:3]]
         assert all(map(torch.equal, first, again))
-        assert made.take(Wanted("train", [7, 7])).tolist() == PIXELS[[7, 7]].tolist()
+        assert made.take(ReadRequest("train", [7, 7])).tolist() == PIXELS[[7, 7]].tolist()
         rest = [made.take(one) for one in asked[3:]]
         assert torch.equal(torch.cat([*first, *rest]), exact(asked))
 
@@ -164,7 +171,7 @@ def test_workers_leave_the_models_generators_alone():
 def test_a_bad_file_is_named_when_its_batch_is_due(count):
     """Not before, and as the error it is: batches ahead of it are sound, and reading can go on after it."""
     with workers(count, Damaged(PIXELS, PICTURES.labels, ("a", "b"))) as made:
-        asked = [Wanted("train", range(at, at + 4)) for at in range(0, 48, 4)]
+        asked = [ReadRequest("train", range(at, at + 4)) for at in range(0, 48, 4)]
         made.expect(asked)
         made.take(asked[0])
         made.take(asked[1])
@@ -193,7 +200,7 @@ def test_workers_leave_signals_to_the_trainer(number):
 
 def test_a_killed_worker_is_a_line():
     """The kernel kills what takes too much memory: the error says so, and what to do, not where torch noticed it."""
-    with workers(2) as made, pytest.raises(MicrostepError) as caught, explained():
+    with workers(2) as made, pytest.raises(MicrostepError) as caught, loader_errors():
         asked = wanted(batch=1)
         made.expect(asked)
         made.take(asked[0])
@@ -209,7 +216,7 @@ def test_a_killed_worker_is_a_line():
 
 def test_another_error_is_not_explained_away():
     """Only what is the workers' is put into words; whatever else happens is raised as it is."""
-    with pytest.raises(RuntimeError, match=r"^shapes differ$"), explained():
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), loader_errors():
         raise RuntimeError("shapes differ")
 
 

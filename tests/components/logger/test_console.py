@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from microstep.components.logger.console import Console, metrics_row, with_report
+from microstep.components.logger.console import Console, format_metrics, format_report
 from microstep.types.data import Report
 from microstep.types.events import EpochReport, Results, SavingCost, SplitResult
 from microstep.utils.tables import format_fields
@@ -111,8 +111,8 @@ def test_skipped_steps_are_mentioned_where_there_were_any(tmp_path, capsys):
 def test_tables_are_aligned():
     """Names in one column, values in another."""
     assert format_fields({"a": "1", "long name": "2"}) == "  a          1\n  long name  2"
-    assert metrics_row({"loss": 0.5, "accuracy": 1.0}) == "loss 0.5000  accuracy 1.0000"
-    assert with_report("report\n\n", {"a": "1"}) == "\nreport\n\n  a  1"
+    assert format_metrics({"loss": 0.5, "accuracy": 1.0}) == "loss 0.5000  accuracy 1.0000"
+    assert format_report("report\n\n", {"a": "1"}) == "\nreport\n\n  a  1"
 
 
 def test_warnings_are_one_line_on_stderr_and_remarks_one_on_stdout(capsys):

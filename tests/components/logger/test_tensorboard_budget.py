@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.components.dataset import ResidentSplit
-from microstep.components.dataset.normalization import Normaliser
+from microstep.components.dataset.normalization import Normalizer
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.components.task import Classification
 from microstep.types.data import Predictions, Report
@@ -30,7 +30,7 @@ def report_of(classes: int, samples: int, directory: Path) -> Report:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, classes, (samples,), generator=generator)
     pixels = torch.randint(0, 256, (samples, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    normaliser = Normaliser(255.0, [0.0] * 3, [1.0] * 3, CPU)
+    normaliser = Normalizer(255.0, [0.0] * 3, [1.0] * 3, CPU)
     split = ResidentSplit(pixels, labels, torch.arange(samples), normaliser, CPU)
     outputs = 3 * torch.randn(samples, classes, generator=generator)
     outputs[torch.arange(0, samples, 2), labels[::2]] += 12

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from microstep.components.model import torchvision_model
-from microstep.components.model.pretrained import ShapesAlone, head_of, trained_options
+from microstep.components.model.pretrained import EmptyParameterMode, find_head_names, pretrained_options
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
 from microstep.run.weights import WeightsFile
@@ -84,11 +84,11 @@ def test_the_head_depends_on_the_seed_alone(weights, tmp_path) -> None:
 def test_the_head_is_what_depends_on_the_number_of_classes(name, expected) -> None:
     """A linear layer, a convolution, one without a bias: it is found, and the random numbers are where they were."""
     build = partial(get_model, name, **{"init_weights": True} if name in ("googlenet", "inception_v3") else {})
-    build = partial(build, **trained_options(name))
-    with ShapesAlone():
+    build = partial(build, **pretrained_options(name))
+    with EmptyParameterMode():
         model = build(num_classes=11)
     before = torch.get_rng_state()
-    assert head_of(model, build, 11) == set(expected)
+    assert find_head_names(model, build, 11) == set(expected)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -173,7 +173,7 @@ def test_googlenet_is_made_as_torchvision_makes_it_from_weights(tmp_path) -> Non
 @pytest.mark.parametrize(("name", "size"), [("vit_b_16", 224), ("vit_h_14", 518)])
 def test_a_vision_transformer_has_the_size_of_its_weights(name, size) -> None:
     """Another number of positions would not fit them."""
-    assert trained_options(name) == {"image_size": size}
+    assert pretrained_options(name) == {"image_size": size}
 
 
 def test_the_normalisation_is_that_of_the_weights(weights) -> None:

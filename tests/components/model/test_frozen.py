@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from microstep.components.model import torchvision_model
-from microstep.components.model.torchvision_models import Frozen
+from microstep.components.model.torchvision_models import FrozenBackbone
 from microstep.components.precision import full
 from microstep.components.step import SAMStep, StandardStep
 from microstep.errors import ConfigError
@@ -101,7 +101,9 @@ def test_batch_norm_stays_in_evaluation_mode(name, files) -> None:
 
 def test_a_new_model_is_frozen_from_the_start() -> None:
     """Before anybody has set a mode. A BatchNorm whose own parameters are trained is no part of the backbone."""
-    model = Frozen(nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1, affine=False), nn.BatchNorm2d(1)), ["2.weight"])
+    model = FrozenBackbone(
+        nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1, affine=False), nn.BatchNorm2d(1)), ["2.weight"]
+    )
     assert [module.training for module in model.model] == [False, False, True]
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["model.2.weight"]
 

@@ -51,7 +51,7 @@ def server(tmp_path) -> Iterator[str]:
 
 def refusal(url: str) -> str:
     with pytest.raises(DataError) as caught:
-        hub.default_file(url)
+        hub.find_default_file(url)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -61,9 +61,9 @@ def test_a_file_is_fetched_once_and_checked(server, home, tmp_path) -> None:
     content = bytes(range(256))
     name = f"weights_v1-{sha256(content).hexdigest()[:8]}.pth"
     (tmp_path / "served" / name).write_bytes(content)
-    assert hub.default_file(f"{server}/{name}") == home / name
+    assert hub.find_default_file(f"{server}/{name}") == home / name
     assert (home / name).read_bytes() == content
-    assert hub.default_file(f"http://127.0.0.1:1/{name}") == home / name
+    assert hub.find_default_file(f"http://127.0.0.1:1/{name}") == home / name
 
 
 def test_what_does_not_keep_its_names_promise_is_not_kept(server, home, tmp_path) -> None:
@@ -105,7 +105,7 @@ def test_a_directory_that_can_not_be_written_is_told_apart(home) -> None:
     home.parent.mkdir(parents=True)
     home.write_text("in the way")
     with pytest.raises(StorageError, match="checkpoints"):
-        hub.default_file("http://127.0.0.1:1/weights-01234567.pth")
+        hub.find_default_file("http://127.0.0.1:1/weights-01234567.pth")
 
 
 def test_default_without_a_network(home, monkeypatch) -> None:

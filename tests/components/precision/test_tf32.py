@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from microstep.components.precision import TorchPrecision, amp, auto, bf16, full, tf32
-from microstep.components.precision.presets import MAKERS, candidates
+from microstep.components.precision.presets import PRESETS, available_precisions
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.sweep.launchers.isolation import isolated
 
@@ -75,7 +75,7 @@ def test_auto_takes_what_is_recommended() -> None:
     assert (chosen.name, chosen.reason, chosen.autocast) == ("bf16", "auto: 2.0 times as fast", torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", candidates(CUDA))
+@pytest.mark.parametrize("name", available_precisions(CUDA))
 def test_auto_goes_on_in_what_was_chosen(name: str) -> None:
     """Nothing is measured for a run that has computed in something already; tf32 is fp32 on a CPU."""
     again = auto(CPU, saved_name=name, measured=lambda: pytest.fail("it was measured"))
@@ -93,6 +93,6 @@ def test_auto_refuses_what_it_never_chose() -> None:
 
 def test_candidates_are_those_of_the_device() -> None:
     """tf32 is CUDA's alone; each is made without a word."""
-    assert candidates(CPU) == ("fp32", "bf16", "fp16")
-    assert candidates(CUDA) == ("fp32", "tf32", "bf16", "fp16")
-    assert [MAKERS[name](CPU).name for name in candidates(CPU)] == list(candidates(CPU))
+    assert available_precisions(CPU) == ("fp32", "bf16", "fp16")
+    assert available_precisions(CUDA) == ("fp32", "tf32", "bf16", "fp16")
+    assert [PRESETS[name](CPU).name for name in available_precisions(CPU)] == list(available_precisions(CPU))

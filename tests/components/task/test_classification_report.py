@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, classification_report, confusion_mat
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.components.dataset import ResidentSplit
-from microstep.components.dataset.normalization import Normaliser
+from microstep.components.dataset.normalization import Normalizer
 from microstep.components.task import Classification
 from microstep.errors import StorageError
 from microstep.types.data import Predictions, Report
@@ -46,7 +46,7 @@ def reported(truth: Sequence[int], guess: Sequence[int], names: Sequence[str], d
     targets = torch.tensor(truth)
     pixels = torch.randint(0, 256, (len(truth), 3, 6, 6), dtype=torch.uint8)
     split = ResidentSplit(
-        pixels, targets, 100 + torch.arange(len(truth)), Normaliser(255.0, [0.0] * 3, [1.0] * 3, CPU), CPU
+        pixels, targets, 100 + torch.arange(len(truth)), Normalizer(255.0, [0.0] * 3, [1.0] * 3, CPU), CPU
     )
     outputs = 4 * torch.eye(len(names))[list(guess)]
     task = Classification(names, torch.arange(len(names)), CPU)

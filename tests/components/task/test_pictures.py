@@ -9,7 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from microstep.components.task.classification.plots import GAP, SIDE, draw_confusion, sheet
+from microstep.components.task.classification.plots import (
+    GRID_GAP_PIXELS,
+    GRID_IMAGE_PIXELS,
+    draw_confusion,
+    draw_image_grid,
+)
 from microstep.utils.plotting import png_bytes
 
 
@@ -29,22 +34,27 @@ def inked(pixels: np.ndarray) -> np.ndarray:
 def test_mistakes_stand_four_in_a_row(tmp_path: Path, count: int) -> None:
     """Each picture in its own place, whole and in order; its caption is above it."""
     images = torch.arange(1, count + 1).view(-1, 1, 1, 1).expand(-1, 3, 8, 8) / 20
-    (tmp_path / "sheet.png").write_bytes(png_bytes(sheet(images, ["a (99%)\ntrue: b"] * count, "headline")))
+    (tmp_path / "sheet.png").write_bytes(png_bytes(draw_image_grid(images, ["a (99%)\ntrue: b"] * count, "headline")))
     pixels = pixels_of(tmp_path / "sheet.png")
     high = (len(pixels) - 30) // -(-count // 4)
     for place in range(count):
-        bottom, left = 30 + (place // 4 + 1) * high, GAP + place % 4 * (SIDE + GAP)
-        inside = pixels[bottom - SIDE + 4 : bottom - 4, left + 4 : left + SIDE - 4]
+        bottom, left = 30 + (place // 4 + 1) * high, GRID_GAP_PIXELS + place % 4 * (GRID_IMAGE_PIXELS + GRID_GAP_PIXELS)
+        inside = pixels[bottom - GRID_IMAGE_PIXELS + 4 : bottom - 4, left + 4 : left + GRID_IMAGE_PIXELS - 4]
         assert np.abs(inside - round(255 * (place + 1) / 20)).max() <= 1
-        assert pixels[bottom - high : bottom - SIDE - 4, left : left + SIDE].min() < 100  # words
+        assert (
+            pixels[bottom - high : bottom - GRID_IMAGE_PIXELS - 4, left : left + GRID_IMAGE_PIXELS].min() < 100
+        )  # words
 
 
 def test_a_picture_keeps_its_proportions(tmp_path: Path) -> None:
     """One twice as wide as high is half as high as its place, and in the middle of it."""
-    (tmp_path / "sheet.png").write_bytes(png_bytes(sheet(torch.zeros(1, 1, 16, 32), [""], "")))
+    (tmp_path / "sheet.png").write_bytes(png_bytes(draw_image_grid(torch.zeros(1, 1, 16, 32), [""], "")))
     top, bottom, left, right = inked(pixels_of(tmp_path / "sheet.png"))
-    assert (right - left, bottom - top) == (pytest.approx(SIDE, abs=2), pytest.approx(SIDE / 2, abs=2))
-    assert len(pixels_of(tmp_path / "sheet.png")) - bottom == pytest.approx(SIDE / 4, abs=2)
+    assert (right - left, bottom - top) == (
+        pytest.approx(GRID_IMAGE_PIXELS, abs=2),
+        pytest.approx(GRID_IMAGE_PIXELS / 2, abs=2),
+    )
+    assert len(pixels_of(tmp_path / "sheet.png")) - bottom == pytest.approx(GRID_IMAGE_PIXELS / 4, abs=2)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 10, 70])

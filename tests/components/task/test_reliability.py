@@ -10,19 +10,25 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from microstep.components.task.classification.plots import BINS, Bin, calibration, calibration_error, draw_reliability
+from microstep.components.task.classification.plots import (
+    NUM_BINS,
+    CalibrationBin,
+    bin_confidences,
+    draw_reliability,
+    expected_calibration_error,
+)
 from microstep.utils.plotting import BLUE
 
 
-def bins_of(confidence: list[float], right: list[int]) -> list[Bin]:
-    return calibration(torch.tensor(confidence, dtype=torch.float64), torch.tensor(right).bool())
+def bins_of(confidence: list[float], right: list[int]) -> list[CalibrationBin]:
+    return bin_confidences(torch.tensor(confidence, dtype=torch.float64), torch.tensor(right).bool())
 
 
 def test_the_error_is_the_one_computed_by_hand():
     """Two of four right at 0.9, one of one at 0.65, none at 0.62: 4/6 · 0.4 + 2/6 · |0.5 − 0.635| of six."""
     bins = bins_of([0.9, 0.9, 0.9, 0.9, 0.65, 0.62], [1, 1, 0, 0, 1, 0])
     assert [(b.count, b.right) for b in bins] == [(2, 1), (4, 2)]
-    assert calibration_error(bins) == pytest.approx(4 / 6 * 0.4 + 2 / 6 * 0.135, abs=1e-12)
+    assert expected_calibration_error(bins) == pytest.approx(4 / 6 * 0.4 + 2 / 6 * 0.135, abs=1e-12)
 
 
 def test_a_calibrated_predictor_has_no_error():
@@ -30,7 +36,7 @@ def test_a_calibrated_predictor_has_no_error():
     shares = [0.05, 0.35, 0.55, 0.75, 0.95]
     confidence = [share for share in shares for _ in range(1000)]
     right = [int(n < round(1000 * share)) for share in shares for n in range(1000)]
-    assert calibration_error(bins_of(confidence, right)) == pytest.approx(0, abs=1e-12)
+    assert expected_calibration_error(bins_of(confidence, right)) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -38,15 +44,15 @@ def test_a_drawn_calibrated_predictor_is_near_it(seed):
     """Labels drawn at the confidence said leave no more error than chance does, and one too sure has all of its own."""
     confidence = torch.rand(200_000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     right = torch.rand(200_000, generator=torch.Generator().manual_seed(seed + 100)) < confidence
-    assert calibration_error(calibration(confidence, right)) < 0.006
-    boastful = calibration(0.5 + confidence / 2, right)
-    assert calibration_error(boastful) == pytest.approx(0.25, abs=0.006)
+    assert expected_calibration_error(bin_confidences(confidence, right)) < 0.006
+    boastful = bin_confidences(0.5 + confidence / 2, right)
+    assert expected_calibration_error(boastful) == pytest.approx(0.25, abs=0.006)
 
 
 def test_a_bound_belongs_to_the_bin_below_it():
     """As in the paper, (m − 1)/15 < confidence ≤ m/15; 0 is in the first."""
     bins = bins_of([0.0, 1 / 15, 1 / 15 + 1e-9, 1.0], [0, 1, 0, 1])
-    assert [(round(b.above * BINS), round(b.up_to * BINS), b.count) for b in bins] == [
+    assert [(round(b.above * NUM_BINS), round(b.up_to * NUM_BINS), b.count) for b in bins] == [
         (0, 1, 2),
         (1, 2, 1),
         (14, 15, 1),
@@ -89,4 +95,4 @@ def test_the_diagram_shows_where_the_model_is_too_sure(tmp_path: Path):
 
 def test_a_confidence_that_is_no_number_is_no_crash():
     """A model of NaNs has its report; its error is a NaN as well."""
-    assert np.isnan(calibration_error(bins_of([float("nan"), 0.9], [0, 1])))
+    assert np.isnan(expected_calibration_error(bins_of([float("nan"), 0.9], [0, 1])))

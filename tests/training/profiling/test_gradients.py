@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from microstep.components.precision import bf16, full
-from microstep.components.precision.presets import half
+from microstep.components.precision.presets import make_fp16
 from microstep.training.profiling.gradients import Accuracy, accuracy, reference, relative_distance
 from tests.training.profiling.trials import CPU, Faint, trial
 
@@ -28,13 +28,13 @@ def test_fp64_held_against_itself_is_the_same() -> None:
 
 def test_coarser_arithmetic_is_farther_off() -> None:
     """fp32 rounds at 2⁻²⁴, fp16 at 2⁻¹¹, bf16 at 2⁻⁸: the gradient's drift is in that order, and of that size."""
-    fp32, fp16, coarse = (found(one(CPU)).gradient_drift for one in (full, half, bf16))
+    fp32, fp16, coarse = (found(one(CPU)).gradient_drift for one in (full, make_fp16, bf16))
     assert 0 < fp32 < 2**-20 < fp16 < 2**-9 < 2 * coarse < 2**-4
 
 
 def test_gradients_that_vanish_without_a_scaler_are_counted() -> None:
     """Half of the entries are of a layer whose gradient is 10⁻⁹: all 0 in fp16, and with the scaler hardly any."""
-    faint = found(half(CPU), Faint(1e-7))
+    faint = found(make_fp16(CPU), Faint(1e-7))
     assert faint.unscaled_underflow == pytest.approx(0.5, abs=0.01)
     assert faint.underflow < 0.01
     assert found(bf16(CPU), Faint(1e-7)).underflow == 0  # fp32's range needs no scaler
@@ -43,7 +43,7 @@ def test_gradients_that_vanish_without_a_scaler_are_counted() -> None:
 
 def test_a_scale_that_overflows_is_halved_until_it_settles() -> None:
     """As often as it takes; what is left at the end is finite, and the drift is that of a finite gradient."""
-    large = found(half(CPU), Faint(3e2))
+    large = found(make_fp16(CPU), Faint(3e2))
     assert large.skipped > 0
     assert large.scale == 65536 / 2**large.skipped
     assert (large.settled, large.overflow) == (True, 0)
@@ -52,7 +52,7 @@ def test_a_scale_that_overflows_is_halved_until_it_settles() -> None:
 
 def test_what_overflows_at_any_scale_is_told_of() -> None:
     """A loss that is infinite in fp16 is no matter of the scale: it isn't halved, and the drift is not finite."""
-    lost = found(half(CPU), Faint(1e7))
+    lost = found(make_fp16(CPU), Faint(1e7))
     assert (lost.settled, lost.skipped, lost.gradient_drift) == (False, 0, float("inf"))
     assert lost.overflow > 0
 

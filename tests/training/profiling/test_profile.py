@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from microstep.components.precision.presets import MAKERS
+from microstep.components.precision.presets import PRESETS
 from microstep.errors import ConfigError
 from microstep.training.profiling.profile import profiled, rigged, warmed
 from microstep.training.profiling.timing import Lane, peak, race
@@ -79,7 +79,7 @@ def test_everything_is_measured_and_the_experiment_left_alone() -> None:
 
 def test_the_users_own_step_is_what_is_timed() -> None:
     """step=sam goes over each window twice."""
-    sam = rigged(trial(None, "step=sam"), MAKERS["fp32"](CPU)).step
+    sam = rigged(trial(None, "step=sam"), PRESETS["fp32"](CPU)).step
     assert type(sam).__name__ == "SAMStep"
 
 

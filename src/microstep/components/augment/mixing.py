@@ -9,21 +9,21 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from microstep.components.augment.operations import Size, inside
+from microstep.components.augment.operations import ImageSize, box_mask
 from microstep.utils.randomness import draw_permutation, draw_uniform
 
-PARTNERS, SHARES = 2**40, 2**40 + 1  #: parts of keys; windows are numbered from 0
+PARTNER_KEY, SHARE_KEY = 2**40, 2**40 + 1  #: parts of keys; windows are numbered from 0
 
 
 class MixingRule(Protocol):
     """A way of mixing."""
 
-    def plan(self, samples: int, size: Size, device: torch.device, *key: int) -> Mixed:
+    def plan(self, samples: int, size: ImageSize, device: torch.device, *key: int) -> EpochMixing:
         """Return an epoch's mixing of pictures of this size."""
 
 
 @dataclass(frozen=True)
-class Mixed:
+class EpochMixing:
     """An epoch's mixing, by position, on the run's device."""
 
     partners: Tensor
@@ -31,7 +31,7 @@ class Mixed:
     boxes: Tensor | None  #: what is the partner's: top, left, bottom, right; None where pictures are blended
 
     @classmethod
-    def on(cls, device: torch.device, partners: Tensor, share: Tensor, boxes: Tensor | None = None) -> Mixed:
+    def on(cls, device: torch.device, partners: Tensor, share: Tensor, boxes: Tensor | None = None) -> EpochMixing:
         """Return it on a device; there is no float64 on mps."""
         precise = torch.float32 if device.type == "mps" else torch.float64
         return cls(partners.to(device), share.to(device, precise), None if boxes is None else boxes.to(device))
@@ -39,7 +39,7 @@ class Mixed:
     def blend(self, inputs: Tensor, partner_inputs: Tensor, positions: Tensor) -> Tensor:
         """Return the inputs of these positions, mixed with their partners'."""
         if self.boxes is not None:
-            return torch.where(inside(self.boxes[positions], inputs), partner_inputs, inputs)
+            return torch.where(box_mask(self.boxes[positions], inputs), partner_inputs, inputs)
         share = self.share[positions].to(inputs.dtype).view(-1, 1, 1, 1)
         return inputs * share + partner_inputs * (1 - share)
 
@@ -53,10 +53,12 @@ class Mixup:
 
     alpha: float
 
-    def plan(self, samples: int, size: Size, device: torch.device, *key: int) -> Mixed:
+    def plan(self, samples: int, size: ImageSize, device: torch.device, *key: int) -> EpochMixing:
         """Draw partners and shares."""
-        numbers = draw_uniform(torch.arange(samples), 1, *key, SHARES)
-        return Mixed.on(device, draw_permutation(samples, *key, PARTNERS), beta(numbers[:, 0], self.alpha))
+        numbers = draw_uniform(torch.arange(samples), 1, *key, SHARE_KEY)
+        return EpochMixing.on(
+            device, draw_permutation(samples, *key, PARTNER_KEY), inverse_beta_cdf(numbers[:, 0], self.alpha)
+        )
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ class Cutmix:
 
     alpha: float
 
-    def plan(self, samples: int, size: Size, device: torch.device, *key: int) -> Mixed:
+    def plan(self, samples: int, size: ImageSize, device: torch.device, *key: int) -> EpochMixing:
         """Draw partners and rectangles; a share is what the rectangle really leaves."""
-        numbers = draw_uniform(torch.arange(samples), 3, *key, SHARES)
+        numbers = draw_uniform(torch.arange(samples), 3, *key, SHARE_KEY)
         sides = torch.tensor(size)
-        halves = ((1 - beta(numbers[:, 0], self.alpha)).sqrt()[:, None] * sides).long() // 2
+        halves = ((1 - inverse_beta_cdf(numbers[:, 0], self.alpha)).sqrt()[:, None] * sides).long() // 2
         centre = (numbers[:, 1:] * sides).long()
         corners = (centre - halves).clamp(min=0), (centre + halves).minimum(sides)
         share = 1 - (corners[1] - corners[0]).prod(1).double() / sides.prod()
-        return Mixed.on(device, draw_permutation(samples, *key, PARTNERS), share, torch.cat(corners, dim=1))
+        return EpochMixing.on(device, draw_permutation(samples, *key, PARTNER_KEY), share, torch.cat(corners, dim=1))
 
 
-def beta(uniform: Tensor, alpha: float) -> Tensor:
+def inverse_beta_cdf(uniform: Tensor, alpha: float) -> Tensor:
     """Return numbers distributed as Beta(alpha, alpha), by inverting its distribution function."""
     return torch.from_numpy(betaincinv(alpha, alpha, uniform.numpy()))

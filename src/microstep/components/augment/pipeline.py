@@ -9,20 +9,20 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from microstep.components.augment.mixing import Cutmix, Mixed, MixingRule, Mixup
-from microstep.components.augment.operations import CropFlip, Cutout, Operation, RandAugment, Size
+from microstep.components.augment.mixing import Cutmix, EpochMixing, MixingRule, Mixup
+from microstep.components.augment.operations import CropFlip, Cutout, ImageSize, Operation, RandAugment
 from microstep.errors import ConfigError
 from microstep.types.data import Split
 from microstep.utils.randomness import draw_uniform
 
-OPERATIONS = 2**40 + 2  #: part of keys
+OPERATIONS_KEY = 2**40 + 2  #: part of keys
 
 
 @runtime_checkable
-class PictureSplit(Protocol):
+class AugmentableSplit(Protocol):
     """A split of pictures, which can be augmented."""
 
-    size: Size
+    size: ImageSize
 
     def augmented(self, pipeline: Pipeline, *key: int) -> Split:
         """Return the split as an epoch sees it."""
@@ -37,18 +37,18 @@ class Pipeline:
 
     def view(self, split: Split, *key: int) -> Split:
         """Return the split as the epoch of (seed, epoch) sees it."""
-        return pictures(split).augmented(self, *key) if self.operations else split
+        return check_augmentable(split).augmented(self, *key) if self.operations else split
 
-    def mixing(self, split: Split, device: torch.device, *key: int) -> Mixed | None:
+    def mixing(self, split: Split, device: torch.device, *key: int) -> EpochMixing | None:
         """Return the epoch's mixing."""
         if self.mixing_rule is None:
             return None
-        return self.mixing_rule.plan(len(split), pictures(split).size, device, *key)
+        return self.mixing_rule.plan(len(split), check_augmentable(split).size, device, *key)
 
-    def plan(self, positions: Tensor, size: Size, *key: int) -> list[Tensor]:
+    def plan(self, positions: Tensor, size: ImageSize, *key: int) -> list[Tensor]:
         """Return each operation's parameters for some positions."""
         columns = [one.columns for one in self.operations]
-        parts = torch.split(draw_uniform(positions, sum(columns), *key, OPERATIONS), columns, dim=1)
+        parts = torch.split(draw_uniform(positions, sum(columns), *key, OPERATIONS_KEY), columns, dim=1)
         return [one.plan(part, size) for one, part in zip(self.operations, parts, strict=True)]
 
     def batched(self, images: Tensor, plan: Sequence[Tensor], fill: Tensor) -> Tensor:
@@ -74,13 +74,13 @@ class Pipeline:
         return all(hasattr(operation, "batched") for operation in self.operations)
 
 
-def pictures(split: Split) -> PictureSplit:
+def check_augmentable(split: Split) -> AugmentableSplit:
     """Return the split, where it is one of pictures.
 
     Raises:
         ConfigError: where it is not.
     """
-    if isinstance(split, PictureSplit):
+    if isinstance(split, AugmentableSplit):
         return split
     raise ConfigError("augment", "the data are no pictures", "leave it out: augment=none")
 

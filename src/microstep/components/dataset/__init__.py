@@ -3,21 +3,21 @@
 from microstep.components.dataset.builtin import digits, synthetic
 from microstep.components.dataset.cifar import cifar
 from microstep.components.dataset.folder import image_folder
-from microstep.components.dataset.image_dataset import PictureDataset, picture_dataset
-from microstep.components.dataset.images import Images, Pictures
+from microstep.components.dataset.image_dataset import ImageDataset, image_dataset
+from microstep.components.dataset.images import Images, ImageSource
 from microstep.components.dataset.mnist import mnist
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
 
 __all__ = [
+    "ImageDataset",
+    "ImageSource",
     "Images",
-    "PictureDataset",
-    "Pictures",
     "ResidentSplit",
     "StreamingSplit",
     "cifar",
     "digits",
+    "image_dataset",
     "image_folder",
     "mnist",
-    "picture_dataset",
     "synthetic",
 ]

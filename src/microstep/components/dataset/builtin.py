@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from microstep.components.dataset.image_dataset import PictureDataset, picture_dataset
+from microstep.components.dataset.image_dataset import ImageDataset, image_dataset
 from microstep.components.dataset.images import Images
-from microstep.components.dataset.splitting import stratified
+from microstep.components.dataset.splitting import split_stratified
 
 
 def digits(
@@ -20,7 +20,7 @@ def digits(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> PictureDataset:
+) -> ImageDataset:
     """Return the digits, by default 1437 / 180 / 180.
 
     Their makers name no test split, so it is carved first, by `split_seed`, stratified; `train` and `val` are the rest.
@@ -28,9 +28,11 @@ def digits(
     source = load_digits()
     names = tuple(str(name) for name in source.target_names)
     every = Images(source.images.astype(np.uint8)[:, None], source.target.astype(np.int64), names, scale=16.0)
-    kept, held_out = stratified(every.labels, test_samples, split_seed, f"dataset.test_samples={test_samples}", names)
+    kept, held_out = split_stratified(
+        every.labels, test_samples, split_seed, f"dataset.test_samples={test_samples}", names
+    )
     train, test = every.at(kept), every.at(held_out)
-    return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
 
 
 def synthetic(
@@ -46,7 +48,7 @@ def synthetic(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> PictureDataset:
+) -> ImageDataset:
     """Return noise around one random pattern a class: a model can learn it, and `split_seed` makes it again.
 
     Args:
@@ -62,4 +64,4 @@ def synthetic(
         return Images(patterns[labels] // 2 + noise, labels, names)
 
     train, test = make_images(samples), make_images(test_samples)
-    return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)

@@ -11,12 +11,12 @@ import torch
 import torchvision
 from torchvision.datasets.utils import check_integrity
 
-from microstep.components.dataset.download import fetch
-from microstep.components.dataset.image_dataset import PictureDataset, picture_dataset
+from microstep.components.dataset.download import download_dataset
+from microstep.components.dataset.image_dataset import ImageDataset, image_dataset
 from microstep.components.dataset.images import Images
 from microstep.errors import DataError
 
-KINDS: dict[int, Any] = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}
+CIFAR_DATASETS: dict[int, Any] = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}
 
 
 def cifar(
@@ -30,29 +30,29 @@ def cifar(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> PictureDataset:
+) -> ImageDataset:
     """Return CIFAR-10 or CIFAR-100 as torchvision stores it: pickled batches below `root`, read by its own loader.
 
     Raises:
         ValueError: for another number of classes.
         DataError: naming what is missing, or not what its makers published: nothing is unpickled then.
     """
-    if classes not in KINDS:
+    if classes not in CIFAR_DATASETS:
         raise ValueError(f"classes={classes} is neither 10 nor 100")
-    dataset_class = KINDS[classes]
+    dataset_class = CIFAR_DATASETS[classes]
     if download and not (Path(root) / dataset_class.base_folder).is_dir():
-        fetch(
+        download_dataset(
             dataset_class,
             Path(root),
             dataset_class.base_folder,
             f"the content of {dataset_class.filename} ({dataset_class.url})",
         )
-    insist_on_checksums(Path(root) / dataset_class.base_folder, dataset_class)
-    train, test = (images(dataset_class(root, train=train)) for train in (True, False))
-    return picture_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    check_checksums(Path(root) / dataset_class.base_folder, dataset_class)
+    train, test = (to_images(dataset_class(root, train=train)) for train in (True, False))
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
 
 
-def insist_on_checksums(folder: Path, dataset_class: Any) -> None:
+def check_checksums(folder: Path, dataset_class: Any) -> None:
     """Name the file that torchvision would refuse."""
     for name, md5 in [
         *dataset_class.train_list,
@@ -68,7 +68,7 @@ def insist_on_checksums(folder: Path, dataset_class: Any) -> None:
             raise DataError(str(folder / name), reason, f"unpack {dataset_class.filename} again")
 
 
-def images(source: Any) -> Images:
+def to_images(source: Any) -> Images:
     """Return what torchvision has read."""
     pixels = np.ascontiguousarray(source.data.transpose(0, 3, 1, 2))
     return Images(pixels, np.array(source.targets, dtype=np.int64), tuple(source.classes))

@@ -14,8 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from microstep.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
 MAX_PIXELS = 40_000_000  #: PIL itself warns at 89 million and refuses at 179
 
 
@@ -43,54 +43,54 @@ class Decoder:
         Raises:
             DataError: naming the file, where it is no picture, is cut short, or declares too many pixels.
         """
-        with opened(file, self.max_pixels) as image:
+        with open_image(file, self.max_pixels) as image:
             image.draft("RGB", (2 * self.width, 2 * self.height))  # a JPEG is decoded at half, a quarter or an eighth
-            upright = on_white(eight_bits(ImageOps.exif_transpose(image)))
+            upright = composite_on_white(to_eight_bits(ImageOps.exif_transpose(image)))
             colours = upright.convert("RGB" if self.channels == 3 else "L")
             fitted = ImageOps.fit(colours, (self.width, self.height), Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
-def size_of(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return width and height as the file declares them; nothing is decoded."""
-    with opened(file, max_pixels) as image:
+    with open_image(file, max_pixels) as image:
         return image.size
 
 
 @contextmanager
-def opened(file: Path, max_pixels: int) -> Iterator[Image.Image]:
+def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open a picture whose size is acceptable; whatever then fails is the file's fault."""
     try:
-        insist_on_file(file)
+        check_regular_file(file)
         with catch_warnings():
             simplefilter("ignore")  # of odd metadata
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=IMAGE_FORMATS) as image:
                 if image.width * image.height > max_pixels:
-                    raise bomb(file, f"{image.width:,} × {image.height:,} pixels", max_pixels)
+                    raise decompression_bomb_error(file, f"{image.width:,} × {image.height:,} pixels", max_pixels)
                 yield image
     except DataError:
         raise
     except Image.DecompressionBombError:  # PIL's own limit came first
-        raise bomb(file, "far too many pixels", max_pixels) from None
+        raise decompression_bomb_error(file, "far too many pixels", max_pixels) from None
     except Exception as error:  # PIL's decoders raise many kinds
         remedy = "replace it or take it away; compute_stats.py lists all such files"
-        raise DataError(str(file), why(error), remedy) from None
+        raise DataError(str(file), unreadable_reason(error), remedy) from None
 
 
-def bomb(file: Path, declared: str, max_pixels: int) -> DataError:
+def decompression_bomb_error(file: Path, declared: str, max_pixels: int) -> DataError:
     remedy = "take it away, or raise the limit: +dataset.max_pixels=…"
     return DataError(str(file), f"it declares {declared}, more than {max_pixels:,}", remedy)
 
 
-def why(error: Exception) -> str:
+def unreadable_reason(error: Exception) -> str:
     """Return what is wrong with a file."""
     if isinstance(error, UnidentifiedImageError):
-        return f"it is none of {', '.join(FORMATS)}"
+        return f"it is none of {', '.join(IMAGE_FORMATS)}"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"it can't be read as a picture: {reason}"
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
+def to_eight_bits(image: Image.Image) -> Image.Image:
     """Return a picture of 16 bits in 8: PIL's own conversion would clip it.
 
     Raises:
@@ -103,7 +103,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
 
 
-def on_white(image: Image.Image) -> Image.Image:
+def composite_on_white(image: Image.Image) -> Image.Image:
     """Return a picture without transparency."""
     if not image.has_transparency_data:
         return image
@@ -111,7 +111,7 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
-def insist_on_file(file: Path) -> None:
+def check_regular_file(file: Path) -> None:
     """Refuse what could be waited for or read from for ever: a pipe, a device.
 
     Raises:

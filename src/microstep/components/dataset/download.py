@@ -12,14 +12,14 @@ from microstep.errors import DataError
 from microstep.utils.files import storage_errors
 
 
-def fetch(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
+def download_dataset(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
     """Let torchvision fetch a data set, check it by MD5 and unpack it; put it into `root`/`folder` when it is whole.
 
     Raises:
         DataError: where it can't be reached, saying what to put where.
         StorageError: where `root` can't be written.
     """
-    with storage_errors(root), own_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
+    with storage_errors(root), create_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
         try:
             dataset_class(temporary, download=True)
         except Exception as error:  # URLError, RuntimeError, ConnectionError, …: torchvision raises many kinds
@@ -32,7 +32,7 @@ def fetch(dataset_class: Callable[..., Any], root: Path, folder: str, content_te
 
 
 @contextmanager
-def own_directory(root: Path) -> Iterator[None]:
+def create_directory(root: Path) -> Iterator[None]:
     """Make a directory where there is none, and take it away again where nothing came of it."""
     fresh = not root.exists()
     root.mkdir(parents=True, exist_ok=True)

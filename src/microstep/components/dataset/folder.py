@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from microstep.components.dataset.decoding import MAX_PIXELS, SUFFIXES, Decoder
-from microstep.components.dataset.files import PictureFiles
-from microstep.components.dataset.image_dataset import PictureDataset, Splits
-from microstep.components.dataset.images import Bar, unseen
-from microstep.components.dataset.splitting import stratified
+from microstep.components.dataset.decoding import IMAGE_SUFFIXES, MAX_PIXELS, Decoder
+from microstep.components.dataset.files import ImageFiles
+from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
+from microstep.components.dataset.images import ProgressBar, no_progress_bar
+from microstep.components.dataset.splitting import split_stratified
 from microstep.errors import ConfigError, DataError
 
-NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 BUDGET_GIB = 2.0  #: of pixels in memory, for `resident: auto`
-LAYOUT = "make it train/CLASS/*.jpg (val/ and test/ beside it, or none), or CLASS/*.jpg"
+LAYOUT_REMEDY = "make it train/CLASS/*.jpg (val/ and test/ beside it, or none), or CLASS/*.jpg"
 
 
 def image_folder(
@@ -36,8 +36,8 @@ def image_folder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     num_workers: int | None = None,
-    bar: Bar = unseen,
-) -> PictureDataset:
+    bar: ProgressBar = no_progress_bar,
+) -> ImageDataset:
     """Return the pictures below `root`, each a square of `size` pixels.
 
     The class list is that of the training folder. What of validation and test has no folder of its own is carved from
@@ -55,67 +55,69 @@ def image_folder(
     if resident not in (True, False, "auto"):
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
     decoder = Decoder(size, size, 1 if grey else 3, max_pixels)
-    official = listed(Path(root), decoder)
-    carve = partial(carved, fractions={"test": test_fraction, "val": val_fraction}, seed=split_seed)
+    official = find_splits(Path(root), decoder)
+    carve = partial(make_missing_splits, fractions={"test": test_fraction, "val": val_fraction}, seed=split_seed)
     needed = sum(map(len, official.values())) * decoder.channels * size * size / 2**30
     fits = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""
-    return PictureDataset(official, carve, device, fits, mean, std, num_workers, bar, note)
+    return ImageDataset(official, carve, device, fits, mean, std, num_workers, bar, note)
 
 
-def carved(official_splits: Splits, fractions: Mapping[str, float], seed: int) -> Splits:
+def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, float], seed: int) -> ImageSplits:
     """Return train, val and test: those without a folder of their own are carved from the training pictures."""
     found = dict(official_splits)
     for name, fraction in fractions.items():
         if name not in official_splits:
             train, subject = found["train"], f"dataset.{name}_fraction={fraction}"
             count = round(fraction * len(official_splits["train"]))
-            kept, held_out = stratified(train.labels, count, seed, subject, train.class_names)
+            kept, held_out = split_stratified(train.labels, count, seed, subject, train.class_names)
             found |= {"train": train.at(kept), name: train.at(held_out)}
-    return {name: found[name] for name in NAMES}
+    return {name: found[name] for name in SPLIT_FOLDERS}
 
 
-def listed(root: Path, decoder: Decoder) -> dict[str, PictureFiles]:
+def find_splits(root: Path, decoder: Decoder) -> dict[str, ImageFiles]:
     """Return the splits that are there: `train`, and `val` and `test` where they have folders."""
     if not root.is_dir():
         raise DataError(f"dataset.root={root}", "no such directory", "give the one that holds the pictures")
     inner = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    folders = {name: next((inner[n] for n in names if n in inner), None) for name, names in NAMES.items()}
+    folders = {name: next((inner[n] for n in names if n in inner), None) for name, names in SPLIT_FOLDERS.items()}
     train = folders["train"]
     if train is None:
         if found := [folder.name for folder in folders.values() if folder]:
-            raise DataError(f"dataset.root={root}", f"there is {found[0]}/ but no train/", LAYOUT)
-        return {"train": trainable(pictures_of(root, root, classes_of(root, root), decoder))}
-    classes = classes_of(root, train)
-    make = partial(pictures_of, root, class_names=classes, decoder=decoder)
+            raise DataError(f"dataset.root={root}", f"there is {found[0]}/ but no train/", LAYOUT_REMEDY)
+        return {"train": check_train_classes(find_split_images(root, root, find_class_names(root, root), decoder))}
+    classes = find_class_names(root, train)
+    make = partial(find_split_images, root, class_names=classes, decoder=decoder)
     splits = {name: make(folder) for name, folder in folders.items() if folder}
-    return splits | {"train": trainable(splits["train"])}
+    return splits | {"train": check_train_classes(splits["train"])}
 
 
-def classes_of(root: Path, folder: Path) -> tuple[str, ...]:
+def find_class_names(root: Path, folder: Path) -> tuple[str, ...]:
     """Return the names of a folder's folders, sorted."""
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
         reason = f"{folder} holds {'one class only: ' + classes[0] if classes else 'no folders of classes'}"
-        raise DataError(f"dataset.root={root}", reason, LAYOUT)
+        raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
     return tuple(classes)
 
 
-def pictures_of(root: Path, folder: Path, class_names: tuple[str, ...], decoder: Decoder) -> PictureFiles:
+def find_split_images(root: Path, folder: Path, class_names: tuple[str, ...], decoder: Decoder) -> ImageFiles:
     """Return a split's files, sorted by class and name; a class may be absent from all but the training folder."""
     strangers = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name not in class_names]
     if strangers := [name for name in strangers if not name.startswith(".")]:
         reason = f"{folder.name}/{strangers[0]} is no class of the training folder"
-        raise DataError(f"dataset.root={root}", reason, LAYOUT)
-    groups = [sorted(found(folder / name)) for name in class_names]
+        raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
+    groups = [sorted(find_images(folder / name)) for name in class_names]
     files = [str(path.relative_to(root)) for group in groups for path in group]
     if not files:
-        raise DataError(f"dataset.root={root}", f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})", LAYOUT)
+        raise DataError(
+            f"dataset.root={root}", f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})", LAYOUT_REMEDY
+        )
     labels = np.repeat(np.arange(len(class_names)), [len(group) for group in groups])
-    return PictureFiles(root, np.array(files), labels, class_names, decoder, np.arange(len(files)))
+    return ImageFiles(root, np.array(files), labels, class_names, decoder, np.arange(len(files)))
 
 
-def trainable(train: PictureFiles) -> PictureFiles:
+def check_train_classes(train: ImageFiles) -> ImageFiles:
     """Return the training pictures, where every class has some."""
     for name, count in zip(train.class_names, np.bincount(train.labels, minlength=len(train.class_names)), strict=True):
         if not count:
@@ -124,13 +126,15 @@ def trainable(train: PictureFiles) -> PictureFiles:
     return train
 
 
-def found(folder: Path) -> Iterator[Path]:
+def find_images(folder: Path) -> Iterator[Path]:
     """Yield the pictures of a class, in folders of folders too; none where it has no folder.
 
     Links are followed, but no folder is gone through twice: links may lead back up.
     """
     seen: set[tuple[int, int]] = set()
-    for directory, inner, names in os.walk(folder, onerror=unreadable if folder.is_dir() else None, followlinks=True):
+    for directory, inner, names in os.walk(
+        folder, onerror=raise_unreadable_folder if folder.is_dir() else None, followlinks=True
+    ):
         status = Path(directory).stat()
         inode = (status.st_dev, status.st_ino)
         if inode in seen:
@@ -138,10 +142,10 @@ def found(folder: Path) -> Iterator[Path]:
             continue
         seen.add(inode)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        suited = (name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        suited = (name for name in names if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES)
         yield from (Path(directory) / name for name in suited)
 
 
-def unreadable(error: OSError) -> None:
+def raise_unreadable_folder(error: OSError) -> None:
     """Refuse a folder that can't be listed: its pictures would be missing in silence."""
     raise DataError(str(error.filename), error.strerror or "it can't be read", "mend its permissions") from None

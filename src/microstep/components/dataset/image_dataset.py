@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from microstep.components.dataset.images import Bar, Images, Pictures, files_of, unseen
-from microstep.components.dataset.normalization import Normalisation, Normaliser, normalisation, read
+from microstep.components.dataset.images import Images, ImageSource, ProgressBar, get_filenames, no_progress_bar
+from microstep.components.dataset.normalization import Normalization, Normalizer, compute_normalization, read_pixels
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
-from microstep.components.dataset.splitting import stratified
-from microstep.components.dataset.workers import Workers, worker_count
+from microstep.components.dataset.splitting import split_stratified
+from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.types.data import Split
 
-Splits = Mapping[str, Pictures]
+ImageSplits = Mapping[str, ImageSource]
 
 
 @dataclass(frozen=True)
-class PictureDataset:
+class ImageDataset:
     """Training, validation and test pictures.
 
     Args:
@@ -36,26 +36,26 @@ class PictureDataset:
         note: what the summary says of how it was made.
     """
 
-    official: Splits
-    carve: Callable[[Splits], Splits]
+    official: ImageSplits
+    carve: Callable[[ImageSplits], ImageSplits]
     device: torch.device
     resident: bool = True
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     num_workers: int | None = None
-    bar: Bar = unseen
+    bar: ProgressBar = no_progress_bar
     note: str = ""
-    own_normalisation: Normalisation | None = field(default=None, kw_only=True)  #: that of pretrained weights
+    own_normalisation: Normalization | None = field(default=None, kw_only=True)  #: that of pretrained weights
 
     @cached_property
-    def pictures(self) -> Splits:
+    def pictures(self) -> ImageSplits:
         """Those of `train`, `val` and `test`."""
         return self.carve(self.official)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every split's pictures, labels and places."""
-        return fingerprint(self.pictures)
+        return hash_splits(self.pictures)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -69,33 +69,33 @@ class PictureDataset:
         }
 
     @cached_property
-    def workers(self) -> Workers:
+    def workers(self) -> WorkerPool:
         """The processes that read files; pictures in memory need none, unless they are augmented one by one."""
         needed = not (self.resident and self.pictures["train"].in_memory)
-        return Workers(self.pictures, worker_count(self.num_workers) if needed else 0)
+        return WorkerPool(self.pictures, worker_count(self.num_workers) if needed else 0)
 
     @cached_property
-    def held(self) -> Splits:
+    def held(self) -> ImageSplits:
         """The pictures, in memory where they are to be resident."""
         return {name: self.loaded(name) if self.resident else one for name, one in self.pictures.items()}
 
-    def loaded(self, name: str) -> Pictures:
+    def loaded(self, name: str) -> ImageSource:
         """Return a split in memory."""
         pictures = self.pictures[name]
         if pictures.in_memory:
             return pictures
-        parts = read(self.workers, name, range(len(pictures)), pictures)
+        parts = read_pixels(self.workers, name, range(len(pictures)), pictures)
         pixels = np.concatenate(list(self.bar(parts, f"reading {name}", len(pictures))))
         return Images(pixels, pictures.labels, pictures.class_names, pictures.scale, pictures.places)
 
     @cached_property
-    def normalisation(self) -> Normalisation:
+    def normalisation(self) -> Normalization:
         """What inputs are normalised by."""
         if self.own_normalisation is not None:
             return self.own_normalisation
         train = self.held["train"]
-        workers = Workers({"train": train}, 0) if train.in_memory else self.workers
-        return normalisation(self.mean, self.std, train, workers, self.fingerprint, self.bar)
+        workers = WorkerPool({"train": train}, 0) if train.in_memory else self.workers
+        return compute_normalization(self.mean, self.std, train, workers, self.fingerprint, self.bar)
 
     @cached_property
     def splits(self) -> Mapping[str, Split]:
@@ -108,18 +108,18 @@ class PictureDataset:
     def split(self, name: str) -> Split:
         """Return one split on its backend."""
         pictures, found = self.held[name], self.normalisation
-        normaliser = Normaliser(pictures.scale, found.mean, found.std, self.device)
+        normaliser = Normalizer(pictures.scale, found.mean, found.std, self.device)
         if not self.resident:
             return StreamingSplit(name, pictures, self.workers, normaliser, self.device)
         pixels = torch.from_numpy(pictures.read(slice(None)))
         labels, indices = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
-        return ResidentSplit(pixels, labels, indices, normaliser, self.device, files_of(self.pictures[name]))
+        return ResidentSplit(pixels, labels, indices, normaliser, self.device, get_filenames(self.pictures[name]))
 
-    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> PictureDataset:
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> ImageDataset:
         """Return the data set normalised as the weights expect it that a model starts from."""
         if self.pictures["train"].shape[0] == 1 and len(mean) > 1:
             mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
-        return replace(self, own_normalisation=Normalisation(tuple(mean), tuple(std), "the weights' own"))
+        return replace(self, own_normalisation=Normalization(tuple(mean), tuple(std), "the weights' own"))
 
     @property
     def summary(self) -> str:
@@ -130,9 +130,9 @@ class PictureDataset:
         return f"{counts}; {size}, {backend}{self.note}; {self.normalisation}"
 
 
-def picture_dataset(
-    train: Pictures,
-    test: Pictures,
+def image_dataset(
+    train: ImageSource,
+    test: ImageSource,
     device: torch.device,
     val_samples: int,
     split_seed: int,
@@ -140,20 +140,20 @@ def picture_dataset(
     std: Sequence[float] | None,
     resident: bool = True,
     num_workers: int | None = None,
-) -> PictureDataset:
+) -> ImageDataset:
     """Return official training and test pictures as a data set; validation is carved from the former, stratified."""
-    carve = partial(carved, val_samples=val_samples, split_seed=split_seed)
-    return PictureDataset({"train": train, "test": test}, carve, device, resident, mean, std, num_workers)
+    carve = partial(make_validation_split, val_samples=val_samples, split_seed=split_seed)
+    return ImageDataset({"train": train, "test": test}, carve, device, resident, mean, std, num_workers)
 
 
-def carved(official_splits: Splits, val_samples: int, split_seed: int) -> Splits:
+def make_validation_split(official_splits: ImageSplits, val_samples: int, split_seed: int) -> ImageSplits:
     """Return train, val and test, validation carved from the official training pictures."""
     train, test, subject = official_splits["train"], official_splits["test"], f"dataset.val_samples={val_samples}"
-    kept, held_out = stratified(train.labels, val_samples, split_seed, subject, train.class_names)
+    kept, held_out = split_stratified(train.labels, val_samples, split_seed, subject, train.class_names)
     return {"train": train.at(kept), "val": train.at(held_out), "test": test}
 
 
-def fingerprint(splits: Splits) -> str:
+def hash_splits(splits: ImageSplits) -> str:
     """Return a SHA-256 over every split's pictures, labels and places."""
     digest = sha256()
     for name, pictures in splits.items():

@@ -11,20 +11,20 @@ import numpy as np
 
 from microstep.errors import DataError
 
-Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-Bar = Callable[
+UInt8Array = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+Int64Array = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+ProgressBar = Callable[
     [Iterable[np.ndarray], str, int], Iterator[np.ndarray]
 ]  #: a stream of arrays, its label, pictures in all
 CHUNK_BYTES = 2**22  #: of pictures read at once while streaming
 CHUNK_FILES = 64
 
 
-class Pictures(Protocol):
+class ImageSource(Protocol):
     """A split as its makers publish it, all pictures in one size."""
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> Int64Array:
         """N: classes, by number."""
 
     @property
@@ -44,15 +44,15 @@ class Pictures(Protocol):
         """Channels, height, width."""
 
     @property
-    def places(self) -> Labels:
+    def places(self) -> Int64Array:
         """N: each picture's place in what was published."""
 
     def __len__(self) -> int: ...
 
-    def at(self, rows: Labels) -> Pictures:
+    def at(self, rows: Int64Array) -> ImageSource:
         """Return some of the pictures; they keep their places."""
 
-    def read(self, rows: Sequence[int] | slice) -> Bytes:
+    def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Return pixels: N × C × H × W."""
 
     def sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
@@ -65,17 +65,17 @@ class Pictures(Protocol):
         """Yield, as buffers, all that tells these pictures from others."""
 
 
-def files_of(source: Pictures) -> list[str] | None:
+def get_filenames(source: ImageSource) -> list[str] | None:
     """Return the pictures' files by row, or None where they are in memory."""
     return None if source.in_memory else [source.name(row) for row in range(len(source))]
 
 
-def unseen(arrays: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
+def no_progress_bar(arrays: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
     """Stand in for a bar."""
     return iter(arrays)
 
 
-def chunked(rows: Sequence[int], source: Pictures) -> list[Sequence[int]]:
+def chunk_rows(rows: Sequence[int], source: ImageSource) -> list[Sequence[int]]:
     """Cut rows into chunks whose pixels fit CHUNK_BYTES; of files small enough for all processes to end together."""
     size = max(1, CHUNK_BYTES // prod(source.shape))
     size = size if source.in_memory else min(size, CHUNK_FILES)
@@ -90,11 +90,11 @@ class Images:
         DataError: where pictures and labels don't match, labels are out of range, or there are none.
     """
 
-    pixels: Bytes  #: N × C × H × W
-    labels: Labels  #: N
+    pixels: UInt8Array  #: N × C × H × W
+    labels: Int64Array  #: N
     class_names: tuple[str, ...]
     scale: float = 255.0  #: the pixel value that means 1.0
-    indices: Labels | None = None  #: N: each picture's place in what was published, where it isn't 0, 1, 2, …
+    indices: Int64Array | None = None  #: N: each picture's place in what was published, where it isn't 0, 1, 2, …
     in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -122,15 +122,15 @@ class Images:
         return channels, height, width
 
     @property
-    def places(self) -> Labels:
+    def places(self) -> Int64Array:
         """N: each picture's place in what was published."""
         return np.arange(len(self)) if self.indices is None else self.indices
 
-    def at(self, rows: Labels) -> Images:
+    def at(self, rows: Int64Array) -> Images:
         """Return some of the pictures; they keep their indices."""
         return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], indices=self.places[rows])
 
-    def read(self, rows: Sequence[int] | slice) -> Bytes:
+    def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Return pixels: N × C × H × W; consecutive rows are a view."""
         if isinstance(rows, range) and rows.step == 1:
             rows = slice(rows.start, rows.stop)

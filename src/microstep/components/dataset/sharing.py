@@ -9,53 +9,53 @@ from typing import Any, TypeVar
 
 import torch
 
-from microstep.components.dataset.image_dataset import PictureDataset
+from microstep.components.dataset.image_dataset import ImageDataset
 from microstep.components.dataset.splits import ResidentSplit
 
 T = TypeVar("T")
 log = logging.getLogger("microstep.notice")
 
 
-class Shelf:
+class DatasetCache:
     """What is shared at present; `None` where nobody shares."""
 
     held: dict[Hashable, tuple[Any, list[float]]] | None = None
 
 
 @contextmanager
-def sharing() -> Iterator[None]:
+def share_datasets() -> Iterator[None]:
     """Let data sets that are asked for several times in this block be one object."""
-    Shelf.held = {}
+    DatasetCache.held = {}
     try:
         yield
     finally:
-        Shelf.held = None
+        DatasetCache.held = None
 
 
-def shared(key: Hashable, build: Callable[[], T]) -> T:
+def get_shared(key: Hashable, build: Callable[[], T]) -> T:
     """Return what `build` makes, or made before for the same key.
 
     Only resident pictures are shared: other data sets may have a state of their own, or processes. A job has the very
     tensors in its hands; where their sums are no longer those of when they were read, they are read again.
     """
-    if Shelf.held is None:
+    if DatasetCache.held is None:
         return build()
-    if key in Shelf.held:
-        dataset, before = Shelf.held[key]
-        if sums(dataset) == before:
+    if key in DatasetCache.held:
+        dataset, before = DatasetCache.held[key]
+        if compute_checksums(dataset) == before:
             return dataset  # type: ignore[no-any-return]
         log.warning("a run has changed the data that runs of this sweep share: they are read again")
-    return shelved(key, build())
+    return cached(key, build())
 
 
-def shelved(key: Hashable, dataset: T) -> T:
+def cached(key: Hashable, dataset: T) -> T:
     """Keep a data set for the next job, where it can be shared."""
-    if Shelf.held is not None and isinstance(dataset, PictureDataset) and dataset.resident:
-        Shelf.held[key] = dataset, sums(dataset)
+    if DatasetCache.held is not None and isinstance(dataset, ImageDataset) and dataset.resident:
+        DatasetCache.held[key] = dataset, compute_checksums(dataset)
     return dataset
 
 
-def sums(dataset: PictureDataset) -> list[float]:
+def compute_checksums(dataset: ImageDataset) -> list[float]:
     """Return figures that tell changed data: sums of pixels, labels and places, by where they stand."""
     found: list[float] = []
     for split in dataset.splits.values():

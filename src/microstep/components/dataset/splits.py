@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from microstep.components.augment import Pipeline
-from microstep.components.dataset.images import Pictures, files_of
-from microstep.components.dataset.normalization import Normaliser
-from microstep.components.dataset.workers import Augmenting, Wanted, Workers
+from microstep.components.dataset.images import ImageSource, get_filenames
+from microstep.components.dataset.normalization import Normalizer
+from microstep.components.dataset.workers import ReadRequest, WorkerAugmentation, WorkerPool
 from microstep.errors import ConfigError
 from microstep.types.data import Batch, FetchRequest
 
@@ -33,7 +33,7 @@ class ResidentSplit:
         images: Tensor,
         targets: Tensor,
         indices: Tensor,
-        normalizer: Normaliser,
+        normalizer: Normalizer,
         device: torch.device,
         files: Sequence[str] | None = None,
     ) -> None:
@@ -90,13 +90,15 @@ class StreamingSplit:
     """
 
     def __init__(
-        self, name: str, source: Pictures, workers: Workers, normalizer: Normaliser, device: torch.device
+        self, name: str, source: ImageSource, workers: WorkerPool, normalizer: Normalizer, device: torch.device
     ) -> None:
         self.name, self.workers, self.normaliser, self.device = name, workers, normalizer, device
         self.targets, self.indices = torch.from_numpy(source.labels), torch.from_numpy(source.places)
-        self.size, self.files = source.shape[1:], files_of(source)
-        self.augmenting: Augmenting | None = None
-        self.expected: dict[int, tuple[Tensor, Wanted]] = {}  #: by identity of the rows, which are kept alive for that
+        self.size, self.files = source.shape[1:], get_filenames(source)
+        self.augmenting: WorkerAugmentation | None = None
+        self.expected: dict[
+            int, tuple[Tensor, ReadRequest]
+        ] = {}  #: by identity of the rows, which are kept alive for that
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -116,9 +118,9 @@ class StreamingSplit:
         self.expected = {id(rows): (rows, one) for (rows, _), one in zip(requests, wanted, strict=True)}
         self.workers.expect(wanted)
 
-    def wanted(self, rows: Tensor, positions: Tensor) -> Wanted:
+    def wanted(self, rows: Tensor, positions: Tensor) -> ReadRequest:
         """Return what to ask a worker for."""
-        return Wanted(self.name, rows.tolist(), positions.tolist(), self.augmenting)
+        return ReadRequest(self.name, rows.tolist(), positions.tolist(), self.augmenting)
 
     def shown(self, inputs: Tensor) -> Tensor:
         """Return inputs as images in 0…1, on the CPU."""
@@ -127,5 +129,5 @@ class StreamingSplit:
     def augmented(self, pipeline: Pipeline, *key: int) -> StreamingSplit:
         """Return the split as an epoch sees it."""
         view = copy(self)
-        view.augmenting = Augmenting(pipeline, key, self.normaliser.fill)
+        view.augmenting = WorkerAugmentation(pipeline, key, self.normaliser.fill)
         return view

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from microstep.components.dataset.images import Labels
+from microstep.components.dataset.images import Int64Array
 from microstep.errors import DataError
 
 
-def stratified(
-    labels: Labels, held_out: int, seed: int, subject: str, class_names: Sequence[str]
-) -> tuple[Labels, Labels]:
+def split_stratified(
+    labels: Int64Array, held_out: int, seed: int, subject: str, class_names: Sequence[str]
+) -> tuple[Int64Array, Int64Array]:
     """Return the sorted rows that are kept and those held out, each class in proportion.
 
     Args:

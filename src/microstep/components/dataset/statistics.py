@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 4096  #: pictures held at once while streaming
-PIECE = 2**16  #: pixels of a channel worked on at once: as floats they stay in the cache, and malloc keeps their pages
-ROW = 256  #: bytes whose squares are summed in float32
-EMPTY = "there is nothing to take statistics of: the stream has no pixels"
+CHUNK_IMAGES = 4096  #: pictures held at once while streaming
+PIECE_PIXELS = (
+    2**16
+)  #: pixels of a channel worked on at once: as floats they stay in the cache, and malloc keeps their pages
+ROW_BYTES = 256  #: bytes whose squares are summed in float32
+EMPTY_STREAM_REASON = "there is nothing to take statistics of: the stream has no pixels"
 
 
 @dataclass(frozen=True)
@@ -45,36 +47,38 @@ class ChannelStatistics:
         channels: list[Any] = []
         for part in arrays:
             count += len(part)
-            for piece in pieces(part):
-                found = by_channel(piece)
+            for piece in split_pieces(part):
+                found = sum_channels(piece)
                 channels = [one + more for one, more in zip(channels, found, strict=True)] if channels else found
         if not channels:
-            raise ValueError(EMPTY)
+            raise ValueError(EMPTY_STREAM_REASON)
         return cls.of(channels, count, scale)
 
     @classmethod
-    def of(cls, channels: Sequence[Sums] | Sequence[Deviations], count: int, scale: float) -> ChannelStatistics:
+    def of(
+        cls, channels: Sequence[ExactSums] | Sequence[RunningMoments], count: int, scale: float
+    ) -> ChannelStatistics:
         """Return the statistics of `count` pictures from what all of them add up to, by channel."""
         columns = zip(*((one.mean, one.std, one.minimum, one.maximum) for one in channels), strict=True)
         mean, std, minimum, maximum = ([value / scale for value in column] for column in columns)
         return cls(mean, std, count, minimum, maximum)
 
 
-def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
+def split_pieces(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield a part in pieces of at most `PIECE` pixels a channel, or of one picture; nothing where it has no pixels."""
-    return chunks(images, max(1, PIECE // prod(images.shape[2:]))) if images.size else iter(())
+    return iter_chunks(images, max(1, PIECE_PIXELS // prod(images.shape[2:]))) if images.size else iter(())
 
 
-def by_channel(piece: np.ndarray) -> list[Sums] | list[Deviations]:
+def sum_channels(piece: np.ndarray) -> list[ExactSums] | list[RunningMoments]:
     """Return what each channel adds to the statistics."""
     channels = (piece[:, channel] for channel in range(piece.shape[1]))
     if piece.dtype == np.uint8:
-        return [Sums.of(pixels) for pixels in channels]
-    return [Deviations.of(pixels) for pixels in channels]
+        return [ExactSums.of(pixels) for pixels in channels]
+    return [RunningMoments.of(pixels) for pixels in channels]
 
 
 @dataclass(frozen=True)
-class Sums:
+class ExactSums:
     """The bytes of one channel, summed exactly."""
 
     count: int  #: pixels
@@ -84,23 +88,23 @@ class Sums:
     maximum: int
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> Sums:
+    def of(cls, pixels: np.ndarray) -> ExactSums:
         """Return the sums of uint8 pixels of any shape.
 
         Float32 holds every whole number up to 2 ** 24, which the squares of 256 bytes don't reach: summed in rows of
         as many, in whatever order, nothing is rounded. That takes half the time of a histogram, the same for any
         picture, and one thread: where other programs keep the cores busy, waiting for a second one can take seconds.
         """
-        wide = np.zeros(-(-pixels.size // ROW) * ROW, np.float32)  # zeros fill the last row up
+        wide = np.zeros(-(-pixels.size // ROW_BYTES) * ROW_BYTES, np.float32)  # zeros fill the last row up
         wide[: pixels.size] = pixels.reshape(-1)
-        rows = wide.reshape(-1, ROW)
+        rows = wide.reshape(-1, ROW_BYTES)
         totals, squares = np.einsum("rp->r", rows), np.einsum("rp,rp->r", rows, rows)
-        return cls(pixels.size, whole(totals), whole(squares), int(pixels.min()), int(pixels.max()))
+        return cls(pixels.size, sum_exactly(totals), sum_exactly(squares), int(pixels.min()), int(pixels.max()))
 
-    def __add__(self, other: Sums) -> Sums:
-        if not isinstance(other, Sums):
+    def __add__(self, other: ExactSums) -> ExactSums:
+        if not isinstance(other, ExactSums):
             return NotImplemented
-        return Sums(
+        return ExactSums(
             self.count + other.count,
             self.total + other.total,
             self.squares + other.squares,
@@ -119,13 +123,13 @@ class Sums:
         return sqrt((self.count * self.squares - self.total**2) / self.count**2)
 
 
-def whole(sums: np.ndarray) -> int:
+def sum_exactly(sums: np.ndarray) -> int:
     """Return the sum of rows' sums, a whole number too."""
     return int(sums.sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
-class Deviations:
+class RunningMoments:
     """The numbers of one channel: their mean, and squared deviations from it.
 
     Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (The American Statistician 37, 1983).
@@ -138,19 +142,19 @@ class Deviations:
     maximum: float
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> Deviations:
+    def of(cls, pixels: np.ndarray) -> RunningMoments:
         """Return those of pixels of any shape and dtype, in two passes over a float64 copy."""
         flat = pixels.astype(np.float64).reshape(-1)
         mean = flat.mean()
         squares = np.square(flat - mean).sum()
         return cls(flat.size, float(mean), float(squares), float(flat.min()), float(flat.max()))
 
-    def __add__(self, other: Deviations) -> Deviations:
-        if not isinstance(other, Deviations):
+    def __add__(self, other: RunningMoments) -> RunningMoments:
+        if not isinstance(other, RunningMoments):
             return NotImplemented
         count = self.count + other.count
         mean_difference = other.mean - self.mean
-        return Deviations(
+        return RunningMoments(
             count,
             self.mean + mean_difference * (other.count / count),
             self.squares + other.squares + mean_difference * mean_difference * (self.count * other.count / count),
@@ -163,6 +167,6 @@ class Deviations:
         return sqrt(self.squares / self.count)
 
 
-def chunks(pixels: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
+def iter_chunks(pixels: np.ndarray, size: int = CHUNK_IMAGES) -> Iterator[np.ndarray]:
     """Yield consecutive parts."""
     return (pixels[start : start + size] for start in range(0, len(pixels), size))

@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from microstep.components.dataset.decoding import SUFFIXES, Decoder
-from microstep.components.dataset.files import PictureFiles
-from microstep.components.dataset.folder import found
-from microstep.components.dataset.normalization import Normaliser
-from microstep.components.dataset.workers import Wanted, Workers
+from microstep.components.dataset.decoding import IMAGE_SUFFIXES, Decoder
+from microstep.components.dataset.files import ImageFiles
+from microstep.components.dataset.folder import find_images
+from microstep.components.dataset.normalization import Normalizer
+from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.errors import DataError, MicrostepError
 from microstep.types.data import Batch
 
-NAME = "input"  #: by which the workers know the pictures
-A_WORKER = 16  #: pictures for which one more process is worth its start
-REMEDY = "give a folder of pictures, or one picture"
-Read = Tensor | MicrostepError
+INPUT_SPLIT = "input"  #: by which the workers know the pictures
+IMAGES_PER_WORKER = 16  #: pictures for which one more process is worth its start
+INPUT_REMEDY = "give a folder of pictures, or one picture"
+ReadResult = Tensor | MicrostepError
 
 
-def unlabelled(input_path: str, decoder: Decoder) -> PictureFiles:
+def find_unlabeled_images(input_path: str, decoder: Decoder) -> ImageFiles:
     """Return the pictures below a folder, hidden ones left out, sorted by path; or the one file that `input_path`
     names.
 
@@ -34,31 +34,33 @@ def unlabelled(input_path: str, decoder: Decoder) -> PictureFiles:
     """
     path = Path(input_path)
     if not input_path or not path.exists():
-        raise DataError(f"input={input_path}", "no such folder or file", REMEDY)
+        raise DataError(f"input={input_path}", "no such folder or file", INPUT_REMEDY)
     root = path if path.is_dir() else path.parent
-    files = sorted(str(file.relative_to(root)) for file in (regular(path) if path.is_dir() else [path]))
+    files = sorted(str(file.relative_to(root)) for file in (find_regular_images(path) if path.is_dir() else [path]))
     if not files:
-        raise DataError(f"input={input_path}", f"it holds no pictures ({', '.join(sorted(SUFFIXES))})", REMEDY)
+        raise DataError(
+            f"input={input_path}", f"it holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})", INPUT_REMEDY
+        )
     labels = np.zeros(len(files), dtype=np.int64)
-    return PictureFiles(root, np.array(files), labels, (), decoder, np.arange(len(files)))
+    return ImageFiles(root, np.array(files), labels, (), decoder, np.arange(len(files)))
 
 
-def regular(folder: Path) -> Iterator[Path]:
+def find_regular_images(folder: Path) -> Iterator[Path]:
     """Yield a folder's pictures; a pipe or a device would be waited for without end, a dangling link is told of."""
-    return (file for file in found(folder) if file.is_file() or not file.exists())
+    return (file for file in find_images(folder) if file.is_file() or not file.exists())
 
 
-def readers(files: PictureFiles, max_workers: int) -> Workers:
+def make_input_workers(files: ImageFiles, max_workers: int) -> WorkerPool:
     """Return the processes that read the pictures: at most as many as that, none for a handful."""
-    return Workers({NAME: files}, min(max_workers, len(files) // A_WORKER))
+    return WorkerPool({INPUT_SPLIT: files}, min(max_workers, len(files) // IMAGES_PER_WORKER))
 
 
-def reading(workers: Workers, count: int) -> Iterator[Read]:
+def read_input(workers: WorkerPool, count: int) -> Iterator[ReadResult]:
     """Yield each of `count` pictures (1 × C × H × W, uint8), or why it can't be read, in order."""
-    return workers.stream([Wanted(NAME, [row]) for row in range(count)])
+    return workers.stream([ReadRequest(INPUT_SPLIT, [row]) for row in range(count)])
 
 
-class Readable:
+class ReadableBatches:
     """Batches of those pictures that can be read, normalised, on the normaliser's device; their targets are 0.
 
     Iterate it once; `unreadable` then says why, by row, of every picture that is in no batch.
@@ -72,7 +74,12 @@ class Readable:
     """
 
     def __init__(
-        self, read: Iterable[Read], size: int, shape: tuple[int, int, int], normalizer: Normaliser, device: torch.device
+        self,
+        read: Iterable[ReadResult],
+        size: int,
+        shape: tuple[int, int, int],
+        normalizer: Normalizer,
+        device: torch.device,
     ) -> None:
         self.read, self.size, self.normaliser, self.device = read, size, normalizer, device
         self.images = torch.empty((size, *shape), dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """Loggers: console, metrics.csv, TensorBoard."""
 
-from microstep.components.logger.console import Console, metrics_row, with_report
+from microstep.components.logger.console import Console, format_metrics, format_report
 from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.tensorboard import TensorBoard
 
@@ -8,6 +8,6 @@ __all__ = [
     "Console",
     "MetricsCsv",
     "TensorBoard",
-    "metrics_row",
-    "with_report",
+    "format_metrics",
+    "format_report",
 ]

@@ -17,11 +17,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from microstep.utils.files import append_bytes
 
-PREFIX = "events.out.tfevents"
-NUMBERS = count()  #: of the files that this process has begun
+EVENT_FILE_PREFIX = "events.out.tfevents"
+FILE_NUMBERS = count()  #: of the files that this process has begun
 
 
-class EventsFile:
+class EventFile:
     """A new events file in a directory; TensorBoard reads all of a directory's as one run, in the order of their names.
 
     Raises:
@@ -29,7 +29,7 @@ class EventsFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        name = f"{PREFIX}.{later(directory):010d}.{socket.gethostname()}.{os.getpid()}.{next(NUMBERS)}"
+        name = f"{EVENT_FILE_PREFIX}.{next_timestamp(directory):010d}.{socket.gethostname()}.{os.getpid()}.{next(FILE_NUMBERS)}"
         self.file = directory / name
         self.records = RecordWriter(self)
         self.add_event(Event(file_version="brain.Event:2"))
@@ -48,7 +48,10 @@ class EventsFile:
         append_bytes(self.file, record)
 
 
-def later(directory: Path) -> int:
+def next_timestamp(directory: Path) -> int:
     """Return the second for a new file's name: after those of the files that are there, whose order is their names'."""
-    names = [file.name.removeprefix(f"{PREFIX}.").split(".")[0] for file in directory.glob(f"{PREFIX}.*")]
+    names = [
+        file.name.removeprefix(f"{EVENT_FILE_PREFIX}.").split(".")[0]
+        for file in directory.glob(f"{EVENT_FILE_PREFIX}.*")
+    ]
     return max([int(time.time()), *(int(name) + 1 for name in names if name.isdecimal())])

@@ -27,9 +27,13 @@ class SmallCNN(nn.Module):
     def __init__(self, input_shape: Sequence[int], num_classes: int, width: int = 32) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            *(convolution(input_shape[0], width), nn.MaxPool2d(2), nn.ReLU()),  # as ReLU, then pooling; a quarter of it
-            *(convolution(width, 2 * width), nn.MaxPool2d(2), nn.ReLU()),
-            *(convolution(2 * width, 4 * width), nn.ReLU()),
+            *(
+                make_convolution(input_shape[0], width),
+                nn.MaxPool2d(2),
+                nn.ReLU(),
+            ),  # as ReLU, then pooling; a quarter of it
+            *(make_convolution(width, 2 * width), nn.MaxPool2d(2), nn.ReLU()),
+            *(make_convolution(2 * width, 4 * width), nn.ReLU()),
         )
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
 
@@ -39,7 +43,7 @@ class SmallCNN(nn.Module):
         return logits
 
 
-def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+def make_convolution(inputs: int, outputs: int) -> nn.Conv2d:
     """Return a 3×3 convolution initialised for ReLU (He et al., ICCV 2015)."""
     layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -47,7 +51,7 @@ def convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return layer
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 32)}
+NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 32)}
 
 
 def resnet18(input_shape: Sequence[int], num_classes: int, norm: str = "batch") -> nn.Module:
@@ -59,9 +63,9 @@ def resnet18(input_shape: Sequence[int], num_classes: int, norm: str = "batch") 
     Raises:
         ValueError: for another norm.
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm={norm} is unknown: the options are {', '.join(NORMS)}")
-    model: nn.Module = torchvision.models.resnet18(num_classes=num_classes, norm_layer=NORMS[norm])
+    if norm not in NORM_LAYERS:
+        raise ValueError(f"norm={norm} is unknown: the options are {', '.join(NORM_LAYERS)}")
+    model: nn.Module = torchvision.models.resnet18(num_classes=num_classes, norm_layer=NORM_LAYERS[norm])
     model.conv1 = nn.Conv2d(input_shape[0], 64, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()

@@ -14,23 +14,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import get_model, list_models
 
 from microstep.components.model.pretrained import (
-    Normalisation,
-    head_of,
+    MeanAndStd,
+    find_head_names,
     load_backbone,
-    normalisation_of,
-    trained_options,
+    pretrained_normalization,
+    pretrained_options,
 )
 from microstep.errors import ConfigError
 
 
-class Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """Leaves out the auxiliary outputs that GoogLeNet and Inception v3 add in training.
 
     Args:
         normalization: the mean and deviation, a number a colour, that the weights were trained with; None without any.
     """
 
-    def __init__(self, model: nn.Module, normalization: Normalisation | None = None) -> None:
+    def __init__(self, model: nn.Module, normalization: MeanAndStd | None = None) -> None:
         super().__init__()
         self.model, self.normalisation = model, normalization
 
@@ -40,13 +40,13 @@ class Logits(nn.Module):
         return outputs if isinstance(outputs, Tensor) else outputs.logits
 
 
-class Repeated(nn.Module):
+class GrayscaleAdapter(nn.Module):
     """Shows grey images to a model made for colour ones: N × 1 × H × W becomes N × 3 × H × W, without a copy.
 
     Its `normalisation` has one number where the model's has three: their mean.
     """
 
-    def __init__(self, model: Logits) -> None:
+    def __init__(self, model: LogitsOnly) -> None:
         super().__init__()
         self.model, colours = model, model.normalisation
         self.normalisation = colours and ((fmean(colours[0]),), (fmean(colours[1]),))
@@ -84,32 +84,32 @@ def torchvision_model(
         ConfigError: for what can't be frozen, and for torchvision's former option `pretrained`.
         DataError: for weights that can't be had, can't be read, or are another architecture's.
     """
-    check_name(name)
+    check_model_name(name)
     check_freeze(freeze, weights)
-    check_options(options)
+    check_no_pretrained(options)
     build = partial(get_model, name, **(default_options(name, weights) | options))
     model = build(num_classes=num_classes)
     if weights is None:
-        return wrapped(model, input_shape, None)
-    head = head_of(model, build, num_classes)
+        return wrap_model(model, input_shape, None)
+    head = find_head_names(model, build, num_classes)
     if load_weights:
         load_backbone(model, head, name, weights)
-    return wrapped(Frozen(model, head) if freeze else model, input_shape, normalisation_of(name))
+    return wrap_model(FrozenBackbone(model, head) if freeze else model, input_shape, pretrained_normalization(name))
 
 
-def wrapped(model: nn.Module, input_shape: Sequence[int], normalization: Normalisation | None) -> nn.Module:
+def wrap_model(model: nn.Module, input_shape: Sequence[int], normalization: MeanAndStd | None) -> nn.Module:
     """Return a model that takes images of this shape and gives logits alone."""
-    logits = Logits(model, normalization)
-    return Repeated(logits) if input_shape[0] == 1 else logits
+    logits = LogitsOnly(model, normalization)
+    return GrayscaleAdapter(logits) if input_shape[0] == 1 else logits
 
 
 def default_options(name: str, weights: str | None) -> dict[str, Any]:
     """Return the constructor's options that are not torchvision's defaults."""
     initialised = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    return initialised | ({} if weights is None else trained_options(name))
+    return initialised | ({} if weights is None else pretrained_options(name))
 
 
-def check_name(name: str) -> None:
+def check_model_name(name: str) -> None:
     """Refuse a name that torchvision doesn't have."""
     known = list_models(module=torchvision.models)
     if name not in known:
@@ -119,7 +119,7 @@ def check_name(name: str) -> None:
         )
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_no_pretrained(options: Mapping[str, Any]) -> None:
     """Refuse the option that would fetch weights behind the back of `load_weights`."""
     if "pretrained" in options:
         value = options["pretrained"]
@@ -129,7 +129,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 BACKBONE = "backbone"
 
 
-class Frozen(nn.Module):
+class FrozenBackbone(nn.Module):
     """A model of which the head alone is trained.
 
     No other parameter asks for a gradient, and BatchNorm without a parameter that does normalises by its running

@@ -24,12 +24,12 @@ from microstep.errors import DataError
 from microstep.utils.files import storage_errors
 
 log = logging.getLogger("microstep.notice")
-DEFAULT = "DEFAULT"
-PATIENCE = 30.0  #: seconds that a server may keep silent; torch.hub would wait for ever
-UNREACHABLE = (URLError, HTTPException, TimeoutError, ConnectionError)
+DEFAULT_WEIGHTS = "DEFAULT"
+CONNECTION_TIMEOUT = 30.0  #: seconds that a server may keep silent; torch.hub would wait for ever
+CONNECTION_ERRORS = (URLError, HTTPException, TimeoutError, ConnectionError)
 
 
-def default_file(url: str) -> Path:
+def find_default_file(url: str) -> Path:
     """Return the file of torchvision's weights in torch.hub's directory, fetched if it isn't there.
 
     Raises:
@@ -38,80 +38,84 @@ def default_file(url: str) -> Path:
     """
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not file.exists():
-        fetch(url, file)
+        download_weights(url, file)
     with file.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
-    if not digest.startswith(promised(file)):
+    if not digest.startswith(expected_digest(file)):
         reason = f"{file} is damaged: its SHA-256 is not the one in its name"
-        raise DataError(f"model.weights={DEFAULT}", reason, "remove it, and it is fetched again")
+        raise DataError(f"model.weights={DEFAULT_WEIGHTS}", reason, "remove it, and it is fetched again")
     return file
 
 
-def promised(file: Path) -> str:
+def expected_digest(file: Path) -> str:
     """Return the digits with which a file's SHA-256 begins: torch.hub's names end in them."""
     found = re.search(r"-([0-9a-f]{8,})\.\w+$", file.name)
     return found[1] if found else ""
 
 
-def fetch(url: str, file: Path) -> None:
+def download_weights(url: str, file: Path) -> None:
     """Fetch a file; it gets its name once it is whole and checked. A progress bar is for a terminal."""
-    log.info("model.weights=%s: fetching %s into %s", DEFAULT, url, file.parent)
-    with storage_errors(file), patience():
+    log.info("model.weights=%s: fetching %s into %s", DEFAULT_WEIGHTS, url, file.parent)
+    with storage_errors(file), limit_connection_time():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(url, str(file), promised(file), progress=sys.stderr.isatty())
-        except UNREACHABLE as error:
-            raise unfetched(url, file, f"{urlparse(url).netloc} can't be reached ({why(error)})") from None
+            torch.hub.download_url_to_file(url, str(file), expected_digest(file), progress=sys.stderr.isatty())
+        except CONNECTION_ERRORS as error:
+            raise download_error(
+                url, file, f"{urlparse(url).netloc} can't be reached ({connection_error_reason(error)})"
+            ) from None
         except RuntimeError:
-            raise unfetched(url, file, f"{urlparse(url).netloc} sent something else than its name promises") from None
+            raise download_error(
+                url, file, f"{urlparse(url).netloc} sent something else than its name promises"
+            ) from None
 
 
-def why(error: Exception) -> str:
+def connection_error_reason(error: Exception) -> str:
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def unfetched(url: str, file: Path, reason: str) -> DataError:
+def download_error(url: str, file: Path, reason: str) -> DataError:
     """Return the error that says how to bring the file by hand."""
-    return DataError(f"model.weights={DEFAULT}", reason, f"put {file.name} from {url} into {file.parent}")
+    return DataError(f"model.weights={DEFAULT_WEIGHTS}", reason, f"put {file.name} from {url} into {file.parent}")
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def limit_connection_time() -> Iterator[None]:
     """Let no connection keep silent for ever."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(CONNECTION_TIMEOUT)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-HOLDERS = ("model", "state_dict")  #: the keys under which checkpoints, ours too, keep a model's state
-DENSE = (torch.strided, "cpu")
-WRAPPERS = ("model.", "module.")  #: what wrappers, ours too, put before every name
+STATE_DICT_KEYS = ("model", "state_dict")  #: the keys under which checkpoints, ours too, keep a model's state
+DENSE_CPU = (torch.strided, "cpu")
+WRAPPER_PREFIXES = ("model.", "module.")  #: what wrappers, ours too, put before every name
 
 
-def state_in(file: Path, subject: str) -> OrderedDict[str, Tensor]:
+def read_state_dict(file: Path, subject: str) -> OrderedDict[str, Tensor]:
     """Return the state dict that a file holds, by itself or as `model` or `state_dict`, without a wrapper's prefix.
 
     Raises:
         DataError: where the file is not there, is damaged, or holds code or anything else than a state dict.
     """
-    content = content_of(file, subject)
-    for holder in HOLDERS:
+    content = load_tensors(file, subject)
+    for holder in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(holder), Mapping):
             content = content[holder]
-    if not (isinstance(content, Mapping) and content and all(map(is_entry, content.items()))):
-        raise refused(subject, file, "it holds no state dict")
-    return bare(content)
+    if not (isinstance(content, Mapping) and content and all(map(is_state_entry, content.items()))):
+        raise weights_file_error(subject, file, "it holds no state dict")
+    return strip_wrapper_prefixes(content)
 
 
-def is_entry(pair: tuple[Any, Any]) -> bool:
+def is_state_entry(pair: tuple[Any, Any]) -> bool:
     name, value = pair
-    return isinstance(name, str) and isinstance(value, Tensor) and (value.layout, value.device.type) == DENSE
+    return isinstance(name, str) and isinstance(value, Tensor) and (value.layout, value.device.type) == DENSE_CPU
 
 
-def content_of(file: Path, subject: str) -> Any:
+def load_tensors(file: Path, subject: str) -> Any:
     """Return what torch.load makes of a file, where it is tensors and plain values alone: no code in it is run.
 
     One that ends in `.safetensors` is read with safetensors: it holds a state dict by itself.
@@ -124,21 +128,23 @@ def content_of(file: Path, subject: str) -> Any:
             return load(file.read_bytes())
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise refused(subject, file, f"it can't be read: {error.strerror or error}") from None
+        raise weights_file_error(subject, file, f"it can't be read: {error.strerror or error}") from None
     except Exception:  # whatever torch makes of bytes that it wasn't given by us; its text may advise to run the code
-        raise refused(subject, file, "it is damaged, or holds more than tensors, and code is not run") from None
+        raise weights_file_error(
+            subject, file, "it is damaged, or holds more than tensors, and code is not run"
+        ) from None
 
 
-def refused(subject: str, file: Path, reason: str) -> DataError:
+def weights_file_error(subject: str, file: Path, reason: str) -> DataError:
     """Return the error about a file, which it names where the subject doesn't."""
     named = reason if subject.endswith(str(file)) else f"{file}: {reason}"
     return DataError(subject, named, "give a file made by torch.save(model.state_dict(), …) or safetensors")
 
 
-def bare(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+def strip_wrapper_prefixes(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     """Return a state without the prefix that all its names share, and with the versions that torch keeps beside it."""
     versions = getattr(state, "_metadata", {})
-    while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in state)), None):
+    while prefix := next((p for p in WRAPPER_PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         versions = {f"{name}.".removeprefix(prefix).rstrip("."): version for name, version in versions.items() if name}
     result = OrderedDict(state)

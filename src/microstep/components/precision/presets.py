@@ -13,7 +13,7 @@ from microstep.errors import CheckpointRefused, ConfigError
 
 log = logging.getLogger("microstep.notice")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-NAMES = {"float32": "fp32", "float64": "fp64"}
+PRECISION_NAMES = {"float32": "fp32", "float64": "fp64"}
 
 
 def full(
@@ -36,7 +36,7 @@ def full(
     if channels_last is None:
         channels_last = device.type == "cpu" and dtype == "float32"
     reason = reason or {"float32": "full precision", "float64": "for verification"}[dtype]
-    return TorchPrecision(NAMES[dtype], reason, device, DTYPES[dtype], channels_last=channels_last)
+    return TorchPrecision(PRECISION_NAMES[dtype], reason, device, DTYPES[dtype], channels_last=channels_last)
 
 
 def tf32(
@@ -95,10 +95,10 @@ def fp16(
         log.warning(
             "precision=fp16 on a CPU is slow and meant for checks: bf16 is what the CPU is fast at (precision=amp)"
         )
-    return half(device, init_scale, growth_interval, max_skipped, channels_last, reason)
+    return make_fp16(device, init_scale, growth_interval, max_skipped, channels_last, reason)
 
 
-def half(
+def make_fp16(
     device: torch.device,
     init_scale: float = 65536.0,
     growth_interval: int = 2000,
@@ -119,12 +119,12 @@ def half(
     )
 
 
-MAKERS: dict[str, Callable[..., TorchPrecision]] = {"fp32": full, "tf32": tf32, "bf16": bf16, "fp16": half}
+PRESETS: dict[str, Callable[..., TorchPrecision]] = {"fp32": full, "tf32": tf32, "bf16": bf16, "fp16": make_fp16}
 
 
-def candidates(device: torch.device) -> tuple[str, ...]:
+def available_precisions(device: torch.device) -> tuple[str, ...]:
     """Return the names of what can be chosen on a device."""
-    return tuple(name for name in MAKERS if name != "tf32" or device.type == "cuda")
+    return tuple(name for name in PRESETS if name != "tf32" or device.type == "cuda")
 
 
 def auto(
@@ -143,18 +143,18 @@ def auto(
         ConfigError: where nothing was chosen and nothing can be measured.
     """
     if saved_name is not None:
-        return taken_up(saved_name, device)
+        return restore_precision(saved_name, device)
     if measured is None:
         reason = "it is chosen by a measurement, and run.json doesn't say what was chosen"
         raise ConfigError("precision=auto", reason, "give a run's own directory")
     name, reason = measured()
-    return MAKERS[name](device, reason=f"auto: {reason}")
+    return PRESETS[name](device, reason=f"auto: {reason}")
 
 
-def taken_up(name: str, device: torch.device) -> TorchPrecision:
+def restore_precision(name: str, device: torch.device) -> TorchPrecision:
     """Return what a run has computed in so far; tf32 is fp32 where there is none."""
-    if name not in MAKERS:
+    if name not in PRESETS:
         raise CheckpointRefused(f"precision={name}", "precision=auto never chooses it", "start a new run")
     if name == "tf32" and device.type != "cuda":
         return tf32(device, saved_name=name)
-    return MAKERS[name](device, reason="auto: what the run has computed in so far")
+    return PRESETS[name](device, reason="auto: what the run has computed in so far")

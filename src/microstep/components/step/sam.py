@@ -37,7 +37,7 @@ class SAMStep:
         """Take one step over the window, whose samples' weights sum to `weight`."""
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
-        with ascended(optimizer, self.rho), frozen_running_statistics(model):
+        with perturbed_weights(optimizer, self.rho), frozen_running_statistics(model):
             optimizer.zero_grad()
             accumulate_gradient(model, window, weight, self.precision, self.task, None)
         update = self.precision.update(optimizer, self.max_grad_norm)
@@ -45,26 +45,26 @@ class SAMStep:
 
 
 @contextmanager
-def ascended(optimizer: Optimizer, rho: float) -> Iterator[None]:
+def perturbed_weights(optimizer: Optimizer, rho: float) -> Iterator[None]:
     """Move the weights by `rho` along their gradient; put them back afterwards, bit for bit."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     before = [p.detach().clone() for p in parameters]
-    ascend(parameters, rho)
+    ascend_gradient(parameters, rho)
     try:
         yield
     finally:
-        restore(parameters, before)
+        restore_weights(parameters, before)
 
 
 @torch.no_grad()
-def restore(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+def restore_weights(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
     """Put the weights back."""
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
 
 
 @torch.no_grad()
-def ascend(parameters: list[nn.Parameter], rho: float) -> None:
+def ascend_gradient(parameters: list[nn.Parameter], rho: float) -> None:
     """Add rho · g / ‖g‖ to the weights; nothing where the gradient is zero."""
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     norm = get_total_norm(gradients)

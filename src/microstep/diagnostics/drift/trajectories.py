@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from microstep.components.dataset.sharing import sharing
+from microstep.components.dataset.sharing import share_datasets
 from microstep.diagnostics.drift.training import Apart, Training, apart, begin
 from microstep.diagnostics.variants import FP64, changed, effective, refuse_large_windows
 from microstep.utils.progress_bar import ProgressBars
@@ -47,7 +47,7 @@ def trainings_of(config: DictConfig) -> Mapping[str, Training]:
     Raises:
         ConfigError: for what a training would refuse, or a window that is larger than the training split.
     """
-    with sharing():
+    with share_datasets():
         cut = begin("cut", config)
         refuse_large_windows(config, len(cut.parts.dataset.splits["train"]))
         exact = cut.parts.precision.dtype == torch.float64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from microstep.components.precision.presets import candidates
+from microstep.components.precision.presets import available_precisions
 from microstep.diagnostics.precision.plot import precision_picture
 from microstep.diagnostics.result import Finding
 from microstep.diagnostics.variants import subject
@@ -27,7 +27,7 @@ def look(config: DictConfig) -> Finding:
         MicrostepError: for what training would refuse, and where fp64 can't be computed.
     """
     trial = build_trial(config)
-    names = candidates(trial.device)
+    names = available_precisions(trial.device)
     print_and_log(f"measuring {', '.join(names)} …")
     profile = profiled(trial, names)
     found = recommendation(profile)

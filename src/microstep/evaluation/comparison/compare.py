@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from microstep.components.dataset.workers import explained
+from microstep.components.dataset.workers import loader_errors
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError
 from microstep.evaluation.comparison.flips import Flip, chosen, flips, flips_csv, flips_picture
@@ -43,7 +43,7 @@ class Compared:
         return "\n\n".join(["", said, written, "\n".join(one.sentence for one in self.comparisons)])
 
 
-@explained()
+@loader_errors()
 def compare(run: str, baseline: str, split: str, checkpoint: str, make_allowlist: Gates) -> Compared:
     """Compare the settings of some runs with a baseline setting, and write the comparisons.
 

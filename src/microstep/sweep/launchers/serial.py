@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from hydra.plugins.launcher import Launcher
 
-from microstep.components.dataset.sharing import sharing
+from microstep.components.dataset.sharing import share_datasets
 from microstep.errors import format_error
 from microstep.sweep.definition import Job
 from microstep.sweep.launchers.isolation import isolated
@@ -19,7 +19,7 @@ from microstep.utils.terminal import silenced
 
 def in_turn(launcher: Launcher, jobs: Sequence[Job], progress: Board, reporter: Teller) -> None:
     """Run jobs in this process, one after the other: they share data, and nothing else."""
-    with sharing(), imports_frozen(), progress.watching(progress.glance):
+    with share_datasets(), imports_frozen(), progress.watching(progress.glance):
         for job in jobs:
             with isolated(), silenced() as heard:
                 error = launched_alone(launcher, job)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from microstep.components.precision.presets import MAKERS
+from microstep.components.precision.presets import PRESETS
 from microstep.errors import ConfigError
 from microstep.training.components import Trial
 from microstep.training.profiling.gradients import Accuracy, Gradient, accuracy, reference, relative_distance
@@ -119,7 +119,7 @@ def prepared(components: Trial, name: str, windows: Windows, reference_gradient:
 
     After two steps there is the optimizer's state, as there is in training.
     """
-    precision = MAKERS[name](components.device)
+    precision = PRESETS[name](components.device)
     accurate = accuracy(components, precision, windows[0], reference_gradient)
     rig, memory = peak(components.device, partial(warmed, components, name, precision.state_dict(), windows))
     return accurate, rig, memory
@@ -127,7 +127,7 @@ def prepared(components: Trial, name: str, windows: Windows, reference_gradient:
 
 def warmed(components: Trial, name: str, state: dict[str, Any], windows: Windows) -> Rig:
     """Return a rig that has taken two steps; all of it is new, but for its gradient scale."""
-    precision = MAKERS[name](components.device)
+    precision = PRESETS[name](components.device)
     precision.load_state_dict(state)
     rig = rigged(components, precision)
     for window in windows:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from math import isfinite
 from typing import Any
 
-from microstep.components.precision.presets import candidates
+from microstep.components.precision.presets import available_precisions
 from microstep.training.components import Trial
 from microstep.training.profiling.profile import Profile, profiled
 from microstep.utils.json_files import load_cached, store_cached
@@ -103,18 +103,20 @@ def recommended(components: Trial, key: Key) -> tuple[str, str]:
 
     Where another process has remembered one meanwhile, it is that one.
     """
-    known = recall(key, candidates(components.device))
+    known = recall(key, available_precisions(components.device))
     if known is None:
         print_and_log("precision=auto: nothing is remembered for this machine, model and batch; measuring …")
         found = recommendation(profiled(components, contenders(components)))
-        known = recall(key, candidates(components.device)) or found
+        known = recall(key, available_precisions(components.device)) or found
         keep(key, known)
     return known.name, known.reason
 
 
 def contenders(components: Trial) -> tuple[str, ...]:
     """Return what may be recommended: never fp16 on a CPU, which is tens of times slower than anything else there."""
-    return tuple(name for name in candidates(components.device) if name != "fp16" or components.device.type == "cuda")
+    return tuple(
+        name for name in available_precisions(components.device) if name != "fp16" or components.device.type == "cuda"
+    )
 
 
 def recall(key: Key, names: tuple[str, ...]) -> Recommendation | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from microstep.types.data import Mix
 
-SUMS = ("confusion", "loss_sum", "extra_weight")
+STATE_KEYS = ("confusion", "loss_sum", "extra_weight")
 
 
 class ClassificationMetrics:
@@ -33,16 +33,16 @@ class ClassificationMetrics:
 
     def reset(self) -> None:
         """Forget every sample."""
-        for name in SUMS:
+        for name in STATE_KEYS:
             getattr(self, name).zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums."""
-        return {name: getattr(self, name) for name in SUMS}
+        return {name: getattr(self, name) for name in STATE_KEYS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up saved sums."""
-        for name in SUMS:
+        for name in STATE_KEYS:
             getattr(self, name).copy_(state[name])
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:

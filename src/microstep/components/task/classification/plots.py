@@ -17,21 +17,24 @@ from microstep.types.data import Predictions
 from microstep.utils.plotting import BLUE, GREY, LIGHT_BLUE, draw_image, pixel_axes, pixel_figure, plain_text, png_bytes
 from microstep.utils.text import sample_caption, truncate_middle
 
-NUMBERED = 30  #: classes up to which each cell of the matrix bears its number
-SHOWN = 16  #: worst mistakes on one picture
-LETTERS = 26  #: of a name under it
-LABEL = 40  #: letters of a class's name beside the matrix
-NAMED = 60  #: names beside it, at most: of more classes each second, each third, …
-CELL = 60  #: pixels of a class's cell, where there is room
-COLUMNS, SIDE, GAP = 4, 224, 22  #: worst mistakes in a row; pixels of one; between two
+MAX_NUMBERED_CLASSES = 30  #: classes up to which each cell of the matrix bears its number
+MAX_MISTAKES = 16  #: worst mistakes on one picture
+MISTAKE_NAME_LETTERS = 26  #: of a name under it
+CLASS_NAME_LETTERS = 40  #: letters of a class's name beside the matrix
+MAX_AXIS_LABELS = 60  #: names beside it, at most: of more classes each second, each third, …
+CELL_PIXELS = 60  #: pixels of a class's cell, where there is room
+GRID_COLUMNS, GRID_IMAGE_PIXELS, GRID_GAP_PIXELS = 4, 224, 22  #: worst mistakes in a row; pixels of one; between two
 
 
 @plain_text()
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Draw counts, coloured by the share of their row, so that rare classes can be read as well."""
-    every = -(-len(class_names) // NAMED)
-    ticks, names = range(0, len(class_names), every), [truncate_middle(name, LABEL) for name in class_names[::every]]
-    margin, side = 50 + widest(names), min(max(400, CELL * len(class_names)), 1400)
+    every = -(-len(class_names) // MAX_AXIS_LABELS)
+    ticks, names = (
+        range(0, len(class_names), every),
+        [truncate_middle(name, CLASS_NAME_LETTERS) for name in class_names[::every]],
+    )
+    margin, side = 50 + measure_widest(names), min(max(400, CELL_PIXELS * len(class_names)), 1400)
     figure = pixel_figure(margin + side + 130, margin + side + 40)
     axes = pixel_axes(figure, margin, 30, side, side)
     share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
@@ -39,7 +42,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], file: Path) -
     figure.colorbar(image, cax=pixel_axes(figure, margin + side + 40, 30, 40, side))
     axes.set_xticks(ticks, names, rotation="vertical")
     axes.set_yticks(ticks, names)
-    if len(class_names) <= NUMBERED:
+    if len(class_names) <= MAX_NUMBERED_CLASSES:
         write_numbers(axes, matrix, share)
     right = f"{np.trace(matrix)} of {matrix.sum()} right"
     title = f"{file.parent.name}: {right}; colour is the share of the true class"
@@ -62,52 +65,58 @@ def draw_worst_mistakes(
     """Draw the mistakes that were made with the most confidence; say whether the samples are pictures at all."""
     wrong = (predicted != predictions.targets).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
-    rows = wrong[confidence.argsort(descending=True, stable=True)[:SHOWN]].tolist()
+    rows = wrong[confidence.argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
     images = predictions.pictures(rows)
     if images is None:
         return False
     headline = f"{file.parent.name}: {len(wrong)} mistakes" + (", the most confident first" if rows else "")
-    names = [truncate_middle(name, LETTERS) for name in class_names]
+    names = [truncate_middle(name, MISTAKE_NAME_LETTERS) for name in class_names]
     files = [None] * len(predicted) if predictions.files is None else predictions.files
-    found_by = (sample_caption(files[row], int(predictions.indices[row]), LETTERS) for row in rows)
+    found_by = (sample_caption(files[row], int(predictions.indices[row]), MISTAKE_NAME_LETTERS) for row in rows)
     captions = [
         f"{names[int(predicted[row])]} ({probabilities[row, predicted[row]]:.0%})\n"
         f"true: {names[int(predictions.targets[row])]}{found}"
         for row, found in zip(rows, found_by, strict=True)
     ]
-    file.write_bytes(png_bytes(sheet(images, captions, headline)))
+    file.write_bytes(png_bytes(draw_image_grid(images, captions, headline)))
     return True
 
 
-def sheet(images: Tensor, captions: Sequence[str], headline: str) -> Figure:
+def draw_image_grid(images: Tensor, captions: Sequence[str], headline: str) -> Figure:
     """Return N × C × H × W images in 0…1, four in a row, under their captions: on one axes, for each costs time."""
     caption = 16 * max((words.count("\n") + 1 for words in captions), default=0) + 14
-    width, height = COLUMNS * (SIDE + GAP) + GAP, 30 + max(1, -(-len(captions) // COLUMNS)) * (SIDE + caption)
+    width, height = (
+        GRID_COLUMNS * (GRID_IMAGE_PIXELS + GRID_GAP_PIXELS) + GRID_GAP_PIXELS,
+        30 + max(1, -(-len(captions) // GRID_COLUMNS)) * (GRID_IMAGE_PIXELS + caption),
+    )
     figure = pixel_figure(width, height)
     axes = pixel_axes(figure, 0, 0, width, height)
     axes.set_axis_off()
     axes.text(width / 2, 16, headline, ha="center", va="center", fontsize=12)
     for index, (image, text) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, COLUMNS)
-        left, top = GAP + column * (SIDE + GAP), 30 + caption + row * (SIDE + caption)
-        axes.text(left + SIDE / 2, top - 6, text, ha="center", va="bottom", fontsize=9)
-        draw_image(axes, image.numpy(), left + SIDE / 2, top + SIDE / 2, SIDE)
+        row, column = divmod(index, GRID_COLUMNS)
+        left, top = (
+            GRID_GAP_PIXELS + column * (GRID_IMAGE_PIXELS + GRID_GAP_PIXELS),
+            30 + caption + row * (GRID_IMAGE_PIXELS + caption),
+        )
+        axes.text(left + GRID_IMAGE_PIXELS / 2, top - 6, text, ha="center", va="bottom", fontsize=9)
+        draw_image(axes, image.numpy(), left + GRID_IMAGE_PIXELS / 2, top + GRID_IMAGE_PIXELS / 2, GRID_IMAGE_PIXELS)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     return figure
 
 
-def widest(names: Sequence[str]) -> int:
+def measure_widest(names: Sequence[str]) -> int:
     """Return how many pixels the widest of these labels takes."""
     figure = pixel_figure(1, 1)
     return max(int(figure.text(0, 0, name).get_window_extent().width) for name in names)
 
 
-BINS = 15  #: of equal width, as Guo et al. have them
-HEADER = ("above", "up_to", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
+NUM_BINS = 15  #: of equal width, as Guo et al. have them
+CALIBRATION_HEADER = ("above", "up_to", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class CalibrationBin:
     """The samples whose confidence lies between two bounds."""
 
     above: float
@@ -128,22 +137,24 @@ class Bin:
         return float(low), float(high)
 
 
-def calibration(confidence: Tensor, right: Tensor) -> list[Bin]:
+def bin_confidences(confidence: Tensor, right: Tensor) -> list[CalibrationBin]:
     """Return the bins of confidences in 0…1 that have samples; a bin has its upper bound, and 0 is in the first."""
-    bin_indices = np.clip(np.ceil(np.nan_to_num(confidence.numpy()) * BINS).astype(int) - 1, 0, BINS - 1)
-    counts, sums, hits = (np.bincount(bin_indices, w, BINS) for w in (None, confidence.numpy(), right.double().numpy()))
+    bin_indices = np.clip(np.ceil(np.nan_to_num(confidence.numpy()) * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    counts, sums, hits = (
+        np.bincount(bin_indices, w, NUM_BINS) for w in (None, confidence.numpy(), right.double().numpy())
+    )
     return [
-        Bin(n / BINS, (n + 1) / BINS, int(counts[n]), float(sums[n] / counts[n]), int(hits[n]))
+        CalibrationBin(n / NUM_BINS, (n + 1) / NUM_BINS, int(counts[n]), float(sums[n] / counts[n]), int(hits[n]))
         for n in np.flatnonzero(counts)
     ]
 
 
-def calibration_error(bins: list[Bin]) -> float:
+def expected_calibration_error(bins: list[CalibrationBin]) -> float:
     """Return the expected calibration error (Guo et al., ICML 2017): by how much confidence and accuracy differ."""
     return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / sum(b.count for b in bins)
 
 
-def calibration_rows(bins: list[Bin]) -> Iterator[list[str]]:
+def calibration_rows(bins: list[CalibrationBin]) -> Iterator[list[str]]:
     """Yield a row a bin, as HEADER has it."""
     for b in bins:
         shares = [f"{share:.6f}" for share in (b.confidence, b.accuracy, *b.interval)]
@@ -151,21 +162,23 @@ def calibration_rows(bins: list[Bin]) -> Iterator[list[str]]:
 
 
 @plain_text()
-def draw_reliability(bins: list[Bin], file: Path) -> None:
+def draw_reliability(bins: list[CalibrationBin], file: Path) -> None:
     """Draw each bin's accuracy with its interval over its mean confidence, and how many samples it has."""
     figure = pixel_figure(660, 660)
     upper, lower = pixel_axes(figure, 72, 34, 570, 420), pixel_axes(figure, 72, 484, 570, 124)
-    draw_accuracies(upper, bins)
-    lower.bar([b.above for b in bins], [b.count for b in bins], 1 / BINS, align="edge", color=BLUE, edgecolor="w")
+    draw_accuracy_panel(upper, bins)
+    lower.bar([b.above for b in bins], [b.count for b in bins], 1 / NUM_BINS, align="edge", color=BLUE, edgecolor="w")
     lower.set(xlim=(0, 1), xlabel="confidence", ylabel="samples")
-    upper.set_title(f"{file.parent.name}: expected calibration error {calibration_error(bins):.4f}", fontsize=11)
+    upper.set_title(
+        f"{file.parent.name}: expected calibration error {expected_calibration_error(bins):.4f}", fontsize=11
+    )
     file.write_bytes(png_bytes(figure))
 
 
-def draw_accuracies(axes: Axes, bins: list[Bin]) -> None:
+def draw_accuracy_panel(axes: Axes, bins: list[CalibrationBin]) -> None:
     """Draw what is to be read against the diagonal: below it the model is too sure of itself."""
     for b in bins:
-        axes.add_patch(Rectangle((b.above, 0), 1 / BINS, b.accuracy, facecolor=LIGHT_BLUE, edgecolor="w"))
+        axes.add_patch(Rectangle((b.above, 0), 1 / NUM_BINS, b.accuracy, facecolor=LIGHT_BLUE, edgecolor="w"))
     confidence, accuracy = [b.confidence for b in bins], [b.accuracy for b in bins]
     below, beyond = zip(*[(b.accuracy - b.interval[0], b.interval[1] - b.accuracy) for b in bins], strict=True)
     axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--")

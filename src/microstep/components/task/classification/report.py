@@ -12,8 +12,8 @@ import torch
 from sklearn.metrics import classification_report
 
 from microstep.components.task.classification.plots import (
-    HEADER,
-    calibration,
+    CALIBRATION_HEADER,
+    bin_confidences,
     calibration_rows,
     draw_confusion,
     draw_reliability,
@@ -23,7 +23,7 @@ from microstep.types.data import Predictions, Report
 from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
-CURVES = 20  #: classes that get a precision-recall curve: TensorBoard stores 127 × 6 numbers for each
+MAX_CURVES = 20  #: classes that get a precision-recall curve: TensorBoard stores 127 × 6 numbers for each
 
 
 def write_report(predictions: Predictions, class_names: Sequence[str], directory: Path) -> Report:
@@ -34,23 +34,23 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     probabilities = predictions.outputs.double().softmax(1)
     confidence, predicted = probabilities.max(1)
     truth = predictions.targets
-    warn_of_absent(truth, class_names, directory.name)
+    warn_absent_classes(truth, class_names, directory.name)
     text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
-    matrix = confusion(truth, predicted, len(class_names))
-    write_matrix(matrix, class_names, directory / "confusion_matrix.csv")
+    matrix = count_confusion(truth, predicted, len(class_names))
+    write_confusion_matrix(matrix, class_names, directory / "confusion_matrix.csv")
     write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
-    bins = calibration(confidence, predicted == truth)
-    (directory / "calibration.csv").write_bytes(csv_bytes([HEADER, *calibration_rows(bins)]))
+    bins = bin_confidences(confidence, predicted == truth)
+    (directory / "calibration.csv").write_bytes(csv_bytes([CALIBRATION_HEADER, *calibration_rows(bins)]))
     pictures = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
     draw_confusion(matrix, class_names, pictures["confusion_matrix"])
     draw_reliability(bins, pictures["reliability"])
     if draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
         pictures["worst_mistakes"] = directory / "worst_mistakes.png"
-    curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:CURVES])}
+    curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:MAX_CURVES])}
     return Report(text, pictures, curves)
 
 
-def warn_of_absent(truth: torch.Tensor, class_names: Sequence[str], split: str) -> None:
+def warn_absent_classes(truth: torch.Tensor, class_names: Sequence[str], split: str) -> None:
     """Warn of classes without samples."""
     counts = torch.bincount(truth, minlength=len(class_names))
     if absent := [name for name, count in zip(class_names, counts.tolist(), strict=True) if not count]:
@@ -68,12 +68,12 @@ def write_scores(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
     return text
 
 
-def confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> np.ndarray:
+def count_confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> np.ndarray:
     """Return counts by true and predicted class; scikit-learn's warns where there is one class only."""
     return torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).numpy()
 
 
-def write_matrix(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
+def write_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Write the confusion matrix, true classes in rows."""
     rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
     file.write_bytes(csv_bytes([["true \\ predicted", *class_names], *rows]))

@@ -37,7 +37,7 @@ class Classification:
         self.class_names = tuple(class_names)
         self.label_smoothing = label_smoothing
         self.device = device
-        self.class_weights = weights_of(class_weights, train_targets, len(self.class_names))
+        self.class_weights = resolve_class_weights(class_weights, train_targets, len(self.class_names))
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.on_device = None if self.class_weights is None else self.class_weights.to(device, precise)
 
@@ -76,7 +76,7 @@ class Classification:
         return write_report(predictions, self.class_names, directory)
 
 
-def weights_of(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
+def resolve_class_weights(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
     """Return the class weights, float64; None where all are 1.
 
     Raises:

@@ -342,7 +342,7 @@ def test_a_refused_directory_is_taken_away_and_others_are_not(tmp_path: Path) ->
     """Exit code 2 discards the directory that was made, and no run beside it; other failures keep theirs."""
     (tmp_path / "day" / "other").mkdir(parents=True)
     for error, kept in ((ConfigError, False), (DataError, False), (Diverged, True), (StorageError, True)):
-        with pytest.raises(error), directories.claimed(tmp_path / "day" / "run", exact_name=False) as own:
+        with pytest.raises(error), directories.new_directory(tmp_path / "day" / "run", exact_name=False) as own:
             (own / "train.log").write_text("")
             raise error("a", "b", "c")
         assert own.exists() == kept
@@ -353,7 +353,7 @@ def test_a_directory_that_was_there_is_kept(tmp_path: Path) -> None:
     """A directory of the user's own, typed by name, is not discarded with what is in it."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError), directories.claimed(tmp_path / "mine", exact_name=True):
+    with pytest.raises(ConfigError), directories.new_directory(tmp_path / "mine", exact_name=True):
         raise ConfigError("a", "b", "c")
     assert tree(tmp_path) == {"mine/notes.txt": b"mine"}
 
@@ -361,7 +361,7 @@ def test_a_directory_that_was_there_is_kept(tmp_path: Path) -> None:
 def test_a_parent_that_was_there_is_kept(tmp_path: Path) -> None:
     """Only directories that the program made are taken away."""
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError), directories.claimed(tmp_path / "mine" / "run", exact_name=True):
+    with pytest.raises(ConfigError), directories.new_directory(tmp_path / "mine" / "run", exact_name=True):
         raise ConfigError("a", "b", "c")
     assert (tmp_path / "mine").exists()
 
@@ -369,7 +369,7 @@ def test_a_parent_that_was_there_is_kept(tmp_path: Path) -> None:
 def test_a_plain_name_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`hydra.run.dir=run` in an empty directory is refused like any other."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError), directories.claimed(Path("run"), exact_name=True):
+    with pytest.raises(ConfigError), directories.new_directory(Path("run"), exact_name=True):
         raise ConfigError("a", "b", "c")
     assert not list(tmp_path.iterdir())
 
@@ -377,10 +377,10 @@ def test_a_plain_name_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_starts_at_the_same_second_have_a_directory_each(tmp_path: Path) -> None:
     """The name that the time makes is never shared, a finished run's neither; one that was typed is taken as it is."""
     for name in ("run", "run-2", "run-3"):
-        with directories.claimed(tmp_path / "run", exact_name=False) as own:
+        with directories.new_directory(tmp_path / "run", exact_name=False) as own:
             assert own == tmp_path / name
             (own / "run.json").write_text("{}")
-    with directories.claimed(tmp_path / "typed", exact_name=True) as own:
+    with directories.new_directory(tmp_path / "typed", exact_name=True) as own:
         assert own == tmp_path / "typed"
 
 

@@ -25,8 +25,8 @@ from microstep.evaluation.comparison.groups import differences, grouped
 from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.resume import automatic
-from microstep.run.resume_overrides import amendments
+from microstep.run.resume import plan_auto_resume
+from microstep.run.resume_overrides import resume_overrides
 from microstep.training import provenance as identity
 from microstep.training.builders import make
 from microstep.training.resume import resume, resume_trainer
@@ -64,11 +64,11 @@ def test_at_its_default_the_hashes_are_the_old_ones(run: Path, monkeypatch: pyte
 def test_at_its_default_an_old_run_is_resumed(run: Path) -> None:
     """By the command that describes it today, and by name; another value is refused with both values."""
     with pytest.raises(ConfigError, match=rf"another experiment: {KEY}=False \(it has None\)"):
-        automatic(run, compose([*RUN, OTHER]), ALLOW_ALL)
+        plan_auto_resume(run, compose([*RUN, OTHER]), ALLOW_ALL)
     with pytest.raises(ConfigError, match=rf"another experiment: {KEY}=False \(it has None\)"):
         resume(run, [OTHER])
     named = shutil.copytree(run, run.with_name("named"))
-    assert resume_trainer(automatic(run, compose([*RUN, DEFAULT]), ALLOW_ALL)).fit().samples_seen == 2 * 1437
+    assert resume_trainer(plan_auto_resume(run, compose([*RUN, DEFAULT]), ALLOW_ALL)).fit().samples_seen == 2 * 1437
     assert resume(named, [DEFAULT]).fit().samples_seen == 2 * 1437
 
 
@@ -76,9 +76,11 @@ def test_a_run_with_the_key_typed_is_one_without(run: Path) -> None:
     """A default that is not null, too: the older run has no such key."""
     LATER[KEY] = True
     old, new = compose(RUN), compose([*RUN, f"+{KEY}=true"])
-    assert amendments(old, new, [KEY], "resume=run") == amendments(new, old, ["precision"], "resume=run") == {}
+    assert (
+        resume_overrides(old, new, [KEY], "resume=run") == resume_overrides(new, old, ["precision"], "resume=run") == {}
+    )
     with pytest.raises(ConfigError, match="another experiment"):
-        amendments(old, compose([*RUN, OTHER]), [KEY], "resume=run")
+        resume_overrides(old, compose([*RUN, OTHER]), [KEY], "resume=run")
 
 
 def test_at_its_default_old_and_new_runs_are_one_group(tmp_path: Path) -> None:
@@ -102,10 +104,10 @@ def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypa
         average: Any = MISSING
 
     default = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
-    before = run_config.run_config(run, ALLOW_ALL)
+    before = run_config.load_run_config(run, ALLOW_ALL)
     monkeypatch.setitem(LATER, "average", default)
     monkeypatch.setattr(run_config, "Experiment", Later)
-    config = run_config.run_config(run, ALLOW_ALL)
+    config = run_config.load_run_config(run, ALLOW_ALL)
     assert config.average == default
     assert make(config, "average", Precision, device=torch.device("cpu")).name == "fp64"
     assert identity.config_hash(config) == identity.config_hash(before)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from microstep.config.experiment import NEUTRAL_KEYS
 from microstep.config.names import job_name, sweep_name
 from microstep.errors import ConfigError, StorageError
-from microstep.run.directory import unused
+from microstep.run.directory import unique_directory
 
 SAFE = re.compile(r"[A-Za-z0-9._+-]{1,80}")
 KEYS = ("batch_size", "dataset.root", "optimizer.lr")
@@ -104,7 +104,7 @@ def test_threads_that_want_one_directory_get_one_each(tmp_path: Path) -> None:
 
     def claim(_: int) -> Path:
         barrier.wait()
-        return unused(tmp_path / "day" / "run")
+        return unique_directory(tmp_path / "day" / "run")
 
     with ThreadPoolExecutor(8) as pool:
         claimed = list(pool.map(claim, range(8)))
@@ -127,7 +127,7 @@ def test_a_directory_that_is_there_is_never_taken(tmp_path: Path) -> None:
     """Neither a run's directory nor a file of that name is written into."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run-2").write_text("mine")
-    assert unused(tmp_path / "run") == tmp_path / "run-3"
+    assert unique_directory(tmp_path / "run") == tmp_path / "run-3"
     assert (tmp_path / "run-2").read_text() == "mine"
 
 
@@ -135,7 +135,7 @@ def test_a_directory_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> N
     """A file in the way is named, with exit code 4."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/run: Not a directory; ") as caught:
-        unused(tmp_path / "file" / "run")
+        unique_directory(tmp_path / "file" / "run")
     assert caught.value.exit_code == 4
 
 
@@ -155,4 +155,4 @@ def test_a_link_to_a_disk_that_is_not_there_is_a_storage_error(tmp_path: Path) -
     """Where outputs/ points at something unmounted, the start fails at once and says so."""
     (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")
     with within(2), pytest.raises(StorageError):
-        unused(tmp_path / "outputs" / "run")
+        unique_directory(tmp_path / "outputs" / "run")

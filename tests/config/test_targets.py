@@ -22,7 +22,7 @@ from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.groups import grouped
 from microstep.evaluation.comparison.runs import Asked, read_run
-from microstep.run.resume_overrides import amendments, refuse_another_experiment
+from microstep.run.resume_overrides import check_same_experiment, resume_overrides
 from microstep.training.builders import make
 from microstep.training.provenance import config_hash, experiment_hash, source_hash
 
@@ -118,10 +118,10 @@ def test_a_moved_experiment_is_not_another_one(components: str) -> None:
     """`resume=auto` and typed words: the spelling makes no difference, the component does."""
     run = compose(["model=mlp", "scheduler=constant"])
     for one, other in ((run, respelled(run)), (respelled(run), run)):
-        refuse_another_experiment(one, other, "resume=run")
-        assert amendments(one, other, ["model", "scheduler._target_"], "resume=run") == {}
+        check_same_experiment(one, other, "resume=run")
+        assert resume_overrides(one, other, ["model", "scheduler._target_"], "resume=run") == {}
     with pytest.raises(ConfigError, match=rf"model\._target_={components}\.model\.SmallCNN \(it has microstep"):
-        refuse_another_experiment(run, respelled(compose(["scheduler=constant", "model=small_cnn"])), "resume=run")
+        check_same_experiment(run, respelled(compose(["scheduler=constant", "model=small_cnn"])), "resume=run")
 
 
 @pytest.mark.parametrize("spelled", [str, moved])

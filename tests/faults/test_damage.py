@@ -13,7 +13,7 @@ from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints import manifest
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.checkpoints.recovery import recovered
+from microstep.run.checkpoints.recovery import recover_state
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
 from tests.faults.runs import differences, manifest_of, unfinished
@@ -137,7 +137,7 @@ def test_a_best_checkpoint_that_is_lost_is_told_of(tmp_path: Path, capsys) -> No
     trainer.checkpoints.settle()
     flip_one(tmp_path / "run" / "checkpoints" / "epoch-0001.pt")
     again = Checkpoints(tmp_path / "run" / "checkpoints")
-    found = recovered(again)
+    found = recover_state(again)
     assert found is not None
     assert found.progress.best_epoch == 2
     assert again.load("best")["progress"]["epoch"] == 2

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from microstep.errors import CheckpointRefused
-from microstep.run.checkpoints.archive import packed
+from microstep.run.checkpoints.archive import serialize_state
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from tests.faults.runs import manifest_of, state_of, unfinished
 from tests.faults.zygote import Zygote
@@ -149,5 +149,7 @@ def test_what_a_run_writes_is_let_in(run: Path) -> None:
     """All that snapshots are made of: every dtype, sizes, devices, ordered dictionaries and counters."""
     dtypes = (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64)
     state = {str(dtype): torch.ones(2).to(dtype) for dtype in dtypes}
-    plant(run, packed({"model": state, "plain": [1, 2.5, True, None, "x", (3,), torch.Size([2]), torch.float16]}))
+    plant(
+        run, serialize_state({"model": state, "plain": [1, 2.5, True, None, "x", (3,), torch.Size([2]), torch.float16]})
+    )
     assert Checkpoints(run / "checkpoints").load("best")["plain"][1] == 2.5

@@ -14,7 +14,7 @@ from microstep.config.compose import Composer
 from microstep.config.schema import TrainConfig
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.run.resume import Resumption, named
+from microstep.run.resume import ResumePlan, plan_resume
 from microstep.training.resume import resume_trainer
 from tests.faults.planted import FOREIGN, evil
 from tests.faults.runs import manifest_of, unfinished
@@ -40,9 +40,9 @@ def forged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microstep.training.resume.insist_on_same_experiment", lambda *_: None)
 
 
-def resumed(run: Path, gate: Any) -> Resumption:
+def resumed(run: Path, gate: Any) -> ResumePlan:
     with Composer.opened(CONF, "train") as composer:
-        return named(run, composer, [], gate)
+        return plan_resume(run, composer, [], gate)
 
 
 @pytest.mark.usefixtures("forged")

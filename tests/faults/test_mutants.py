@@ -53,7 +53,7 @@ def momentum_not_loaded(patch: pytest.MonkeyPatch) -> None:
 
 
 def logs_not_cut(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("microstep.training.resume.cut_back", lambda *_: None)
+    patch.setattr("microstep.training.resume.truncate_logs", lambda *_: None)
 
 
 MUTANTS: tuple[Mutant, ...] = (

@@ -11,7 +11,7 @@ import pytest
 
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.checkpoints.recovery import recovered
+from microstep.run.checkpoints.recovery import recover_state
 from tests.conftest import ROOT
 
 FILE, MANIFEST = "epoch-0003.pt", "manifest.json"
@@ -52,7 +52,7 @@ def test_whenever_it_dies_a_good_checkpoint_loads(deaths) -> None:
     found = []
     for fatal in range(1, len(calls) + 2):
         place = directory / str(fatal) / "checkpoints"
-        state = recovered(Checkpoints(place))
+        state = recover_state(Checkpoints(place))
         assert state is not None
         assert Checkpoints(place).load("best")["progress"]["epoch"] == state.progress.epoch
         found.append(state.progress.epoch)
@@ -69,6 +69,6 @@ def test_writing_in_place_is_caught(tmp_path: Path) -> None:
 
 def is_lost(place: Path) -> bool:
     try:
-        return recovered(Checkpoints(place)) is None
+        return recover_state(Checkpoints(place)) is None
     except CheckpointRefused:
         return True

@@ -12,7 +12,7 @@ from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.run.config import DEEPEST, read_run_config, run_config
+from microstep.run.config import MAX_DEPTH, load_run_config, read_run_yaml
 from tests.conftest import irregular
 from tests.faults.planted import run_with, sound, written
 
@@ -38,9 +38,9 @@ SHIPPED = allowlist_from([CONF])
 def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
     """Nothing asks the environment, or runs a resolver's code, that one's own yamls don't; a reference may stand."""
     with pytest.raises(ConfigError, match="the run directory asks a resolver"):
-        read_run_config(written(tmp_path, text), SHIPPED)
-    assert read_run_config(tmp_path, ALLOW_ALL) == yaml.safe_load(text)
-    assert read_run_config(written(tmp_path, "accum: 2\nmodel: {width: '${accum}'}"), SHIPPED) == {
+        read_run_yaml(written(tmp_path, text), SHIPPED)
+    assert read_run_yaml(tmp_path, ALLOW_ALL) == yaml.safe_load(text)
+    assert read_run_yaml(written(tmp_path, "accum: 2\nmodel: {width: '${accum}'}"), SHIPPED) == {
         "accum": 2,
         "model": {"width": "${accum}"},
     }
@@ -50,16 +50,16 @@ def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
 def test_anchors_are_refused(tmp_path: Path, text: str) -> None:
     """A run never writes one, and with a few of them a page of yaml stands for gigabytes."""
     with pytest.raises(ConfigError, match=r"config\.yaml is no plain yaml: it has anchors or tags; "):
-        read_run_config(written(tmp_path, text), ALLOW_ALL)
+        read_run_yaml(written(tmp_path, text), ALLOW_ALL)
 
 
 def test_nesting_is_bounded(tmp_path: Path) -> None:
     """Fifty collections within each other may be; one more is refused, however many more there are."""
-    read_run_config(written(tmp_path, f"model: {'[' * DEEPEST}{']' * DEEPEST}"), ALLOW_ALL)
-    one_more = f"model: [{'[' * DEEPEST}{']' * DEEPEST}]"
+    read_run_yaml(written(tmp_path, f"model: {'[' * MAX_DEPTH}{']' * MAX_DEPTH}"), ALLOW_ALL)
+    one_more = f"model: [{'[' * MAX_DEPTH}{']' * MAX_DEPTH}]"
     for text in (one_more, "model: " + "[" * 400_000, "model: " + "{a: " * 100_000, "- " * 100_000):
         with pytest.raises(ConfigError, match=r"config\.yaml is no plain yaml: it is nested too deep; "):
-            read_run_config(written(tmp_path, text), ALLOW_ALL)
+            read_run_yaml(written(tmp_path, text), ALLOW_ALL)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_nesting_is_bounded(tmp_path: Path) -> None:
 def test_what_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
     """Tags, damage, and numbers that nothing can count to: one line that names the run."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml is no plain yaml: .") as caught:
-        read_run_config(written(tmp_path, text), ALLOW_ALL)
+        read_run_yaml(written(tmp_path, text), ALLOW_ALL)
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
@@ -97,19 +97,19 @@ def test_what_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
 def test_what_holds_no_keys_is_refused(tmp_path: Path, text: str) -> None:
     """Plain yaml that is no mapping is no experiment."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml holds no experiment"):
-        read_run_config(written(tmp_path, text), ALLOW_ALL)
+        read_run_yaml(written(tmp_path, text), ALLOW_ALL)
 
 
 def test_a_directory_without_a_config_is_no_run(tmp_path: Path) -> None:
     """Neither is one whose config is far too large to be one, is no text, or no file."""
     for missing in (tmp_path, tmp_path / "nowhere", Path(__file__)):
         with pytest.raises(ConfigError, match=r"config\.yaml is not there; give the directory"):
-            read_run_config(missing, ALLOW_ALL)
+            read_run_yaml(missing, ALLOW_ALL)
     with pytest.raises(ConfigError, match="far too large"):
-        read_run_config(written(tmp_path, "#" * 2**21), ALLOW_ALL)
+        read_run_yaml(written(tmp_path, "#" * 2**21), ALLOW_ALL)
     (tmp_path / "config.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ConfigError, match="no plain yaml"):
-        read_run_config(tmp_path, ALLOW_ALL)
+        read_run_yaml(tmp_path, ALLOW_ALL)
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "loop"])
@@ -118,14 +118,14 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> Non
     file = tmp_path / "config.yaml"
     irregular(file, kind)
     with pytest.raises(ConfigError, match=r"config\.yaml can't be read: (it is no regular file|Too many levels)"):
-        read_run_config(tmp_path, ALLOW_ALL)
+        read_run_yaml(tmp_path, ALLOW_ALL)
 
 
 @pytest.mark.parametrize("text", ["epochs: many", "epoch: 3", "accum: [1]", "hydra: {callbacks: {}}", "accum: null"])
 def test_a_config_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     """What the schema doesn't have, or not so, is damage or another version's."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml is not an experiment's: .*; "):
-        run_config(run_with(tmp_path, **yaml.safe_load(text)), SHIPPED)
+        load_run_config(run_with(tmp_path, **yaml.safe_load(text)), SHIPPED)
 
 
 @pytest.mark.parametrize("part", ["model", "accumulation", "scheduler"])
@@ -133,7 +133,7 @@ def test_a_config_of_another_shape_is_refused(tmp_path: Path, text: str) -> None
 def test_every_part_is_a_group_of_keys(tmp_path: Path, part: str, value: object) -> None:
     """There is nothing to build otherwise; the line names the part."""
     with pytest.raises(ConfigError, match=rf"^run=.*config\.yaml has no {part} to build; "):
-        run_config(run_with(tmp_path, **{part: value}), SHIPPED)
+        load_run_config(run_with(tmp_path, **{part: value}), SHIPPED)
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_every_part_is_a_group_of_keys(tmp_path: Path, part: str, value: object)
 def test_ranges_are_checked_again(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     """A config edited by hand is held against what the command line is held against; run and key are named."""
     with pytest.raises(ConfigError, match=rf"^run=.*config\.yaml has {said}"):
-        run_config(run_with(tmp_path, **changes), SHIPPED)
+        load_run_config(run_with(tmp_path, **changes), SHIPPED)
 
 
 def test_a_run_s_own_config_comes_back_as_it_was(tmp_path: Path) -> None:
     """What a run writes is read again, equal and typed, its references still references."""
-    config = run_config(written(tmp_path, sound()), SHIPPED)
+    config = load_run_config(written(tmp_path, sound()), SHIPPED)
     before = compose(["model=mlp", "threads=1"])
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(before) == sound()
     assert OmegaConf.get_type(config) == OmegaConf.get_type(before)
@@ -170,4 +170,4 @@ def test_a_sweep_is_no_run(tmp_path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     for place in (tmp_path, tmp_path / "*"):
         with pytest.raises(ConfigError, match=r"config\.yaml is not there; name one of a sweep's runs, or compare"):
-            run_config(place, ALLOW_ALL)
+            load_run_config(place, ALLOW_ALL)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from microstep.errors import ConfigError
-from microstep.run.directory import has_checkpoint, occupied, refuse_a_second_run
+from microstep.run.directory import check_no_run, has_checkpoint, lock_new_run
 from microstep.run.record import RunRecord
 from tests.conftest import ROOT
 
@@ -36,7 +36,7 @@ def test_a_directory_is_occupied_once(tmp_path) -> None:
         (run / name).parent.mkdir(parents=True)
         (run / name).write_text(content)
         with pytest.raises(ConfigError, match=r"it holds a run already; resume=.* goes on with it"):
-            occupied(run)
+            lock_new_run(run)
             assert not still_locked(run)
 
 
@@ -52,8 +52,8 @@ def test_what_died_before_its_first_checkpoint_may_be_started_afresh(tmp_path, s
     if status:
         (tmp_path / "run.json").write_text(json.dumps({"status": status}))
     assert (RunRecord.read(tmp_path).status, has_checkpoint(tmp_path)) == (status, False)
-    refuse_a_second_run(tmp_path)
-    lock = occupied(tmp_path)
+    check_no_run(tmp_path)
+    lock = lock_new_run(tmp_path)
     assert still_locked(tmp_path)
     lock.release()
     assert not still_locked(tmp_path)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from microstep.errors import RunInUse, StorageError
-from microstep.run.lock import owned, owning
+from microstep.run.lock import directory_lock, lock_directory
 from tests.faults.zygote import Zygote
 
 OWNER = """
@@ -47,7 +47,7 @@ def another(directory: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_a_directory_has_one_owner(tmp_path: Path) -> None:
     """The other process is told of by pid and host, in one line, with exit code 5."""
     with another(tmp_path) as (process, _), pytest.raises(RunInUse) as caught:
-        owned(tmp_path)
+        lock_directory(tmp_path)
     assert caught.value.exit_code == 5
     who = f"pid {process.pid} on {socket.gethostname()}"
     says = f"{tmp_path}: another process is at work in it ({who}); wait for it, stop it, or choose another directory"
@@ -60,14 +60,14 @@ def test_who_was_killed_owns_nothing_though_its_children_live(tmp_path: Path) ->
         process.kill()
         process.wait()
         os.kill(child, 0)  # it lives
-        with owning(tmp_path):
+        with directory_lock(tmp_path):
             assert f"pid {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
 def test_a_file_of_the_dead_holds_nothing(tmp_path: Path) -> None:
     """What a process has left in .lock, be it its own pid, is no lock: the system keeps that."""
     (tmp_path / ".lock").write_text(f"pid {os.getpid()} on {socket.gethostname()}, and then some " * 20)
-    with owning(tmp_path):
+    with directory_lock(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"pid {os.getpid()} on {socket.gethostname()}"
 
 
@@ -77,13 +77,13 @@ def test_an_owner_that_has_not_said_who_it_is(tmp_path: Path, content: bytes, sa
     with another(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
         with pytest.raises(RunInUse, match=said):
-            owned(tmp_path)
+            lock_directory(tmp_path)
 
 
 def test_within_a_process_the_last_release_counts(tmp_path: Path) -> None:
     """The front door owns a directory, and the trainer within it again: neither takes it from the other."""
-    with owning(tmp_path):
-        with owning(tmp_path):
+    with directory_lock(tmp_path):
+        with directory_lock(tmp_path):
             pass
         assert is_taken(tmp_path)
     assert not is_taken(tmp_path)
@@ -99,7 +99,7 @@ def test_where_the_directory_can_not_be_written_it_is_a_failure_of_storage(tmp_p
     """Exit code 4, with the system's reason."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"check that it can be written") as caught:
-        owned(tmp_path / "file")
+        lock_directory(tmp_path / "file")
     assert caught.value.exit_code == 4
 
 
@@ -121,7 +121,7 @@ def test_a_read_only_directory_is_a_failure_of_storage() -> None:
     with tempfile.TemporaryDirectory() as place:  # pytest's own may be entered by its owner only
         Path(place).chmod(0o555)
         with unprivileged(), pytest.raises(StorageError, match=r"Permission denied; check that it can be written"):
-            owned(Path(place))
+            lock_directory(Path(place))
         assert not list(Path(place).iterdir())
 
 

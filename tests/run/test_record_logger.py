@@ -9,7 +9,7 @@ import pytest
 
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
-from microstep.run.lock import owned
+from microstep.run.lock import lock_directory
 from microstep.run.record_logger import RunRecordLogger
 from microstep.training.build import build_trainer
 from microstep.types.data import Report
@@ -46,7 +46,7 @@ def epoch(number: int, accuracy: float, best: bool) -> EpochReport:
 
 def test_it_says_running_from_the_start(tmp_path):
     """Before anything is built the file is there: a run that dies of a power cut is known to have been one."""
-    record = RunRecordLogger(tmp_path, owned(tmp_path))
+    record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     with record.building():
         assert read(tmp_path) == {"status": "running", "error": None}
         record.update(device="cpu")
@@ -66,7 +66,7 @@ def test_it_says_running_from_the_start(tmp_path):
 )
 def test_it_says_how_the_run_ended(tmp_path, error, status, said):
     """Finished; interrupted by a signal, and which; or failed, with the line that the terminal got."""
-    record = RunRecordLogger(tmp_path, owned(tmp_path))
+    record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     record.update()
     record.close(error)
     assert (read(tmp_path)["status"], read(tmp_path)["error"]) == (status, said)
@@ -74,7 +74,7 @@ def test_it_says_how_the_run_ended(tmp_path, error, status, said):
 
 def test_the_directory_is_given_back_when_it_is_closed(tmp_path):
     """Also where the record itself can't be written any more."""
-    lock = owned(tmp_path)
+    lock = lock_directory(tmp_path)
     record = RunRecordLogger(tmp_path, lock)
     with files_limited(10), pytest.raises(StorageError):
         record.close(None)
@@ -84,13 +84,13 @@ def test_the_directory_is_given_back_when_it_is_closed(tmp_path):
 def test_what_is_known_of_a_run_that_is_taken_up_stays(tmp_path):
     """What a resume begins with is what run.json said, but for how it ended."""
     before = {"status": "failed", "error": "epoch 3: it is NaN; lower the rate", "epoch": 2, "device": "cpu"}
-    RunRecordLogger(tmp_path, owned(tmp_path), before).update(device="cuda")
+    RunRecordLogger(tmp_path, lock_directory(tmp_path), before).update(device="cuda")
     assert read(tmp_path) == {"status": "running", "error": None, "epoch": 2, "device": "cuda"}
 
 
 def test_it_keeps_up_with_the_epochs(tmp_path):
     """Counts are the last epoch's, `best` is the best one's: a look at a running run tells how it goes."""
-    record = RunRecordLogger(tmp_path, owned(tmp_path))
+    record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     for report in (epoch(1, 0.5, True), epoch(2, 0.75, True), epoch(3, 0.25, False)):
         record.epoch(report)
     found = read(tmp_path)
@@ -102,7 +102,7 @@ def test_it_keeps_up_with_the_epochs(tmp_path):
 @pytest.mark.parametrize("peak", [2**30, None])
 def test_the_results_are_added_to_what_is_known(tmp_path, peak):
     """Validation and test metrics of the best checkpoint stand beside what the best epoch said of itself."""
-    record = RunRecordLogger(tmp_path, owned(tmp_path))
+    record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     record.epoch(epoch(1, 0.5, True))
     splits = {name: SplitResult({"accuracy": value}, Report("")) for name, value in (("val", 0.5), ("test", 0.4))}
     saving = SavingCost(saves=3, bytes=1000, pause_seconds=0.123456, write_seconds=2.0)
@@ -118,14 +118,14 @@ def test_the_results_are_added_to_what_is_known(tmp_path, peak):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_json_has_no_number_for_is_null(tmp_path, value):
     """A NaN of a metric doesn't make a file that strict readers refuse."""
-    record = RunRecordLogger(tmp_path, owned(tmp_path))
+    record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     record.epoch(epoch(1, value, True))
     assert read(tmp_path)["metrics"]["best"]["accuracy"] is None
 
 
 def test_names_in_any_script_stay_readable(tmp_path):
     """The file is UTF-8, not escapes."""
-    RunRecordLogger(tmp_path, owned(tmp_path)).update(command="python train.py dataset.root=データ")
+    RunRecordLogger(tmp_path, lock_directory(tmp_path)).update(command="python train.py dataset.root=データ")
     assert "データ" in (tmp_path / "run.json").read_text(encoding="utf-8")
 
 

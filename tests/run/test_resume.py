@@ -13,7 +13,7 @@ from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import Composer, compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
-from microstep.run.resume import Resumption, automatic, goes_on, named
+from microstep.run.resume import ResumePlan, plan_auto_resume, plan_resume, should_resume
 
 RUN = ("epochs=3", "scheduler=constant", "seed=5")
 
@@ -31,11 +31,11 @@ def described(run: Path, *words: str, **facts: object) -> Path:
     return run
 
 
-def resumed(run: Path, *words: str) -> Resumption:
+def resumed(run: Path, *words: str) -> ResumePlan:
     if "resume=auto" in words:
-        return automatic(run, compose(words), ALLOW_ALL)
+        return plan_auto_resume(run, compose(words), ALLOW_ALL)
     with Composer.opened(CONF, "train") as composer:
-        return named(run, composer, words, ALLOW_ALL)
+        return plan_resume(run, composer, words, ALLOW_ALL)
 
 
 def test_a_run_goes_on_with_its_own_config(run: Path) -> None:
@@ -147,7 +147,7 @@ def test_what_is_no_run_directory_is_refused(run: Path, content: str | None, say
 
 def test_auto_goes_on_where_there_is_a_run(run: Path, tmp_path: Path) -> None:
     """And starts where there is none; a directory that was named always goes on; without resume nothing does."""
-    assert goes_on("auto", run)
-    assert not goes_on("auto", tmp_path)
-    assert goes_on(str(tmp_path), tmp_path)
-    assert not goes_on(None, run)
+    assert should_resume("auto", run)
+    assert not should_resume("auto", tmp_path)
+    assert should_resume(str(tmp_path), tmp_path)
+    assert not should_resume(None, run)

@@ -12,7 +12,7 @@ from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
 from microstep.run.record import RunRecord
-from microstep.run.resume_overrides import ALLOWED, amendments, typed_keys
+from microstep.run.resume_overrides import OVERRIDABLE_KEYS, resume_overrides, typed_keys
 from microstep.run.saved_run import SavedRun
 
 RUN = ("epochs=3", "scheduler=constant")
@@ -21,7 +21,7 @@ SUBJECT = "resume=run"
 
 def changes(*words: str, run: tuple[str, ...] = RUN) -> dict[str, object]:
     """Return what these words change of a run that was started with others."""
-    return amendments(compose(run), compose(words), typed_keys(words), SUBJECT)
+    return resume_overrides(compose(run), compose(words), typed_keys(words), SUBJECT)
 
 
 def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
@@ -55,7 +55,7 @@ def test_what_does_not_change_the_result_may_be_changed(word: str, key: str, val
 def test_every_key_that_may_be_changed_is_tried() -> None:
     """The list above is all there is, but for two keys of some data sets."""
     tried = {row[1] for row in test_what_does_not_change_the_result_may_be_changed.pytestmark[0].args[1]}
-    assert tried | {"dataset.budget_gib", "dataset.download"} == ALLOWED
+    assert tried | {"dataset.budget_gib", "dataset.download"} == OVERRIDABLE_KEYS
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_epochs_can_not_grow_where_another_key_refers_to_them() -> None:
     OmegaConf.set_struct(run, False)
     run.scheduler = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": "${epochs}"}
     with pytest.raises(ConfigError, match="its learning rate was planned for 3 epochs"):
-        amendments(run, compose(["epochs=4"]), ["epochs"], SUBJECT)
+        resume_overrides(run, compose(["epochs=4"]), ["epochs"], SUBJECT)
     run.scheduler.T_max = 3
-    assert amendments(run, compose(["epochs=4"]), ["epochs"], SUBJECT) == {"epochs": 4}
+    assert resume_overrides(run, compose(["epochs=4"]), ["epochs"], SUBJECT) == {"epochs": 4}
 
 
 def test_epochs_can_not_grow_under_a_schedule_that_is_not_known() -> None:
@@ -139,7 +139,7 @@ def test_epochs_can_not_grow_under_a_schedule_that_is_not_known() -> None:
     run = compose(RUN)
     run.scheduler._target_ = "nowhere.Schedule"
     with pytest.raises(ConfigError, match="its learning rate was planned"):
-        amendments(run, compose(["epochs=4"]), ["epochs"], SUBJECT)
+        resume_overrides(run, compose(["epochs=4"]), ["epochs"], SUBJECT)
 
 
 def note(run_dir: Path, resumed: object) -> Path:

@@ -22,7 +22,7 @@ from microstep.config.compose import compose
 from microstep.config.experiment import public_experiment
 from microstep.errors import StorageError
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.weights import WeightsFile, packed, weights_file
+from microstep.run.weights import WeightsFile, serialize_weights, weights_file
 from microstep.training.build import build_trainer
 from tests.conftest import files_limited, fit
 from tests.tasks.tensors import split_in_three
@@ -163,8 +163,8 @@ def test_equal_weights_make_equal_bytes() -> None:
     """safetensors alone would order the metadata by chance; the header begins where the tensors are aligned."""
     state = Odd().state_dict() | {"expanded": torch.randn(1, 3).expand(4, 3)}
     about = {key: key for key in "zyxabcdefgé"}
-    first = packed(state, about)
-    assert all(packed(state, about) == first for _ in range(5))
+    first = serialize_weights(state, about)
+    assert all(serialize_weights(state, about) == first for _ in range(5))
     assert int.from_bytes(first[:8], "little") % 8 == 0
     assert same(load(first), state)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from microstep.run.lock import owning
+from microstep.run.lock import directory_lock
 from tests.faults.runs import differences, unfinished
 from tests.faults.zygote import Zygote
 
@@ -201,7 +201,7 @@ def test_jobs_may_be_numbered(zygote: Zygote, tmp_path: Path) -> None:
 def test_two_sweeps_of_one_name_at_once(zygote: Zygote, tmp_path: Path) -> None:
     """The second is refused with exit code 5 and the first one's pid; nothing is started."""
     (tmp_path / SWEEP).mkdir(parents=True)
-    with owning(tmp_path / SWEEP):
+    with directory_lock(tmp_path / SWEEP):
         assert zygote.run("train.py", "-m", *LEAST, "seed=0,1", "sweep=s", cwd=tmp_path) == 5
     assert said(tmp_path)[-1].startswith(f"error: {SWEEP}: another process is at work in it (pid {os.getpid()} on ")
     assert [path.name for path in (tmp_path / SWEEP).iterdir()] == [".lock"]
@@ -211,7 +211,7 @@ def test_a_run_that_another_process_has_is_left_to_it(zygote: Zygote, swept: Pat
     """That one job is told of as in use; its directory stays as it is, the others run."""
     held = swept / SWEEP / name(1)
     (held / "run.json").write_text(json.dumps(record(held) | {"status": "running"}))
-    with owning(held):
+    with directory_lock(held):
         before = record(held)
         assert zygote.run("train.py", "-m", *LEAST, "seed=1,2", "sweep=s", cwd=swept) == 1
         assert record(held) == before

@@ -15,12 +15,12 @@ from microstep.sweep.runner import run_sweep
 
 if TYPE_CHECKING:
     from microstep.config.allowlist import Allowlist
-    from microstep.run.resume import Resumption
+    from microstep.run.resume import ResumePlan
 
 # Each function imports what it needs: torch only comes in once the config is known to be right.
 
 
-def run_train(config: DictConfig, resumed: Resumption | None = None) -> int | None:
+def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | None:
     """Train an image classifier, and leave a run directory with everything about it.
 
     python train.py                                            digits, small CNN, fp32: under a minute on 2 cores

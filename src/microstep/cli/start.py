@@ -28,9 +28,9 @@ from microstep.config.overrides import drop_hydra_node
 from microstep.config.ranges import POSITIVE_INT
 from microstep.config.validation import check_diagnostic_without_resume, check_diagnostic_without_sweep
 from microstep.errors import ConfigError, Stopped
-from microstep.run.directory import claimed
-from microstep.run.lock import owning
-from microstep.run.resume import AUTO, Resumption, automatic, goes_on, named
+from microstep.run.directory import new_directory
+from microstep.run.lock import directory_lock
+from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.job import Task
 from microstep.utils.terminal import called
@@ -59,7 +59,7 @@ class CommandLine:
         """Return what was typed for a key; None if nothing was."""
         return self.typed[key].value() if key in self.typed else None
 
-    def run(self, job: DictConfig, directory: Path, resumed: Resumption | None = None) -> Any:
+    def run(self, job: DictConfig, directory: Path, resumed: ResumePlan | None = None) -> Any:
         """Run a job in a directory."""
         with open_dict(job.hydra):
             job.hydra.run.dir = str(directory.resolve())
@@ -73,7 +73,7 @@ def prepared(line: CommandLine, sweeping: bool) -> Start:
     if (name := line.value("sweep")) is not None:
         raise ConfigError(f"sweep={name}", "it names a sweep, and this is one run", "add -m, or leave it out")
     resume = line.value("resume")
-    if resume in (None, AUTO):
+    if resume in (None, AUTO_RESUME):
         return one(line, line.composer.job(line.overrides))
     check_diagnostic_without_resume(line.value("check"))
     directory = Path(str(resume))
@@ -81,7 +81,7 @@ def prepared(line: CommandLine, sweeping: bool) -> Start:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
     job = line.composer.load([str(o.input_line) for o in line.typed.values() if o.is_hydra_override()])
     gate = gate_of(job, directory, line.value("trust") or ())
-    return partial(go_on, line, job, named(directory, line.composer, line.overrides, gate))
+    return partial(go_on, line, job, plan_resume(directory, line.composer, line.overrides, gate))
 
 
 def gate_of(job: DictConfig, run_dir: Path, trust: Sequence[str]) -> Allowlist:
@@ -102,7 +102,7 @@ def look(line: CommandLine, job: DictConfig) -> Any:
     """Look at an experiment instead of training it; what is found goes to a directory of its own."""
     typed = "hydra.run.dir" in line.typed
     directory = directory_of(job, "hydra.run.dir") if typed else place_of(job)
-    with claimed(directory, exact_name=typed, discard_on_error=True) as created, owning(created):
+    with new_directory(directory, exact_name=typed, discard_on_error=True) as created, directory_lock(created):
         return line.run(job, created)
 
 
@@ -111,22 +111,22 @@ def single(line: CommandLine, job: DictConfig) -> None:
     directory, typed = directory_of(job, "hydra.run.dir"), "hydra.run.dir" in line.typed
     if directory == Path():
         raise ConfigError("hydra.run.dir=.", "a run needs a directory of its own", "name one")
-    if job.resume == AUTO and not typed:
+    if job.resume == AUTO_RESUME and not typed:
         raise ConfigError("resume=auto", "each start has a new directory", "name one: hydra.run.dir=DIR")
-    if goes_on(job.resume, directory):
+    if should_resume(job.resume, directory):
         gate = gate_of(job, directory, get_trusted_names(job))
-        go_on(line, job, automatic(directory, drop_hydra_node(job), gate))
+        go_on(line, job, plan_auto_resume(directory, drop_hydra_node(job), gate))
     else:
         start(line, job, directory, typed)
 
 
 def start(line: CommandLine, job: DictConfig, directory: Path, exact: bool) -> None:
     """Run one job; where its config, its data or its machine won't do, no directory is left behind."""
-    with claimed(directory, exact) as created, owning(created), saying(resume_command(created)):
+    with new_directory(directory, exact) as created, directory_lock(created), saying(resume_command(created)):
         line.run(job, created)
 
 
-def go_on(line: CommandLine, job: DictConfig, plan: Resumption) -> None:
+def go_on(line: CommandLine, job: DictConfig, plan: ResumePlan) -> None:
     """Go on with a run in its own directory.
 
     Args:
@@ -137,7 +137,7 @@ def go_on(line: CommandLine, job: DictConfig, plan: Resumption) -> None:
         return
     with open_dict(job.hydra):
         job.hydra.output_subdir = None  # .hydra stays as it is
-    with owning(plan.directory), saying(resume_command(plan.directory)):
+    with directory_lock(plan.directory), saying(resume_command(plan.directory)):
         line.run(job, plan.directory, plan)
 
 
@@ -168,7 +168,7 @@ def sweep(line: CommandLine, jobs: list[DictConfig]) -> None:
     check_launcher(jobs[0])
     listed = tuple(starmap(as_job, enumerate(jobs)))
     refuse_twins([job.name for job in listed])
-    with claimed(directory, exact_name=named) as created, owning(created):
+    with new_directory(directory, exact_name=named) as created, directory_lock(created):
         command = line.text if named else f"{line.text} sweep={created.name}"
         described = Sweep(created, listed, command, jobs[0].redo is not None, jobs[0].progress)
         config = line.composer.multirun([*line.overrides, quote_verbatim(f"hydra.sweep.dir={created.resolve()}")])
@@ -206,9 +206,9 @@ def check_launcher(job: DictConfig) -> None:
 
 def refuse_resuming(resume: str | None, has_name: bool) -> None:
     """Refuse to resume a sweep otherwise than by its name."""
-    if resume not in (None, AUTO):
+    if resume not in (None, AUTO_RESUME):
         raise ConfigError(f"resume={resume}", "it is one run, and -m starts several", "leave -m out, or resume=auto")
-    if resume == AUTO and not has_name:
+    if resume == AUTO_RESUME and not has_name:
         raise ConfigError("resume=auto", "each start of a sweep has a new directory", "name it: sweep=NAME")
 
 

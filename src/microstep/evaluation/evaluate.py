@@ -15,7 +15,7 @@ from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import exported
+from microstep.run.weights import read_exported_weights
 from microstep.training.builders import build_parts
 from microstep.training.components import Parts
 from microstep.training.evaluation_loop import evaluate_and_report
@@ -77,7 +77,9 @@ def load_run(
 def load(components: Parts, run_dir: Path, name: str) -> int:
     """Load the weights of a checkpoint into the model; return their epoch."""
     weights_path = run_dir / (WEIGHTS_FILENAME if name == WEIGHTS_FILENAME else "checkpoints")
-    state, epoch = exported(weights_path) if name == WEIGHTS_FILENAME else saved(Checkpoints(weights_path), name)
+    state, epoch = (
+        read_exported_weights(weights_path) if name == WEIGHTS_FILENAME else saved(Checkpoints(weights_path), name)
+    )
     try:
         components.model.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:

@@ -17,11 +17,11 @@ from microstep.config.validation import check_config
 from microstep.errors import ConfigError
 from microstep.utils.json_files import read_limited
 
-DEEPEST = 50  #: collections within each other; what is built from more would exhaust Python's stack
-PLAIN = (str, int, float, bool, type(None))
-GIVE = "give the directory that a run left behind"
-SEVERAL = "name one of a sweep's runs, or compare several: 'run=SWEEP/*' 'baseline=SWEEP/…'"
-DAMAGED = "it may be damaged, or of another version"
+MAX_DEPTH = 50  #: collections within each other; what is built from more would exhaust Python's stack
+YAML_SCALARS = (str, int, float, bool, type(None))
+GIVE_RUN_REMEDY = "give the directory that a run left behind"
+SWEEP_GIVEN_REMEDY = "name one of a sweep's runs, or compare several: 'run=SWEEP/*' 'baseline=SWEEP/…'"
+DAMAGED_CONFIG_REMEDY = "it may be damaged, or of another version"
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -34,7 +34,7 @@ class PlainLoader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor is not None or getattr(event, "tag", None) is not None:
             raise yaml.YAMLError("it has anchors or tags")
-        if self.depth > DEEPEST:
+        if self.depth > MAX_DEPTH:
             raise yaml.YAMLError("it is nested too deep")
         self.depth += 1
         node = super().compose_node(parent, index)
@@ -42,7 +42,7 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
-def run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> DictConfig:
+def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> DictConfig:
     """Return the typed and checked config of a run: each value is in its range, each reference resolves.
 
     Its own `trust` list is ignored. Targets are checked when they are built. Errors begin with `key`.
@@ -50,13 +50,13 @@ def run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> DictCon
     Raises:
         ConfigError: see `read_run_config`; also if the content is not an experiment, or a value is out of range.
     """
-    plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_config(run_dir, allowlist, key)
+    plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_yaml(run_dir, allowlist, key)
     subject = f"{key}={run_dir}"
-    insist_on_parts(plain, subject)
+    check_components(plain, subject)
     try:
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), plain)
     except Exception as error:  # OmegaConf raises many kinds
-        raise broken(subject, "is not an experiment's", error) from None
+        raise run_config_error(subject, "is not an experiment's", error) from None
     assert isinstance(config, DictConfig)
     try:
         check_config(config)
@@ -66,14 +66,14 @@ def run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> DictCon
     return config
 
 
-def insist_on_parts(content: dict[str, Any], subject: str) -> None:
+def check_components(content: dict[str, Any], subject: str) -> None:
     """Refuse a config in which a config group is missing or no mapping."""
     for part in (field.name for field in fields(TrainConfig) if field.type == "Any"):
         if not isinstance(content.get(part), dict):
-            raise ConfigError(subject, f"config.yaml has no {part} to build", DAMAGED)
+            raise ConfigError(subject, f"config.yaml has no {part} to build", DAMAGED_CONFIG_REMEDY)
 
 
-def read_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> dict[str, Any]:
+def read_run_yaml(run_dir: Path, allowlist: Allowlist, key: str = "run") -> dict[str, Any]:
     """Return config.yaml of a run as plain data, with its interpolations as written.
 
     Raises:
@@ -86,26 +86,26 @@ def read_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> di
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "is not there" if missing else f"can't be read: {error.strerror}"
-        remedy = SEVERAL if (run_dir / "sweep.json").exists() or has_magic(str(run_dir)) else GIVE
+        remedy = SWEEP_GIVEN_REMEDY if (run_dir / "sweep.json").exists() or has_magic(str(run_dir)) else GIVE_RUN_REMEDY
         raise ConfigError(subject, f"config.yaml {reason}", remedy) from None
     except Exception as error:  # yaml's constructors raise any kind: an OverflowError for `1:1:…:1.5`
-        raise broken(subject, "is no plain yaml", error) from None
+        raise run_config_error(subject, "is no plain yaml", error) from None
     if not isinstance(content, dict):
-        raise ConfigError(subject, "config.yaml holds no experiment", DAMAGED)
-    insist_on_plain_values(content, subject)
+        raise ConfigError(subject, "config.yaml holds no experiment", DAMAGED_CONFIG_REMEDY)
+    check_plain_values(content, subject)
     allowlist.insist(content, subject)
     return content
 
 
-def insist_on_plain_values(content: dict[str, Any], subject: str) -> None:
+def check_plain_values(content: dict[str, Any], subject: str) -> None:
     """Refuse dates, which yaml parses from plain text, and integers of more than 64 bits."""
     for value in iter_values(content):
-        if not isinstance(value, PLAIN) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+        if not isinstance(value, YAML_SCALARS) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
             error = ValueError(f"a {type(value).__name__} that no experiment has")
-            raise broken(subject, "is no plain yaml", error)
+            raise run_config_error(subject, "is no plain yaml", error)
 
 
-def broken(subject: str, problem: str, error: Exception) -> ConfigError:
+def run_config_error(subject: str, problem: str, error: Exception) -> ConfigError:
     """Return the error of a config that cannot be used, in one line."""
     said = next(iter(str(error).splitlines()), type(error).__name__)
-    return ConfigError(subject, f"config.yaml {problem}: {said}", DAMAGED)
+    return ConfigError(subject, f"config.yaml {problem}: {said}", DAMAGED_CONFIG_REMEDY)

@@ -13,11 +13,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from microstep.errors import ConfigError, MicrostepError, RunInUse, Stopped, StorageError
-from microstep.run.lock import LOCK, owned, owning
+from microstep.run.lock import LOCK_FILE, directory_lock, lock_directory
 from microstep.run.record import RunRecord
 
 
-def refuse_a_second_run(directory: Path, key: str = "hydra.run.dir") -> None:
+def check_no_run(directory: Path, key: str = "hydra.run.dir") -> None:
     """Refuse a directory with a finished run or a checkpoint; a run that died before that may be started afresh."""
     if has_checkpoint(directory) or RunRecord.read(directory).status == "finished":
         remedy = f"resume={shlex.quote(str(directory))} goes on with it, or choose another name"
@@ -30,7 +30,7 @@ def has_checkpoint(directory: Path) -> bool:
 
 
 @contextmanager
-def claimed(directory: Path, exact_name: bool, discard_on_error: bool = False) -> Iterator[Path]:
+def new_directory(directory: Path, exact_name: bool, discard_on_error: bool = False) -> Iterator[Path]:
     """Create a directory for a job, and remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
@@ -39,18 +39,18 @@ def claimed(directory: Path, exact_name: bool, discard_on_error: bool = False) -
         discard_on_error: whether any error or signal removes the directory, not only exit code 2.
     """
     if exact_name:
-        refuse_a_second_run(directory)
+        check_no_run(directory)
     parents = [path for path in directory.absolute().parents if not path.exists()]
-    created, fresh = taken(directory) if exact_name else (unused(directory), True)
+    created, fresh = ensure_directory(directory) if exact_name else (unique_directory(directory), True)
     try:
         yield created
     except (MicrostepError, Stopped) as error:
         if fresh and (discard_on_error or (error.exit_code == ConfigError.exit_code and not has_checkpoint(created))):
-            discard(created, parents)
+            remove_directory(created, parents)
         raise
 
 
-def discard(directory: Path, parents: list[Path]) -> None:
+def remove_directory(directory: Path, parents: list[Path]) -> None:
     """Remove a directory, and those of the given parents that are empty then."""
     shutil.rmtree(directory)
     for parent in parents:
@@ -59,39 +59,39 @@ def discard(directory: Path, parents: list[Path]) -> None:
         parent.rmdir()
 
 
-def taken(directory: Path) -> tuple[Path, bool]:
+def ensure_directory(directory: Path) -> tuple[Path, bool]:
     """Return the directory, and whether this call created it: only then may it be removed again."""
     with suppress(FileExistsError):
-        return made(directory, exist_ok=False), True
-    return made(directory), False
+        return make_directory(directory, exist_ok=False), True
+    return make_directory(directory), False
 
 
-def occupied(directory: Path) -> FileLock:
+def lock_new_run(directory: Path) -> FileLock:
     """Create and lock a directory for a new run.
 
     Raises:
         RunInUse: if another process has locked it.
         ConfigError: if it holds a run already.
     """
-    lock = owned(made(directory))
+    lock = lock_directory(make_directory(directory))
     try:
-        refuse_a_second_run(directory)
+        check_no_run(directory)
     except BaseException:
         lock.release()
         raise
     return lock
 
 
-def unused(directory: Path) -> Path:
+def unique_directory(directory: Path) -> Path:
     """Create and return a new directory: `-2`, `-3`, … is added to a name that exists."""
     for n in count(1):
         candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
         with suppress(FileExistsError):
-            return made(candidate, exist_ok=False)
+            return make_directory(candidate, exist_ok=False)
     raise AssertionError("unreachable")
 
 
-def made(directory: Path, exist_ok: bool = True) -> Path:
+def make_directory(directory: Path, exist_ok: bool = True) -> Path:
     """Create and return a directory.
 
     Raises:
@@ -108,12 +108,12 @@ def made(directory: Path, exist_ok: bool = True) -> Path:
     return directory
 
 
-KEPT = (LOCK, "train.log")  #: files that stay when a run starts afresh
+KEPT_FILES = (LOCK_FILE, "train.log")  #: files that stay when a run starts afresh
 
 
-def cleared(directory: Path) -> None:
+def clear_run_directory(directory: Path) -> None:
     """Remove the files of a run, except its log, so that another run may start in its directory."""
-    with suppress(RunInUse), owning(directory):  # the run that starts next reports that the directory is in use
+    with suppress(RunInUse), directory_lock(directory):  # the run that starts next reports that the directory is in use
         for path in directory.iterdir():
-            if path.name not in KEPT:
+            if path.name not in KEPT_FILES:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class Position:
     """Where a run can be taken up again: so many epochs, and so many windows of the next."""
 
     epoch: int = 0
@@ -43,9 +43,9 @@ class Progress:
     seconds: float = 0.0  #: that earlier processes have trained
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Position:
         """Where it stands."""
-        return Place(self.epoch, self.window)
+        return Position(self.epoch, self.window)
 
     def count(self, window: LoadedWindow, result: StepResult, lr: float) -> None:
         """Count one window, taken at a learning rate."""

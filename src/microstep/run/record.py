@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from microstep.errors import RunInUse, escape_unprintable
-from microstep.run.lock import owning
+from microstep.run.lock import directory_lock
 from microstep.utils.json_files import read_json, write_json
 
 T = TypeVar("T")
@@ -106,9 +106,9 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def bury(directory: Path, reason: str) -> None:
+def mark_failed(directory: Path, reason: str) -> None:
     """Mark a run as failed, unless its process is at work or has recorded how it ended."""
-    with suppress(RunInUse), owning(directory):
+    with suppress(RunInUse), directory_lock(directory):
         record = RunRecord.read(directory)
         if record.status in (None, "running"):
             write_json(directory / "run.json", {**record.content, "status": "failed", "error": reason})

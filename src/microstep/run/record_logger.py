@@ -77,12 +77,12 @@ class RunRecordLogger:
     def close(self, error: BaseException | None) -> None:
         """Record how the run ended, and release the directory."""
         try:
-            self.update(**outcome(error))
+            self.update(**outcome_fields(error))
         finally:
             self.lock.release()
 
 
-def outcome(error: BaseException | None) -> dict[str, Any]:
+def outcome_fields(error: BaseException | None) -> dict[str, Any]:
     """Return status and error of a run that ended."""
     if error is None:
         return {"status": "finished"}
@@ -92,21 +92,21 @@ def outcome(error: BaseException | None) -> dict[str, Any]:
     return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
-LOGS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
+LOG_PATTERNS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
 
 
-def logs_of(run_dir: Path) -> list[Path]:
+def find_logs(run_dir: Path) -> list[Path]:
     """Return the files that grow with a run, in order."""
-    return [file for pattern in LOGS for file in sorted(run_dir.glob(pattern))]
+    return [file for pattern in LOG_PATTERNS for file in sorted(run_dir.glob(pattern))]
 
 
-def cut_back(run_dir: Path, sizes: Mapping[str, int]) -> None:
+def truncate_logs(run_dir: Path, sizes: Mapping[str, int]) -> None:
     """Give each log the size it had, and remove those that were not there: no gap and no duplicate follows.
 
     Args:
         sizes: bytes by name, as a checkpoint has them; empty for a run that starts afresh.
     """
-    for file in logs_of(run_dir):
+    for file in find_logs(run_dir):
         with storage_errors(file):
             if file.name not in sizes:
                 file.unlink()

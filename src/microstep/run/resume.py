@@ -12,30 +12,30 @@ from microstep.config.allowlist import Allowlist
 from microstep.config.compose import Composer
 from microstep.errors import ConfigError
 from microstep.run.resume_overrides import (
-    ALLOWED,
-    Amendments,
-    amended,
-    amendments,
-    refuse_another_experiment,
+    OVERRIDABLE_KEYS,
+    ResumeOverrides,
+    apply_overrides,
+    check_same_experiment,
+    resume_overrides,
     typed_keys,
 )
 from microstep.run.saved_run import SavedRun
 
-AUTO = "auto"  #: resume=auto: resume the run of the job's directory if there is one, else start one
+AUTO_RESUME = "auto"  #: resume=auto: resume the run of the job's directory if there is one, else start one
 
 
 @dataclass(frozen=True)
-class Resumption:
+class ResumePlan:
     """Plan of a resume."""
 
     directory: Path
     config: DictConfig  #: of the run, with the overrides of all resumes
-    changes: Amendments  #: by this resume
+    changes: ResumeOverrides  #: by this resume
     finished: bool  #: whether nothing is left to do
     gate: Allowlist  #: names that the config may use
 
 
-def named(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist) -> Resumption:
+def plan_resume(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist) -> ResumePlan:
     """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
     Args:
@@ -54,10 +54,10 @@ def named(directory: Path, composer: Composer, overrides: Sequence[str], allowli
         )
     run = SavedRun.read(directory, "resume")
     config = run.config(allowlist)
-    return resumption(run, config, composer.amended(config, overrides), keys, allowlist)
+    return make_resume_plan(run, config, composer.amended(config, overrides), keys, allowlist)
 
 
-def automatic(directory: Path, job: DictConfig, allowlist: Allowlist) -> Resumption:
+def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> ResumePlan:
     """Return the plan of `resume=auto` for the run in the directory of a job.
 
     Raises:
@@ -65,19 +65,21 @@ def automatic(directory: Path, job: DictConfig, allowlist: Allowlist) -> Resumpt
     """
     run = SavedRun.read(directory, "resume")
     config = run.config(allowlist)
-    refuse_another_experiment(config, job, run.subject)
-    return resumption(run, config, job, sorted(ALLOWED), allowlist)
+    check_same_experiment(config, job, run.subject)
+    return make_resume_plan(run, config, job, sorted(OVERRIDABLE_KEYS), allowlist)
 
 
-def resumption(
+def make_resume_plan(
     run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], allowlist: Allowlist
-) -> Resumption:
+) -> ResumePlan:
     """Return the plan of a resume that takes the values of some keys from the config of a job."""
-    changes = amendments(config, job, keys, run.subject)
+    changes = resume_overrides(config, job, keys, run.subject)
     finished = run.record.status == "finished" and "epochs" not in changes
-    return Resumption(run.directory.resolve(), amended(config, changes, run.subject), changes, finished, allowlist)
+    return ResumePlan(
+        run.directory.resolve(), apply_overrides(config, changes, run.subject), changes, finished, allowlist
+    )
 
 
-def goes_on(resume: str | None, directory: Path) -> bool:
+def should_resume(resume: str | None, directory: Path) -> bool:
     """Return whether a job resumes a run: one was named, or the directory of the job holds one."""
-    return resume is not None and (resume != AUTO or (directory / "config.yaml").exists())
+    return resume is not None and (resume != AUTO_RESUME or (directory / "config.yaml").exists())

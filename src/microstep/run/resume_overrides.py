@@ -15,18 +15,18 @@ from microstep.config.targets import current, renamed
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError
 
-Amendments = dict[str, Any]
-ABOUT_RESUMING = frozenset({"resume", "trust", "sweep", "redo"})
-ALLOWED = (NEUTRAL_KEYS | RESUMABLE_KEYS) - ABOUT_RESUMING - {*CHECK_KEYS}
+ResumeOverrides = dict[str, Any]
+RESUME_KEYS = frozenset({"resume", "trust", "sweep", "redo"})
+OVERRIDABLE_KEYS = (NEUTRAL_KEYS | RESUMABLE_KEYS) - RESUME_KEYS - {*CHECK_KEYS}
 
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:
     """Return the keys of a command line, without those of Hydra."""
     keys = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
-    return [key for key in keys if not key.startswith("hydra") and key not in ABOUT_RESUMING]
+    return [key for key in keys if not key.startswith("hydra") and key not in RESUME_KEYS]
 
 
-def amendments(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: str) -> Amendments:
+def resume_overrides(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: str) -> ResumeOverrides:
     """Return the values that the typed keys change in a run.
 
     Args:
@@ -45,16 +45,16 @@ def amendments(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: s
         for key, value in typed.items()
         if (value != OmegaConf.select(run, key) if key in NEUTRAL_KEYS else key in others)
     }
-    refuse({key: value for key, value in changed.items() if key not in ALLOWED}, run, subject)
+    check_no_changes({key: value for key, value in changed.items() if key not in OVERRIDABLE_KEYS}, run, subject)
     if "epochs" in changed:
         check_epochs(run, changed["epochs"], subject)
     return changed
 
 
-def refuse_another_experiment(run: DictConfig, job: DictConfig, subject: str) -> None:
+def check_same_experiment(run: DictConfig, job: DictConfig, subject: str) -> None:
     """Refuse a directory whose run is not the one that the command line describes."""
     others = another_experiment(run, job)
-    refuse({key: value for key, value in others.items() if key not in RESUMABLE_KEYS}, run, subject)
+    check_no_changes({key: value for key, value in others.items() if key not in RESUMABLE_KEYS}, run, subject)
 
 
 def another_experiment(run: DictConfig, job: DictConfig) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def another_experiment(run: DictConfig, job: DictConfig) -> dict[str, Any]:
     return {key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}
 
 
-def refuse(changed: Mapping[str, Any], run: DictConfig, subject: str) -> None:
+def check_no_changes(changed: Mapping[str, Any], run: DictConfig, subject: str) -> None:
     """Refuse values that describe another experiment."""
     if changed:
         told = ", ".join(f"{key}={value} (it has {OmegaConf.select(run, key)})" for key, value in changed.items())
@@ -87,7 +87,7 @@ def depends_on_epochs(run: DictConfig) -> bool:
     return one != other
 
 
-def amended(config: DictConfig, changes: Mapping[str, Any], subject: str) -> DictConfig:
+def apply_overrides(config: DictConfig, changes: Mapping[str, Any], subject: str) -> DictConfig:
     """Return a checked copy of a config with some values changed.
 
     Raises:

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.errors import ConfigError, DataError
-from microstep.run.config import read_run_config, run_config
+from microstep.run.config import load_run_config, read_run_yaml
 from microstep.run.record import RunRecord, number, numbers
-from microstep.run.resume_overrides import ALLOWED, amended
+from microstep.run.resume_overrides import OVERRIDABLE_KEYS, apply_overrides
 from microstep.utils.json_files import read_limited
 
 LARGEST = 2**24  #: bytes of a metrics.csv
@@ -38,24 +38,26 @@ class SavedRun:
     def subject(self) -> str:
         return f"{self.key}={self.directory}"
 
-    def config(self, allowlist: Allowlist, keys: Collection[str] = ALLOWED) -> DictConfig:
+    def config(self, allowlist: Allowlist, keys: Collection[str] = OVERRIDABLE_KEYS) -> DictConfig:
         """Return the checked config, with the overrides of later resumes applied, or only those of some keys.
 
         Raises:
             ConfigError: if the directory holds no run, or the config or an override is not valid.
         """
-        config, overrides = run_config(self.directory, allowlist, self.key), self.record.overrides
+        config, overrides = load_run_config(self.directory, allowlist, self.key), self.record.overrides
         for key, value in overrides.items():
-            if key not in ALLOWED or "${" in str(value):
-                reason = f"run.json says that a resume changed {key}{' to a reference' if key in ALLOWED else ''}"
+            if key not in OVERRIDABLE_KEYS or "${" in str(value):
+                reason = (
+                    f"run.json says that a resume changed {key}{' to a reference' if key in OVERRIDABLE_KEYS else ''}"
+                )
                 raise ConfigError(self.subject, reason, "it may be damaged")
-        return amended(config, {key: value for key, value in overrides.items() if key in keys}, self.subject)
+        return apply_overrides(config, {key: value for key, value in overrides.items() if key in keys}, self.subject)
 
     @property
     def plain_config(self) -> dict[str, Any]:
         """Values of config.yaml as written, references unresolved; empty if it cannot be read."""
         with suppress(ConfigError):
-            return read_run_config(self.directory, ALLOW_ALL)
+            return read_run_yaml(self.directory, ALLOW_ALL)
         return {}
 
     @property

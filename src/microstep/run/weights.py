@@ -26,8 +26,15 @@ from microstep.utils.files import write_atomic
 from microstep.utils.json_files import replace_nonfinite
 
 log = logging.getLogger("microstep.notice")
-UNFIT = (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError)  #: what no plain tensor raises
-PREFIX = 8  #: bytes that hold the header's length; the header's own length is a multiple of it
+SERIALIZATION_ERRORS = (
+    AttributeError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    SafetensorError,
+)  #: what no plain tensor raises
+HEADER_LENGTH_BYTES = 8  #: bytes that hold the header's length; the header's own length is a multiple of it
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,8 @@ class WeightsFile:
         """
         about = {**self.about, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
         try:
-            content = packed(model.state_dict(), about)
-        except UNFIT as error:
+            content = serialize_weights(model.state_dict(), about)
+        except SERIALIZATION_ERRORS as error:
             log.warning("%s is not written, safetensors can't hold this model: %s", self.file.name, first_line(error))
             return
         write_atomic(self.file, content)
@@ -66,14 +73,15 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     """
     facts = dataset.facts
     lists = {key: list(facts[key]) for key in ("class_names", "input_shape") if key in facts}
-    described = {"architecture": public_experiment(config)["model"], **lists, **normalised_by(dataset)}
+    described = {"architecture": public_experiment(config)["model"], **lists, **normalization_metadata(dataset)}
     about = {key: json.dumps(value, default=str) for key, value in described.items()}
     return WeightsFile(
-        directory / WEIGHTS_FILENAME, {"format": "pt", "dataset": escape_unprintable(name), **about, **own_version()}
+        directory / WEIGHTS_FILENAME,
+        {"format": "pt", "dataset": escape_unprintable(name), **about, **version_metadata()},
     )
 
 
-def normalised_by(dataset: Dataset) -> dict[str, Any]:
+def normalization_metadata(dataset: Dataset) -> dict[str, Any]:
     """Return what pictures are normalised by; the pixel value that means 1.0 only where it isn't 255."""
     if not isinstance(dataset, ImageDataset):
         return {}
@@ -81,34 +89,34 @@ def normalised_by(dataset: Dataset) -> dict[str, Any]:
     return {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
 
 
-def own_version() -> dict[str, str]:
+def version_metadata() -> dict[str, str]:
     with suppress(PackageNotFoundError):
         return {"microstep": version("microstep")}
     return {}
 
 
-def packed(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a state as safetensors serialises it, with metadata in their order: it would write them in any."""
-    dense = {name: copied(tensor) for name, tensor in state.items()}
-    header, data = parted(save(dense))
+    dense = {name: copy_to_cpu(tensor) for name, tensor in state.items()}
+    header, data = split_header(save(dense))
     metadata = {**metadata, "sha256": sha256(data).hexdigest()}
     text = json.dumps({"__metadata__": metadata, **header}).encode()
-    text += b" " * (-len(text) % PREFIX)
-    return b"".join([len(text).to_bytes(PREFIX, "little"), text, data])
+    text += b" " * (-len(text) % HEADER_LENGTH_BYTES)
+    return b"".join([len(text).to_bytes(HEADER_LENGTH_BYTES, "little"), text, data])
 
 
-def copied(tensor: Tensor) -> Tensor:
+def copy_to_cpu(tensor: Tensor) -> Tensor:
     """Return a tensor with memory of its own, dense and row by row, on the CPU."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def parted(content: bytes) -> tuple[dict[str, Any], memoryview]:
+def split_header(content: bytes) -> tuple[dict[str, Any], memoryview]:
     """Return the header and the tensors' bytes."""
-    start = PREFIX + int.from_bytes(content[:PREFIX], "little")
-    return json.loads(content[PREFIX:start]), memoryview(content)[start:]
+    start = HEADER_LENGTH_BYTES + int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
+    return json.loads(content[HEADER_LENGTH_BYTES:start]), memoryview(content)[start:]
 
 
-def exported(file: Path) -> tuple[dict[str, Tensor], int]:
+def read_exported_weights(file: Path) -> tuple[dict[str, Tensor], int]:
     """Return the weights that a run has written for others, checked by SHA-256, and the epoch that they are of.
 
     Raises:
@@ -119,7 +127,7 @@ def exported(file: Path) -> tuple[dict[str, Tensor], int]:
     try:
         content = file.read_bytes()
         state = load(content)
-        header, data = parted(content)
+        header, data = split_header(content)
         about = header["__metadata__"]
         epoch, digest = int(about["epoch"]), about["sha256"]
     except Exception as error:  # whatever comes of bytes that weren't given by us

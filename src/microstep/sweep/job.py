@@ -12,7 +12,7 @@ from microstep.config.allowlist import allowlist_from
 from microstep.config.experiment import get_trusted_names
 from microstep.config.hydra_job import get_config_directories, get_run_directory
 from microstep.errors import format_error
-from microstep.run.resume import AUTO, Resumption, automatic, goes_on
+from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
 log = logging.getLogger(__name__)
 Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes `resumed`, the run that it resumes
@@ -28,9 +28,11 @@ def contained(task: Task, config: DictConfig) -> str | None:
     return None
 
 
-def interrupted(config: DictConfig) -> Resumption | None:
+def interrupted(config: DictConfig) -> ResumePlan | None:
     """Return how to resume the run in a job's directory; None if there is none."""
     directory = get_run_directory()
-    if not goes_on(AUTO, directory):
+    if not should_resume(AUTO_RESUME, directory):
         return None
-    return automatic(directory, config, allowlist_from(get_config_directories(), get_trusted_names(config), directory))
+    return plan_auto_resume(
+        directory, config, allowlist_from(get_config_directories(), get_trusted_names(config), directory)
+    )

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.errors import format_error
-from microstep.run.directory import cleared, has_checkpoint
+from microstep.run.directory import clear_run_directory, has_checkpoint
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import Job, Plan, Sweep
 from microstep.training.builders import build_dataset
@@ -39,7 +39,7 @@ def planned(sweep: Sweep) -> Plan:
             stale[job.name] = hashes.difference(before, job.config)
         else:
             if not (same and holds_a_result(before, directory)) and directory.exists():
-                cleared(directory)
+                clear_run_directory(directory)
             todo.append(job)
     return Plan(tuple(todo), finished, stale)
 

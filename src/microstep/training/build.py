@@ -18,9 +18,9 @@ from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.hparams import extract_hparams
 from microstep.config.hydra_job import get_choices
 from microstep.config.search_path import users_options
-from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
-from microstep.run.directory import occupied
-from microstep.run.record_logger import RunRecordLogger, cut_back
+from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
+from microstep.run.directory import lock_new_run
+from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import weights_file
 from microstep.training.builders import build_parts, build_update
 from microstep.training.components import Parts
@@ -66,7 +66,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     """
     install_notice_handler()
     directory = Path(run_dir)
-    record = RunRecordLogger(directory, occupied(directory))
+    record = RunRecordLogger(directory, lock_new_run(directory))
     with record.building(), loader_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return begin(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
@@ -75,7 +75,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
 def begin(run: RunSpec) -> Trainer:
     """Return the trainer of a new run; what died in its directory is removed."""
     remove_temporaries(run.directory)
-    cut_back(run.directory, {})
+    truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     return assemble(run, build_parts(run.config, run.gate))
 
@@ -98,7 +98,7 @@ def assemble(run: RunSpec, components: Parts) -> Trainer:
         loaders=components.loaders,
         checkpoints=Checkpoints(run.directory / "checkpoints"),
         logbook=build_logbook(run, components.loaders.look(SHOWN)),
-        cadence=Cadence(**config.checkpoint),
+        cadence=CheckpointSchedule(**config.checkpoint),
         identity={"run": identity(config, components), "choices": dict(run.names)},
         weights=weights_file(run.directory, config, components.dataset, chosen(config, run.names, "dataset")),
         run_dir=run.directory,

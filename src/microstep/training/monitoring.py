@@ -12,7 +12,7 @@ from types import TracebackType
 import torch
 
 from microstep.errors import Diverged
-from microstep.run.progress import Place
+from microstep.run.progress import Position
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Logger, Results, WindowReport
 from microstep.types.protocols import Metrics
@@ -136,7 +136,7 @@ SHOWN = 12  #: samples that the line names; train.log has all
 
 
 def diverged(
-    epoch: int, window: LoadedWindow, result: StepResult, precision: str, checkpoint_position: Place | None
+    epoch: int, window: LoadedWindow, result: StepResult, precision: str, checkpoint_position: Position | None
 ) -> Diverged:
     """Return the error, which names the samples of the window by their place in the official data; it reads them again.
 
@@ -153,7 +153,7 @@ def diverged(
     reason = f"the loss ({loss:.4g}) or its gradient ({norm:.4g}) is not finite in {precision}, over samples {named}"
     kept = (
         f"the checkpoint of {checkpoint_position} is kept"
-        if checkpoint_position != Place()
+        if checkpoint_position != Position()
         else "no checkpoint was written yet"
     )
     note = "" if checkpoint_position is None else f"; {kept}"

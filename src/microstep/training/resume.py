@@ -18,12 +18,12 @@ from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.checkpoints.recovery import Recovered, recovered
-from microstep.run.lock import owned
+from microstep.run.checkpoints.recovery import RecoveredState, recover_state
+from microstep.run.lock import lock_directory
 from microstep.run.progress import Progress
 from microstep.run.record import RunRecord, of_type
-from microstep.run.record_logger import RunRecordLogger, cut_back
-from microstep.run.resume import Resumption, named
+from microstep.run.record_logger import RunRecordLogger, truncate_logs
+from microstep.run.resume import ResumePlan, plan_resume
 from microstep.training.build import RunSpec, assemble, begin
 from microstep.training.builders import build_parts
 from microstep.training.provenance import differences, identity
@@ -47,10 +47,12 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
         RunInUse, CheckpointRefused, DataError: see `resume_trainer`.
     """
     with Composer.opened(CONF, "train") as composer:
-        return resume_trainer(named(Path(run_dir), composer, [quote_verbatim(word) for word in overrides], ALLOW_ALL))
+        return resume_trainer(
+            plan_resume(Path(run_dir), composer, [quote_verbatim(word) for word in overrides], ALLOW_ALL)
+        )
 
 
-def resume_trainer(plan: Resumption) -> Trainer:
+def resume_trainer(plan: ResumePlan) -> Trainer:
     """Return the trainer of a run in the state of its newest checkpoint, or at the start if it has none.
 
     On the same machine, with the same versions, device and threads, the result is the same, bit for bit, as without
@@ -62,10 +64,10 @@ def resume_trainer(plan: Resumption) -> Trainer:
         DataError: if the data have changed.
     """
     install_notice_handler()
-    lock = owned(plan.directory)
+    lock = lock_directory(plan.directory)
     try:
         checkpoints = Checkpoints(plan.directory / "checkpoints")
-        found = recovered(checkpoints)
+        found = recover_state(checkpoints)
         record = RunRecordLogger(plan.directory, lock, noted(plan, found))
     except BaseException:
         lock.release()
@@ -75,7 +77,7 @@ def resume_trainer(plan: Resumption) -> Trainer:
         return begin(run) if found is None else take_up(run, found, checkpoints.directory)
 
 
-def noted(plan: Resumption, recovered_state: Recovered | None) -> dict[str, Any]:
+def noted(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:
     """Return the facts that run.json keeps: the metrics of the best epoch, and the list of resumes with this one."""
     before = RunRecord.read(plan.directory)
     now = {
@@ -88,7 +90,7 @@ def noted(plan: Resumption, recovered_state: Recovered | None) -> dict[str, Any]
     return kept | {"resumed": [*before.resumed, now]}
 
 
-def take_up(run: RunSpec, recovered_state: Recovered, checkpoints: Path) -> Trainer:
+def take_up(run: RunSpec, recovered_state: RecoveredState, checkpoints: Path) -> Trainer:
     """Return the trainer in the recovered state, after checking that the state belongs to this run."""
     with telling_of_another_run(checkpoints):
         before, sizes = dict(recovered_state.state["run"]), dict(recovered_state.state["logs"])
@@ -102,7 +104,7 @@ def take_up(run: RunSpec, recovered_state: Recovered, checkpoints: Path) -> Trai
     now = identity(run.config, parts)
     insist_on_same_experiment(before, now, run.directory)
     remove_temporaries(run.directory)
-    cut_back(run.directory, sizes)
+    truncate_logs(run.directory, sizes)
     trainer = assemble(replace(run, names=names), parts)
     with telling_of_another_run(checkpoints):
         trainer.load_state_dict(recovered_state.state, recovered_state.progress)

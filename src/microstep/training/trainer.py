@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from microstep.components.dataset.workers import loader_errors
 from microstep.errors import Stopped
-from microstep.run.checkpoints.checkpoints import Cadence, Checkpoints
+from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.progress import Progress
-from microstep.run.record_logger import logs_of
+from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
 from microstep.training.device import PeakMemory
 from microstep.training.evaluation_loop import evaluate, evaluate_and_report
@@ -41,7 +41,7 @@ class Trainer:
     loaders: Loaders
     checkpoints: Checkpoints
     logbook: Logbook
-    cadence: Cadence
+    cadence: CheckpointSchedule
     identity: Mapping[str, Any]  #: what run it is, for the checkpoints
     weights: WeightsFile
     run_dir: Path
@@ -118,7 +118,7 @@ class Trainer:
 
     def save(self, best: bool = False) -> None:
         """Have a checkpoint written while training goes on."""
-        logs = logs_of(self.run_dir)
+        logs = find_logs(self.run_dir)
         sizes = {file.name: file.stat().st_size for file in logs}
         self.checkpoints.save(self.state_dict() | {"logs": sizes}, self.progress, best, logs)
         self.cadence.saved()

@@ -22,9 +22,9 @@ from microstep.config.allowlist import ALLOW_ALL
 from microstep.errors import CheckpointRefused, StorageError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints import checkpoints as checkpoint
-from microstep.run.checkpoints.archive import packed
+from microstep.run.checkpoints.archive import serialize_state
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.progress import Place, Progress
+from microstep.run.progress import Position, Progress
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import files_limited, fit
 
@@ -113,7 +113,7 @@ def test_what_the_manifest_no_longer_names_is_removed(saved):
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     """What is written is what was there when it was asked for, whatever happens to the tensors meanwhile."""
     writing, content = Event(), state(1)
-    monkeypatch.setattr(checkpoint, "packed", lambda state: writing.wait(10) and packed(state))
+    monkeypatch.setattr(checkpoint, "packed", lambda state: writing.wait(10) and serialize_state(state))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(content, Progress(epoch=1), best=True)
     content["model"]["weight"].zero_()
@@ -149,7 +149,7 @@ def test_in_mid_epoch_the_name_says_the_window(saved):
     checkpoints.settle()
     last = manifest_of(saved)["last"]
     assert (last["file"], last["epoch"], last["window"]) == ("epoch-0003+000007.pt", 3, 7)
-    assert Checkpoints(saved).entry("last").place == checkpoints.place == Place(3, 7)
+    assert Checkpoints(saved).entry("last").place == checkpoints.place == Position(3, 7)
     assert str(checkpoints.place) == "epoch 4, window 7"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from microstep.config.compose import compose
 from microstep.run.checkpoints import checkpoints as cadence
-from microstep.run.checkpoints.checkpoints import Cadence
+from microstep.run.checkpoints.checkpoints import CheckpointSchedule
 from microstep.training.build import build_trainer
 from microstep.training.trainer import Trainer
 from tests.conftest import fit
@@ -19,14 +19,14 @@ WORDS = ("model=mlp", "model.dropout=0.2", "threads=1", "progress=false", "epoch
 
 def test_by_default_a_run_saves_after_each_epoch() -> None:
     """And never in mid-epoch."""
-    due = Cadence()
+    due = CheckpointSchedule()
     assert all(due.after_epoch(epoch) for epoch in range(1, 9))
     assert not any(due.after_window(window) for window in range(1, 1000))
 
 
 def test_every_so_many_epochs_and_steps() -> None:
     """Counted over the whole run from its start, so that a resume finds the same moments."""
-    due = Cadence(every_epochs=3, every_steps=4)
+    due = CheckpointSchedule(every_epochs=3, every_steps=4)
     assert [epoch for epoch in range(1, 10) if due.after_epoch(epoch)] == [3, 6, 9]
     assert [window for window in range(1, 13) if due.after_window(window)] == [4, 8, 12]
 
@@ -35,7 +35,7 @@ def test_every_so_many_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted from the last save of any kind; a wall clock that is set changes nothing."""
     now = [1000.0]
     monkeypatch.setattr(cadence, "monotonic", lambda: now[0])
-    due = Cadence(every_minutes=1.5)
+    due = CheckpointSchedule(every_minutes=1.5)
     now[0] += 89.9
     assert not due.after_window(1)
     now[0] += 0.2

@@ -18,21 +18,21 @@ from torch import Tensor
 from microstep.errors import CheckpointRefused
 
 #: What the pickle in an archive may name: what snapshots are made of. torch's own list also has bytearray, of any size.
-NAMED = re.compile(
+ALLOWED_GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_tensor_v2|"
     r"torch (Size|device|\w+Storage|[a-z]+\d+\w*|bool)"
 )
-LARGEST_PICKLE = 2**26  #: bytes of what an archive says besides its tensors
+MAX_PICKLE_BYTES = 2**26  #: bytes of what an archive says besides its tensors
 
 
-def packed(state: Mapping[str, Any]) -> bytes:
+def serialize_state(state: Mapping[str, Any]) -> bytes:
     """Return a state as torch.save writes it."""
     stream = io.BytesIO()
     torch.save(dict(state), stream)
     return stream.getvalue()
 
 
-def unpacked(file: Path, content: bytes) -> dict[str, Any]:
+def deserialize_state(file: Path, content: bytes) -> dict[str, Any]:
     """Return the state that a checkpoint's bytes hold, on the CPU. No code in them is run.
 
     Raises:
@@ -40,14 +40,14 @@ def unpacked(file: Path, content: bytes) -> dict[str, Any]:
             and plain values.
     """
     try:
-        insist_on_plain(content)
+        check_plain_archive(content)
         return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except Exception as error:  # whatever zipfile, pickletools and torch make of bytes that we didn't write
         reason = f"torch can't read it: {next(iter(str(error).splitlines()), type(error).__name__)}"
         raise CheckpointRefused(str(file), reason, "use another checkpoint") from None
 
 
-def insist_on_plain(content: bytes) -> None:
+def check_plain_archive(content: bytes) -> None:
     """Refuse what torch.save doesn't write of a snapshot, before torch unpacks any of it.
 
     Raises:
@@ -61,19 +61,19 @@ def insist_on_plain(content: bytes) -> None:
             raise ValueError("its archive is packed, or declares more than it holds")
         for member in members:
             if member.filename.endswith(".pkl"):
-                insist_on_plain_pickle(archive.read(member))
+                check_plain_pickle(archive.read(member))
 
 
-def insist_on_plain_pickle(content: bytes) -> None:
+def check_plain_pickle(content: bytes) -> None:
     """Refuse a pickle that names more than tensors are made of."""
-    if len(content) > LARGEST_PICKLE:
+    if len(content) > MAX_PICKLE_BYTES:
         raise ValueError("its pickle is far too large")
-    foreign = [name for name in names_in(content) if not NAMED.fullmatch(name)]
+    foreign = [name for name in find_pickle_globals(content) if not ALLOWED_GLOBALS.fullmatch(name)]
     if foreign:
         raise ValueError(f"it holds more than tensors and plain values ({foreign[0]}), and code is not run")
 
 
-def names_in(content: bytes) -> Iterator[str]:
+def find_pickle_globals(content: bytes) -> Iterator[str]:
     """Yield what a pickle names, as `module name`; `?` where it is put together while it is loaded."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("GLOBAL", "INST"):
@@ -82,7 +82,7 @@ def names_in(content: bytes) -> Iterator[str]:
             yield "?"
 
 
-PLAIN = (bool, int, float, str, type(None))  #: no bytes: torch takes none with weights_only=True
+PLAIN_TYPES = (bool, int, float, str, type(None))  #: no bytes: torch takes none with weights_only=True
 
 
 def snapshot(value: Any, name: str = "state") -> Any:
@@ -98,10 +98,10 @@ def snapshot(value: Any, name: str = "state") -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return mapping(value, name)
+        return snapshot_mapping(value, name)
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in PLAIN or isinstance(value, torch.Size | torch.dtype | torch.device):
+    if type(value) in PLAIN_TYPES or isinstance(value, torch.Size | torch.dtype | torch.device):
         return value
     if isinstance(value, list | tuple):
         copies = [snapshot(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
@@ -110,7 +110,7 @@ def snapshot(value: Any, name: str = "state") -> Any:
     raise CheckpointRefused("checkpoint", reason, "let its state_dict() say it so")
 
 
-def mapping(value: Mapping[Any, Any], name: str) -> dict[Any, Any]:
+def snapshot_mapping(value: Mapping[Any, Any], name: str) -> dict[Any, Any]:
     """Return a copy of a dictionary; of a state dict with the versions that torch keeps beside it."""
     copied = {snapshot(key, f"a key of {name}"): snapshot(inner, f"{name}.{key}") for key, inner in value.items()}
     if isinstance(value, Counter):  # milestones of a schedule
@@ -119,5 +119,5 @@ def mapping(value: Mapping[Any, Any], name: str) -> dict[Any, Any]:
         return copied
     ordered = OrderedDict(copied)
     if versions := getattr(value, "_metadata", None):
-        ordered._metadata = mapping(versions, f"{name}._metadata")  # type: ignore[attr-defined]
+        ordered._metadata = snapshot_mapping(versions, f"{name}._metadata")  # type: ignore[attr-defined]
     return ordered

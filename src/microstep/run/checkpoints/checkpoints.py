@@ -9,9 +9,16 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from microstep.errors import CheckpointRefused
-from microstep.run.checkpoints.archive import packed, snapshot, unpacked
-from microstep.run.checkpoints.manifest import Entry, entry_of, read_manifest, verified, verifies, write_manifest
-from microstep.run.progress import Place, Progress
+from microstep.run.checkpoints.archive import deserialize_state, serialize_state, snapshot
+from microstep.run.checkpoints.manifest import (
+    CheckpointEntry,
+    is_intact,
+    make_entry,
+    read_manifest,
+    read_verified,
+    write_manifest,
+)
+from microstep.run.progress import Position, Progress
 from microstep.types.events import SavingCost
 from microstep.utils.files import storage_errors, sync_to_disk, write_atomic
 
@@ -27,7 +34,7 @@ class Checkpoints:
         self.directory = directory
         self.entries = read_manifest(directory)
         last = self.entries.get("last")
-        self.place = last.place if last else Place()  #: that was saved last
+        self.place = last.place if last else Position()  #: that was saved last
         self.saving = SavingCost()
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
@@ -53,21 +60,21 @@ class Checkpoints:
         self.saving.saves += 1
         self.saving.pause_seconds += perf_counter() - start
 
-    def write(self, state: Mapping[str, Any], position: Place, steps: int, best: bool, logs: Sequence[Path]) -> None:
+    def write(self, state: Mapping[str, Any], position: Position, steps: int, best: bool, logs: Sequence[Path]) -> None:
         """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names."""
         start = perf_counter()
         with storage_errors(self.directory):
             self.directory.mkdir(exist_ok=True)
             for file in logs:
                 sync_to_disk(file)
-        content = packed(state)
-        entry = entry_of(content, position, steps)
+        content = serialize_state(state)
+        entry = make_entry(content, position, steps)
         write_atomic(self.directory / entry.file, content)
         self.point_at(entry, best)
         self.saving.bytes = len(content)
         self.saving.write_seconds += perf_counter() - start
 
-    def point_at(self, entry: Entry, best: bool) -> None:
+    def point_at(self, entry: CheckpointEntry, best: bool) -> None:
         """Make an entry the last, keep the newest before it that verifies, and remove files that are named no more."""
         before = next((e for e in map(self.entries.get, ("last", "previous")) if e and self.good(e, entry)), None)
         named = {"last": entry, "previous": before, "best": entry if best else self.entries.get("best")}
@@ -78,9 +85,9 @@ class Checkpoints:
             for file in set(self.directory.glob("epoch-*.pt")) - {self.directory / e.file for e in kept.values()}:
                 file.unlink(missing_ok=True)
 
-    def good(self, entry: Entry, newer: Entry) -> bool:
+    def good(self, entry: CheckpointEntry, newer: CheckpointEntry) -> bool:
         """Say whether an entry's file is whole, and not that of a newer one."""
-        return entry.file != newer.file and verifies(self.directory / entry.file, entry)
+        return entry.file != newer.file and is_intact(self.directory / entry.file, entry)
 
     def settle(self) -> None:
         """Wait until what was saved is written.
@@ -97,7 +104,7 @@ class Checkpoints:
         if self.writing is not None and self.writing.done():
             self.settle()
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> CheckpointEntry:
         """Return what the manifest says of the `best`, `last` or `previous` checkpoint.
 
         Raises:
@@ -120,10 +127,10 @@ class Checkpoints:
         """
         entry = self.entry(name)
         file = self.directory / entry.file
-        return unpacked(file, verified(file, entry))
+        return deserialize_state(file, read_verified(file, entry))
 
 
-class Cadence:
+class CheckpointSchedule:
     """Says when a checkpoint is due. It changes no result: only how much of it a crash can cost.
 
     Args:

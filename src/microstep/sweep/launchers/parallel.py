@@ -14,8 +14,8 @@ from typing import Any
 from hydra.plugins.launcher import Launcher
 
 from microstep.errors import format_error
-from microstep.run.lock import at_work
-from microstep.run.record import RunRecord, bury
+from microstep.run.lock import is_locked
+from microstep.run.record import RunRecord, mark_failed
 from microstep.sweep.definition import STOP, Job, Sweep
 from microstep.sweep.progress import Board, stamp
 from microstep.sweep.reporter import Teller, told, words
@@ -102,7 +102,7 @@ class Round:
 
     def busy(self) -> bool:
         """Say whether any of the runs is at work."""
-        return any(map(at_work, self.places.values()))
+        return any(map(is_locked, self.places.values()))
 
     def left(self) -> tuple[list[Job], list[Job]]:
         """Return the jobs that haven't come to an end of their own: those that had begun, and those that hadn't."""
@@ -114,7 +114,7 @@ class Round:
 def bury_all(jobs: Sequence[Job], sweep: Sweep) -> None:
     """Record the failure of runs that have died without a word."""
     for job in jobs:
-        bury(sweep.place(job), WORDLESS)
+        mark_failed(sweep.place(job), WORDLESS)
 
 
 def has_ended(directory: Path) -> bool:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from microstep.config.hydra_job import get_run_directory
 from microstep.errors import Stopped
-from microstep.run.record import bury
+from microstep.run.record import mark_failed
 from microstep.sweep.definition import STOP
 from microstep.sweep.reporter import Told
 from microstep.utils import signals
@@ -57,7 +57,7 @@ class Worker:
         sender.close()
         wait_for(child, self.directory)
         if child.exitcode:
-            bury(get_run_directory(), epitaph(child.exitcode))
+            mark_failed(get_run_directory(), epitaph(child.exitcode))
         if orphaned():
             os._exit(1)  # nobody would ever end this process
         with suppress(EOFError):

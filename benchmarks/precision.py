@@ -19,9 +19,9 @@ from torch import Tensor
 
 from microstep.components.model import SmallCNN
 from microstep.config.compose import compose
-from microstep.training.builders import build_trial
-from microstep.training.components import Trial
-from microstep.training.profiling.profile import profiled
+from microstep.training.builders import build_partial_components
+from microstep.training.components import PartialComponents
+from microstep.training.profiling.profile import profile_precisions
 
 NAMES = ("fp32", "bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,13 +58,13 @@ def seconds(step: Callable[[], None], count: int) -> float:
     return (perf_counter() - began) / count
 
 
-def contest(trial: Trial, rounds: int) -> None:
+def contest(trial: PartialComponents, rounds: int) -> None:
     """Print a row for each precision."""
     batch = next(iter(trial.windows()[0].batches))
     ours: dict[str, list[float]] = {name: [] for name in NAMES}
     theirs: dict[str, list[float]] = {name: [] for name in NAMES}
     for _ in range(rounds):
-        found = profiled(trial, NAMES, budget=0.5).measured
+        found = profile_precisions(trial, NAMES, budget=0.5).measured
         for name in NAMES:
             ours[name].append(found[name].seconds)
             theirs[name].append(by_hand(name, batch.inputs, batch.targets))
@@ -83,7 +83,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     for words in (["dataset=digits"], ["dataset=fashion_mnist"]):
         print(f"{words[0]}, {rounds} rounds\n        check=precision         by hand               ratio")
-        contest(build_trial(compose([*words, "progress=false"])), rounds)
+        contest(build_partial_components(compose([*words, "progress=false"])), rounds)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.resume import plan_auto_resume
 from microstep.run.resume_overrides import resume_overrides
 from microstep.training import provenance as identity
-from microstep.training.builders import make
+from microstep.training.builders import build_component
 from microstep.training.resume import resume, resume_trainer
 from microstep.types.protocols import Precision
 
@@ -109,7 +109,7 @@ def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypa
     monkeypatch.setattr(run_config, "Experiment", Later)
     config = run_config.load_run_config(run, ALLOW_ALL)
     assert config.average == default
-    assert make(config, "average", Precision, device=torch.device("cpu")).name == "fp64"
+    assert build_component(config, "average", Precision, device=torch.device("cpu")).name == "fp64"
     assert identity.config_hash(config) == identity.config_hash(before)
     config.average.dtype = "float32"
     assert identity.config_hash(config) != identity.config_hash(before)

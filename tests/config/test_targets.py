@@ -23,7 +23,7 @@ from microstep.errors import ConfigError
 from microstep.evaluation.comparison.groups import grouped
 from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.run.resume_overrides import check_same_experiment, resume_overrides
-from microstep.training.builders import make
+from microstep.training.builders import build_component
 from microstep.training.provenance import config_hash, experiment_hash, source_hash
 
 OLD = Path(__file__).parent / "old_runs"
@@ -163,10 +163,10 @@ def test_a_component_is_built_under_every_name(spelled) -> None:
         "num_classes": 10,
     }
     OmegaConf.update(config, "model", {"_target_": "torch.nn.Sequential", "_args_": [inner]}, merge=False)
-    assert isinstance(make(config, "model", nn.Module)[0], type(mlp([1, 8, 8], 10, [8])))
+    assert isinstance(build_component(config, "model", nn.Module)[0], type(mlp([1, 8, 8], 10, [8])))
     config.step._target_ = spelled("microstep.components.step.StandardStep")
     with pytest.raises(ConfigError, match=rf"step\._target_={config.step._target_}: it makes no Module"):
-        make(config, "step", nn.Module, precision=None, task=None, metrics=None, max_grad_norm=None)
+        build_component(config, "step", nn.Module, precision=None, task=None, metrics=None, max_grad_norm=None)
 
 
 def test_runs_of_one_experiment_are_one_group(components: str, tmp_path: Path) -> None:

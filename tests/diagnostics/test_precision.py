@@ -20,12 +20,12 @@ from microstep.evaluation.comparison.runs import Asked, read_run
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.sweep.planning import Hashes
 from microstep.training.build import build_trainer
-from microstep.training.builders import build_trial
+from microstep.training.builders import build_partial_components
 from microstep.training.profiling import recommendation as remembered
-from microstep.training.profiling.gradients import Accuracy
+from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile
-from microstep.training.profiling.recommendation import Recommendation, keep
-from microstep.training.provenance import weighed
+from microstep.training.profiling.recommendation import Recommendation, store_recommendation
+from microstep.training.provenance import recommendation_key
 from microstep.training.resume import resume
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, fit
@@ -75,8 +75,10 @@ def test_what_training_refuses_is_refused(zygote, tmp_path: Path) -> None:
 
 
 def profile(**failed: str) -> Profile:
-    fine = Measurement((0.0123456,), 10, 2**30, Accuracy(1e-9, 2e-7, 0.0, 0.0, None, 0, 1.0, True))
-    lost = Measurement((12.3,), 2, 2**20, Accuracy(float("inf"), float("inf"), 0.5, 0.0, 0.25, 25, 2.0**-9, False))
+    fine = Measurement((0.0123456,), 10, 2**30, PrecisionAccuracy(1e-9, 2e-7, 0.0, 0.0, None, 0, 1.0, True))
+    lost = Measurement(
+        (12.3,), 2, 2**20, PrecisionAccuracy(float("inf"), float("inf"), 0.5, 0.0, 0.25, 25, 2.0**-9, False)
+    )
     return Profile({"fp32": fine, "fp16": lost}, failed, 1.2, 64)
 
 
@@ -105,7 +107,9 @@ def test_the_picture_is_drawn_whatever_was_found() -> None:
 def planted(name: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     """Let a recommendation be remembered for these runs; measuring is an error."""
     config = compose([*WORDS, *words])
-    keep(weighed(config, build_trial(config).device), Recommendation(name, "as planted"))
+    store_recommendation(
+        recommendation_key(config, build_partial_components(config).device), Recommendation(name, "as planted")
+    )
     monkeypatch.setattr(remembered, "profiled", lambda *_: pytest.fail("it was measured"))
 
 
@@ -166,5 +170,8 @@ def test_a_check_remembers_what_it_recommends(monkeypatch: pytest.MonkeyPatch, t
     finding = examination.look(compose(WORDS))
     assert finding.sentence.startswith("fp32: nothing else is 1.1 times as fast (fp16 0.00).\n")
     assert (
-        remembered.recall(weighed(compose(WORDS), build_trial(compose(WORDS)).device), ("fp32", "fp16")).name == "fp32"
+        remembered.load_recommendation(
+            recommendation_key(compose(WORDS), build_partial_components(compose(WORDS)).device), ("fp32", "fp16")
+        ).name
+        == "fp32"
     )

@@ -24,7 +24,7 @@ from microstep.evaluation.evaluate import evaluate_run
 from microstep.evaluation.predict import Predicted, decoder_of, predict_input, suited
 from microstep.evaluation.predictions import Answers, predictions_csv, ranked
 from microstep.run.config import load_run_config
-from microstep.training.builders import build_parts
+from microstep.training.builders import build_components
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of
@@ -361,7 +361,7 @@ def test_only_a_classifier_of_pictures_will_do(run):
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="input=in: the run's pictures have 2 channels; give a run that classifies"):
         decoder_of(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
-    parts = build_parts(load_run_config(run, ALLOW_ALL), ALLOW_ALL, "cpu")
+    parts = build_components(load_run_config(run, ALLOW_ALL), ALLOW_ALL, "cpu")
     with pytest.raises(ConfigError, match="input=in: the run's data are no pictures; "):
         suited(replace(parts, dataset=object()), "in")
     with pytest.raises(ConfigError, match="input=in: the run's task is object, no Classification; "):

@@ -37,7 +37,7 @@ def plant(run: Path, slot: str, node: Any) -> None:
 @pytest.fixture
 def forged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever forges a config forges the hash of it in the checkpoint, too."""
-    monkeypatch.setattr("microstep.training.resume.insist_on_same_experiment", lambda *_: None)
+    monkeypatch.setattr("microstep.training.resume.check_unchanged", lambda *_: None)
 
 
 def resumed(run: Path, gate: Any) -> ResumePlan:

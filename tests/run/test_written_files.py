@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
 from microstep.config.compose import compose
-from microstep.training.builders import build_parts
+from microstep.training.builders import build_components
 from microstep.training.provenance import experiment_hash
 
 TYPED = ["epochs=3", "log_every_steps=5"]
@@ -115,7 +115,7 @@ def test_run_json_counts_right(record):
     assert (record["epoch"], record["optimizer_steps"], record["samples_seen"]) == (3, 69, 4311)
     assert (record["effective_batch_size"], record["world_size"]) == (64, 1)
     assert [record["precision"][key] for key in ("name", "dtype", "scaler")] == ["fp32", "float32", False]
-    model = build_parts(compose([*TYPED, "threads=1"])).model
+    model = build_components(compose([*TYPED, "threads=1"])).model
     assert record["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
 

@@ -7,13 +7,13 @@ from torch import nn
 
 from microstep.config.compose import compose
 from microstep.training.provenance import experiment_hash
-from microstep.training.run_info import batch_row, warn_of_inexactness
+from microstep.training.run_info import format_batch_size, warn_inexact_accumulation
 
 
 def said(caplog, model: nn.Module, accum: int) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="microstep.notice"):
-        warn_of_inexactness(model, accum)
+        warn_inexact_accumulation(model, accum)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -53,7 +53,7 @@ def test_a_frozen_layer_is_not_told_of(caplog) -> None:
 )
 def test_the_batch_row_says_what_was_set(words, row) -> None:
     """The summary shows micro-batch, effective batch, and which of the two was asked for."""
-    assert batch_row(compose(words)).startswith(row)
+    assert format_batch_size(compose(words)).startswith(row)
 
 
 def test_the_experiment_hash_is_of_what_can_change_a_result() -> None:

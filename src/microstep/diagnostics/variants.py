@@ -13,7 +13,7 @@ from torch import nn
 from microstep.config.experiment import micro_batch_size
 from microstep.config.hydra_job import get_choices
 from microstep.errors import ConfigError
-from microstep.training.run_info import chosen, seen_as
+from microstep.training.run_info import option_name, sampling_rows
 from microstep.types.protocols import Dataset
 
 FP64 = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
@@ -33,15 +33,15 @@ def subject(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str,
     names = get_choices()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
-        "data": f"{chosen(config, names, 'dataset')}: {dataset.summary}",
-        **seen_as(config, names),
+        "data": f"{option_name(config, names, 'dataset')}: {dataset.summary}",
+        **sampling_rows(config, names),
         "model": f"{model_name(config)}: {parameters:,} parameters",
     }
 
 
 def model_name(config: DictConfig) -> str:
     """Return what a model is called: of torchvision's, by its own name."""
-    return str(config.model.get("name") or chosen(config, get_choices(), "model"))
+    return str(config.model.get("name") or option_name(config, get_choices(), "model"))
 
 
 def effective(config: DictConfig) -> int:

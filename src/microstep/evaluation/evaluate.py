@@ -16,8 +16,8 @@ from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import read_exported_weights
-from microstep.training.builders import build_parts
-from microstep.training.components import Parts
+from microstep.training.builders import build_components
+from microstep.training.components import Components
 from microstep.training.evaluation_loop import evaluate_and_report
 from microstep.types.events import SplitResult
 from microstep.utils.progress_bar import ProgressBars
@@ -50,7 +50,7 @@ def evaluate_run(
 
 def load_run(
     directory: Path, allowlist: Allowlist, device: str | None, checkpoint: str
-) -> tuple[DictConfig, Parts, int]:
+) -> tuple[DictConfig, Components, int]:
     """Build the components of a saved run and load the weights of a checkpoint.
 
     Args:
@@ -69,12 +69,12 @@ def load_run(
     """
     saved = SavedRun.read(directory)
     config = saved.config(allowlist)
-    parts = build_parts(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
+    parts = build_components(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
     saved.check_data(parts.dataset.fingerprint)
     return config, parts, load(parts, directory, checkpoint)
 
 
-def load(components: Parts, run_dir: Path, name: str) -> int:
+def load(components: Components, run_dir: Path, name: str) -> int:
     """Load the weights of a checkpoint into the model; return their epoch."""
     weights_path = run_dir / (WEIGHTS_FILENAME if name == WEIGHTS_FILENAME else "checkpoints")
     state, epoch = (
@@ -98,7 +98,7 @@ def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
     return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 
-def report(components: Parts, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
+def report(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
     """Evaluate a split under a progress bar, and write its report."""
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)

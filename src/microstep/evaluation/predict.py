@@ -25,8 +25,8 @@ from microstep.errors import ConfigError, DataError, escape_unprintable
 from microstep.evaluation.contact_sheet import chosen, contact_sheet, thumbnail_size
 from microstep.evaluation.evaluate import load_run, report_directory
 from microstep.evaluation.predictions import Answers, predictions_csv, ranked, warn_of_unreadable
-from microstep.training.components import Parts
-from microstep.training.evaluation_loop import predicted
+from microstep.training.components import Components
+from microstep.training.evaluation_loop import iter_outputs
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.progress_bar import ProgressBars
 
@@ -73,7 +73,7 @@ def predict_input(
     return Predicted(answers, directory, epoch)
 
 
-def suited(components: Parts, input_path: str) -> tuple[ImageDataset, Classification]:
+def suited(components: Components, input_path: str) -> tuple[ImageDataset, Classification]:
     """Return the dataset and task of a run, after checking that it classifies images."""
     if not isinstance(components.dataset, ImageDataset):
         raise ConfigError(f"input={input_path}", "the run's data are no pictures", REMEDY)
@@ -94,7 +94,7 @@ def decoder_of(dataset: ImageDataset, input_path: str) -> Decoder:
 
 
 def classified(
-    components: Parts,
+    components: Components,
     dataset: ImageDataset,
     task: Classification,
     files: ImageFiles,
@@ -110,7 +110,8 @@ def classified(
     read = bars.samples(read_input(make_input_workers(files, processes), count), "pictures", count, lambda one: 1, dict)
     batches = ReadableBatches(read, components.loaders.eval_batch_size, files.shape, normaliser, components.device)
     found = [
-        (b.indices.cpu(), *ranked(outputs)) for b, outputs in predicted(components.model, batches, components.precision)
+        (b.indices.cpu(), *ranked(outputs))
+        for b, outputs in iter_outputs(components.model, batches, components.precision)
     ]
     if not found:
         raise none_readable(files, batches.unreadable)

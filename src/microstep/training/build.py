@@ -22,18 +22,18 @@ from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedul
 from microstep.run.directory import lock_new_run
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import weights_file
-from microstep.training.builders import build_parts, build_update
-from microstep.training.components import Parts
-from microstep.training.monitoring import Logbook
-from microstep.training.provenance import identity
-from microstep.training.run_info import chosen, run_facts, start_summary, warn_of_inexactness
+from microstep.training.builders import build_components, build_optimization
+from microstep.training.components import Components
+from microstep.training.monitoring import LoggerCollection
+from microstep.training.provenance import compute_identity
+from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.trainer import Trainer
 from microstep.utils.files import remove_temporaries, write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
-SHOWN = 32  #: training pictures that TensorBoard shows
+NUM_LOGGED_IMAGES = 32  #: training pictures that TensorBoard shows
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,25 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     record = RunRecordLogger(directory, lock_new_run(directory))
     with record.building(), loader_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
-        return begin(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
+        return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 
 
-def begin(run: RunSpec) -> Trainer:
+def build_new_trainer(run: RunSpec) -> Trainer:
     """Return the trainer of a new run; what died in its directory is removed."""
     remove_temporaries(run.directory)
     truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
-    return assemble(run, build_parts(run.config, run.gate))
+    return assemble_trainer(run, build_components(run.config, run.gate))
 
 
-def assemble(run: RunSpec, components: Parts) -> Trainer:
+def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     """Return the trainer of these parts, and say what it will do."""
     config = run.config
     run.record.update(**run_facts(config, components, run.names))
     rows = start_summary(config, run.names, components, run.directory)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
-    warn_of_inexactness(components.model, config.accum)
-    optimizer, scheduler, step = build_update(config, components, run.gate)
+    warn_inexact_accumulation(components.model, config.accum)
+    optimizer, scheduler, step = build_optimization(config, components, run.gate)
     return Trainer(
         model=components.model,
         optimizer=optimizer,
@@ -97,20 +97,20 @@ def assemble(run: RunSpec, components: Parts) -> Trainer:
         task=components.task,
         loaders=components.loaders,
         checkpoints=Checkpoints(run.directory / "checkpoints"),
-        logbook=build_logbook(run, components.loaders.look(SHOWN)),
+        logbook=build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)),
         cadence=CheckpointSchedule(**config.checkpoint),
-        identity={"run": identity(config, components), "choices": dict(run.names)},
-        weights=weights_file(run.directory, config, components.dataset, chosen(config, run.names, "dataset")),
+        identity={"run": compute_identity(config, components), "choices": dict(run.names)},
+        weights=weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset")),
         run_dir=run.directory,
         epochs=config.epochs,
         seed=config.seed,
     )
 
 
-def build_logbook(run: RunSpec, images: Tensor | None) -> Logbook:
+def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:
     """Return the bars and loggers; `images` are some of those to be trained on."""
     bars = ProgressBars(run.config.progress)
     settings = extract_hparams(run.config, run.names)
     tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)
     loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
-    return Logbook(bars, loggers, run.config.log_every_steps)
+    return LoggerCollection(bars, loggers, run.config.log_every_steps)

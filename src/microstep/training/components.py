@@ -17,7 +17,7 @@ from microstep.utils.randomness import reseed
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What training and evaluation share."""
 
     device: torch.device
@@ -39,11 +39,11 @@ class Parts:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-EPOCH = 1  #: whose windows are taken, and whose seeds
+PROFILED_EPOCH = 1  #: whose windows are taken, and whose seeds
 
 
 @dataclass(frozen=True)
-class Trial:
+class PartialComponents:
     """What it takes to make an experiment's step in any precision."""
 
     device: torch.device
@@ -61,16 +61,16 @@ class Trial:
 
         Where the next is shorter, or there is none, it is the first of epoch 2.
         """
-        windows = [fetched(window) for window in islice(self.loaders.train(EPOCH), 2)]
+        windows = [fetch_window(window) for window in islice(self.loaders.train(PROFILED_EPOCH), 2)]
         if len(windows) < 2 or windows[1].samples != windows[0].samples:
-            windows[1:] = [fetched(next(self.loaders.train(EPOCH + 1)))]
+            windows[1:] = [fetch_window(next(self.loaders.train(PROFILED_EPOCH + 1)))]
         return windows[0], windows[1]
 
     def reseed(self, window: LoadedWindow) -> None:
         """Seed what the model draws from, as the trainer does before this window."""
-        reseed(self.device, self.seed, EPOCH, window.number)
+        reseed(self.device, self.seed, PROFILED_EPOCH, window.number)
 
 
-def fetched(window: LoadedWindow) -> LoadedWindow:
+def fetch_window(window: LoadedWindow) -> LoadedWindow:
     """Return a window that holds its batches: what is timed is no loading."""
     return replace(window, batches=list(window.batches))

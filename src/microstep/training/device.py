@@ -15,12 +15,12 @@ import torch
 
 from microstep.errors import ConfigError
 
-OWN_THREADS = torch.get_num_threads()  #: torch's own choice, before any run changed it
+DEFAULT_THREADS = torch.get_num_threads()  #: torch's own choice, before any run changed it
 
 
-def settle(threads: int | None, deterministic: bool) -> None:
+def configure_torch(threads: int | None, deterministic: bool) -> None:
     """Set the process's thread count and determinism; everything is set, so that no earlier run shows through."""
-    torch.set_num_threads(threads or OWN_THREADS)
+    torch.set_num_threads(threads or DEFAULT_THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
     torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and never read
@@ -41,11 +41,11 @@ def choose_device(name: str) -> torch.device:
             f"device={name}", f"this machine has no {kind} that torch can use", f"the options are auto, {options}"
         )
     if kind == "cuda":
-        return cuda(name)
+        return select_cuda_device(name)
     return torch.device(kind)
 
 
-def cuda(name: str) -> torch.device:
+def select_cuda_device(name: str) -> torch.device:
     """Return a CUDA device with its index, made the current one; CUDA has started then, its generators are there."""
     torch.cuda.init()  # type: ignore[no-untyped-call]
     index = int(name.split(":")[1]) if ":" in name else torch.cuda.current_device()
@@ -95,7 +95,7 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def processor() -> str:
+def describe_processor() -> str:
     """Return the processor and the instructions that torch uses of it: other ones round otherwise."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
@@ -104,13 +104,13 @@ def processor() -> str:
     return f"{platform.machine()}, {name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def name_of(device: torch.device) -> str:
+def get_device_kind(device: torch.device) -> str:
     """Return the kind of device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def describe(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """Return the device in words."""
     if device.type == "cuda":
-        return f"{device} ({name_of(device)})"
+        return f"{device} ({get_device_kind(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

@@ -23,13 +23,13 @@ def evaluate(
     keep: Callable[[Batch, Tensor], None] = lambda batch, outputs: None,
 ) -> dict[str, float]:
     """Return the metrics over all batches, the model in evaluation mode; `keep` is shown every output."""
-    for batch, outputs in predicted(model, batches, precision):
+    for batch, outputs in iter_outputs(model, batches, precision):
         metrics.update(outputs, batch.targets, task.loss_sum(outputs, batch.targets))
         keep(batch, outputs)
     return metrics.compute()
 
 
-def predicted(model: nn.Module, batches: Iterable[Batch], precision: Precision) -> Iterator[tuple[Batch, Tensor]]:
+def iter_outputs(model: nn.Module, batches: Iterable[Batch], precision: Precision) -> Iterator[tuple[Batch, Tensor]]:
     """Yield each batch with the model's outputs."""
     model.eval()
     for batch in map(precision.cast, batches):
@@ -39,7 +39,7 @@ def predicted(model: nn.Module, batches: Iterable[Batch], precision: Precision) 
 
 
 @dataclass
-class Kept:
+class PredictionCollector:
     """Outputs, targets and indices of the batches seen, on the CPU."""
 
     rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
@@ -67,7 +67,7 @@ def evaluate_and_report(
     directory: Path,
 ) -> tuple[dict[str, float], Report]:
     """Return a split's metrics, and its report written into `directory`, both from the same outputs."""
-    kept = Kept()
+    kept = PredictionCollector()
     values = evaluate(model, batches, precision, task, metrics, kept)
     with write_directory(directory) as draft:
         report = task.report(kept.predictions(split), draft)

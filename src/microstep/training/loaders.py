@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from microstep.errors import ConfigError
-from microstep.training.monitoring import Clock
+from microstep.training.monitoring import DataWaitTimer
 from microstep.types.data import Batch, FetchRequest, LoadedWindow, Mix, Positions, Split
 from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Task
 
@@ -47,7 +47,7 @@ class Loaders:
         self.splits, self.sampler, self.augment, self.accumulation = splits, sampler, augment, accumulation
         self.eval_batch_size, self.seed, self.device = eval_batch_size, seed, device
         self.weights = task.weight(splits["train"].targets)
-        self.clock = Clock()
+        self.clock = DataWaitTimer()
 
     def train(self, epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
         """Yield the epoch's windows from the `first` on; their batches are fetched when they are iterated."""
@@ -56,9 +56,9 @@ class Loaders:
         requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
         plan.split.expect([request for window in requests for request in window])
         for number, window in enumerate(windows):
-            weight = fsum(at(plan.weights, positions).sum().item() for positions in window.micro_batches)
+            weight = fsum(take_positions(plan.weights, positions).sum().item() for positions in window.micro_batches)
             samples = sum(map(len, window.micro_batches))
-            yield LoadedWindow(first + number, samples, weight, Fetched(plan, requests[number], self.clock))
+            yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.clock))
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return what an epoch is made of.
@@ -116,19 +116,19 @@ class EpochPlan:
 
     def request(self, positions: Positions) -> FetchRequest:
         """Return what to fetch for a micro-batch: its samples, then, where they are mixed, their partners."""
-        chosen = at(self.positions, positions)
+        chosen = take_positions(self.positions, positions)
         if self.mixing is None:
-            return at(self.order, positions), chosen
+            return take_positions(self.order, positions), chosen
         both = torch.cat([chosen, self.mixing.partners[chosen]])
         return self.order[both], both
 
     def fetch(self, request: FetchRequest) -> Batch:
         """Return a micro-batch."""
         batch = self.split.fetch(*request)
-        return batch if self.mixing is None else mixed(batch, self.mixing)
+        return batch if self.mixing is None else mix_batch(batch, self.mixing)
 
 
-def mixed(both: Batch, mixing: Mixing) -> Batch:
+def mix_batch(both: Batch, mixing: Mixing) -> Batch:
     """Return the first half of a batch, each sample mixed with its partner in the second half."""
     (own, other), (targets, partners) = both.inputs.chunk(2), both.targets.chunk(2)
     positions, indices = both.positions.chunk(2)[0], both.indices.chunk(2)[0]
@@ -137,12 +137,12 @@ def mixed(both: Batch, mixing: Mixing) -> Batch:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class LazyBatches:
     """A window's batches, fetched one at a time, afresh at each iteration."""
 
     plan: EpochPlan
     requests: list[FetchRequest]
-    clock: Clock
+    clock: DataWaitTimer
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.fetch, self.requests)  # map keeps no reference to what it has yielded
@@ -155,7 +155,7 @@ class Fetched:
         return batch
 
 
-def at(values: Tensor, positions: Positions) -> Tensor:
+def take_positions(values: Tensor, positions: Positions) -> Tensor:
     """Return the values at some positions; a range is a view."""
     if isinstance(positions, range) and positions.step == 1:
         return values[positions.start : positions.stop]

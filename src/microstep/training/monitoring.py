@@ -22,7 +22,7 @@ from microstep.utils.signals import interruptible
 log = logging.getLogger(__name__)
 
 
-class Logbook:
+class LoggerCollection:
     """Bars over the loops, and every logger told of what happened in them.
 
     Args:
@@ -35,7 +35,7 @@ class Logbook:
         self.bars, self.loggers, self.every = bars, loggers, report_every
         self.last = 0
 
-    def __enter__(self) -> Logbook:
+    def __enter__(self) -> LoggerCollection:
         return self
 
     def __exit__(
@@ -85,16 +85,16 @@ class Logbook:
 
 
 @dataclass
-class Clock:
+class DataWaitTimer:
     """Seconds that training has waited for data."""
 
     waited: float = 0.0
 
 
-class Pace:
+class ThroughputMeter:
     """Stopwatches: since the last lap, since the epoch began, since the run began."""
 
-    def __init__(self, wait_timer: Clock) -> None:
+    def __init__(self, wait_timer: DataWaitTimer) -> None:
         self.clock = wait_timer
         self.run_began: float | None = None
         self.epoch_began = self.lap_began = 0.0
@@ -132,10 +132,10 @@ class Pace:
         return 0.0 if self.run_began is None else perf_counter() - self.run_began
 
 
-SHOWN = 12  #: samples that the line names; train.log has all
+MAX_NAMED_SAMPLES = 12  #: samples that the line names; train.log has all
 
 
-def diverged(
+def divergence_error(
     epoch: int, window: LoadedWindow, result: StepResult, precision: str, checkpoint_position: Position | None
 ) -> Diverged:
     """Return the error, which names the samples of the window by their place in the official data; it reads them again.
@@ -146,8 +146,8 @@ def diverged(
     indices = torch.cat([batch.indices.cpu() for batch in window.batches]).tolist()
     where = f"epoch {epoch}, step {window.number + 1}"
     log.error("%s is made of samples %s", where, indices)
-    named = ", ".join(map(str, indices[:SHOWN])) + (
-        f", … ({len(indices)}, all in train.log)" if indices[SHOWN:] else ""
+    named = ", ".join(map(str, indices[:MAX_NAMED_SAMPLES])) + (
+        f", … ({len(indices)}, all in train.log)" if indices[MAX_NAMED_SAMPLES:] else ""
     )
     loss, norm = result.loss.item(), result.grad_norm
     reason = f"the loss ({loss:.4g}) or its gradient ({norm:.4g}) is not finite in {precision}, over samples {named}"

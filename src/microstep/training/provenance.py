@@ -29,12 +29,12 @@ from microstep.config.experiment import (
 )
 from microstep.config.targets import original, renamed
 from microstep.training import device as machine
-from microstep.training.components import Parts
+from microstep.training.components import Components
 
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
 
-def identity(config: DictConfig, components: Parts) -> dict[str, Any]:
+def compute_identity(config: DictConfig, components: Components) -> dict[str, Any]:
     """Return what the result depends on: what a checkpoint holds, and a resume is held against."""
     return {
         "experiment": experiment_hash(config, components.dataset.fingerprint, chosen_precision(config, components)),
@@ -43,18 +43,18 @@ def identity(config: DictConfig, components: Parts) -> dict[str, Any]:
         "data": components.dataset.fingerprint,
         "classes": list(components.dataset.facts.get("class_names", ())),
         "precision": dict(components.precision.describe()),
-        **surroundings(components.device),
+        **environment(components.device),
     }
 
 
-def surroundings(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Return what has to be the same for a run to be the same, bit for bit, besides the experiment."""
     return {
-        "device": machine.name_of(device),
-        "machine": machine.processor(),
+        "device": machine.get_device_kind(device),
+        "machine": machine.describe_processor(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "versions": versions(),
+        "versions": get_package_versions(),
     }
 
 
@@ -82,7 +82,7 @@ def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | 
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def chosen_precision(config: DictConfig, components: Parts) -> str | None:
+def chosen_precision(config: DictConfig, components: Components) -> str | None:
     """Return the precision that a measurement chose; None where the config says it."""
     return str(components.precision.name) if precision_is_measured(config) else None
 
@@ -92,12 +92,12 @@ def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
     return tuple(PRESETS) if precision_is_measured(config) else (None,)
 
 
-def weighed(config: DictConfig, device: torch.device) -> dict[str, Any]:
+def recommendation_key(config: DictConfig, device: torch.device) -> dict[str, Any]:
     """Return all that a recommended precision depends on: not seed, epochs, learning rate, or where the data lie."""
     plain = drop_keys(extract_experiment(config), {"dataset.root", "optimizer.lr"})
     parts = {name: plain[name] for name in ("model", "step", "task", "dataset", "accumulation", "optimizer", "accum")}
     sizes = {"batch_size": micro_batch_size(config), "max_grad_norm": config.max_grad_norm}
-    return {**parts, **sizes, "source": source_hash(config), **surroundings(device)}
+    return {**parts, **sizes, "source": source_hash(config), **environment(device)}
 
 
 def source_hash(config: DictConfig) -> str:
@@ -126,7 +126,7 @@ def is_installed(file: Path) -> bool:
     return any(file.resolve().is_relative_to(home) for home in homes)
 
 
-def versions() -> dict[str, str]:
+def get_package_versions() -> dict[str, str]:
     """Return the versions of what computes."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -137,7 +137,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def format_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what differs of what the bits depend on besides config and data, in words."""
     names = ("device", "machine", "threads", "deterministic", "precision")
     told = [f"{name} {now[name]} (was {before.get(name)})" for name in names if before.get(name) != now[name]]
@@ -147,7 +147,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return told + [f"{name} {v} (was {known.get(name)})" for name, v in now["versions"].items() if known.get(name) != v]
 
 
-def git() -> dict[str, Any]:
+def read_git_state() -> dict[str, Any]:
     """Return the commit of the working directory and whether it was changed; nulls outside a repository."""
 
     def ask(*words: str) -> str | None:

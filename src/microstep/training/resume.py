@@ -24,15 +24,21 @@ from microstep.run.progress import Progress
 from microstep.run.record import RunRecord, of_type
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.resume import ResumePlan, plan_resume
-from microstep.training.build import RunSpec, assemble, begin
-from microstep.training.builders import build_parts
-from microstep.training.provenance import differences, identity
+from microstep.training.build import RunSpec, assemble_trainer, build_new_trainer
+from microstep.training.builders import build_components
+from microstep.training.provenance import compute_identity, format_differences
 from microstep.training.trainer import Trainer
 from microstep.utils.files import remove_temporaries
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
-UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  #: raised by a state of another run
+FOREIGN_STATE_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+)  #: raised by a state of another run
 
 
 def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
@@ -68,16 +74,16 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
     try:
         checkpoints = Checkpoints(plan.directory / "checkpoints")
         found = recover_state(checkpoints)
-        record = RunRecordLogger(plan.directory, lock, noted(plan, found))
+        record = RunRecordLogger(plan.directory, lock, resume_record(plan, found))
     except BaseException:
         lock.release()
         raise
     run = RunSpec(plan.config, plan.directory, record, plan.gate, names={})
     with record.building(), loader_errors():
-        return begin(run) if found is None else take_up(run, found, checkpoints.directory)
+        return build_new_trainer(run) if found is None else restore_trainer(run, found, checkpoints.directory)
 
 
-def noted(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:
+def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:
     """Return the facts that run.json keeps: the metrics of the best epoch, and the list of resumes with this one."""
     before = RunRecord.read(plan.directory)
     now = {
@@ -90,9 +96,9 @@ def noted(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str,
     return kept | {"resumed": [*before.resumed, now]}
 
 
-def take_up(run: RunSpec, recovered_state: RecoveredState, checkpoints: Path) -> Trainer:
+def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: Path) -> Trainer:
     """Return the trainer in the recovered state, after checking that the state belongs to this run."""
-    with telling_of_another_run(checkpoints):
+    with foreign_state_refused(checkpoints):
         before, sizes = dict(recovered_state.state["run"]), dict(recovered_state.state["logs"])
         names = {
             str(group): escape_unprintable(str(option))
@@ -100,29 +106,29 @@ def take_up(run: RunSpec, recovered_state: RecoveredState, checkpoints: Path) ->
             if option
         }
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
-    parts = build_parts(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
-    now = identity(run.config, parts)
-    insist_on_same_experiment(before, now, run.directory)
+    parts = build_components(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
+    now = compute_identity(run.config, parts)
+    check_unchanged(before, now, run.directory)
     remove_temporaries(run.directory)
     truncate_logs(run.directory, sizes)
-    trainer = assemble(replace(run, names=names), parts)
-    with telling_of_another_run(checkpoints):
+    trainer = assemble_trainer(replace(run, names=names), parts)
+    with foreign_state_refused(checkpoints):
         trainer.load_state_dict(recovered_state.state, recovered_state.progress)
-    say_how(before, now, recovered_state.progress)
+    log_resume_point(before, now, recovered_state.progress)
     return trainer
 
 
 @contextmanager
-def telling_of_another_run(checkpoints: Path) -> Iterator[None]:
+def foreign_state_refused(checkpoints: Path) -> Iterator[None]:
     """Raise CheckpointRefused for whatever a state of another run raises."""
     try:
         yield
-    except UNREADABLE as error:
+    except FOREIGN_STATE_ERRORS as error:
         reason = f"it is not this run's: {' '.join(f'{type(error).__name__}: {error}'.split())}"
         raise CheckpointRefused(str(checkpoints), reason, "start a new run") from None
 
 
-def insist_on_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
     """Refuse changed data and an edited config."""
     if before.get("data") != now["data"]:
         reason = "the data have changed since the run"
@@ -131,10 +137,10 @@ def insist_on_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any],
         raise CheckpointRefused(str(directory / "config.yaml"), "it was changed since the run", "start a new run")
 
 
-def say_how(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
+def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
     """Log where the run resumes, and whether it is the same bit for bit."""
     position_text = f"resumed after {progress.place}" if progress.windows else "resumed at the start"
-    if differing := differences(before, now):
+    if differing := format_differences(before, now):
         log.warning("%s: the run continues, but is not the same bit for bit: %s", position_text, ", ".join(differing))
     elif not now["deterministic"]:
         log.warning(

@@ -17,14 +17,20 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.config.experiment import micro_batch_size
 from microstep.training import device as machine
-from microstep.training.components import Parts
-from microstep.training.provenance import chosen_precision, experiment_hash, git, source_hash, versions
+from microstep.training.components import Components
+from microstep.training.provenance import (
+    chosen_precision,
+    experiment_hash,
+    get_package_versions,
+    read_git_state,
+    source_hash,
+)
 from microstep.utils.text import display_path, format_count
 
 log = logging.getLogger("microstep.notice")
 
 
-def run_facts(config: DictConfig, components: Parts, choices: Mapping[str, str]) -> dict[str, Any]:
+def run_facts(config: DictConfig, components: Components, choices: Mapping[str, str]) -> dict[str, Any]:
     """Return what run.json says from the start; `choices` are the options chosen, by group."""
     sizes = {name: len(split) for name, split in components.dataset.splits.items()}
     metrics = components.task.metrics()
@@ -32,7 +38,7 @@ def run_facts(config: DictConfig, components: Parts, choices: Mapping[str, str])
         "epochs": config.epochs,
         "effective_batch_size": micro_batch_size(config) * config.accum,
         "precision": dict(components.precision.describe()),
-        "device": machine.describe(components.device),
+        "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
         "world_size": 1,
         "parameters": components.parameters,
@@ -43,23 +49,25 @@ def run_facts(config: DictConfig, components: Parts, choices: Mapping[str, str])
             config, components.dataset.fingerprint, chosen_precision(config, components)
         ),
         "source_hash": source_hash(config),
-        "versions": versions(),
-        "git": git(),
+        "versions": get_package_versions(),
+        "git": read_git_state(),
         "command": shlex.join(sys.orig_argv),
         "choices": {group: option for group, option in choices.items() if group in config},
     }
 
 
-def start_summary(config: DictConfig, choices: Mapping[str, str], components: Parts, run_dir: Path) -> dict[str, str]:
+def start_summary(
+    config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path
+) -> dict[str, str]:
     """Return the rows that are shown before training starts."""
     precision = components.precision
     return {
-        "data": f"{chosen(config, choices, 'dataset')}: {components.dataset.summary}",
-        **seen_as(config, choices),
-        "model": f"{chosen(config, choices, 'model')}: {components.parameters:,} parameters",
+        "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
+        **sampling_rows(config, choices),
+        "model": f"{option_name(config, choices, 'model')}: {components.parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
-        "device": machine.describe(components.device),
-        "batch": batch_row(config),
+        "device": machine.describe_device(components.device),
+        "batch": format_batch_size(config),
         "steps": (
             f"{components.steps:,} an epoch, {components.steps * config.epochs:,} in "
             f"{format_count(config.epochs, 'epoch')}"
@@ -68,18 +76,18 @@ def start_summary(config: DictConfig, choices: Mapping[str, str], components: Pa
     }
 
 
-def seen_as(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
+def sampling_rows(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     """Return how training samples are drawn and augmented, where it isn't each once and as it is."""
-    found = {slot: chosen(config, choices, slot) for slot in ("sampler", "augment")}
+    found = {slot: option_name(config, choices, slot) for slot in ("sampler", "augment")}
     return {slot: choice for slot, choice in found.items() if choice.lower() not in ("shuffle", "none")}
 
 
-def chosen(config: DictConfig, choices: Mapping[str, str], group: str) -> str:
+def option_name(config: DictConfig, choices: Mapping[str, str], group: str) -> str:
     """Return the option chosen for a slot, or in a notebook the name of what it builds."""
     return choices.get(group) or str(config[group]["_target_"]).rpartition(".")[2]
 
 
-def batch_row(config: DictConfig) -> str:
+def format_batch_size(config: DictConfig) -> str:
     """Return how micro-batches make the effective batch, and which of the two was asked for."""
     size = micro_batch_size(config)
     row = f"{size} × accum {config.accum} → effective {size * config.accum}"
@@ -88,17 +96,17 @@ def batch_row(config: DictConfig) -> str:
     return f"{row} (accum multiplies batch_size)" if config.accum > 1 else row
 
 
-def warn_of_inexactness(model: nn.Module, accum: int) -> None:
+def warn_inexact_accumulation(model: nn.Module, accum: int) -> None:
     """Say once, in one line, where micro-batches are not the same as one big batch, and what to do about it."""
-    said = inexact_layers(model)
+    said = find_inexact_layers(model)
     if accum > 1 and said:
         remedy = "a larger batch_size with a smaller accum narrows it, check=accumulation measures it"
         log.warning("accum=%d: %s; %s", accum, "; ".join(said), remedy)
 
 
-def inexact_layers(model: nn.Module) -> list[str]:
+def find_inexact_layers(model: nn.Module) -> list[str]:
     """Return why micro-batches are not the same as one big batch for this model: a sentence a kind of layer."""
-    active = active_in_training(model)
+    active = find_training_modules(model)
     said = []
     if any(isinstance(m, _BatchNorm) for m in active):
         said.append(
@@ -109,7 +117,7 @@ def inexact_layers(model: nn.Module) -> list[str]:
     return said
 
 
-def active_in_training(model: nn.Module) -> list[nn.Module]:
+def find_training_modules(model: nn.Module) -> list[nn.Module]:
     """Return the modules that are in training mode when the model is: frozen ones aren't. The model stays as it was."""
     before = [(module, module.training) for module in model.modules()]
     model.train()

@@ -20,7 +20,7 @@ from microstep.run.weights import WeightsFile
 from microstep.training.device import PeakMemory
 from microstep.training.evaluation_loop import evaluate, evaluate_and_report
 from microstep.training.loaders import Loaders
-from microstep.training.monitoring import Logbook, Pace, diverged
+from microstep.training.monitoring import LoggerCollection, ThroughputMeter, divergence_error
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
 from microstep.types.protocols import Metrics, Precision, Scheduler, Step, Task
@@ -40,7 +40,7 @@ class Trainer:
     task: Task
     loaders: Loaders
     checkpoints: Checkpoints
-    logbook: Logbook
+    logbook: LoggerCollection
     cadence: CheckpointSchedule
     identity: Mapping[str, Any]  #: what run it is, for the checkpoints
     weights: WeightsFile
@@ -50,7 +50,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.progress = Progress()
-        self.pace = Pace(self.loaders.clock)
+        self.pace = ThroughputMeter(self.loaders.clock)
 
     def fit(self) -> Results:
         """Train all epochs that are left, then report the best checkpoint on validation and test.
@@ -111,7 +111,7 @@ class Trainer:
         """Count the window, stop where it shows that the run can't go on, tell the loggers."""
         self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
         if self.progress.skipped_in_a_row > self.precision.max_skipped:
-            raise diverged(epoch, window, result, self.precision.name, self.checkpoints.place)
+            raise divergence_error(epoch, window, result, self.precision.name, self.checkpoints.place)
         self.checkpoints.raise_failure()
         if self.logbook.wants(self.progress.windows):
             self.log_window(result)

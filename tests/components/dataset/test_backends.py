@@ -16,7 +16,7 @@ from microstep.components.sampler import Balanced, Shuffle
 from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.training.build import build_trainer
-from microstep.training.builders import build_parts
+from microstep.training.builders import build_components
 from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, Split
 from tests.components.dataset.folders import CPU, filled, opened
@@ -161,7 +161,7 @@ def test_pictures_in_memory_can_be_streamed_too(dataset):
     words = {"digits": [], "synthetic": ["dataset.samples=200", "dataset.val_samples=50", "dataset.test_samples=50"]}
     words = [f"dataset={dataset}", *words[dataset], "augment=crop_flip", "threads=1", "batch_size=64"]
     here, there = (
-        build_parts(compose([*words, f"dataset.resident={kind}", "num_workers=1"])) for kind in ("true", "false")
+        build_components(compose([*words, f"dataset.resident={kind}", "num_workers=1"])) for kind in ("true", "false")
     )
     assert here.dataset.fingerprint == there.dataset.fingerprint
     pairs = zip(trained_on(here.loaders, 1), trained_on(there.loaders, 1), strict=True)

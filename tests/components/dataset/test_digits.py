@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from microstep.components.dataset import digits
 from microstep.config.compose import compose
 from microstep.errors import DataError
-from microstep.training.builders import build_parts
+from microstep.training.builders import build_components
 
 CPU = torch.device("cpu")
 NAMES = ("train", "val", "test")
@@ -61,7 +61,7 @@ def test_the_splits_depend_on_split_seed():
 
 def test_the_splits_do_not_depend_on_the_runs_seed():
     """Runs of different seeds are trained, chosen and tested on the same samples; only the weights differ."""
-    first, other = (build_parts(compose([f"seed={seed}", "threads=1"])) for seed in (0, 1))
+    first, other = (build_components(compose([f"seed={seed}", "threads=1"])) for seed in (0, 1))
     assert first.dataset.fingerprint == other.dataset.fingerprint
     assert places(first.dataset) == places(other.dataset)
     assert not torch.equal(next(first.model.parameters()), next(other.model.parameters()))

@@ -18,7 +18,7 @@ from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
 from microstep.run.weights import WeightsFile
 from microstep.training.build import build_trainer
-from microstep.training.builders import make
+from microstep.training.builders import build_component
 from tests.components.model.states import CLASSES, HEAD, NAME, core, saved, trained_state
 
 COLOUR, GREY = (3, 32, 32), (1, 32, 32)
@@ -193,7 +193,7 @@ def test_weights_may_be_left_unread(named, shape, weights, tmp_path, monkeypatch
     monkeypatch.setattr(torch, "load", partial(pytest.fail, "read"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", partial(pytest.fail, "fetched"))
     config = compose(["model=torchvision", f"model.weights={named}", "model.freeze=backbone"])
-    unread = make(config, "model", nn.Module, input_shape=shape, num_classes=4, load_weights=False)
+    unread = build_component(config, "model", nn.Module, input_shape=shape, num_classes=4, load_weights=False)
     monkeypatch.undo()
     read = torchvision_model(NAME, shape, 4, weights=weights, freeze="backbone")
     assert unread.normalisation == read.normalisation

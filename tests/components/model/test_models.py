@@ -11,7 +11,7 @@ from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
 from microstep.training.build import build_trainer
-from microstep.training.builders import make
+from microstep.training.builders import build_component
 
 OPTIONS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 GREY_AND_COLOUR = pytest.mark.parametrize("channels", [1, 3])
@@ -20,7 +20,7 @@ GREY_AND_COLOUR = pytest.mark.parametrize("channels", [1, 3])
 def built(option: str, channels: int, classes: int, side: int = 32) -> nn.Module:
     """Return a model as a run builds it: from its yaml and what the data say of themselves."""
     config = compose([f"model={option}"])
-    return make(config, "model", nn.Module, input_shape=(channels, side, side), num_classes=classes)
+    return build_component(config, "model", nn.Module, input_shape=(channels, side, side), num_classes=classes)
 
 
 def test_the_shipped_models():

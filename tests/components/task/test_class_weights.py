@@ -13,7 +13,7 @@ from torch import nn
 from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
-from microstep.training.builders import build_parts
+from microstep.training.builders import build_components
 
 CPU = torch.device("cpu")
 NAMES = ("a", "b", "c")
@@ -84,7 +84,7 @@ def test_half_precision_outputs_are_summed_in_fp32():
 
 def test_balanced_reads_the_training_split_alone():
     """Through the config: the weights are those of the digits' training labels, not of all labels."""
-    parts = build_parts(compose(["task.class_weights=balanced", "threads=1"]))
+    parts = build_components(compose(["task.class_weights=balanced", "threads=1"]))
     labels = parts.dataset.splits["train"].targets.numpy()
     expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
     np.testing.assert_allclose(parts.task.weight(torch.arange(10)).numpy(), expected, rtol=1e-12)

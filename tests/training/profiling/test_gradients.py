@@ -8,22 +8,27 @@ from torch import nn
 
 from microstep.components.precision import bf16, full
 from microstep.components.precision.presets import make_fp16
-from microstep.training.profiling.gradients import Accuracy, accuracy, reference, relative_distance
+from microstep.training.profiling.gradients import (
+    PrecisionAccuracy,
+    compute_reference_gradient,
+    measure_accuracy,
+    relative_distance,
+)
 from tests.training.profiling.trials import CPU, Faint, trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")
 
 
-def found(precision, model: nn.Module | None = None) -> Accuracy:
+def found(precision, model: nn.Module | None = None) -> PrecisionAccuracy:
     experiment = trial(model)
     window, _ = experiment.windows()
-    return accuracy(experiment, precision, window, reference(experiment, window))
+    return measure_accuracy(experiment, precision, window, compute_reference_gradient(experiment, window))
 
 
 def test_fp64_held_against_itself_is_the_same() -> None:
     """No drift, nothing over or under: what is measured is the precision's, not the measurement's."""
     exact = found(full(CPU, "float64"))
-    assert exact == Accuracy(0.0, 0.0, 0.0, 0.0, None, 0, 1.0, True)
+    assert exact == PrecisionAccuracy(0.0, 0.0, 0.0, 0.0, None, 0, 1.0, True)
 
 
 def test_coarser_arithmetic_is_farther_off() -> None:
@@ -72,7 +77,7 @@ def test_a_parameter_without_a_gradient_counts_as_zeros() -> None:
     model.register_parameter("unused", nn.Parameter(torch.ones(7)))
     model.register_parameter("frozen", nn.Parameter(torch.ones(5), requires_grad=False))
     experiment = trial(model)
-    assert len(reference(experiment, experiment.windows()[0]).entries) == 64 * 10 + 10 + 7
+    assert len(compute_reference_gradient(experiment, experiment.windows()[0]).entries) == 64 * 10 + 10 + 7
     assert found(full(CPU), model).underflow == 0
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from microstep.components.precision.presets import PRESETS
 from microstep.errors import ConfigError
-from microstep.training.profiling.profile import profiled, rigged, warmed
-from microstep.training.profiling.timing import Lane, peak, race
+from microstep.training.profiling.profile import make_profiled_step, profile_precisions, warm_up
+from microstep.training.profiling.timing import TimedCandidate, measure_peak, time_interleaved
 from tests.training.profiling.trials import CPU, Picky, trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")
@@ -36,7 +36,7 @@ def test_memory_is_the_hand_count() -> None:
 
     two_steps()  # whatever is allocated once and for all
     scalars = 2  # the loss and its gradient
-    assert peak(CPU, two_steps)[1] == 4 * (3 * weights + inputs + outputs + scalars)
+    assert measure_peak(CPU, two_steps)[1] == 4 * (3 * weights + inputs + outputs + scalars)
 
 
 def test_what_is_released_is_not_counted() -> None:
@@ -50,14 +50,14 @@ def test_what_is_released_is_not_counted() -> None:
         torch.empty(700)
         del held
 
-    assert peak(CPU, work)[1] == 4 * 1200
+    assert measure_peak(CPU, work)[1] == 4 * 1200
     assert len(before) == 5000
 
 
 def test_optimizer_state_is_in_the_memory() -> None:
     """Adam's two moments are: a step with them holds as many more numbers as the model has, at least."""
     experiments = [trial(None, "batch_size=1", *words) for words in ([], ["optimizer=adamw"])]
-    sgd, adam = (peak(CPU, lambda one=one: warmed(one, "fp32", {}, one.windows()))[1] for one in experiments)
+    sgd, adam = (measure_peak(CPU, lambda one=one: warm_up(one, "fp32", {}, one.windows()))[1] for one in experiments)
     assert adam - sgd >= 4 * sum(p.numel() for p in experiments[0].model.parameters())
 
 
@@ -65,21 +65,21 @@ def test_everything_is_measured_and_the_experiment_left_alone() -> None:
     """Each has its figures; neither the model nor, at a learning rate of 0, a rig's weights have changed."""
     experiment = trial()
     before = deepcopy(experiment.model.state_dict())
-    profile = profiled(experiment, ("fp32", "bf16", "fp16"), budget=0.05)
+    profile = profile_precisions(experiment, ("fp32", "bf16", "fp16"), budget=0.05)
     assert list(profile.measured) == ["fp32", "bf16", "fp16"]
     assert profile.speed_up("fp32") == 1
     assert all(one.seconds > 0 and one.steps >= 2 and one.peak_bytes > 0 for one in profile.measured.values())
     assert 0.05 < profile.noise < 5
     assert all(map(torch.equal, before.values(), experiment.model.state_dict().values()))
     assert all(parameter.grad is None for parameter in experiment.model.parameters())
-    rig = warmed(experiment, "fp32", {}, experiment.windows())
+    rig = warm_up(experiment, "fp32", {}, experiment.windows())
     assert all(map(torch.equal, before.values(), rig.model.state_dict().values()))
     assert rig.optimizer.state  # though it has stepped
 
 
 def test_the_users_own_step_is_what_is_timed() -> None:
     """step=sam goes over each window twice."""
-    sam = rigged(trial(None, "step=sam"), PRESETS["fp32"](CPU)).step
+    sam = make_profiled_step(trial(None, "step=sam"), PRESETS["fp32"](CPU)).step
     assert type(sam).__name__ == "SAMStep"
 
 
@@ -96,7 +96,7 @@ def test_the_users_own_step_is_what_is_timed() -> None:
 )
 def test_a_precision_that_fails_says_so_and_the_others_go_on(error: Exception, told: str) -> None:
     """Its row has the reason; fp32 is measured all the same."""
-    profile = profiled(trial(Picky(error)), ("fp32", "bf16"), budget=0.02)
+    profile = profile_precisions(trial(Picky(error)), ("fp32", "bf16"), budget=0.02)
     assert (list(profile.measured), profile.failed) == (["fp32"], {"bf16": told})
 
 
@@ -112,7 +112,7 @@ def test_a_model_that_has_no_fp64_is_refused() -> None:
             return self.layer(images.flatten(1).float())
 
     with pytest.raises(ConfigError, match="fp64: precisions are held against it, and on cpu it is not possible"):
-        profiled(trial(Single()), ("fp32",), budget=0.02)
+        profile_precisions(trial(Single()), ("fp32",), budget=0.02)
 
 
 def test_windows_are_of_one_size() -> None:
@@ -124,12 +124,12 @@ def test_windows_are_of_one_size() -> None:
         assert first.batches[0].indices.tolist() != other.batches[0].indices.tolist()
 
 
-def lanes(order: list[str], **seconds: float) -> dict[str, Lane]:
+def lanes(order: list[str], **seconds: float) -> dict[str, TimedCandidate]:
     def step(name: str, takes: float) -> None:
         order.append(name)
         sleep(takes)
 
-    return {name: Lane(int, lambda _, n=name, t=takes: step(n, t), CPU) for name, takes in seconds.items()}
+    return {name: TimedCandidate(int, lambda _, n=name, t=takes: step(n, t), CPU) for name, takes in seconds.items()}
 
 
 def runs(order: list[str]) -> Iterator[tuple[str, int]]:
@@ -140,7 +140,7 @@ def test_contestants_take_turns() -> None:
     """Many short steps make a turn, one long one does; the slow one gets two turns, whatever the budget."""
     order: list[str] = []
     racing = lanes(order, fast=0.01, slow=0.15)
-    assert race(racing, budget=0.25) == {}
+    assert time_interleaved(racing, budget=0.25) == {}
     turns = list(runs(order))
     assert [name for name, _ in turns] == ["fast", "slow"] * (len(turns) // 2) + ["fast"] * (len(turns) % 2)
     assert turns[0] == ("fast", 1) and turns[1] == ("slow", 1)  # warm
@@ -153,6 +153,8 @@ def test_a_lane_that_fails_falls_out() -> None:
     """The others finish."""
     racing = lanes([], good=0.01)
     failing = iter(range(1))
-    racing["bad"] = Lane(int, lambda _: next(failing, None) is None and (_ for _ in ()).throw(MemoryError()), CPU)
-    assert race(racing, budget=0.02) == {"bad": "out of memory"}
+    racing["bad"] = TimedCandidate(
+        int, lambda _: next(failing, None) is None and (_ for _ in ()).throw(MemoryError()), CPU
+    )
+    assert time_interleaved(racing, budget=0.02) == {"bad": "out of memory"}
     assert len(racing["good"].turns) >= 2

@@ -7,10 +7,16 @@ import torch
 
 from microstep.config.compose import compose
 from microstep.training.profiling import recommendation as remembered
-from microstep.training.profiling.gradients import Accuracy
+from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile
-from microstep.training.profiling.recommendation import Recommendation, keep, percent, recommendation, recommended
-from microstep.training.provenance import weighed
+from microstep.training.profiling.recommendation import (
+    Recommendation,
+    format_percent,
+    recommend_or_load,
+    recommendation,
+    store_recommendation,
+)
+from microstep.training.provenance import recommendation_key
 from microstep.utils import json_files as cache
 from tests.training.profiling.trials import CPU, trial
 
@@ -18,7 +24,7 @@ NOISE = 1.0
 
 
 def measured(seconds: float, drift: float = 0.001, settled: bool = True) -> Measurement:
-    return Measurement((seconds,), 10, 1000, Accuracy(0.0, drift, 0.0, 0.0, None, 0, 1.0, settled))
+    return Measurement((seconds,), 10, 1000, PrecisionAccuracy(0.0, drift, 0.0, 0.0, None, 0, 1.0, settled))
 
 
 @pytest.mark.parametrize(
@@ -66,12 +72,12 @@ def test_a_speed_up_is_of_turns_side_by_side() -> None:
 
 def test_shares_are_readable() -> None:
     """Two digits where they are few; no share is shown as 0 that isn't."""
-    shown = [percent(share) for share in (1.12, 0.0083, 1e-9, 0.0, 0.1, float("inf"))]
+    shown = [format_percent(share) for share in (1.12, 0.0083, 1e-9, 0.0, 0.1, float("inf"))]
     assert shown == ["112 %", "0.83 %", "< 0.001 %", "0 %", "10 %", "not finite"]
 
 
 def key(*words: str) -> dict[str, object]:
-    return weighed(compose(["threads=1", *words]), CPU)
+    return recommendation_key(compose(["threads=1", *words]), CPU)
 
 
 def test_a_recommendation_is_of_the_machine_the_model_and_the_batch() -> None:
@@ -88,12 +94,12 @@ def test_what_is_remembered_is_what_is_recommended(monkeypatch: pytest.MonkeyPat
     """Nothing is measured then; what isn't whole is measured anew."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(remembered, "profiled", lambda *_: pytest.fail("it was measured"))
-    keep({"a": 1}, Recommendation("bf16", "as planted"))
-    assert recommended(trial(), {"a": 1}) == ("bf16", "as planted")
+    store_recommendation({"a": 1}, Recommendation("bf16", "as planted"))
+    assert recommend_or_load(trial(), {"a": 1}) == ("bf16", "as planted")
     for content in ({"name": "tf32", "reason": "no such thing on a CPU"}, {"name": ["bf16"]}, {"name": "fp32"}):
-        cache.store_cached(remembered.place({"a": 1}), content)
+        cache.store_cached(remembered.get_cache_name({"a": 1}), content)
         with pytest.raises(pytest.fail.Exception, match="it was measured"):
-            recommended(trial(), {"a": 1})
+            recommend_or_load(trial(), {"a": 1})
 
 
 def test_what_is_measured_is_remembered_once(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -101,18 +107,18 @@ def test_what_is_measured_is_remembered_once(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made_up = Profile({"fp32": measured(1.0), "bf16": measured(0.5)}, {}, NOISE, 64)
     monkeypatch.setattr(remembered, "profiled", lambda *_: made_up)
-    assert recommended(trial(), {"b": 1})[0] == "bf16"
+    assert recommend_or_load(trial(), {"b": 1})[0] == "bf16"
 
     def late(*_: object) -> Profile:
-        keep({"c": 1}, Recommendation("bf16", "by another process"))
+        store_recommendation({"c": 1}, Recommendation("bf16", "by another process"))
         return Profile({"fp32": measured(1.0)}, {}, NOISE, 64)
 
     monkeypatch.setattr(remembered, "profiled", late)
-    assert recommended(trial(), {"b": 1})[0] == "bf16"
-    assert recommended(trial(), {"c": 1}) == ("bf16", "by another process")
+    assert recommend_or_load(trial(), {"b": 1})[0] == "bf16"
+    assert recommend_or_load(trial(), {"c": 1}) == ("bf16", "by another process")
 
 
 def test_fp16_is_not_tried_on_a_cpu_only_to_choose() -> None:
     """It is never the fastest there, and takes the longest to find that out."""
-    assert remembered.contenders(trial()) == ("fp32", "bf16")
+    assert remembered.recommendable_precisions(trial()) == ("fp32", "bf16")
     assert torch.device("cpu") == trial().device

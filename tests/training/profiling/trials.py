@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from microstep.config.compose import compose
-from microstep.training.builders import build_trial
-from microstep.training.components import Trial
+from microstep.training.builders import build_partial_components
+from microstep.training.components import PartialComponents
 
 CPU = torch.device("cpu")
 PIXELS, CLASSES = 64, 10
 
 
-def trial(model: nn.Module | None = None, *words: str) -> Trial:
+def trial(model: nn.Module | None = None, *words: str) -> PartialComponents:
     """Return an experiment on digits, with a model of one's own."""
-    built = build_trial(compose(["threads=1", "progress=false", "model=mlp", *words]))
+    built = build_partial_components(compose(["threads=1", "progress=false", "model=mlp", *words]))
     return built if model is None else replace(built, model=model)
 
 

@@ -16,9 +16,9 @@ from microstep.diagnostics.accumulation.verdict import sentence
 from microstep.diagnostics.result import Finding
 from microstep.diagnostics.variants import FP64, changed, fitting, model_name, refuse_large_windows, subject
 from microstep.training import device as machine
-from microstep.training.builders import build_parts
-from microstep.training.components import Parts
-from microstep.training.run_info import batch_row, chosen
+from microstep.training.builders import build_components
+from microstep.training.components import Components
+from microstep.training.run_info import format_batch_size, option_name
 from microstep.utils.terminal import print_and_log
 
 
@@ -28,7 +28,7 @@ def look(config: DictConfig) -> Finding:
     Raises:
         ConfigError: for a window that is larger than the data, and for all that training would refuse.
     """
-    parts = build_parts(changed(config, precision=FP64))
+    parts = build_components(changed(config, precision=FP64))
     refuse_large_windows(config, len(parts.dataset.splits["train"]))
     with fitting(config):
         found = measured(config, parts)
@@ -37,7 +37,7 @@ def look(config: DictConfig) -> Finding:
     return Finding(page(looked), sentence(looked), numbers(looked), {"weights": draw(looked)}, passed=passed)
 
 
-def measured(config: DictConfig, components: Parts) -> list[Measured]:
+def measured(config: DictConfig, components: Components) -> list[Measured]:
     """Return what is found in each window."""
     windows = real_windows(components.loaders, components.task, components.precision, components.steps)
     print_and_log(f"looking at the {' and the '.join(one.name for one in windows)} of an epoch\n")
@@ -48,7 +48,7 @@ def measured(config: DictConfig, components: Parts) -> list[Measured]:
 
 def passes(config: DictConfig) -> dict[str, str]:
     """Return which gradient is looked at, where a step makes several."""
-    step = chosen(config, get_choices(), "step")
+    step = option_name(config, get_choices(), "step")
     return {} if step == "standard" else {"step": f"{step}: the gradient of its first pass"}
 
 
@@ -58,15 +58,15 @@ def parameters(model: nn.Module) -> dict[str, int]:
     return {layer: sum(trained[name].numel() for name in names) for layer, names in layers(trained).items()}
 
 
-def summary(config: DictConfig, components: Parts) -> dict[str, str]:
+def summary(config: DictConfig, components: Components) -> dict[str, str]:
     """Return the rows that say what is looked at."""
     rule = (LOOPS[config.rule].__doc__ or "").rstrip(".")
     return {
         **subject(config, components.dataset, components.model),
-        "batch": batch_row(config),
+        "batch": format_batch_size(config),
         "loop": f"{config.rule}: {rule[:1].lower()}{rule[1:]}",
         **passes(config),
         "computed in": (
-            f"fp64, {machine.describe(components.device)}; the model as seed {config.seed} makes it, untrained"
+            f"fp64, {machine.describe_device(components.device)}; the model as seed {config.seed} makes it, untrained"
         ),
     }

@@ -11,9 +11,9 @@ from microstep.diagnostics.drift.trajectories import Course, Drift, follow, trai
 from microstep.diagnostics.result import Finding
 from microstep.diagnostics.variants import fitting, subject
 from microstep.training import device as machine
-from microstep.training.components import Parts
-from microstep.training.provenance import versions
-from microstep.training.run_info import inexact_layers
+from microstep.training.components import Components
+from microstep.training.provenance import get_package_versions
+from microstep.training.run_info import find_inexact_layers
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import print_and_log
@@ -35,12 +35,12 @@ def look(config: DictConfig) -> Finding:
         course = follow(trainings, config.epochs, ProgressBars(config.progress))
     parts = trainings["cut"].parts
     drift = drifted(config, parts, course)
-    numbers = drift.numbers() | {"device": machine.describe(parts.device), "versions": versions()}
+    numbers = drift.numbers() | {"device": machine.describe_device(parts.device), "versions": get_package_versions()}
     pictures = {"drift": drift_picture(drift)}
     return Finding(page(config, parts, drift), sentence(drift), numbers, pictures, drift.curves())
 
 
-def drifted(config: DictConfig, components: Parts, trajectories: Course) -> Drift:
+def drifted(config: DictConfig, components: Components, trajectories: Course) -> Drift:
     """Return what was found; `components` are those of the typed experiment."""
     return Drift(
         trajectories,
@@ -49,23 +49,23 @@ def drifted(config: DictConfig, components: Parts, trajectories: Course) -> Drif
         accum=int(config.accum),
         seed=int(config.seed),
         samples=len(components.dataset.splits["val"]),
-        inexact=inexact_layers(components.model),
+        inexact=find_inexact_layers(components.model),
     )
 
 
-def page(config: DictConfig, components: Parts, result: Drift) -> str:
+def page(config: DictConfig, components: Components, result: Drift) -> str:
     """Return what was trained, the distances by epoch, the metrics at the end."""
     end = f"  after epoch {result.epochs}, on {result.samples:,} validation samples"
     said = format_fields(summary(config, components, result))
     return "\n\n".join([said, course_table(result), NOTES, f"{end}\n{metrics_table(result)}"])
 
 
-def summary(config: DictConfig, components: Parts, result: Drift) -> dict[str, str]:
+def summary(config: DictConfig, components: Components, result: Drift) -> dict[str, str]:
     """Return what was trained."""
     return {
         **subject(config, components.dataset, components.model),
         "precision": f"{components.precision.name} ({components.precision.reason})",
-        "device": machine.describe(components.device),
+        "device": machine.describe_device(components.device),
         "cuts": f"{result.accum} × {result.micro_batch}, and {result.whole} at once",
         "seeds": f"{result.seed}, and {result.seed + 1} for comparison",
         "steps": f"{components.steps:,} an epoch, {components.steps * result.epochs:,} in {result.epochs} epochs",

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from microstep.errors import Diverged
 from microstep.run.progress import Progress
-from microstep.training.builders import build_parts, build_update
-from microstep.training.components import Parts
-from microstep.training.evaluation_loop import Kept, evaluate
-from microstep.training.monitoring import diverged
+from microstep.training.builders import build_components, build_optimization
+from microstep.training.components import Components
+from microstep.training.evaluation_loop import PredictionCollector, evaluate
+from microstep.training.monitoring import divergence_error
 from microstep.training.profiling.gradients import relative_distance
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Scheduler, Step, SupportsDecide
@@ -36,7 +36,7 @@ class Training:
     """Ends each epoch with the weights, bit for bit, that a run of the same config has then."""
 
     name: str
-    parts: Parts
+    parts: Components
     optimizer: Optimizer
     scheduler: Scheduler
     step: Step
@@ -60,7 +60,9 @@ class Training:
             result = self.step(parts.model, self.optimizer, window.batches, window.weight)
             self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
             if self.progress.skipped_in_a_row > parts.precision.max_skipped:
-                raise of(self.name, diverged(epoch, window, result, parts.precision.name, checkpoint_position=None))
+                raise of(
+                    self.name, divergence_error(epoch, window, result, parts.precision.name, checkpoint_position=None)
+                )
             if result.updated:
                 self.scheduler.step()
 
@@ -72,7 +74,7 @@ class Training:
 
     def validate(self) -> Seen:
         """Return what the model makes of the validation split now."""
-        parts, kept = self.parts, Kept()
+        parts, kept = self.parts, PredictionCollector()
         batches, metrics = parts.loaders.evaluation("val"), parts.task.metrics()
         values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, kept)
         outputs = kept.predictions(parts.loaders.splits["val"]).outputs
@@ -90,8 +92,8 @@ def begin(name: str, config: DictConfig, precision_name: str | None = None) -> T
     Args:
         precision_name: the precision to compute in, where the config leaves that to a measurement.
     """
-    parts = build_parts(config, saved_name=precision_name)
-    return Training(name, parts, *build_update(config, parts), seed=config.seed)
+    parts = build_components(config, saved_name=precision_name)
+    return Training(name, parts, *build_optimization(config, parts), seed=config.seed)
 
 
 def of(name: str, error: Diverged) -> Diverged:

@@ -9,12 +9,12 @@ from microstep.diagnostics.precision.plot import precision_picture
 from microstep.diagnostics.result import Finding
 from microstep.diagnostics.variants import subject
 from microstep.training import device as machine
-from microstep.training.builders import build_trial
-from microstep.training.components import Trial
-from microstep.training.profiling.profile import Measurement, Profile, profiled
-from microstep.training.profiling.recommendation import keep, percent, recommendation
-from microstep.training.provenance import weighed
-from microstep.training.run_info import batch_row
+from microstep.training.builders import build_partial_components
+from microstep.training.components import PartialComponents
+from microstep.training.profiling.profile import Measurement, Profile, profile_precisions
+from microstep.training.profiling.recommendation import format_percent, recommendation, store_recommendation
+from microstep.training.provenance import recommendation_key
+from microstep.training.run_info import format_batch_size
 from microstep.utils.tables import format_fields, format_table
 from microstep.utils.terminal import print_and_log
 from microstep.utils.text import format_count
@@ -26,12 +26,12 @@ def look(config: DictConfig) -> Finding:
     Raises:
         MicrostepError: for what training would refuse, and where fp64 can't be computed.
     """
-    trial = build_trial(config)
+    trial = build_partial_components(config)
     names = available_precisions(trial.device)
     print_and_log(f"measuring {', '.join(names)} …")
-    profile = profiled(trial, names)
+    profile = profile_precisions(trial, names)
     found = recommendation(profile)
-    keep(weighed(config, trial.device), found)
+    store_recommendation(recommendation_key(config, trial.device), found)
     page = f"{format_fields(summary(config, trial))}\n\n{precision_table(profile)}"
     numbers = {"recommendation": vars(found), **profile.plain()}
     typed = f"Type precision={found.name}, or precision=auto, which takes it from now on."
@@ -39,12 +39,12 @@ def look(config: DictConfig) -> Finding:
     return Finding(page, sentence, numbers, {"precision": precision_picture(profile)}, curves(profile))
 
 
-def summary(config: DictConfig, components: Trial) -> dict[str, str]:
+def summary(config: DictConfig, components: PartialComponents) -> dict[str, str]:
     """Return what was measured, by name."""
     return {
         **subject(config, components.dataset, components.model),
-        "device": machine.describe(components.device),
-        "batch": batch_row(config),
+        "device": machine.describe_device(components.device),
+        "batch": format_batch_size(config),
     }
 
 
@@ -69,7 +69,10 @@ def precision_table(profile: Profile) -> str:
     rows = [row(profile, name, one) for name, one in profile.measured.items()]
     lines = format_table([*HEADS, *rows], "<>")
     lines += [f"  {name:<6}  {why}" for name, why in profile.failed.items()]
-    noise = f"  gradient noise {percent(profile.noise)}: how far the next window's gradient is from this one's, in fp64"
+    noise = (
+        f"  gradient noise {format_percent(profile.noise)}: how far the next window's gradient is from this "
+        f"one's, in fp64"
+    )
     return "\n".join([*lines, "", noise, *notes(profile)])
 
 
@@ -81,10 +84,10 @@ def row(profile: Profile, name: str, measurement: Measurement) -> tuple[str, ...
         f"{profile.samples / measurement.seconds:,.0f}",
         f"{times:.2f} ×" if times else "–",
         f"{measurement.peak_bytes / 2**20:,.1f} MiB",
-        percent(found.loss_drift),
-        percent(found.gradient_drift),
-        percent(found.overflow),
-        percent(found.underflow),
+        format_percent(found.loss_drift),
+        format_percent(found.gradient_drift),
+        format_percent(found.overflow),
+        format_percent(found.underflow),
     )
 
 
@@ -99,7 +102,9 @@ def notes(profile: Profile) -> list[str]:
         scale_text = (
             f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
         )
-        said.append(f"  {name}: {scale_text}; without a scaler {percent(found.unscaled_underflow)} would underflow")
+        said.append(
+            f"  {name}: {scale_text}; without a scaler {format_percent(found.unscaled_underflow)} would underflow"
+        )
     return said
 
 

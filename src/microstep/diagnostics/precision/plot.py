@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from microstep.training.profiling.profile import Profile
-from microstep.training.profiling.recommendation import BELOW, percent
+from microstep.training.profiling.recommendation import MAX_NOISE_SHARE, format_percent
 from microstep.utils.plotting import BLUE, INK, ORANGE, new_figure, png_bytes
 
 WIDTH, ROW, MARGIN = 8.2, 0.42, 1.15  #: inches
@@ -52,10 +52,10 @@ def draw_drift(axes: Axes, profile: Profile, names: list[str]) -> None:
         shown = min(max(value, left), right)
         axes.hlines(place, left, shown, color=BLUE, linewidth=1.2)
         axes.plot([shown], [place], "o", color=BLUE, markersize=6)
-        axes.annotate(percent(value), (shown, place), fontsize=9, color=INK, **ABOVE)
-    axes.axvspan(BELOW * profile.noise, right, color=ORANGE, alpha=0.12, linewidth=0)
+        axes.annotate(format_percent(value), (shown, place), fontsize=9, color=INK, **ABOVE)
+    axes.axvspan(MAX_NOISE_SHARE * profile.noise, right, color=ORANGE, alpha=0.12, linewidth=0)
     axes.axvline(profile.noise, color=ORANGE, linewidth=1.6)
-    noise = f"line: the gradient's own noise, {percent(profile.noise)}"
+    noise = f"line: the gradient's own noise, {format_percent(profile.noise)}"
     axes.set_xlabel(f"{noise}\nshaded: not far below it", fontsize=8.5, color=INK)
     frame(axes, "gradient off by", names)
 

@@ -1,6 +1,19 @@
 """Measures the cost and the error of each precision with an experiment's own model and batch."""
 
-from microstep.training.profiling.profile import Measurement, Profile, profiled
-from microstep.training.profiling.recommendation import Recommendation, keep, recommendation, recommended
+from microstep.training.profiling.profile import Measurement, Profile, profile_precisions
+from microstep.training.profiling.recommendation import (
+    Recommendation,
+    recommend_or_load,
+    recommendation,
+    store_recommendation,
+)
 
-__all__ = ["Measurement", "Profile", "Recommendation", "keep", "profiled", "recommendation", "recommended"]
+__all__ = [
+    "Measurement",
+    "Profile",
+    "Recommendation",
+    "profile_precisions",
+    "recommend_or_load",
+    "recommendation",
+    "store_recommendation",
+]

@@ -13,13 +13,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.components.precision import TorchPrecision, full
 from microstep.components.step.standard import accumulate_gradient
-from microstep.training.components import Trial
+from microstep.training.components import PartialComponents
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import Precision
 
 
 @dataclass(frozen=True)
-class Gradient:
+class LossAndGradient:
     """A window's loss and its gradient."""
 
     loss: float
@@ -31,7 +31,7 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class PrecisionAccuracy:
     """How a precision's gradient differs from that in fp64, made of the same weights and the same window."""
 
     loss_drift: float  #: |loss − fp64's| / |fp64's|
@@ -44,56 +44,62 @@ class Accuracy:
     settled: bool  #: whether it became finite
 
 
-def reference(components: Trial, window: LoadedWindow) -> Gradient:
+def compute_reference_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
     """Return a window's loss and gradient in fp64."""
     precision = full(components.device, "float64")
-    return gradient(components, precision, quiet(components, precision), window)
+    return compute_gradient(components, precision, copy_without_dropout(components, precision), window)
 
 
-def accuracy(components: Trial, precision: Precision, window: LoadedWindow, reference_gradient: Gradient) -> Accuracy:
+def measure_accuracy(
+    components: PartialComponents, precision: Precision, window: LoadedWindow, reference_gradient: LossAndGradient
+) -> PrecisionAccuracy:
     """Return how accurate a precision is; its scale is settled from then on, as after a training's first windows."""
-    model = quiet(components, precision)
-    found, skipped = settled(components, precision, model, window)
+    model = copy_without_dropout(components, precision)
+    found, skipped = settle_scale(components, precision, model, window)
     scale = precision.loss_scale()
-    unscaled = Gradient(found.loss, found.entries / scale)
-    return Accuracy(
+    unscaled = LossAndGradient(found.loss, found.entries / scale)
+    return PrecisionAccuracy(
         loss_drift=abs(found.loss - reference_gradient.loss) / abs(reference_gradient.loss)
         if reference_gradient.loss
         else abs(found.loss),
         gradient_drift=relative_distance([(unscaled.entries, reference_gradient.entries)]) if found.finite else inf,
         overflow=1 - found.entries.isfinite().double().mean().item(),
-        underflow=vanished(unscaled, reference_gradient),
-        unscaled_underflow=without_scaler(components, precision, model, window, reference_gradient),
+        underflow=underflow_share(unscaled, reference_gradient),
+        unscaled_underflow=measure_unscaled_underflow(components, precision, model, window, reference_gradient),
         skipped=skipped,
         scale=scale,
         settled=found.finite,
     )
 
 
-def settled(components: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> tuple[Gradient, int]:
+def settle_scale(
+    components: PartialComponents, precision: Precision, model: nn.Module, window: LoadedWindow
+) -> tuple[LossAndGradient, int]:
     """Return the first gradient that is finite, still scaled, and how often the scale had to be halved for it.
 
     As in training, where such windows are skipped. A loss that is not finite is so at any scale.
     """
     optimizer = components.optimizer(model)
-    found, skipped = gradient(components, precision, model, window), 0
+    found, skipped = compute_gradient(components, precision, model, window), 0
     while not found.finite and isfinite(found.loss) and skipped < precision.max_skipped:
         precision.update(optimizer, None)  # halves the scale, and applies nothing
-        found, skipped = gradient(components, precision, model, window), skipped + 1
+        found, skipped = compute_gradient(components, precision, model, window), skipped + 1
     return found, skipped
 
 
-def gradient(components: Trial, precision: Precision, model: nn.Module, window: LoadedWindow) -> Gradient:
+def compute_gradient(
+    components: PartialComponents, precision: Precision, model: nn.Module, window: LoadedWindow
+) -> LossAndGradient:
     """Return a window's loss and scaled gradient."""
     components.reseed(window)
     model.zero_grad()
     loss = accumulate_gradient(model, window.batches, window.weight, precision, components.task, None)
     trained = [p for p in model.parameters() if p.requires_grad]
     entries = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    return Gradient(loss.item(), torch.cat([entry.detach().double().flatten().cpu() for entry in entries]))
+    return LossAndGradient(loss.item(), torch.cat([entry.detach().double().flatten().cpu() for entry in entries]))
 
 
-def quiet(components: Trial, precision: Precision) -> nn.Module:
+def copy_without_dropout(components: PartialComponents, precision: Precision) -> nn.Module:
     """Return a copy of the model as it is trained, but for dropout: each dtype would draw masks of its own."""
     model = precision.prepare(deepcopy(components.model)).train()
     for module in model.modules():
@@ -102,17 +108,21 @@ def quiet(components: Trial, precision: Precision) -> nn.Module:
     return model
 
 
-def without_scaler(
-    components: Trial, precision: Precision, model: nn.Module, window: LoadedWindow, reference_gradient: Gradient
+def measure_unscaled_underflow(
+    components: PartialComponents,
+    precision: Precision,
+    model: nn.Module,
+    window: LoadedWindow,
+    reference_gradient: LossAndGradient,
 ) -> float | None:
     """Return the share that would vanish without the scaler; None where nothing is scaled."""
     if not precision.describe()["scaler"]:
         return None
     plain = TorchPrecision("fp16", "without its scaler", components.device, autocast=torch.float16, channels_last=True)
-    return vanished(gradient(components, plain, model, window), reference_gradient)
+    return underflow_share(compute_gradient(components, plain, model, window), reference_gradient)
 
 
-def vanished(gradient: Gradient, reference_gradient: Gradient) -> float:
+def underflow_share(gradient: LossAndGradient, reference_gradient: LossAndGradient) -> float:
     """Return the share of fp64's entries other than 0 that are 0."""
     there = reference_gradient.entries != 0
     return ((gradient.entries == 0) & there).sum().item() / max(1, int(there.sum()))

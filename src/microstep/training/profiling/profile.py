@@ -15,14 +15,26 @@ from torch.optim import Optimizer
 
 from microstep.components.precision.presets import PRESETS
 from microstep.errors import ConfigError
-from microstep.training.components import Trial
-from microstep.training.profiling.gradients import Accuracy, Gradient, accuracy, reference, relative_distance
-from microstep.training.profiling.timing import Lane, is_of_memory, peak, race, why
+from microstep.training.components import PartialComponents
+from microstep.training.profiling.gradients import (
+    LossAndGradient,
+    PrecisionAccuracy,
+    compute_reference_gradient,
+    measure_accuracy,
+    relative_distance,
+)
+from microstep.training.profiling.timing import (
+    TimedCandidate,
+    failure_reason,
+    is_out_of_memory,
+    measure_peak,
+    time_interleaved,
+)
 from microstep.types.data import LoadedWindow, StepResult
 from microstep.types.protocols import Precision, Step
 
-BUDGET = 2.0  #: seconds of timed steps for each precision
-Windows = tuple[LoadedWindow, LoadedWindow]
+BUDGET_SECONDS = 2.0  #: seconds of timed steps for each precision
+WindowPair = tuple[LoadedWindow, LoadedWindow]
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Measurement:
     turns: tuple[float, ...]  #: seconds that an optimizer step takes, by turn
     steps: int  #: that were timed
     peak_bytes: int  #: weights, gradients, optimizer state and what a step needs meanwhile, but for its data
-    accuracy: Accuracy
+    accuracy: PrecisionAccuracy
 
     @property
     def seconds(self) -> float:
@@ -70,7 +82,7 @@ class Profile:
         return {"precisions": rows, "failed": dict(self.failed), "noise": self.noise, "window_samples": self.samples}
 
 
-def profiled(components: Trial, names: Sequence[str], budget: float = BUDGET) -> Profile:
+def profile_precisions(components: PartialComponents, names: Sequence[str], budget: float = BUDGET_SECONDS) -> Profile:
     """Measure precisions with an experiment's own model, step, optimizer and first windows; it stays as it was.
 
     Args:
@@ -81,18 +93,18 @@ def profiled(components: Trial, names: Sequence[str], budget: float = BUDGET) ->
         ConfigError: where fp64, which they are held against, can't be computed.
     """
     windows = components.windows()
-    exact, other = (referred(components, window) for window in windows)
-    found: dict[str, tuple[Accuracy, Rig, int]] = {}
+    exact, other = (compute_fp64_gradient(components, window) for window in windows)
+    found: dict[str, tuple[PrecisionAccuracy, ProfiledStep, int]] = {}
     failed: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = prepared(components, name, windows, exact)
+            found[name] = prepare_precision(components, name, windows, exact)
         except (RuntimeError, MemoryError) as error:
-            if name == "fp32" and not is_of_memory(error):
+            if name == "fp32" and not is_out_of_memory(error):
                 raise  # the model itself is broken, and the same error would end a training
-            failed[name] = why(error)
-    lanes = {name: lane(rig, windows) for name, (_, rig, _) in found.items()}
-    failed |= race(lanes, budget)
+            failed[name] = failure_reason(error)
+    lanes = {name: make_timed_candidate(rig, windows) for name, (_, rig, _) in found.items()}
+    failed |= time_interleaved(lanes, budget)
     measured = {
         name: Measurement(tuple(lanes[name].turns), lanes[name].steps - 1, memory, accurate)
         for name, (accurate, _, memory) in found.items()
@@ -101,50 +113,52 @@ def profiled(components: Trial, names: Sequence[str], budget: float = BUDGET) ->
     return Profile(measured, failed, relative_distance([(other.entries, exact.entries)]), windows[0].samples)
 
 
-def referred(components: Trial, window: LoadedWindow) -> Gradient:
+def compute_fp64_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
     """Return a window's gradient in fp64.
 
     Raises:
         ConfigError: where the machine or the model can't make it.
     """
     try:
-        return reference(components, window)
+        return compute_reference_gradient(components, window)
     except (RuntimeError, MemoryError, ValueError) as error:
-        reason = f"precisions are held against it, and on {components.device} it is {why(error)}"
+        reason = f"precisions are held against it, and on {components.device} it is {failure_reason(error)}"
         raise ConfigError("fp64", reason, "choose a precision by hand") from error
 
 
-def prepared(components: Trial, name: str, windows: Windows, reference_gradient: Gradient) -> tuple[Accuracy, Rig, int]:
+def prepare_precision(
+    components: PartialComponents, name: str, windows: WindowPair, reference_gradient: LossAndGradient
+) -> tuple[PrecisionAccuracy, ProfiledStep, int]:
     """Return how accurate a precision is, and what is timed: a rig that has stepped twice, and its memory then.
 
     After two steps there is the optimizer's state, as there is in training.
     """
     precision = PRESETS[name](components.device)
-    accurate = accuracy(components, precision, windows[0], reference_gradient)
-    rig, memory = peak(components.device, partial(warmed, components, name, precision.state_dict(), windows))
+    accurate = measure_accuracy(components, precision, windows[0], reference_gradient)
+    rig, memory = measure_peak(components.device, partial(warm_up, components, name, precision.state_dict(), windows))
     return accurate, rig, memory
 
 
-def warmed(components: Trial, name: str, state: dict[str, Any], windows: Windows) -> Rig:
+def warm_up(components: PartialComponents, name: str, state: dict[str, Any], windows: WindowPair) -> ProfiledStep:
     """Return a rig that has taken two steps; all of it is new, but for its gradient scale."""
     precision = PRESETS[name](components.device)
     precision.load_state_dict(state)
-    rig = rigged(components, precision)
+    rig = make_profiled_step(components, precision)
     for window in windows:
         rig(window)
     return rig
 
 
-def lane(rig: Rig, windows: Windows) -> Lane:
+def make_timed_candidate(rig: ProfiledStep, windows: WindowPair) -> TimedCandidate:
     """Return what is timed: steps over the two windows by turns."""
-    return Lane(rig.prepare, lambda number: rig(windows[number % 2]), rig.trial.device)
+    return TimedCandidate(rig.prepare, lambda number: rig(windows[number % 2]), rig.trial.device)
 
 
 @dataclass(frozen=True)
-class Rig:
+class ProfiledStep:
     """One precision's own model and optimizer, and the experiment's step."""
 
-    trial: Trial
+    trial: PartialComponents
     precision: Precision
     model: nn.Module
     optimizer: Optimizer
@@ -160,15 +174,15 @@ class Rig:
         return self.step(self.model, self.optimizer, window.batches, window.weight)
 
 
-def rigged(components: Trial, precision: Precision) -> Rig:
+def make_profiled_step(components: PartialComponents, precision: Precision) -> ProfiledStep:
     """Return a rig whose steps are all the same work: at a learning rate of 0 the weights stay as they were built."""
     model = precision.prepare(deepcopy(components.model)).train()
     optimizer = components.optimizer(model)
     for group in optimizer.param_groups:
-        group["lr"] = still(group.get("lr"))
-    return Rig(components, precision, model, optimizer, components.step(precision))
+        group["lr"] = zero_learning_rate(group.get("lr"))
+    return ProfiledStep(components, precision, model, optimizer, components.step(precision))
 
 
-def still(rate: Any) -> Any:
+def zero_learning_rate(rate: Any) -> Any:
     """Return a learning rate of 0, a tensor where it was one."""
     return torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0

@@ -14,12 +14,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 T = TypeVar("T")
-TURN = 0.1  #: seconds that a turn is to take, at least one step
-LEAST = 2  #: turns that anything gets, however slow it is
+TURN_SECONDS = 0.1  #: seconds that a turn is to take, at least one step
+MIN_TURNS = 2  #: turns that anything gets, however slow it is
 
 
 @dataclass
-class Lane:
+class TimedCandidate:
     """What takes turns with others."""
 
     prepare: Callable[[], object]  #: before each turn, untimed
@@ -48,57 +48,59 @@ class Lane:
             torch.cuda.synchronize(self.device)
 
 
-def race(candidates: Mapping[str, Lane], budget: float) -> dict[str, str]:
+def time_interleaved(candidates: Mapping[str, TimedCandidate], budget: float) -> dict[str, str]:
     """Let lanes take turns until each has had so many seconds, but two turns at least; say why any fell out.
 
     A first turn of one step warms each up, and says how many steps make a turn of a tenth of a second.
     """
     fallen: dict[str, str] = {}
     for name, lane in candidates.items():
-        if attempt(fallen, name, lane):
-            lane.stride = max(1, int(TURN / lane.turns.pop()))
-    while ahead := [name for name, lane in candidates.items() if name not in fallen and not finished(lane, budget)]:
+        if try_turn(fallen, name, lane):
+            lane.stride = max(1, int(TURN_SECONDS / lane.turns.pop()))
+    while ahead := [
+        name for name, lane in candidates.items() if name not in fallen and not has_used_budget(lane, budget)
+    ]:
         for name in ahead:
-            attempt(fallen, name, candidates[name])
+            try_turn(fallen, name, candidates[name])
     return fallen
 
 
-def attempt(failed: dict[str, str], name: str, candidate: Lane) -> bool:
+def try_turn(failed: dict[str, str], name: str, candidate: TimedCandidate) -> bool:
     """Let a lane take a turn; where it can't, note why."""
     try:
         candidate.turns.append(candidate.turn())
     except (RuntimeError, MemoryError) as error:
-        failed[name] = why(error)
+        failed[name] = failure_reason(error)
         return False
     return True
 
 
-def finished(candidate: Lane, budget: float) -> bool:
-    return len(candidate.turns) >= LEAST and candidate.spent >= budget
+def has_used_budget(candidate: TimedCandidate, budget: float) -> bool:
+    return len(candidate.turns) >= MIN_TURNS and candidate.spent >= budget
 
 
-def why(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """Return why something can't be done, in a few words."""
-    if is_of_memory(error):
+    if is_out_of_memory(error):
         return "out of memory"
     return f"not possible: {next(iter(str(error).splitlines()), type(error).__name__)}"
 
 
-def is_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Say whether there was too little memory, of whichever kind."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-def peak(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
+def measure_peak(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
     """Return what the work returns, and the bytes of tensors that it held at its peak, those from before not counted.
 
     On CUDA they are what torch's allocator gave out at the most; on a CPU each allocation and each release of a tensor
     is recorded and summed up, kernels' scratch tensors included. What libraries allocate by themselves is in neither.
     """
-    return peak_on_cuda(device, work) if device.type == "cuda" else peak_on_cpu(work)
+    return measure_peak_on_cuda(device, work) if device.type == "cuda" else measure_peak_on_cpu(work)
 
 
-def peak_on_cuda(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
+def measure_peak_on_cuda(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
     """Return the result and the bytes on a GPU."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -106,7 +108,7 @@ def peak_on_cuda(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
     return result, torch.cuda.max_memory_allocated(device) - before
 
 
-def peak_on_cpu(work: Callable[[], T]) -> tuple[T, int]:
+def measure_peak_on_cpu(work: Callable[[], T]) -> tuple[T, int]:
     """Return the result and the bytes in main memory."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells stderr that it starts, and that there is no GPU
     gc.collect()  # what is left of earlier work is not to be released meanwhile

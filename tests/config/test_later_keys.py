@@ -21,8 +21,8 @@ from microstep.config.compose import compose
 from microstep.config.experiment import LATER, extract_experiment, public_experiment
 from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.groups import differences, grouped
-from microstep.evaluation.comparison.runs import Asked, read_run
+from microstep.evaluation.comparison.groups import find_setting_differences, group_runs
+from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.resume import plan_auto_resume
@@ -86,14 +86,14 @@ def test_a_run_with_the_key_typed_is_one_without(run: Path) -> None:
 def test_at_its_default_old_and_new_runs_are_one_group(tmp_path: Path) -> None:
     """At another value they are two, which differ in that key."""
     first, second = (shutil.copytree(run, tmp_path / run.name) for run in sorted((OLD / "sweep").glob("*/")))
-    asked = Asked("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
+    asked = ReportRequest("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
     for value, groups in ((None, 1), (False, 2)):
         config = OmegaConf.load(second / "config.yaml")
         OmegaConf.update(config, KEY, value, force_add=True)
         OmegaConf.save(config, second / "config.yaml")
-        found = grouped([read_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
+        found = group_runs([read_compared_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
         assert len(found) == groups
-    assert differences(*found) == {KEY: ("null", "false")}
+    assert find_setting_differences(*found) == {KEY: ("null", "false")}
 
 
 def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

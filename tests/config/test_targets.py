@@ -20,8 +20,8 @@ from microstep.config.search_path import CONF
 from microstep.config.signatures import find_signature
 from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.groups import grouped
-from microstep.evaluation.comparison.runs import Asked, read_run
+from microstep.evaluation.comparison.groups import group_runs
+from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.run.resume_overrides import check_same_experiment, resume_overrides
 from microstep.training.builders import build_component
 from microstep.training.provenance import config_hash, experiment_hash, source_hash
@@ -175,7 +175,7 @@ def test_runs_of_one_experiment_are_one_group(components: str, tmp_path: Path) -
     config = OmegaConf.load(second / "config.yaml")
     assert isinstance(config, DictConfig)
     OmegaConf.save(respelled(config), second / "config.yaml")
-    asked = Asked("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
-    (found,) = grouped([read_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
+    asked = ReportRequest("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
+    (found,) = group_runs([read_compared_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
     assert found.seeds == [0, 1]
     assert found.first.setting["model"]["_target_"] == f"{components}.model.mlp"

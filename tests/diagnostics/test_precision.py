@@ -16,7 +16,7 @@ from microstep.config.compose import compose
 from microstep.diagnostics.precision import check as examination
 from microstep.diagnostics.precision.check import precision_table
 from microstep.diagnostics.precision.plot import precision_picture
-from microstep.evaluation.comparison.runs import Asked, read_run
+from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.sweep.planning import Hashes
 from microstep.training.build import build_trainer
@@ -137,8 +137,8 @@ def test_auto_is_the_same_run_as_what_it_chose(monkeypatch: pytest.MonkeyPatch, 
     assert record(tmp_path / "auto bf16")["precision"]["name"] == "bf16"
     assert hashes[0] != hashes[1]
     assert set(hashes) < set(Hashes().of(compose(WORDS)))  # a sweep knows either as what it asks for
-    asked = Asked("run", "", "test", "best", Path("reports/test"))
-    settings = [read_run(tmp_path / f"auto {name}", asked, ALLOW_ALL).setting for name in ("bf16", "fp32")]
+    asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
+    settings = [read_compared_run(tmp_path / f"auto {name}", asked, ALLOW_ALL).setting for name in ("bf16", "fp32")]
     assert settings[0] != settings[1]  # seeds of one choice are not put together with those of the other
 
 

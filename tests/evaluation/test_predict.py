@@ -19,10 +19,10 @@ from sklearn.datasets import load_digits
 from microstep.components.dataset.builtin import synthetic
 from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, escape_unprintable
-from microstep.evaluation.contact_sheet import SHOWN, chosen, contact_sheet, thumbnail_size
+from microstep.evaluation.contact_sheet import MAX_THUMBNAILS, draw_contact_sheet, fit_thumbnail, shown_indices
 from microstep.evaluation.evaluate import evaluate_run
-from microstep.evaluation.predict import Predicted, decoder_of, predict_input, suited
-from microstep.evaluation.predictions import Answers, predictions_csv, ranked
+from microstep.evaluation.predict import PredictedInput, check_classifies_images, make_decoder, predict_input
+from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes
 from microstep.run.config import load_run_config
 from microstep.training.builders import build_components
 from microstep.utils.progress_bar import ProgressBars
@@ -33,7 +33,7 @@ DIGITS = load_digits()
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def classify(run: Path, place: Path | str, checkpoint: str = "best", gate=ALLOW_ALL) -> Predicted:
+def classify(run: Path, place: Path | str, checkpoint: str = "best", gate=ALLOW_ALL) -> PredictedInput:
     """Classify in this process."""
     return predict_input(run, str(place), checkpoint, gate, None, ProgressBars(False))
 
@@ -360,33 +360,33 @@ def test_only_a_classifier_of_pictures_will_do(run):
     """Channels that no file holds, data that are no pictures, another task: each is a line that says so."""
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="input=in: the run's pictures have 2 channels; give a run that classifies"):
-        decoder_of(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
+        make_decoder(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
     parts = build_components(load_run_config(run, ALLOW_ALL), ALLOW_ALL, "cpu")
     with pytest.raises(ConfigError, match="input=in: the run's data are no pictures; "):
-        suited(replace(parts, dataset=object()), "in")
+        check_classifies_images(replace(parts, dataset=object()), "in")
     with pytest.raises(ConfigError, match="input=in: the run's task is object, no Classification; "):
-        suited(replace(parts, task=object()), "in")
+        check_classifies_images(replace(parts, task=object()), "in")
 
 
 def test_a_sheet_shows_all_or_a_few_evenly_spread():
     """Up to SHOWN pictures all of them, in order; of more the first, the last and others, none twice."""
-    assert chosen(1) == [0]
-    assert chosen(SHOWN) == list(range(SHOWN))
-    for count in (SHOWN + 1, 100, 12_345):
-        assert len(set(chosen(count))) == SHOWN
-        assert (chosen(count)[0], chosen(count)[-1]) == (0, count - 1)
-        assert max(np.diff(chosen(count))) - min(np.diff(chosen(count))) <= 1
+    assert shown_indices(1) == [0]
+    assert shown_indices(MAX_THUMBNAILS) == list(range(MAX_THUMBNAILS))
+    for count in (MAX_THUMBNAILS + 1, 100, 12_345):
+        assert len(set(shown_indices(count))) == MAX_THUMBNAILS
+        assert (shown_indices(count)[0], shown_indices(count)[-1]) == (0, count - 1)
+        assert max(np.diff(shown_indices(count))) - min(np.diff(shown_indices(count))) <= 1
 
 
 @pytest.mark.parametrize(("count", "channels", "size"), [(1, 3, (16, 16)), (7, 1, (8, 8)), (60, 3, (30, 10))])
 def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size):
     """Each thumbnail stands on the sheet pixel by pixel; a class name that looks like a formula is words."""
-    height, width = thumbnail_size(*size)
+    height, width = fit_thumbnail(*size)
     colours = np.random.default_rng(0).permutation(200)[:count].astype(np.uint8) + 20
     thumbnails = np.broadcast_to(colours[:, None, None, None], (count, channels, height, width))
     classes, confidence = torch.zeros(count, 1, dtype=torch.int64), torch.linspace(0.2, 0.9, count).double()[:, None]
-    answers = Answers(["f.png"] * count, ("$x^{$",), torch.arange(count), classes, confidence, {})
-    (tmp_path / "sheet.png").write_bytes(contact_sheet(answers, range(count), thumbnails, "na$me"))
+    answers = ClassifiedImages(["f.png"] * count, ("$x^{$",), torch.arange(count), classes, confidence, {})
+    (tmp_path / "sheet.png").write_bytes(draw_contact_sheet(answers, range(count), thumbnails, "na$me"))
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     grey = pixels[..., 0][(pixels == pixels[..., :1]).all(-1)]
     assert all((grey == colour).sum() >= height * width for colour in colours)
@@ -394,8 +394,10 @@ def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size)
 
 def test_few_classes_make_few_columns():
     """Of two classes both are told; of equals the first wins; what can't be read has an empty row."""
-    answers = Answers(["a", "b"], ("x,y", "z"), torch.tensor([1]), *ranked(torch.tensor([[0.0, 0.0]])), {0: "no"})
-    assert predictions_csv(answers).decode().splitlines() == [
+    answers = ClassifiedImages(
+        ["a", "b"], ("x,y", "z"), torch.tensor([1]), *top_classes(torch.tensor([[0.0, 0.0]])), {0: "no"}
+    )
+    assert format_predictions_csv(answers).decode().splitlines() == [
         "file,class_1,confidence_1,class_2,confidence_2,error",
         "a,,,,,no",
         'b,"x,y",0.500000,z,0.500000,',

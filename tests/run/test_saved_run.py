@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from microstep.config.allowlist import ALLOW_ALL
-from microstep.evaluation.comparison.compare import compare, fetched
-from microstep.evaluation.comparison.flips import Flip, Side
-from microstep.evaluation.comparison.groups import grouped
-from microstep.evaluation.comparison.runs import Asked, read_run
+from microstep.evaluation.comparison.compare import compare_runs, fetch_flip_images
+from microstep.evaluation.comparison.flips import Flip, SidePredictions
+from microstep.evaluation.comparison.groups import group_runs
+from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.evaluation.predict import predict_input
 from microstep.sweep.summary.reading import read_sweep
@@ -73,16 +73,18 @@ def test_a_run_counts_with_the_epochs_of_its_resume(home: Path) -> None:
     changed = record | {"resumed": [*record["resumed"], elsewhere]}
     (home / "elsewhere" / "run.json").write_text(json.dumps(changed))
     for baseline in ("resumed", "elsewhere"):
-        asked = Asked("run", "", "test", "best", Path("reports/test"))
-        (group,) = grouped([read_run(home / name, asked, ALLOW_ALL) for name in (baseline, "whole")], "run")
+        asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
+        (group,) = group_runs([read_compared_run(home / name, asked, ALLOW_ALL) for name in (baseline, "whole")], "run")
         assert group.seeds == [0, 1]
 
 
 def test_a_comparison_shows_the_samples_of_a_run_whose_data_moved(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are read from the new path."""
     monkeypatch.chdir(home)
-    (one,) = compare("whole", "resumed", "test", "best", lambda paths: ALLOW_ALL).comparisons
-    images = fetched(one, [Flip(index, 0, Side(0, 0), Side(0, 0), None) for index in (0, 1)], ALLOW_ALL)
+    (one,) = compare_runs("whole", "resumed", "test", "best", lambda paths: ALLOW_ALL).comparisons
+    images = fetch_flip_images(
+        one, [Flip(index, 0, SidePredictions(0, 0), SidePredictions(0, 0), None) for index in (0, 1)], ALLOW_ALL
+    )
     assert images is not None
     assert images.shape == (2, 3, 8, 8)
 

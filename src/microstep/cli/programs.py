@@ -103,19 +103,19 @@ def comparison(config: DictConfig) -> str:
     from microstep.config.allowlist import allowlist_from
     from microstep.config.experiment import get_trusted_names
     from microstep.errors import ConfigError
-    from microstep.evaluation.comparison.compare import compare
+    from microstep.evaluation.comparison.compare import compare_runs
 
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "pictures without labels tell no runs apart", "leave it out")
     gates = partial(allowlist_from, get_config_directories(), get_trusted_names(config), None)
-    return compare(config.run, config.baseline, config.split, config.checkpoint, gates).text
+    return compare_runs(config.run, config.baseline, config.split, config.checkpoint, gates).text
 
 
 def input_report(config: DictConfig, gate: Allowlist) -> str:
     """Classify pictures and return what is said of them."""
     from microstep.errors import escape_unprintable
     from microstep.evaluation.predict import predict_input
-    from microstep.evaluation.predictions import counts
+    from microstep.evaluation.predictions import format_class_counts
     from microstep.utils.progress_bar import ProgressBars
     from microstep.utils.tables import format_fields
     from microstep.utils.text import display_path
@@ -125,7 +125,7 @@ def input_report(config: DictConfig, gate: Allowlist) -> str:
     )
     rows = {
         "pictures": f"{len(done.answers.rows):,} classified, {len(done.answers.unreadable):,} unreadable",
-        "classes": counts(done.answers),
+        "classes": format_class_counts(done.answers),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),
         "contact sheet": escape_unprintable(display_path(done.directory / "contact_sheet.png")),

@@ -24,7 +24,7 @@ from microstep.utils.progress_bar import ProgressBars
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedRun:
     """Result of a split."""
 
     result: SplitResult
@@ -35,7 +35,7 @@ class Evaluated:
 @loader_errors()
 def evaluate_run(
     run_dir: Path, split: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
-) -> Evaluated:
+) -> EvaluatedRun:
     """Evaluate a split with the model, data and precision of a run; write the report into its directory.
 
     Raises:
@@ -44,8 +44,8 @@ def evaluate_run(
     _, parts, epoch = load_run(run_dir, allowlist, device, checkpoint)
     if split not in parts.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
-    directory = report_directory(run_dir, split, checkpoint)
-    return Evaluated(report(parts, split, directory, bars), directory, epoch)
+    directory = get_report_directory(run_dir, split, checkpoint)
+    return EvaluatedRun(evaluate_split(parts, split, directory, bars), directory, epoch)
 
 
 def load_run(
@@ -71,14 +71,16 @@ def load_run(
     config = saved.config(allowlist)
     parts = build_components(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
     saved.check_data(parts.dataset.fingerprint)
-    return config, parts, load(parts, directory, checkpoint)
+    return config, parts, load_weights(parts, directory, checkpoint)
 
 
-def load(components: Components, run_dir: Path, name: str) -> int:
+def load_weights(components: Components, run_dir: Path, name: str) -> int:
     """Load the weights of a checkpoint into the model; return their epoch."""
     weights_path = run_dir / (WEIGHTS_FILENAME if name == WEIGHTS_FILENAME else "checkpoints")
     state, epoch = (
-        read_exported_weights(weights_path) if name == WEIGHTS_FILENAME else saved(Checkpoints(weights_path), name)
+        read_exported_weights(weights_path)
+        if name == WEIGHTS_FILENAME
+        else load_model_state(Checkpoints(weights_path), name)
     )
     try:
         components.model.load_state_dict(state)
@@ -88,17 +90,17 @@ def load(components: Components, run_dir: Path, name: str) -> int:
     return epoch
 
 
-def saved(checkpoints: Checkpoints, name: str) -> tuple[Mapping[str, Any], int]:
+def load_model_state(checkpoints: Checkpoints, name: str) -> tuple[Mapping[str, Any], int]:
     """Return the model's state of a checkpoint, and the epoch after which it was written."""
     return checkpoints.load(name).get("model", {}), checkpoints.entry(name).epoch
 
 
-def report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
+def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
     """Return the directory of a report; reports of other weights than the best have the checkpoint in its name."""
     return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 
-def report(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
+def evaluate_split(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
     """Evaluate a split under a progress bar, and write its report."""
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)

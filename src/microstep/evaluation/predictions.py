@@ -13,13 +13,13 @@ from microstep.errors import escape_unprintable
 from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
-RANKED = 5  #: classes told of each picture
-NAMED = 10  #: unreadable pictures warned about by name
-COUNTED = 6  #: classes counted on the terminal
+TOP_K = 5  #: classes told of each picture
+MAX_NAMED_FILES = 10  #: unreadable pictures warned about by name
+MAX_COUNTED_CLASSES = 6  #: classes counted on the terminal
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClassifiedImages:
     """Of N pictures: the k likeliest classes of each of the M that could be read, and why the others couldn't."""
 
     files: Sequence[str]  #: N
@@ -34,16 +34,19 @@ class Answers:
         return self.class_names[int(self.classes[row, 0])], float(self.confidence[row, 0])
 
 
-def ranked(outputs: Tensor) -> tuple[Tensor, Tensor]:
+def top_classes(outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return the likeliest classes of N × C outputs and their confidences, on the CPU; of equals the first wins."""
     probabilities = outputs.cpu().double().softmax(1)
     confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
-    return classes[:, :RANKED].clone(), confidence[:, :RANKED].clone()  # all of them would stay in memory
+    return classes[:, :TOP_K].clone(), confidence[:, :TOP_K].clone()  # all of them would stay in memory
 
 
-def predictions_csv(classified: Answers) -> bytes:
+def format_predictions_csv(classified: ClassifiedImages) -> bytes:
     """Return `file,class_1,confidence_1,…,error`, a row a picture; bytes of a name that are no UTF-8 become \\udcXX."""
-    k, told = classified.classes.shape[1], dict(zip(classified.rows.tolist(), cells(classified), strict=True))
+    k, told = (
+        classified.classes.shape[1],
+        dict(zip(classified.rows.tolist(), iter_prediction_cells(classified), strict=True)),
+    )
     head = ["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"]
     rows = (
         [file, *told.get(n, [""] * 2 * k), classified.unreadable.get(n, "")] for n, file in enumerate(classified.files)
@@ -51,23 +54,23 @@ def predictions_csv(classified: Answers) -> bytes:
     return csv_bytes([head, *rows])
 
 
-def cells(classified: Answers) -> Iterator[list[str]]:
+def iter_prediction_cells(classified: ClassifiedImages) -> Iterator[list[str]]:
     """Yield class, confidence, class, confidence, … of each picture that could be read."""
     for pairs in zip(classified.classes.tolist(), classified.confidence.tolist(), strict=True):
         yield [cell for c, p in zip(*pairs, strict=True) for cell in (classified.class_names[c], f"{p:.6f}")]
 
 
-def counts(classified: Answers) -> str:
+def format_class_counts(classified: ClassifiedImages) -> str:
     """Return how often each class is the likeliest, the most frequent first, in one line."""
     found = Counter(classified.classes[:, 0].tolist()).most_common()
-    line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:COUNTED])
-    others = sum(count for _, count in found[COUNTED:])
+    line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:MAX_COUNTED_CLASSES])
+    others = sum(count for _, count in found[MAX_COUNTED_CLASSES:])
     return f"{line}, {others:,} of other classes" if others else line
 
 
-def warn_of_unreadable(classified: Answers) -> None:
+def warn_unreadable(classified: ClassifiedImages) -> None:
     """Warn of pictures that could not be read, a line each; of many, of the first few."""
-    for row, reason in list(classified.unreadable.items())[:NAMED]:
+    for row, reason in list(classified.unreadable.items())[:MAX_NAMED_FILES]:
         log.warning("%s: %s", escape_unprintable(classified.files[row]), escape_unprintable(reason))
-    if (more := len(classified.unreadable) - NAMED) > 0:
+    if (more := len(classified.unreadable) - MAX_NAMED_FILES) > 0:
         log.warning("%s more can't be read: the column `error` of predictions.csv says why", f"{more:,}")

@@ -18,9 +18,9 @@ from sklearn.metrics import f1_score
 from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, DataError
-from microstep.evaluation.comparison.compare import Compared, compare, fetched
-from microstep.evaluation.comparison.flips import flips
-from microstep.evaluation.comparison.significance import holm
+from microstep.evaluation.comparison.compare import WrittenComparisons, compare_runs, fetch_flip_images
+from microstep.evaluation.comparison.flips import find_flips
+from microstep.evaluation.comparison.significance import correct_holm
 
 FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
 SWEEP = "outputs/sweeps/s"
@@ -48,9 +48,11 @@ def name(epochs: int, seed: int | str) -> str:
     return f"{SWEEP}/epochs-{epochs}_model-mlp_seed-{seed}_threads-1"
 
 
-def compared(run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=ALLOW_ALL) -> Compared:
+def compared(
+    run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=ALLOW_ALL
+) -> WrittenComparisons:
     """Compare in this process."""
-    return compare(run, baseline, split, checkpoint, lambda others: gate)
+    return compare_runs(run, baseline, split, checkpoint, lambda others: gate)
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -104,8 +106,8 @@ def test_the_samples_that_flipped_are_all_told_and_drawn(here):
 def test_the_pictures_are_those_of_the_samples(here):
     """What is drawn beside an index is the sample that the data set has there."""
     found = compared(name(4, 0), name(1, 0)).comparisons[0]
-    chosen = flips(found.match)[::-1][:5]
-    images = fetched(found, chosen, ALLOW_ALL)
+    chosen = find_flips(found.match)[::-1][:5]
+    images = fetch_flip_images(found, chosen, ALLOW_ALL)
     assert images[:, 0].numpy() == pytest.approx(load_digits().images[[one.index for one in chosen]] / 16, abs=1e-6)
 
 
@@ -137,7 +139,7 @@ def test_several_settings_are_corrected_for(here):
     assert [one.names for one in found.comparisons] == [("epochs-2", "epochs-1"), ("epochs-4", "epochs-1")]
     assert [path.name for path in found.directories] == ["epochs-2-against-epochs-1", "epochs-4-against-epochs-1"]
     verdicts = [one.verdict for one in found.comparisons]
-    assert [one.p_value for one in verdicts] == holm([one.figures.p_value for one in verdicts])
+    assert [one.p_value for one in verdicts] == correct_holm([one.figures.p_value for one in verdicts])
     lines = found.text.splitlines()
     assert [line.split("  ")[1] for line in lines[3:6]] == ["epochs-1", "epochs-2", "epochs-4"]
     assert lines[-2:] == [one.sentence for one in found.comparisons]
@@ -216,7 +218,7 @@ def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
 
 def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
     """Where the data set shows nothing, the rest is written all the same."""
-    monkeypatch.setattr("microstep.evaluation.comparison.compare.fetched", lambda *words: None)
+    monkeypatch.setattr("microstep.evaluation.comparison.compare.fetch_flip_images", lambda *words: None)
     directory = compared(name(4, 0), name(1, 0)).directories[0]
     assert "flips.png" not in [path.name for path in directory.iterdir()]
 

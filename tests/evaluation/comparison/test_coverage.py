@@ -12,9 +12,9 @@ import pytest
 from scipy.stats import norm
 
 from microstep.evaluation.comparison import results as figures
-from microstep.evaluation.comparison.paired import Paired
-from microstep.evaluation.comparison.results import over_both, over_samples, quantiles
-from microstep.evaluation.comparison.significance import TwoWay
+from microstep.evaluation.comparison.paired import PairedPredictions
+from microstep.evaluation.comparison.results import central_interval, sample_intervals, seed_and_sample_intervals
+from microstep.evaluation.comparison.significance import SeedSampleVariance
 
 Ends = tuple[float, float]
 PAIRS = 2000
@@ -28,18 +28,18 @@ def fewer(monkeypatch) -> None:
     monkeypatch.setattr(figures, "FEWER", 100)
 
 
-def one_seed(samples: int, right: tuple[float, float, float], rng: np.random.Generator) -> Paired:
+def one_seed(samples: int, right: tuple[float, float, float], rng: np.random.Generator) -> PairedPredictions:
     """Return a pair whose samples are right with both, the run alone, the baseline alone, or neither, so often."""
     labels = rng.integers(CLASSES, size=samples)
     kind = rng.choice(4, p=[*right, 1 - sum(right)], size=samples)
     wrong = (labels + rng.integers(1, CLASSES, size=samples)) % CLASSES
     run, baseline = (np.where(np.isin(kind, which), labels, wrong)[None] for which in ([0, 1], [0, 2]))
-    return Paired(labels, run, baseline, CLASSES)
+    return PairedPredictions(labels, run, baseline, CLASSES)
 
 
 def several_seeds(
     seeds: int, samples: int, between: float, rng: np.random.Generator, right: tuple[float, float] = (0.92, 0.90)
-) -> Paired:
+) -> PairedPredictions:
     """Return a pair that is right so often in the mean over all seeds and samples there could be.
 
     What decides a sample is how hard it is, for both and for each, how good the seed is (`between` seeds), and chance.
@@ -52,11 +52,13 @@ def several_seeds(
         own, good = 0.5 * rng.normal(size=samples), between * rng.normal(size=(seeds, 1))
         drawn = hard + own + good + 0.5**0.5 * rng.normal(size=(seeds, samples))
         sides.append(np.where(drawn + spread * norm.ppf(share) > 0, labels, wrong))
-    return Paired(labels, *sides, CLASSES)
+    return PairedPredictions(labels, *sides, CLASSES)
 
 
 def coverage(
-    make: Callable[[np.random.Generator], Paired], intervals: Callable[[Paired], list[Ends]], pairs: int = PAIRS
+    make: Callable[[np.random.Generator], PairedPredictions],
+    intervals: Callable[[PairedPredictions], list[Ends]],
+    pairs: int = PAIRS,
 ) -> list[float]:
     """Return how often each interval has the true difference in it, 0.02, its ends included."""
     rng = np.random.default_rng(0)
@@ -71,7 +73,7 @@ ONE_SEED = {"180 samples": (180, (0.88, 0.04, 0.02)), "1,000 samples": (1000, (0
 @pytest.mark.parametrize(("samples", "right"), ONE_SEED.values(), ids=ONE_SEED)
 def test_the_interval_over_samples_covers_95_percent(samples, right):
     """0.92 against 0.90 or so, correlated, one seed: accuracy, and macro F1, whose true difference is the same here."""
-    for found in coverage(lambda rng: one_seed(samples, right, rng), over_samples):
+    for found in coverage(lambda rng: one_seed(samples, right, rng), sample_intervals):
         assert 0.93 <= found <= 0.97
 
 
@@ -82,8 +84,8 @@ SEVERAL = {"5 seeds": (5, 180, 0.1), "5 seeds, 1,000 samples": (5, 1000, 0.1)}
 def test_the_interval_over_seeds_and_samples_covers_95_percent(seeds, samples, between):
     """Seeds that differ from one another, and few of them: the interval is for other seeds and other samples."""
 
-    def interval(pair: Paired) -> list[Ends]:
-        return [TwoWay.of_means(pair.differences).interval(figures.LEVEL)]
+    def interval(pair: PairedPredictions) -> list[Ends]:
+        return [SeedSampleVariance.of_means(pair.differences).interval(figures.SIGNIFICANCE_LEVEL)]
 
     assert 0.93 <= coverage(lambda rng: several_seeds(seeds, samples, between, rng), interval)[0] <= 0.97
 
@@ -92,32 +94,32 @@ def test_the_interval_over_seeds_and_samples_covers_95_percent(seeds, samples, b
 def test_with_three_seeds_both_scores_are_covered():
     """The covariance of macro F1 between seeds comes from the bootstrap."""
 
-    def interval(pair: Paired) -> list[Ends]:
-        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in figures.each_seed(pair))
-        return over_both(pair, run - baseline)
+    def interval(pair: PairedPredictions) -> list[Ends]:
+        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in figures.compute_seed_scores(pair))
+        return seed_and_sample_intervals(pair, run - baseline)
 
     for found in coverage(lambda rng: several_seeds(3, 180, 0.2, rng), interval):
         assert 0.93 <= found <= 0.97
 
 
-def unpaired(pair: Paired) -> list[Ends]:
+def unpaired(pair: PairedPredictions) -> list[Ends]:
     """The wrong interval that resamples each side by itself."""
     rng, samples = np.random.default_rng(0), pair.samples
     shares = [rng.binomial(samples, (side == pair.labels).mean(), 500) / samples for side in (pair.run, pair.baseline)]
-    return [quantiles(shares[0] - shares[1])]
+    return [central_interval(shares[0] - shares[1])]
 
 
-def seeds_kept(pair: Paired) -> list[Ends]:
+def seeds_kept(pair: PairedPredictions) -> list[Ends]:
     """The wrong interval that resamples samples alone, as if there were no other seeds."""
     means, reach = pair.differences.mean(0), norm.ppf(0.975) / pair.samples**0.5
     return [(means.mean() - reach * means.std(), means.mean() + reach * means.std())]
 
 
-def seeds_resampled(pair: Paired) -> list[Ends]:
+def seeds_resampled(pair: PairedPredictions) -> list[Ends]:
     """The usual interval that resamples seeds and samples: three seeds are too few for it."""
     rng = np.random.default_rng(0)
     seeds, samples = (rng.multinomial(n, np.full(n, 1 / n), 200) / n for n in pair.differences.shape)
-    return [quantiles((seeds @ pair.differences * samples).sum(1))]
+    return [central_interval((seeds @ pair.differences * samples).sum(1))]
 
 
 def test_forgetting_that_samples_are_paired_is_seen():

@@ -10,22 +10,30 @@ import pytest
 from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from microstep.evaluation.comparison.bootstrap import Cells, resampled
-from microstep.evaluation.comparison.paired import Paired, Scores
-from microstep.evaluation.comparison.results import Figures
-from microstep.evaluation.comparison.significance import TwoWay, holm, mcnemar, power, smallest_difference
-from microstep.evaluation.comparison.verdict import Verdict, verdicts
+from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences
+from microstep.evaluation.comparison.paired import ClassScores, PairedPredictions
+from microstep.evaluation.comparison.results import ComparisonResult
+from microstep.evaluation.comparison.significance import (
+    SeedSampleVariance,
+    correct_holm,
+    exact_test_power,
+    find_smallest_difference,
+    mcnemar_p_value,
+)
+from microstep.evaluation.comparison.verdict import Verdict, make_verdicts
 
 
-def constructed(both: int, run: int, baseline: int, neither: int = 0) -> Paired:
+def constructed(both: int, run: int, baseline: int, neither: int = 0) -> PairedPredictions:
     """Return samples of two classes of which so many are right with both, with one alone, with neither."""
     ours = [1] * both + [1] * run + [0] * baseline + [0] * neither
     theirs = [1] * both + [0] * run + [1] * baseline + [0] * neither
     labels = np.arange(len(ours)) % 2
-    return Paired(labels, *(np.where(np.array([side]) == 1, labels, 1 - labels) for side in (ours, theirs)), 2)
+    return PairedPredictions(
+        labels, *(np.where(np.array([side]) == 1, labels, 1 - labels) for side in (ours, theirs)), 2
+    )
 
 
-def noisy(seeds: int, samples: int, classes: int, seed: int = 0) -> Paired:
+def noisy(seeds: int, samples: int, classes: int, seed: int = 0) -> PairedPredictions:
     """Return predictions of which some are wrong at random."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=samples)
@@ -33,7 +41,7 @@ def noisy(seeds: int, samples: int, classes: int, seed: int = 0) -> Paired:
         np.where(rng.random((seeds, samples)) < right, labels, rng.integers(classes, size=(seeds, samples)))
         for right in (0.8, 0.7)
     ]
-    return Paired(labels, *sides, classes)
+    return PairedPredictions(labels, *sides, classes)
 
 
 @pytest.mark.parametrize(("run", "baseline"), [(0, 0), (1, 0), (5, 0), (6, 0), (8, 2), (3, 3), (40, 21)])
@@ -41,21 +49,21 @@ def test_mcnemar_is_the_sum_of_its_binomials(run, baseline):
     """The p-value is that of as many tosses of a coin, both tails, summed by hand; of no tosses it is 1."""
     n, k = run + baseline, max(run, baseline)
     tails = 2 * sum(comb(n, i) for i in range(k, n + 1)) / 2**n
-    assert mcnemar(run, baseline) == pytest.approx(min(1.0, tails))
-    assert mcnemar(baseline, run) == mcnemar(run, baseline)
+    assert mcnemar_p_value(run, baseline) == pytest.approx(min(1.0, tails))
+    assert mcnemar_p_value(baseline, run) == mcnemar_p_value(run, baseline)
 
 
 def test_five_to_nothing_is_not_enough_and_six_is():
     """The least that McNemar's test can show at 5 %: 2/32 is above it, 2/64 below."""
-    assert (mcnemar(5, 0), mcnemar(6, 0)) == (0.0625, 0.03125)
+    assert (mcnemar_p_value(5, 0), mcnemar_p_value(6, 0)) == (0.0625, 0.03125)
 
 
 def test_holm_is_the_worked_example():
     """0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02, in the order given; one alone stays as it is."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.04]) == [0.04]
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert correct_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_holm([0.04]) == [0.04]
+    assert correct_holm([0.6, 0.9]) == [1.0, 1.0]
+    assert correct_holm([]) == []
 
 
 @pytest.mark.parametrize(
@@ -65,18 +73,18 @@ def test_power_is_how_often_the_test_shows_it(samples, disagreement, difference)
     """20,000 simulated comparisons find a true difference as often as the power says, within 1 %."""
     only = (disagreement + difference) / 2, (disagreement - difference) / 2
     drawn = np.random.default_rng(0).multinomial(samples, [*only, 1 - sum(only)], 20_000)
-    tests = {pair: mcnemar(*pair) for pair in {(int(run), int(baseline)) for run, baseline, _ in drawn}}
+    tests = {pair: mcnemar_p_value(*pair) for pair in {(int(run), int(baseline)) for run, baseline, _ in drawn}}
     shown = np.mean([tests[run, baseline] < 0.05 and run > baseline for run, baseline, _ in drawn.tolist()])
-    assert power(samples, disagreement, difference, 0.05) == pytest.approx(shown, abs=0.01)
+    assert exact_test_power(samples, disagreement, difference, 0.05) == pytest.approx(shown, abs=0.01)
 
 
 def test_the_smallest_difference_shows_in_four_of_five():
     """At it the power is 0.8; fewer samples need more, a stricter level too, and five samples show nothing."""
-    least = smallest_difference(180, 0.08, 0.05)
-    assert power(180, 0.08, least, 0.05) == pytest.approx(0.8, abs=1e-3)
-    assert smallest_difference(90, 0.08, 0.05) > least < smallest_difference(180, 0.08, 0.05 / 3)
-    assert smallest_difference(5, 0.2, 0.05) is None
-    assert smallest_difference(180, 0.0, 0.05) == pytest.approx(8 / 180, abs=2e-3)  # eight to nothing, or nearly
+    least = find_smallest_difference(180, 0.08, 0.05)
+    assert exact_test_power(180, 0.08, least, 0.05) == pytest.approx(0.8, abs=1e-3)
+    assert find_smallest_difference(90, 0.08, 0.05) > least < find_smallest_difference(180, 0.08, 0.05 / 3)
+    assert find_smallest_difference(5, 0.2, 0.05) is None
+    assert find_smallest_difference(180, 0.0, 0.05) == pytest.approx(8 / 180, abs=2e-3)  # eight to nothing, or nearly
 
 
 def test_the_scores_are_scikit_learns():
@@ -84,7 +92,7 @@ def test_the_scores_are_scikit_learns():
     rng = np.random.default_rng(1)
     labels, predictions = rng.integers(4, size=30), rng.integers(5, size=30)
     counts = rng.multinomial(30, np.full(30, 1 / 30), 20)
-    found = Scores.of(counts, labels, predictions, 6)
+    found = ClassScores.of(counts, labels, predictions, 6)
     for row, weights in enumerate(counts):
         truth, answers = np.repeat(labels, weights), np.repeat(predictions, weights)
         options = {"labels": range(6), "average": None, "zero_division": 0}
@@ -97,7 +105,7 @@ def test_the_scores_are_scikit_learns():
 def test_the_bootstrap_is_scipys():
     """Resampling cells instead of samples gives SciPy's paired percentile interval, within its own noise."""
     paired = noisy(1, 400, 3)
-    accuracy, macro_f1 = resampled(Cells.of(paired), 400, 20_000)
+    accuracy, macro_f1 = bootstrap_differences(UniqueSamples.of(paired), 400, 20_000)
     columns = (paired.labels, paired.run[0], paired.baseline[0])
 
     def difference(labels, run, baseline):
@@ -114,7 +122,7 @@ def test_the_bootstrap_is_scipys():
 
 def test_cells_lose_no_sample():
     """Equal samples are one cell with their weight; what the bootstrap draws adds up to as many samples."""
-    cells = Cells.of(constructed(both=90, run=6, baseline=3, neither=1))
+    cells = UniqueSamples.of(constructed(both=90, run=6, baseline=3, neither=1))
     assert (len(cells.labels), cells.weights.sum()) == (7, 100)
     parts = list(cells.draws(100, 50))
     assert np.concatenate(parts).sum(1).tolist() == [100] * 50
@@ -122,22 +130,25 @@ def test_cells_lose_no_sample():
 
 def test_the_bootstrap_is_held_in_parts(monkeypatch):
     """However much memory may be used, every resample is made."""
-    monkeypatch.setattr("microstep.evaluation.comparison.bootstrap.HELD", 64)
-    accuracy, macro_f1 = resampled(Cells.of(noisy(2, 50, 3)), 50, 31)
+    monkeypatch.setattr("microstep.evaluation.comparison.bootstrap.MAX_NUMBERS_HELD", 64)
+    accuracy, macro_f1 = bootstrap_differences(UniqueSamples.of(noisy(2, 50, 3)), 50, 31)
     assert accuracy.shape == macro_f1.shape == (31, 2)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_same_predictions_give_the_same_interval(seeds):
     """Nothing depends on when it is asked."""
-    assert Figures.of(noisy(seeds, 100, 3)).macro_f1 == Figures.of(noisy(seeds, 100, 3)).macro_f1
+    assert ComparisonResult.of(noisy(seeds, 100, 3)).macro_f1 == ComparisonResult.of(noisy(seeds, 100, 3)).macro_f1
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_exchanging_the_sides_exchanges_the_signs(seeds):
     """A against B is B against A, within the bootstrap's noise: no side is favoured."""
     paired = noisy(seeds, 150, 3)
-    one, other = Figures.of(paired), Figures.of(Paired(paired.labels, paired.baseline, paired.run, 3))
+    one, other = (
+        ComparisonResult.of(paired),
+        ComparisonResult.of(PairedPredictions(paired.labels, paired.baseline, paired.run, 3)),
+    )
     assert one.p_value == other.p_value
     for a, b in ((one.accuracy, other.accuracy), (one.macro_f1, other.macro_f1)):
         assert (a.difference, a.low, a.high) == pytest.approx((-b.difference, -b.high, -b.low), abs=0.01)
@@ -147,25 +158,25 @@ def test_exchanging_the_sides_exchanges_the_signs(seeds):
 def test_equal_predictions_prove_no_equality(seeds):
     """Where the two never disagree the difference is 0 and p is 1, but the interval keeps 3 ÷ N on either side."""
     paired = constructed(both=170, run=0, baseline=0, neither=10)
-    paired = Paired(paired.labels, *(np.repeat(side, seeds, 0) for side in (paired.run, paired.baseline)), 2)
-    found = Figures.of(paired)
+    paired = PairedPredictions(paired.labels, *(np.repeat(side, seeds, 0) for side in (paired.run, paired.baseline)), 2)
+    found = ComparisonResult.of(paired)
     assert (found.accuracy.difference, found.p_value) == (0, 1)
     for score in (found.accuracy, found.macro_f1):
         assert (score.low, score.high) == pytest.approx((-3 / 180, 3 / 180), abs=2e-3)
-    assert verdicts([found])[0].word == "no difference"
+    assert make_verdicts([found])[0].word == "no difference"
 
 
 def test_two_ways_without_samples_is_students():
     """Where samples add next to nothing, the interval over seeds is Student's of their differences."""
     differences = np.array([0.02, 0.05, 0.01, 0.04])
-    found = TwoWay.of(differences, np.zeros((4, 4)), 10**6)
+    found = SeedSampleVariance.of(differences, np.zeros((4, 4)), 10**6)
     reach = t.ppf(0.975, 3) * differences.std(ddof=1) / 2
     assert found.interval(0.05) == pytest.approx((0.03 - reach, 0.03 + reach), abs=1e-5)
 
 
 def test_two_ways_without_seeds_is_normal():
     """Where all seeds differ alike, the interval is the normal one over samples."""
-    found = TwoWay.of(np.full(3, 0.03), np.full((3, 3), 1e-4), 1000)
+    found = SeedSampleVariance.of(np.full(3, 0.03), np.full((3, 3), 1e-4), 1000)
     assert found.interval(0.05) == pytest.approx((0.03 - norm.ppf(0.975) / 100, 0.03 + norm.ppf(0.975) / 100), abs=1e-9)
 
 
@@ -174,7 +185,7 @@ def test_two_ways_are_the_sum_of_both_errors(over_seeds, over_samples, seeds):
     """How often the error goes beyond a distance is seen in a million drawn sums of a Student's and a normal one."""
     rng = np.random.default_rng(0)
     errors = rng.standard_t(seeds - 1, 10**6) * over_seeds**0.5 + rng.normal(size=10**6) * over_samples**0.5
-    found = TwoWay(0.0, over_seeds, over_samples, seeds)
+    found = SeedSampleVariance(0.0, over_seeds, over_samples, seeds)
     for distance in (0.0, 0.01, 0.03):
         assert found.beyond(distance) == pytest.approx(np.mean(errors > distance), abs=2e-3)
     assert found.p_value(found.interval(0.05)[1]) == pytest.approx(0.05, abs=1e-6)
@@ -183,9 +194,11 @@ def test_two_ways_are_the_sum_of_both_errors(over_seeds, over_samples, seeds):
 def test_the_means_covariance_is_the_bootstraps():
     """What is taken from a formula for accuracy is what resampling gives."""
     paired = noisy(3, 200, 4)
-    accuracy, _ = resampled(Cells.of(paired), 200, 20_000)
-    by_resampling = TwoWay.of(paired.differences.mean(1), np.cov(accuracy, rowvar=False), 200)
-    assert TwoWay.of_means(paired.differences).over_samples == pytest.approx(by_resampling.over_samples, rel=0.1)
+    accuracy, _ = bootstrap_differences(UniqueSamples.of(paired), 200, 20_000)
+    by_resampling = SeedSampleVariance.of(paired.differences.mean(1), np.cov(accuracy, rowvar=False), 200)
+    assert SeedSampleVariance.of_means(paired.differences).over_samples == pytest.approx(
+        by_resampling.over_samples, rel=0.1
+    )
 
 
 SAID = {
@@ -199,7 +212,7 @@ SAID = {
 def test_the_sentence_says_what_the_figures_do(word):
     """Better, worse or no difference, with the difference, its interval, p, and what could have shown."""
     (both, run, baseline), said = SAID[word]
-    found = verdicts([Figures.of(constructed(both, run, baseline, 180 - both - run - baseline))])[0]
+    found = make_verdicts([ComparisonResult.of(constructed(both, run, baseline, 180 - both - run - baseline))])[0]
     assert found.word == word
     assert found.sentence("A", "B").startswith(said)
     assert ("would have shown in 4 of 5" in found.sentence("A", "B")) == (word == "no difference")
@@ -209,7 +222,7 @@ def test_the_sentence_says_what_the_figures_do(word):
 @pytest.mark.parametrize("baseline", [0, 1, 4])
 def test_the_sentence_contradicts_no_figure(run, baseline):
     """It claims a difference where p is below 0.05 and the interval leaves zero out, and says where they disagree."""
-    found = verdicts([Figures.of(constructed(150, run, baseline, 5))])[0]
+    found = make_verdicts([ComparisonResult.of(constructed(150, run, baseline, 5))])[0]
     low, high, p = found.figures.accuracy.low, found.figures.accuracy.high, found.figures.p_value
     assert (found.word != "no difference") == (p < 0.05 and (low > 0 or high < 0))
     assert ("at the margin" in found.sentence("A", "B")) == ((p < 0.05) != (low > 0 or high < 0))
@@ -220,7 +233,7 @@ def test_the_sentence_contradicts_no_figure(run, baseline):
 )
 def test_test_and_interval_must_agree(p, low, word):
     """A difference is claimed where both find it; where one alone does, the sentence says that they disagree."""
-    found = Figures.of(constructed(150, 18, 4, 8))
+    found = ComparisonResult.of(constructed(150, 18, 4, 8))
     verdict = Verdict(replace(found, p_value=p, accuracy=replace(found.accuracy, low=low)), p, 1)
     assert verdict.word == word
     assert ("at the margin" in verdict.sentence("A", "B")) == (word == "no difference")
@@ -228,8 +241,8 @@ def test_test_and_interval_must_agree(p, low, word):
 
 def test_several_comparisons_are_held_to_more():
     """What one comparison would call better isn't one of five; the difference that could show grows as well."""
-    one = Figures.of(constructed(160, 12, 2, 6))
-    alone, of_five = verdicts([one])[0], verdicts([one] * 5)[0]
+    one = ComparisonResult.of(constructed(160, 12, 2, 6))
+    alone, of_five = make_verdicts([one])[0], make_verdicts([one] * 5)[0]
     assert (alone.word, of_five.word) == ("better", "no difference")
     assert of_five.p_value == pytest.approx(5 * alone.p_value)
     assert of_five.smallest_difference > alone.smallest_difference
@@ -238,14 +251,14 @@ def test_several_comparisons_are_held_to_more():
 
 def test_few_samples_can_show_nothing():
     """Five samples, all of them right with the run alone: the sentence says that no difference could have shown."""
-    found = Verdict(Figures.of(constructed(0, 5, 0)), 0.0625, 1)
+    found = Verdict(ComparisonResult.of(constructed(0, 5, 0)), 0.0625, 1)
     assert found.sentence("A", "B").endswith("; so few could show none at all.")
 
 
 def test_classes_are_counted_each_by_itself():
     """Recall, F1 and who alone is right are those of the class's own samples; absent classes are left out."""
     paired = noisy(3, 200, 4)
-    found = Figures.of(Paired(paired.labels, paired.run, paired.baseline, 6)).classes
+    found = ComparisonResult.of(PairedPredictions(paired.labels, paired.run, paired.baseline, 6)).classes
     assert [one.label for one in found] == [0, 1, 2, 3]
     for one in found:
         chosen = paired.labels == one.label
@@ -262,4 +275,4 @@ def test_a_class_of_one_sample_is_no_trouble(seeds):
     paired = noisy(seeds, 60, 3)
     labels = np.append(paired.labels, 3)
     sides = [np.hstack([side, np.full((seeds, 1), value)]) for side, value in ((paired.run, 3), (paired.baseline, 0))]
-    assert Figures.of(Paired(labels, *sides, 4)).classes[3].p_value == 1
+    assert ComparisonResult.of(PairedPredictions(labels, *sides, 4)).classes[3].p_value == 1

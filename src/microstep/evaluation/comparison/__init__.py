@@ -1,7 +1,7 @@
 """Compares two groups of runs on the same samples, with confidence intervals and tests."""
 
-from microstep.evaluation.comparison.paired import Paired
-from microstep.evaluation.comparison.results import Figures
-from microstep.evaluation.comparison.verdict import Verdict, verdicts
+from microstep.evaluation.comparison.paired import PairedPredictions
+from microstep.evaluation.comparison.results import ComparisonResult
+from microstep.evaluation.comparison.verdict import Verdict, make_verdicts
 
-__all__ = ["Figures", "Paired", "Verdict", "verdicts"]
+__all__ = ["ComparisonResult", "PairedPredictions", "Verdict", "make_verdicts"]

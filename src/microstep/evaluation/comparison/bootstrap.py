@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microstep.evaluation.comparison.paired import Array, Paired, Scores
+from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions
 
-SEED = 0  #: of every bootstrap: the same predictions give the same interval, digit by digit
-HELD = 2**22  #: numbers at once, about
+BOOTSTRAP_SEED = 0  #: of every bootstrap: the same predictions give the same interval, digit by digit
+MAX_NUMBERS_HELD = 2**22  #: numbers at once, about
 
 
 @dataclass(frozen=True)
-class Cells:
+class UniqueSamples:
     """The distinct samples: those with the same label and the same predictions are one cell with a weight.
 
     To draw N of N samples with replacement is to draw how often each cell is met, from a multinomial distribution:
@@ -32,14 +32,14 @@ class Cells:
     classes: int
 
     @classmethod
-    def of(cls, paired: Paired) -> Cells:
+    def of(cls, paired: PairedPredictions) -> UniqueSamples:
         """Return the cells of some samples."""
         rows = np.vstack([paired.labels[None], paired.run, paired.baseline])
         distinct, weights = np.unique(rows, axis=1, return_counts=True)
         run, baseline = distinct[1 : 1 + paired.seeds], distinct[1 + paired.seeds :]
         return cls(distinct[0], run, baseline, weights.astype(float), paired.classes)
 
-    def smoothed(self) -> Cells:
+    def smoothed(self) -> UniqueSamples:
         """Return the cells with one sample more that only the run gets right, and one that only the baseline does.
 
         They are spread over the classes as the samples are; their wrong answer is the most frequent other class. Few
@@ -53,7 +53,7 @@ class Cells:
         others = np.where(known == first, second, first)
         right, wrong = (np.broadcast_to(one, (len(self.run), len(known))) for one in (known, others))
         share = present[known] / present.sum()
-        return Cells(
+        return UniqueSamples(
             np.concatenate([self.labels, known, known]),
             np.hstack([self.run, right, wrong]),
             np.hstack([self.baseline, wrong, right]),
@@ -63,27 +63,27 @@ class Cells:
 
     def draws(self, samples: int, resamples: int) -> Iterator[Array]:
         """Yield how often each cell is met (B × C), in parts that fit in memory, `resamples` rows in all."""
-        generator = np.random.default_rng(SEED)
-        part = max(1, HELD // max(len(self.labels), self.classes))
+        generator = np.random.default_rng(BOOTSTRAP_SEED)
+        part = max(1, MAX_NUMBERS_HELD // max(len(self.labels), self.classes))
         for start in range(0, resamples, part):
             yield generator.multinomial(samples, self.weights / self.weights.sum(), min(part, resamples - start))
 
 
-def resampled(unique: Cells, samples: int, resamples: int) -> tuple[Array, Array]:
+def bootstrap_differences(unique: UniqueSamples, samples: int, resamples: int) -> tuple[Array, Array]:
     """Return the differences in accuracy and in macro F1 on resampled samples: B × S each."""
-    parts = [differences(counts, unique) for counts in unique.draws(samples, resamples)]
+    parts = [compute_score_differences(counts, unique) for counts in unique.draws(samples, resamples)]
     accuracy, macro_f1 = (np.concatenate(column) for column in zip(*parts, strict=True))
     return accuracy, macro_f1
 
 
-def differences(counts: Array, unique: Cells) -> tuple[Array, Array]:
+def compute_score_differences(counts: Array, unique: UniqueSamples) -> tuple[Array, Array]:
     """Return the differences in accuracy and in macro F1 of some weightings: B × S each."""
-    found = [seed_differences(counts, unique, *pair) for pair in zip(unique.run, unique.baseline, strict=True)]
+    found = [compute_seed_differences(counts, unique, *pair) for pair in zip(unique.run, unique.baseline, strict=True)]
     accuracy, macro_f1 = (np.stack(column, 1) for column in zip(*found, strict=True))
     return accuracy, macro_f1
 
 
-def seed_differences(counts: Array, unique: Cells, run: Array, baseline: Array) -> tuple[Array, Array]:
+def compute_seed_differences(counts: Array, unique: UniqueSamples, run: Array, baseline: Array) -> tuple[Array, Array]:
     """Return one seed's differences: B each."""
-    one, other = (Scores.of(counts, unique.labels, answers, unique.classes) for answers in (run, baseline))
+    one, other = (ClassScores.of(counts, unique.labels, answers, unique.classes) for answers in (run, baseline))
     return one.accuracy - other.accuracy, one.macro_f1 - other.macro_f1

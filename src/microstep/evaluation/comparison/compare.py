@@ -13,23 +13,34 @@ from torch import Tensor
 from microstep.components.dataset.workers import loader_errors
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError
-from microstep.evaluation.comparison.flips import Flip, chosen, flips, flips_csv, flips_picture
-from microstep.evaluation.comparison.groups import RunGroup, grouped, match, names
-from microstep.evaluation.comparison.output_files import directory_of, numbers, per_class, write
-from microstep.evaluation.comparison.results import Figures
-from microstep.evaluation.comparison.runs import Asked, ReportedRun, insist_on_same_data, matched, read_run
-from microstep.evaluation.comparison.text import Comparison, page, summary
-from microstep.evaluation.comparison.verdict import verdicts
-from microstep.evaluation.evaluate import report_directory
+from microstep.evaluation.comparison.flips import Flip, decisive_flips, draw_flips, find_flips, format_flips_csv
+from microstep.evaluation.comparison.groups import RunGroup, group_runs, name_groups, pair_by_seed
+from microstep.evaluation.comparison.output_files import (
+    format_comparison_json,
+    format_per_class_csv,
+    get_comparison_directory,
+    write_comparison_files,
+)
+from microstep.evaluation.comparison.results import ComparisonResult
+from microstep.evaluation.comparison.runs import (
+    ReportedRun,
+    ReportRequest,
+    check_same_data,
+    find_run_directories,
+    read_compared_run,
+)
+from microstep.evaluation.comparison.text import Comparison, comparison_report_text, format_comparison_summary
+from microstep.evaluation.comparison.verdict import make_verdicts
+from microstep.evaluation.evaluate import get_report_directory
 from microstep.training.builders import build_dataset
 from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
-Gates = Callable[[Sequence[Path]], Allowlist]
+AllowlistFactory = Callable[[Sequence[Path]], Allowlist]
 
 
 @dataclass(frozen=True)
-class Compared:
+class WrittenComparisons:
     """Comparisons made together, and the directory of each."""
 
     comparisons: list[Comparison]
@@ -39,12 +50,18 @@ class Compared:
     def text(self) -> str:
         """Report text: a page for one comparison, a table for several; the verdicts come last."""
         written = "\n".join(f"  written to {display_path(directory)}" for directory in self.directories)
-        said = page(self.comparisons[0]) if len(self.comparisons) == 1 else summary(self.comparisons)
+        said = (
+            comparison_report_text(self.comparisons[0])
+            if len(self.comparisons) == 1
+            else format_comparison_summary(self.comparisons)
+        )
         return "\n\n".join(["", said, written, "\n".join(one.sentence for one in self.comparisons)])
 
 
 @loader_errors()
-def compare(run: str, baseline: str, split: str, checkpoint: str, make_allowlist: Gates) -> Compared:
+def compare_runs(
+    run: str, baseline: str, split: str, checkpoint: str, make_allowlist: AllowlistFactory
+) -> WrittenComparisons:
     """Compare the settings of some runs with a baseline setting, and write the comparisons.
 
     Args:
@@ -60,19 +77,21 @@ def compare(run: str, baseline: str, split: str, checkpoint: str, make_allowlist
         DataError: if a report is damaged.
         StorageError: if nothing can be written.
     """
-    report = report_directory(Path(), split, checkpoint)
-    sides = [Asked(key, value, split, checkpoint, report) for key, value in (("run", run), ("baseline", baseline))]
-    found = [matched(side) for side in sides]
+    report = get_report_directory(Path(), split, checkpoint)
+    sides = [
+        ReportRequest(key, value, split, checkpoint, report) for key, value in (("run", run), ("baseline", baseline))
+    ]
+    found = [find_run_directories(side) for side in sides]
     gate = make_allowlist([*found[0], *found[1]])
-    base = one_setting([read_run(path, sides[1], gate) for path in found[1]], sides[1])
-    ours = without(found[0], found[1], sides[0])
-    settings = grouped([read_run(path, sides[0], gate) for path in ours], "run")
-    insist(settings, base)
-    comparisons = made(settings, base, split, checkpoint)
-    return Compared(comparisons, [written(one, gate) for one in comparisons])
+    base = require_one_group([read_compared_run(path, sides[1], gate) for path in found[1]], sides[1])
+    ours = exclude_runs(found[0], found[1], sides[0])
+    settings = group_runs([read_compared_run(path, sides[0], gate) for path in ours], "run")
+    check_comparable(settings, base)
+    comparisons = make_comparisons(settings, base, split, checkpoint)
+    return WrittenComparisons(comparisons, [write_comparison(one, gate) for one in comparisons])
 
 
-def without(paths: Iterable[Path], excluded: Iterable[Path], request: Asked) -> list[Path]:
+def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: ReportRequest) -> list[Path]:
     """Return the runs that are not in the baseline: a pattern may match these too."""
     away = {path.resolve() for path in excluded}
     left = [path for path in paths if path.resolve() not in away]
@@ -81,59 +100,61 @@ def without(paths: Iterable[Path], excluded: Iterable[Path], request: Asked) -> 
     return left
 
 
-def one_setting(runs: Sequence[ReportedRun], request: Asked) -> RunGroup:
+def require_one_group(runs: Sequence[ReportedRun], request: ReportRequest) -> RunGroup:
     """Return the one group of the baseline runs."""
-    settings = grouped(runs, "baseline")
+    settings = group_runs(runs, "baseline")
     if len(settings) > 1:
-        reason = f"it matches {len(settings)} settings: {', '.join(names(settings))}"
+        reason = f"it matches {len(settings)} settings: {', '.join(name_groups(settings))}"
         raise ConfigError(request.subject, reason, "narrow it to one, over seeds")
     return settings[0]
 
 
-def insist(groups: Sequence[RunGroup], baseline: RunGroup) -> None:
+def check_comparable(groups: Sequence[RunGroup], baseline: RunGroup) -> None:
     """Refuse to compare runs on different data."""
     for run in (run for setting in (baseline, *groups) for run in setting.runs):
-        insist_on_same_data(run, baseline.first)
+        check_same_data(run, baseline.first)
 
 
-def made(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
+def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
     """Return the comparisons, corrected for their number."""
-    *own, base = names([*groups, baseline])
-    matches = [match(setting, baseline) for setting in groups]
-    found = verdicts([Figures.of(one.paired) for one in matches])
+    *own, base = name_groups([*groups, baseline])
+    matches = [pair_by_seed(setting, baseline) for setting in groups]
+    found = make_verdicts([ComparisonResult.of(one.paired) for one in matches])
     pairs = zip(matches, found, own, strict=True)
     return [Comparison(one, verdict, (name, base), split, checkpoint) for one, verdict, name in pairs]
 
 
-def written(comparison: Comparison, allowlist: Allowlist) -> Path:
+def write_comparison(comparison: Comparison, allowlist: Allowlist) -> Path:
     """Write the files of a comparison; return their directory."""
-    directory, found = directory_of(comparison), flips(comparison.match)
+    directory, found = get_comparison_directory(comparison), find_flips(comparison.match)
     files = {
-        "comparison.txt": f"{page(comparison)}\n\n{comparison.sentence}\n".encode(errors="backslashreplace"),
-        "comparison.json": numbers(comparison),
-        "per_class.csv": per_class(comparison),
-        "flips.csv": flips_csv(found, comparison.class_names, comparison.verdict.figures.paired.seeds),
+        "comparison.txt": f"{comparison_report_text(comparison)}\n\n{comparison.sentence}\n".encode(
+            errors="backslashreplace"
+        ),
+        "comparison.json": format_comparison_json(comparison),
+        "per_class.csv": format_per_class_csv(comparison),
+        "flips.csv": format_flips_csv(found, comparison.class_names, comparison.verdict.figures.paired.seeds),
     }
-    images = pictures(comparison, chosen(found), allowlist)
+    images = load_flip_images(comparison, decisive_flips(found), allowlist)
     if images is not None:
         seeds = comparison.verdict.figures.paired.seeds
-        files["flips.png"] = flips_picture(found, images, comparison.class_names, seeds, comparison.names)
-    write(comparison, files, directory)
+        files["flips.png"] = draw_flips(found, images, comparison.class_names, seeds, comparison.names)
+    write_comparison_files(comparison, files, directory)
     return directory
 
 
-def pictures(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
+def load_flip_images(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
     """Return the samples as images; None if they are no images, or with a warning if they cannot be loaded."""
     if not shown_ones:
         return None
     try:
-        return fetched(comparison, shown_ones, allowlist)
+        return fetch_flip_images(comparison, shown_ones, allowlist)
     except MicrostepError as error:
         log.warning("flips.png is left out: %s", error)
         return None
 
 
-def fetched(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
+def fetch_flip_images(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
     """Return the samples from the dataset of the baseline.
 
     Raises:

@@ -10,16 +10,16 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from microstep.evaluation.comparison.groups import Match
-from microstep.evaluation.comparison.paired import Array, Paired
-from microstep.evaluation.comparison.predictions_file import Report
+from microstep.evaluation.comparison.groups import GroupPair
+from microstep.evaluation.comparison.paired import Array, PairedPredictions
+from microstep.evaluation.comparison.predictions_file import SavedPredictions
 from microstep.utils.plotting import GREEN, INK, RED, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import format_count, sample_caption, truncate_middle
 
 
 @dataclass(frozen=True)
-class Side:
+class SidePredictions:
     """What one setting says of a sample, over its seeds."""
 
     prediction: int  #: the most frequent; of equally frequent ones the smallest
@@ -32,8 +32,8 @@ class Flip:
 
     index: int  #: in the official split
     label: int
-    run: Side
-    baseline: Side
+    run: SidePredictions
+    baseline: SidePredictions
     file: str | None
 
     @property
@@ -42,7 +42,7 @@ class Flip:
         return self.run.right > self.baseline.right
 
 
-def flips(match: Match) -> list[Flip]:
+def find_flips(match: GroupPair) -> list[Flip]:
     """Return the samples that flipped, the most decisive first.
 
     That is: those on which most seeds flipped, and of these the ones where both sides were the most confident.
@@ -52,29 +52,29 @@ def flips(match: Match) -> list[Flip]:
     rows = np.flatnonzero(differences)
     confidence = [setting.stacked("confidence").mean(0)[rows] for setting in (match.run, match.baseline)]
     order = np.lexsort((rows, -np.sum(confidence, axis=0), -np.abs(differences[rows])))
-    return [flip(report, paired, row) for row in rows[order].tolist()]
+    return [make_flip(report, paired, row) for row in rows[order].tolist()]
 
 
-def flip(report: Report, paired: Paired, row: int) -> Flip:
+def make_flip(report: SavedPredictions, paired: PairedPredictions, row: int) -> Flip:
     """Return what both sides say of a sample."""
     label = int(report.labels[row])
-    run, baseline = (side(answers[:, row], label) for answers in (paired.run, paired.baseline))
+    run, baseline = (summarize_seeds(answers[:, row], label) for answers in (paired.run, paired.baseline))
     return Flip(int(report.indices[row]), label, run, baseline, None if report.files is None else report.files[row])
 
 
-def side(predictions: Array, label: int) -> Side:
+def summarize_seeds(predictions: Array, label: int) -> SidePredictions:
     """Return what a setting's seeds say of a sample."""
-    return Side(int(np.bincount(predictions).argmax()), int((predictions == label).sum()))
+    return SidePredictions(int(np.bincount(predictions).argmax()), int((predictions == label).sum()))
 
 
-def flips_csv(flip_list: list[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
+def format_flips_csv(flip_list: list[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
     """Return `index,label,run,baseline,run_right,baseline_right[,file]`: names of classes, and shares of the seeds."""
     filed = ["file"] if any(one.file is not None for one in flip_list) else []
     head = ["index", "label", "run", "baseline", "run_right", "baseline_right", *filed]
-    return csv_bytes([head, *(cells(one, class_names, seeds) for one in flip_list)])
+    return csv_bytes([head, *(iter_flip_cells(one, class_names, seeds) for one in flip_list)])
 
 
-def cells(flip_sample: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:
+def iter_flip_cells(flip_sample: Flip, class_names: tuple[str, ...], seeds: int) -> Iterator[str]:
     yield str(flip_sample.index)
     yield from (
         class_names[which] for which in (flip_sample.label, flip_sample.run.prediction, flip_sample.baseline.prediction)
@@ -83,20 +83,20 @@ def cells(flip_sample: Flip, class_names: tuple[str, ...], seeds: int) -> Iterat
     yield from () if flip_sample.file is None else (flip_sample.file,)
 
 
-ACROSS = 8
-SHOWN = 2 * ACROSS  #: flips of each kind on one picture
-LETTERS, TITLE = 16, 110
-CELL, HEAD, TOP = 1.62, 0.42, 0.62  #: inches
+FLIPS_PER_ROW = 8
+MAX_FLIPS_SHOWN = 2 * FLIPS_PER_ROW  #: flips of each kind on one picture
+FLIP_NAME_LETTERS, FLIP_TITLE_LETTERS = 16, 110
+CELL_INCHES, BAND_HEAD_INCHES, TITLE_INCHES = 1.62, 0.42, 0.62  #: inches
 
 
-def chosen(flip_list: Sequence[Flip]) -> list[Flip]:
+def decisive_flips(flip_list: Sequence[Flip]) -> list[Flip]:
     """Return those that are drawn: the most decisive that the run gets right, then those that the baseline does."""
     sides = ([one for one in flip_list if one.gained], [one for one in flip_list if not one.gained])
-    return [one for side in sides for one in side[:SHOWN]]
+    return [one for side in sides for one in side[:MAX_FLIPS_SHOWN]]
 
 
 @plain_text()
-def flips_picture(
+def draw_flips(
     flip_list: Sequence[Flip], images: Tensor, class_names: Sequence[str], seeds: int, names: tuple[str, str]
 ) -> bytes:
     """Return a PNG of some flips, in two bands: what the run gained, and what it lost.
@@ -105,12 +105,15 @@ def flips_picture(
         flip_list: all flips; `images` are those of `chosen(found)`: N × C × H × W, in 0…1.
         names: of run and baseline.
     """
-    drawn = list(zip(chosen(flip_list), images, strict=True))
+    drawn = list(zip(decisive_flips(flip_list), images, strict=True))
     bands = [[pair for pair in drawn if pair[0].gained is gained] for gained in (True, False)]
     totals = [sum(one.gained is gained for one in flip_list) for gained in (True, False)]
-    heights = [HEAD + (CELL + 0.2) * -(-len(band) // ACROSS) for band in bands]
-    figure = new_figure(ACROSS * 1.32, TOP + sum(heights))
-    title = (truncate_middle(f"{side}: {name}", TITLE) for side, name in zip(("run", "baseline"), names, strict=True))
+    heights = [BAND_HEAD_INCHES + (CELL_INCHES + 0.2) * -(-len(band) // FLIPS_PER_ROW) for band in bands]
+    figure = new_figure(FLIPS_PER_ROW * 1.32, TITLE_INCHES + sum(heights))
+    title = (
+        truncate_middle(f"{side}: {name}", FLIP_TITLE_LETTERS)
+        for side, name in zip(("run", "baseline"), names, strict=True)
+    )
     figure.suptitle("\n".join(title), fontsize=10)
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     words = (("run", GREEN), ("baseline", RED))
@@ -126,18 +129,21 @@ def draw_band(
     subfigure: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
 ) -> None:
     """Draw samples in rows, each under its class and what either side took it for."""
-    rows = -(-len(band) // ACROSS)
+    rows = -(-len(band) // FLIPS_PER_ROW)
     for index, (one, image) in enumerate(band):
-        axes = subfigure.add_subplot(rows, ACROSS, index + 1)
-        truth = f"true {truncate_middle(class_names[one.label], LETTERS - 4)}"
-        head = truth + sample_caption(one.file, one.index, LETTERS + 4)
-        sides = (told("run", one.run, class_names, seeds), told("baseline", one.baseline, class_names, seeds))
+        axes = subfigure.add_subplot(rows, FLIPS_PER_ROW, index + 1)
+        truth = f"true {truncate_middle(class_names[one.label], FLIP_NAME_LETTERS - 4)}"
+        head = truth + sample_caption(one.file, one.index, FLIP_NAME_LETTERS + 4)
+        sides = (
+            format_prediction("run", one.run, class_names, seeds),
+            format_prediction("baseline", one.baseline, class_names, seeds),
+        )
         draw_image(axes, image.numpy(), 0, 0, 1)
         axes.set_axis_off()
         axes.set_title("\n".join([head, *sides]), fontsize=7.5, color=INK)
 
 
-def told(who: str, side: Side, class_names: Sequence[str], seeds: int) -> str:
+def format_prediction(who: str, side: SidePredictions, class_names: Sequence[str], seeds: int) -> str:
     """Return what a side took a sample for; of several seeds, how many are right."""
     share = f" ({side.right} of {seeds})" if seeds > 1 else ""
-    return f"{who} {truncate_middle(class_names[side.prediction], LETTERS - 4)}{share}"
+    return f"{who} {truncate_middle(class_names[side.prediction], FLIP_NAME_LETTERS - 4)}{share}"

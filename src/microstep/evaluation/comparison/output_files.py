@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from microstep.config.names import MAX_NAME_LENGTH, UNSAFE_CHARACTERS, safe_name
-from microstep.evaluation.comparison.groups import RunGroup, differences
-from microstep.evaluation.comparison.results import LEVEL
+from microstep.evaluation.comparison.groups import RunGroup, find_setting_differences
+from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL
 from microstep.evaluation.comparison.text import Comparison
 from microstep.utils.files import write_directory
 from microstep.utils.json_files import read_json, replace_nonfinite
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import display_path
 
-PLACE = Path("outputs/comparisons")
+COMPARISONS_DIRECTORY = Path("outputs/comparisons")
 
 
-def directory_of(comparison: Comparison) -> Path:
+def get_comparison_directory(comparison: Comparison) -> Path:
     """Return where a comparison goes: `<run>-against-<baseline>`, and the split and weights where they aren't usual.
 
     Names that were cut, or that an earlier comparison of other runs has, end in eight letters of a hash.
@@ -29,19 +29,22 @@ def directory_of(comparison: Comparison) -> Path:
     parts = [f"{comparison.names[0]}-against-{comparison.names[1]}", usual.get(comparison.split, comparison.split)]
     exact = "-".join(filter(None, [*parts, usual.get(comparison.checkpoint, Path(comparison.checkpoint).stem)]))
     safe = UNSAFE_CHARACTERS.sub("-", exact).strip(".-")
-    if len(safe) <= MAX_NAME_LENGTH and earlier(PLACE / safe) in (None, compared(comparison)):
-        return PLACE / safe
-    return PLACE / safe_name(safe, compared(comparison))
+    if len(safe) <= MAX_NAME_LENGTH and read_compared_directories(COMPARISONS_DIRECTORY / safe) in (
+        None,
+        get_compared_directories(comparison),
+    ):
+        return COMPARISONS_DIRECTORY / safe
+    return COMPARISONS_DIRECTORY / safe_name(safe, get_compared_directories(comparison))
 
 
-def compared(comparison: Comparison) -> list[list[str]]:
+def get_compared_directories(comparison: Comparison) -> list[list[str]]:
     """Return the directories that are compared, of both sides."""
     return [
         [display_path(run.directory) for run in side.runs] for side in (comparison.match.run, comparison.match.baseline)
     ]
 
 
-def earlier(directory: Path) -> list[list[str]] | None:
+def read_compared_directories(directory: Path) -> list[list[str]] | None:
     """Return what a directory is the comparison of; None where it is of none."""
     try:
         record = read_json(directory / "comparison.json", 2**24)
@@ -50,7 +53,7 @@ def earlier(directory: Path) -> list[list[str]] | None:
         return None
 
 
-def write(comparison: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
+def write_comparison_files(comparison: Comparison, files: Mapping[str, bytes], directory: Path) -> None:
     """Write the files, none before all are made.
 
     Raises:
@@ -63,20 +66,20 @@ def write(comparison: Comparison, files: Mapping[str, bytes], directory: Path) -
             (directory / "flips.png").unlink(missing_ok=True)  # an earlier comparison's
 
 
-def numbers(comparison: Comparison) -> bytes:
+def format_comparison_json(comparison: Comparison) -> bytes:
     found, verdict = comparison.verdict.figures, comparison.verdict
     run, baseline = comparison.match.run, comparison.match.baseline
     content = {
         "verdict": verdict.word,
         "sentence": comparison.sentence,
-        "run": side(run, comparison.names[0]),
-        "baseline": side(baseline, comparison.names[1]),
-        "differences": {key: list(pair) for key, pair in differences(run, baseline).items()},
+        "run": group_as_json(run, comparison.names[0]),
+        "baseline": group_as_json(baseline, comparison.names[1]),
+        "differences": {key: list(pair) for key, pair in find_setting_differences(run, baseline).items()},
         "data": {"fingerprint": baseline.first.fingerprint, "split": comparison.split, "samples": found.paired.samples},
         "checkpoint": comparison.checkpoint,
         "accuracy": asdict(found.accuracy),
         "macro_f1": asdict(found.macro_f1),
-        "level": LEVEL,
+        "level": SIGNIFICANCE_LEVEL,
         "p_value": found.p_value,
         "p_value_corrected": verdict.p_value,
         "comparisons": verdict.comparisons,
@@ -89,12 +92,12 @@ def numbers(comparison: Comparison) -> bytes:
     return f"{json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
 
 
-def side(group: RunGroup, name: str) -> dict[str, Any]:
+def group_as_json(group: RunGroup, name: str) -> dict[str, Any]:
     """Return what is compared on one side."""
     return {"name": name, "directories": [display_path(run.directory) for run in group.runs], "seeds": group.seeds}
 
 
-def per_class(comparison: Comparison) -> bytes:
+def format_per_class_csv(comparison: Comparison) -> bytes:
     """Return per_class.csv: a row a class that has samples."""
     head = ["class", "samples", "run_recall", "baseline_recall", "run_f1", "baseline_f1"]
     rows: list[Sequence[object]] = [[*head, "only_run", "only_baseline", "p_value_corrected"]]

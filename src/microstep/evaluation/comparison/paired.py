@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
-class Scores:
+class ClassScores:
     """How often each class is there, predicted, and predicted rightly: B × classes each, B weightings."""
 
     present: Array
@@ -19,7 +19,7 @@ class Scores:
     right: Array
 
     @classmethod
-    def of(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> Scores:
+    def of(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> ClassScores:
         """Return the scores of samples that count more than once.
 
         Args:
@@ -27,8 +27,8 @@ class Scores:
             labels, predictions: C; `classes` stands for a prediction of no class at all.
         """
         right = labels == predictions
-        present, predicted = (counts @ one_hot(which, classes) for which in (labels, predictions))
-        return cls(present, predicted, counts @ one_hot(np.where(right, labels, classes), classes))
+        present, predicted = (counts @ sparse_one_hot(which, classes) for which in (labels, predictions))
+        return cls(present, predicted, counts @ sparse_one_hot(np.where(right, labels, classes), classes))
 
     @property
     def accuracy(self) -> Array:
@@ -51,7 +51,7 @@ class Scores:
         return np.asarray(self.f1.mean(1))
 
 
-def one_hot(classes_of_rows: Array, classes: int) -> Any:
+def sparse_one_hot(classes_of_rows: Array, classes: int) -> Any:
     """Return a sparse C × classes matrix with a 1 in each row, none where `classes_of_rows` is `classes`."""
     known = classes_of_rows < classes
     ends = np.concatenate([[0], np.cumsum(known)])
@@ -62,7 +62,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedPredictions:
     """What two settings say of the same N samples, each with the same S seeds.
 
     Args:
@@ -104,7 +104,7 @@ class Paired:
         """The share of samples that exactly one of the two gets right."""
         return float(np.abs(self.differences).mean())
 
-    def of_class(self, label: int) -> Paired:
+    def of_class(self, label: int) -> PairedPredictions:
         """Return the samples of one class."""
         chosen = self.labels == label
-        return Paired(self.labels[chosen], self.run[:, chosen], self.baseline[:, chosen], self.classes)
+        return PairedPredictions(self.labels[chosen], self.run[:, chosen], self.baseline[:, chosen], self.classes)

@@ -15,13 +15,13 @@ from microstep.errors import DataError
 from microstep.evaluation.comparison.paired import Array
 from microstep.utils.json_files import read_limited
 
-LARGEST = 2**27  #: bytes of a table: some millions of samples
-COLUMNS = ["index", "label", "prediction", "confidence"]
-AGAIN = "evaluate the run again"
+MAX_TABLE_BYTES = 2**27  #: bytes of a table: some millions of samples
+PREDICTION_COLUMNS = ["index", "label", "prediction", "confidence"]
+EVALUATE_REMEDY = "evaluate the run again"
 
 
 @dataclass(frozen=True)
-class Report:
+class SavedPredictions:
     """What a run said of a split, sorted by the samples' indices.
 
     Args:
@@ -39,27 +39,27 @@ class Report:
     class_names: tuple[str, ...]
 
 
-def read_report(directory: Path) -> Report:
+def read_predictions(directory: Path) -> SavedPredictions:
     """Return the report in a directory.
 
     Raises:
         FileNotFoundError: where there is none.
         DataError: where a file is damaged: no table, of no size, with labels that are no classes.
     """
-    names = class_names(directory / "confusion_matrix.csv")
+    names = read_class_names(directory / "confusion_matrix.csv")
     file = directory / "predictions.csv"
-    table = rows_of(file)
+    table = iter_table_rows(file)
     header = next(table, [])
     rows = list(table)
     try:
-        if header[:4] != COLUMNS or any(len(row) != len(header) for row in rows):
-            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-        return checked(rows, names)
+        if header[:4] != PREDICTION_COLUMNS or any(len(row) != len(header) for row in rows):
+            raise ValueError(f"its columns are not {', '.join(PREDICTION_COLUMNS)}")
+        return parse_predictions(rows, names)
     except (ValueError, OverflowError) as error:
-        raise damaged(file, error) from None
+        raise damaged_table_error(file, error) from None
 
 
-def checked(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> Report:
+def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> SavedPredictions:
     """Return the rows as a report.
 
     Raises:
@@ -76,28 +76,28 @@ def checked(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> Report:
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("a confidence is not in 0…1")
     files = tuple(rows[place][4] for place in order) if len(rows[0]) > 4 else None
-    return Report(indices, labels, predictions, confidence[order], files, names)
+    return SavedPredictions(indices, labels, predictions, confidence[order], files, names)
 
 
-def class_names(file: Path) -> tuple[str, ...]:
+def read_class_names(file: Path) -> tuple[str, ...]:
     """Return the classes, in order: the head of the confusion matrix."""
-    head = next(rows_of(file), [])
+    head = next(iter_table_rows(file), [])
     if len(head) < 2:
-        raise damaged(file, ValueError("it names no classes"))
+        raise damaged_table_error(file, ValueError("it names no classes"))
     return tuple(head[1:])
 
 
-def rows_of(file: Path) -> Iterator[list[str]]:
+def iter_table_rows(file: Path) -> Iterator[list[str]]:
     """Yield the rows of a table; a cell may be as long as the whole of it."""
-    csv.field_size_limit(min(LARGEST, sys.maxsize))
+    csv.field_size_limit(min(MAX_TABLE_BYTES, sys.maxsize))
     try:
-        yield from csv.reader(StringIO(read_limited(file, LARGEST).decode(), newline=""), strict=True)
+        yield from csv.reader(StringIO(read_limited(file, MAX_TABLE_BYTES).decode(), newline=""), strict=True)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, csv.Error) as error:
-        raise damaged(file, error) from None
+        raise damaged_table_error(file, error) from None
 
 
-def damaged(file: Path, error: Exception) -> DataError:
+def damaged_table_error(file: Path, error: Exception) -> DataError:
     """Return what is wrong with a table, in one line."""
-    return DataError(str(file), f"it is damaged: {error}", AGAIN)
+    return DataError(str(file), f"it is damaged: {error}", EVALUATE_REMEDY)

@@ -14,7 +14,7 @@ from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size, precision_is_measured
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.predictions_file import Report, read_report
+from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.utils.terminal import called
@@ -23,7 +23,7 @@ from microstep.utils.text import display_path
 log = logging.getLogger("microstep.notice")
 
 #: Keys in which runs of one setting may differ. The fingerprint tells whether the data are the same.
-NO_SETTING = frozenset({"seed", "dataset.root"})
+IGNORED_KEYS = frozenset({"seed", "dataset.root"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ReportedRun:
     setting: Mapping[str, Any]  #: the experiment without its seed, with the epochs of the last resume
     effective_batch_size: int
     fingerprint: str  #: of the data and their splits
-    report: Report
+    report: SavedPredictions
 
     @property
     def directory(self) -> Path:
@@ -43,7 +43,7 @@ class ReportedRun:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportRequest:
     """The report of a split that is asked for, and the runs whose reports are."""
 
     key: str  #: run or baseline
@@ -62,7 +62,7 @@ class Asked:
         return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{also}"
 
 
-def matched(request: Asked) -> list[Path]:
+def find_run_directories(request: ReportRequest) -> list[Path]:
     """Return the run directory, or the sorted directories of the finished runs that a pattern matches.
 
     Runs that are not finished are left out with a warning.
@@ -83,7 +83,7 @@ def matched(request: Asked) -> list[Path]:
     return finished
 
 
-def read_run(directory: Path, request: Asked, allowlist: Allowlist) -> ReportedRun:
+def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:
     """Return a run with its report.
 
     Raises:
@@ -97,19 +97,19 @@ def read_run(directory: Path, request: Asked, allowlist: Allowlist) -> ReportedR
     if request.split not in splits:
         raise ConfigError(f"split={request.split}", "no such split", f"the options are {', '.join(splits)}")
     try:
-        report = read_report(directory / request.report)
+        report = read_predictions(directory / request.report)
     except FileNotFoundError:
         reason = f"it has no {request.report}/predictions.csv"
         raise ConfigError(saved.subject, reason, f"{request.again(directory)} makes it") from None
     if saved.record.status != "finished":
         log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
-    setting = renamed(drop_keys(extract_experiment(config), NO_SETTING), current)
+    setting = renamed(drop_keys(extract_experiment(config), IGNORED_KEYS), current)
     if precision_is_measured(config):
         setting["precision"] |= {"chosen": saved.record.precision}
     return ReportedRun(saved, config.seed, setting, micro_batch_size(config) * config.accum, fingerprint, report)
 
 
-def insist_on_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
+def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
     """Refuse runs whose data, classes or samples differ.
 
     Raises:

@@ -16,7 +16,7 @@ from microstep.evaluation.comparison.paired import Array
 POWER = 0.8  #: with which the smallest difference would show: in four of five comparisons
 
 
-def mcnemar(only_run: int, only_baseline: int) -> float:
+def mcnemar_p_value(only_run: int, only_baseline: int) -> float:
     """Return the two-sided p-value of McNemar's exact test; 1 where the two never disagree.
 
     Were both equally good, whoever alone is right would be a toss of a coin. McNemar, Note on the Sampling Error of the
@@ -26,7 +26,7 @@ def mcnemar(only_run: int, only_baseline: int) -> float:
     return float(binomtest(only_run, tosses).pvalue) if tosses else 1.0
 
 
-def power(samples: int, disagreement: float, difference: float, level: float) -> float:
+def exact_test_power(samples: int, disagreement: float, difference: float, level: float) -> float:
     """Return how often the exact test shows a true difference, in the right direction.
 
     Duffy, Asymptotic and Exact Power for the McNemar Test and its Analogue with R Controls per Case (Biometrics 40,
@@ -44,19 +44,19 @@ def power(samples: int, disagreement: float, difference: float, level: float) ->
     return float(binom.pmf(tosses, samples, disagreement) @ shown)
 
 
-def smallest_difference(samples: int, disagreement: float, level: float) -> float | None:
+def find_smallest_difference(samples: int, disagreement: float, level: float) -> float | None:
     """Return the least true difference in accuracy that the exact test shows with `POWER`; None where none would.
 
     The two are taken to disagree as often as they were seen to, or as often as the difference needs.
     """
 
     def lacking(difference: float) -> float:
-        return power(samples, disagreement, difference, level) - POWER
+        return exact_test_power(samples, disagreement, difference, level) - POWER
 
     return float(brentq(lacking, 1e-9, 1.0, xtol=1e-6)) if lacking(1.0) >= 0 else None
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def correct_holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for being several: those below 0.05 hold together with 95 % confidence.
 
     Holm, A Simple Sequentially Rejective Multiple Test Procedure (Scandinavian Journal of Statistics 6, 1979).
@@ -68,12 +68,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-GRID = np.linspace(-8.5, 8.5, 401)  #: deviations of a normal error, from one end to the other
-MASS = norm.pdf(GRID) * (GRID[1] - GRID[0])
+NORMAL_GRID = np.linspace(-8.5, 8.5, 401)  #: deviations of a normal error, from one end to the other
+NORMAL_MASS = norm.pdf(NORMAL_GRID) * (NORMAL_GRID[1] - NORMAL_GRID[0])
 
 
 @dataclass(frozen=True)
-class TwoWay:
+class SeedSampleVariance:
     """A mean difference over S seeds and N samples, both of which are some of many.
 
     Its variance has two parts, as where several readers judge the same cases by two methods: that of the seeds' own
@@ -93,7 +93,7 @@ class TwoWay:
     seeds: int
 
     @classmethod
-    def of(cls, differences: Array, covariance: Array, samples: int) -> TwoWay:
+    def of(cls, differences: Array, covariance: Array, samples: int) -> SeedSampleVariance:
         """Return it from each seed's difference (S), and their covariance (S × S) over resampled samples.
 
         That over samples is at least what one sample more would make of it that only the run gets right in every
@@ -105,7 +105,7 @@ class TwoWay:
         return cls(float(differences.mean()), float(differences.var(ddof=1)) / seeds, max(shared, least), seeds)
 
     @classmethod
-    def of_means(cls, values: Array) -> TwoWay:
+    def of_means(cls, values: Array) -> SeedSampleVariance:
         """Return that of S × N values' mean, whose covariance over resampled samples is known without resampling."""
         samples = values.shape[1]
         return cls.of(values.mean(1), np.cov(values) / samples, samples)
@@ -115,7 +115,7 @@ class TwoWay:
         seeds, samples = sqrt(self.over_seeds), sqrt(self.over_samples)
         if not seeds:
             return float(norm.sf(distance / samples))
-        return float(MASS @ stdtr(self.seeds - 1, (samples * GRID - distance) / seeds))
+        return float(NORMAL_MASS @ stdtr(self.seeds - 1, (samples * NORMAL_GRID - distance) / seeds))
 
     def p_value(self, truth: float = 0.0) -> float:
         """Return how often chance alone would differ this much from a true difference, or more."""

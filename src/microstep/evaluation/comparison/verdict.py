@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from microstep.evaluation.comparison.results import LEVEL, Figures
-from microstep.evaluation.comparison.significance import holm
+from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, ComparisonResult
+from microstep.evaluation.comparison.significance import correct_holm
 from microstep.utils.text import format_count
 
-Word = Literal["better", "worse", "no difference"]
-OFTEN = "in 4 of 5 such comparisons"
+VerdictWord = Literal["better", "worse", "no difference"]
+POWER_PHRASE = "in 4 of 5 such comparisons"
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Verdict:
     difference in accuracy leaves zero out. So the sentence contradicts no figure beside it.
     """
 
-    figures: Figures
+    figures: ComparisonResult
     p_value: float  #: corrected for all comparisons that were made together
     comparisons: int
 
     @property
-    def word(self) -> Word:
+    def word(self) -> VerdictWord:
         """What the run is, compared with the baseline."""
         accuracy = self.figures.accuracy
-        if not (self.p_value < LEVEL and accuracy.leaves_zero_out):
+        if not (self.p_value < SIGNIFICANCE_LEVEL and accuracy.leaves_zero_out):
             return "no difference"
         return "better" if accuracy.difference > 0 else "worse"
 
@@ -54,18 +54,19 @@ class Verdict:
         """The difference, its interval and the p-value."""
         found = self.figures.accuracy
         return (
-            f"{points(found.difference)} points of accuracy (95 % interval {ends(found.low, found.high)}, {self.test})"
+            f"{format_points(found.difference)} points of accuracy (95 % interval "
+            f"{format_interval(found.low, found.high)}, {self.test})"
         )
 
     @property
     def test(self) -> str:
         """The p-value, with its correction and what it disagrees with."""
         alone = self.figures.p_value
-        told = p_text(alone)
+        told = format_p_value(alone)
         if self.comparisons > 1:
-            plain = f"{told} alone, " if alone < LEVEL <= self.p_value else ""
-            told = f"{plain}{p_text(self.p_value)} corrected for {self.comparisons} comparisons"
-        agree = (self.p_value < LEVEL) == self.figures.accuracy.leaves_zero_out
+            plain = f"{told} alone, " if alone < SIGNIFICANCE_LEVEL <= self.p_value else ""
+            told = f"{plain}{format_p_value(self.p_value)} corrected for {self.comparisons} comparisons"
+        agree = (self.p_value < SIGNIFICANCE_LEVEL) == self.figures.accuracy.leaves_zero_out
         return told if agree else f"{told}: at the margin, where interval and test disagree"
 
     @property
@@ -79,33 +80,33 @@ class Verdict:
         """How small a difference could have been shown, as the end of a sentence."""
         if self.smallest_difference is None:
             return "so few could show none at all"
-        return f"a true difference of {100 * self.smallest_difference:.1f} points would have shown {OFTEN}"
+        return f"a true difference of {100 * self.smallest_difference:.1f} points would have shown {POWER_PHRASE}"
 
     @property
     def least(self) -> str:
         """How small a difference could have been shown, in a few words."""
         if self.smallest_difference is None:
             return "no difference at all"
-        return f"a true difference of {100 * self.smallest_difference:.1f} points, {OFTEN}"
+        return f"a true difference of {100 * self.smallest_difference:.1f} points, {POWER_PHRASE}"
 
 
-def verdicts(figures: Sequence[Figures]) -> list[Verdict]:
+def make_verdicts(figures: Sequence[ComparisonResult]) -> list[Verdict]:
     """Return the verdicts on comparisons made together, Holm's correction applied."""
-    corrected = holm([one.p_value for one in figures])
+    corrected = correct_holm([one.p_value for one in figures])
     return [Verdict(one, p, len(figures)) for one, p in zip(figures, corrected, strict=True)]
 
 
-def points(difference: float, digits: int = 1) -> str:
+def format_points(difference: float, digits: int = 1) -> str:
     """Return a difference of shares in percentage points, its sign always there."""
     text = f"{100 * difference:+.{digits}f}".replace("-", "−")
     return text.replace("−", "+") if float(text.replace("−", "-")) == 0 else text
 
 
-def ends(low: float, high: float, digits: int = 1) -> str:
+def format_interval(low: float, high: float, digits: int = 1) -> str:
     """Return the ends of an interval, in points."""
-    return f"{points(low, digits)} to {points(high, digits)}"
+    return f"{format_points(low, digits)} to {format_points(high, digits)}"
 
 
-def p_text(value: float) -> str:
+def format_p_value(value: float) -> str:
     """Return a p-value with two digits that count."""
     return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}" if value < 0.01 else f"p = {value:.3f}"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from microstep.components.dataset import Images, image_folder
 from microstep.dataset_report import plot as pages
-from microstep.dataset_report.plot import page, samples
+from microstep.dataset_report.plot import draw_overview, iter_class_samples
 from tests.dataset_report.folders import sick_folder
 
 NAMES = ("$x_1$ and $", "狐狸", "a" * 60, "line\nbreak", "bad\udc80byte")
@@ -23,7 +23,7 @@ def drawn(names: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
     labels = np.arange(2 * len(names)) % len(names)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *shape), dtype=np.uint8)
     train = Images(pixels, labels, names)
-    with Image.open(BytesIO(page("mine $", {"train": train, "test": train.at(np.arange(3))}))) as image:
+    with Image.open(BytesIO(draw_overview("mine $", {"train": train, "test": train.at(np.arange(3))}))) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -42,14 +42,14 @@ def test_grey_pictures_are_grey():
 
 def test_many_classes_are_cut():
     """Of 1000 classes the page shows the first 30: it is as tall as that."""
-    tall = drawn(tuple(map(str, range(pages.CLASSES))), (1, 2, 2)).shape[0]
+    tall = drawn(tuple(map(str, range(pages.MAX_PLOTTED_CLASSES))), (1, 2, 2)).shape[0]
     assert drawn(tuple(map(str, range(1000))), (1, 2, 2)).shape[0] == tall
 
 
 def test_the_same_data_make_the_same_page():
     """The samples are not drawn by chance, and no date is in the file."""
     train = Images(np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2), np.array([0, 1, 1]), ("a", "b"))
-    assert page("x", {"train": train}) == page("x", {"train": train})
+    assert draw_overview("x", {"train": train}) == draw_overview("x", {"train": train})
 
 
 def test_samples_are_the_first_that_can_be_read(tmp_path: Path):
@@ -59,5 +59,7 @@ def test_samples_are_the_first_that_can_be_read(tmp_path: Path):
     train = image_folder(torch.device("cpu"), str(tmp_path), size=16).official["train"]
     bad = [row for row in range(len(train)) if train.name(row).endswith(("cut.jpg", "text.png", "dog/01.png"))]
     for label in range(3):
-        expected = [row for row in np.flatnonzero(train.labels == label).tolist() if row not in bad][: pages.SAMPLES]
-        np.testing.assert_array_equal(np.stack(list(samples(train, label))), train.read(expected))
+        expected = [row for row in np.flatnonzero(train.labels == label).tolist() if row not in bad][
+            : pages.SAMPLES_PER_CLASS
+        ]
+        np.testing.assert_array_equal(np.stack(list(iter_class_samples(train, label))), train.read(expected))

@@ -14,9 +14,9 @@ import yaml
 from microstep.components.dataset import ImageDataset, Images, digits, image_dataset, mnist
 from microstep.components.dataset.images import CHUNK_BYTES
 from microstep.config.compose import compose
-from microstep.dataset_report.statistics import measure, rows_of
-from microstep.dataset_report.survey import Chunk
-from microstep.dataset_report.text import rows, snippet
+from microstep.dataset_report.statistics import draw_rows, measure_dataset
+from microstep.dataset_report.survey import ImageChunk
+from microstep.dataset_report.text import format_statistics_rows, format_yaml_snippet
 from microstep.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ class Seen:
         self.parts: dict[str, list[np.ndarray]] = {}
         self.totals: dict[str, int] = {}
 
-    def __call__(self, parts: Iterable[Chunk], label: str, total: int) -> Iterator[Chunk]:
+    def __call__(self, parts: Iterable[ImageChunk], label: str, total: int) -> Iterator[ImageChunk]:
         self.totals[label] = total
         for part in parts:
             self.parts.setdefault(label, []).append(part.pixels)
@@ -62,7 +62,7 @@ class Seen:
 def test_the_official_training_split_is_train_and_validation():
     """What was carved off for validation is measured with the rest: how it was carved makes no difference."""
     seen = Seen()
-    found = measure(numbered(), ["train"], None, 0, seen)
+    found = measure_dataset(numbered(), ["train"], None, 0, seen)
     assert list(found) == ["train"]
     assert seen.numbers("train") == list(range(5700))
     assert (found["train"].statistics.count, found["train"].population, found["train"].errors) == (5700, 5700, None)
@@ -71,7 +71,7 @@ def test_the_official_training_split_is_train_and_validation():
 def test_several_splits_are_measured_each_and_together():
     """`train,test` gives three results; the one for both is that of all their pictures, each of which is read once."""
     seen = Seen()
-    found = measure(numbered(), ["train", "test"], None, 0, seen)
+    found = measure_dataset(numbered(), ["train", "test"], None, 0, seen)
     assert list(found) == ["train", "test", "train+test"]
     assert list(seen.parts) == ["train", "test"]
     assert seen.numbers("test") == list(range(5700, 6000))
@@ -85,7 +85,7 @@ def test_classes_are_counted_and_measured():
     """Each class has its number of pictures, and the mean of all their pixels; one without pictures has none."""
     pixels = np.array([[10, 30], [20, 40], [200, 250]], np.uint8)[:, None, None]
     images = Images(pixels, np.array([2, 2, 0]), ("a", "b", "c"), scale=10.0)
-    plain = measure(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, Seen())["train"].plain()
+    plain = measure_dataset(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, Seen())["train"].plain()
     assert plain["classes"] == {
         "a": {"count": 1, "mean": [22.5]},
         "b": {"count": 0, "mean": None},
@@ -99,7 +99,7 @@ def test_classes_are_counted_and_measured():
 def test_a_sample_is_drawn_without_replacement(ratio, count):
     """The share asked for, rounded up, of different pictures, from all parts of the official split."""
     seen = Seen()
-    found = measure(numbered(), ["train"], ratio, 0, seen)["train"]
+    found = measure_dataset(numbered(), ["train"], ratio, 0, seen)["train"]
     drawn = seen.numbers("train")
     assert (len(drawn), len(set(drawn)), found.statistics.count) == (count, count, count)
     assert count == ceil(ratio * 5700)
@@ -111,7 +111,7 @@ def test_a_sample_is_drawn_without_replacement(ratio, count):
 @pytest.mark.parametrize("population", [100, 300, 700])
 def test_a_sample_is_the_share_as_typed(population):
     """`ratio=0.07` of 100 pictures is 7, though 0.07 · 100 is more than 7 in binary; so for every hundredth."""
-    drawn = [len(rows_of(population, percent / 100, 0)) for percent in range(2, 101)]
+    drawn = [len(draw_rows(population, percent / 100, 0)) for percent in range(2, 101)]
     assert drawn == [percent * population // 100 for percent in range(2, 101)]
 
 
@@ -119,7 +119,7 @@ def test_a_sample_is_reproducible_by_its_seed():
     """The same seed draws the same pictures, another seed others."""
     first, again, other = (Seen() for _ in range(3))
     for seen, seed in ((first, 1), (again, 1), (other, 2)):
-        measure(numbered(), ["train"], 0.05, seed, seen)
+        measure_dataset(numbered(), ["train"], 0.05, seed, seen)
     assert first.numbers("train") == again.numbers("train")
     assert first.numbers("train") != other.numbers("train")
 
@@ -130,7 +130,7 @@ def test_every_picture_is_as_likely_to_be_drawn():
     dataset = numbered()
     for seed in range(400):
         seen = Seen()
-        measure(dataset, ["train", "test"], 0.01, seed, seen)
+        measure_dataset(dataset, ["train", "test"], 0.01, seed, seen)
         counts += np.bincount(np.array(seen.numbers("train") + seen.numbers("test")) // 100, minlength=60)
     assert counts.sum() == 400 * 60
     assert ((counts - 400) ** 2 / 400).sum() < 110  # chi-square with 59 degrees of freedom: p = 6e-5
@@ -139,18 +139,18 @@ def test_every_picture_is_as_likely_to_be_drawn():
 def test_a_sample_comes_with_errors_that_shrink_to_nothing():
     """Standard errors fall as more is drawn, and are zero, with the exact result, when all of it is."""
     dataset = digits(CPU)
-    found = {ratio: measure(dataset, ["train"], ratio, 0, Seen())["train"] for ratio in (0.05, 0.5, 1.0)}
+    found = {ratio: measure_dataset(dataset, ["train"], ratio, 0, Seen())["train"] for ratio in (0.05, 0.5, 1.0)}
     errors = {ratio: one.errors for ratio, one in found.items() if one.errors}
     assert errors[0.05].mean[0] > errors[0.5].mean[0] > errors[1.0].mean[0] == 0
     assert errors[0.05].std[0] > errors[0.5].std[0] > errors[1.0].std[0] == 0
-    assert found[1.0].statistics == measure(dataset, ["train"], None, 0, Seen())["train"].statistics
+    assert found[1.0].statistics == measure_dataset(dataset, ["train"], None, 0, Seen())["train"].statistics
 
 
 def test_errors_of_both_splits_are_those_of_both_draws():
     """Over 300 seeds the mean of both is as far from the exact one as its standard error says."""
     dataset = numbered()
-    exact = measure(dataset, ["train", "test"], None, 0, Seen())["train+test"].statistics
-    drawn = [measure(dataset, ["train", "test"], 0.05, seed, Seen())["train+test"] for seed in range(300)]
+    exact = measure_dataset(dataset, ["train", "test"], None, 0, Seen())["train+test"].statistics
+    drawn = [measure_dataset(dataset, ["train", "test"], 0.05, seed, Seen())["train+test"] for seed in range(300)]
     for name in ("mean", "std"):
         off = [getattr(one.statistics, name)[0] - getattr(exact, name)[0] for one in drawn]
         said = [getattr(one.errors, name)[0] for one in drawn]
@@ -162,7 +162,7 @@ def test_pictures_are_read_a_few_megabytes_at_a_time():
     seen, size = Seen(), CHUNK_BYTES // 4
     pixels = np.zeros((9, 1, 1, size), np.uint8)
     images = Images(pixels, np.arange(9) % 2, ("even", "odd"))
-    measure(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, seen)
+    measure_dataset(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, seen)
     assert [len(part) for part in seen.parts["train"]] == [4, 4, 1]
     assert seen.totals == {"train": 9}
 
@@ -171,19 +171,19 @@ def test_pictures_are_read_a_few_megabytes_at_a_time():
 def test_another_split_is_refused_with_the_options(name):
     """Validation that was carved is no official split; the line says which there are."""
     with pytest.raises(ConfigError, match=f"^split={name}: .*the options are train, test, or both: train,test"):
-        measure(numbered(), ["train", name], None, 0, Seen())
+        measure_dataset(numbered(), ["train", name], None, 0, Seen())
 
 
 def test_a_sample_of_one_is_refused():
     """One picture has no standard error."""
     with pytest.raises(ConfigError, match=r"^ratio=0\.0001: that is 1 of 5700 pictures; draw at least two"):
-        measure(numbered(), ["train"], 0.0001, 0, Seen())
+        measure_dataset(numbered(), ["train"], 0.0001, 0, Seen())
 
 
 def test_a_split_named_twice_is_not_counted_twice():
     """`train,train` is refused, or is just `train`: no union holds a picture twice."""
     try:
-        found = measure(numbered(), ["train", "train"], None, 0, Seen())
+        found = measure_dataset(numbered(), ["train", "train"], None, 0, Seen())
     except ConfigError:
         return
     assert max(one.statistics.count for one in found.values()) == 5700
@@ -192,17 +192,20 @@ def test_a_split_named_twice_is_not_counted_twice():
 def test_the_snippet_is_yaml_for_the_config():
     """It parses to one mean and one deviation a channel, the training split's where that was measured."""
     dataset = digits(CPU)
-    both = measure(dataset, ["test", "train"], None, 0, Seen())
+    both = measure_dataset(dataset, ["test", "train"], None, 0, Seen())
     found = both["train"].statistics
-    assert yaml.safe_load(snippet(both)) == {"mean": [round(found.mean[0], 4)], "std": [round(found.std[0], 4)]}
-    alone = measure(dataset, ["test"], None, 0, Seen())
-    assert yaml.safe_load(snippet(alone))["mean"] == [round(both["test"].statistics.mean[0], 4)]
+    assert yaml.safe_load(format_yaml_snippet(both)) == {
+        "mean": [round(found.mean[0], 4)],
+        "std": [round(found.std[0], 4)],
+    }
+    alone = measure_dataset(dataset, ["test"], None, 0, Seen())
+    assert yaml.safe_load(format_yaml_snippet(alone))["mean"] == [round(both["test"].statistics.mean[0], 4)]
 
 
 def test_the_rows_say_whether_they_are_exact():
     """On the terminal an exact result says so; a sampled one shows its errors and how many were drawn."""
-    exact = rows(measure(numbered(), ["test"], None, 0, Seen()))["test"]
-    sampled = rows(measure(numbered(), ["test"], 0.1, 0, Seen()))["test"]
+    exact = format_statistics_rows(measure_dataset(numbered(), ["test"], None, 0, Seen()))["test"]
+    sampled = format_statistics_rows(measure_dataset(numbered(), ["test"], 0.1, 0, Seen()))["test"]
     assert exact.endswith("(300 pictures, exact)")
     assert "±" not in exact
     assert sampled.endswith("(30 of 300 pictures)")
@@ -215,7 +218,7 @@ def test_published_files_have_the_published_figures(kind):
     root, name, figures = PUBLISHED[kind]
     if not list(Path(root).rglob("train-images*")):
         pytest.skip(f"{kind} is not in {root}")
-    found = measure(mnist(CPU, kind, root), ["train"], None, 0, Seen())["train"].statistics
+    found = measure_dataset(mnist(CPU, kind, root), ["train"], None, 0, Seen())["train"].statistics
     assert found.count == 60_000
     assert [round(found.mean[0], 4), round(found.std[0], 4)] == figures
     configured = compose([f"dataset={name}"]).dataset

@@ -14,10 +14,10 @@ from microstep.components.dataset import images as chunking
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.folder import find_splits
 from microstep.components.dataset.statistics import ChannelStatistics
-from microstep.dataset_report.health import Health
-from microstep.dataset_report.sampling import ClassStatistics, Stratum, moments, standard_errors
-from microstep.dataset_report.statistics import figures, measure, surveyed
-from microstep.dataset_report.survey import Survey, printable
+from microstep.dataset_report.health import HealthReport
+from microstep.dataset_report.sampling import ClassStatistics, Stratum, compute_moments, compute_standard_errors
+from microstep.dataset_report.statistics import measure_dataset, measure_surveys, survey_splits
+from microstep.dataset_report.survey import SplitSurvey, make_printable
 from tests.dataset_report.folders import sick_folder
 
 CPU = torch.device("cpu")
@@ -31,8 +31,8 @@ def folder(root: Path, count: int) -> ImageDataset:
     return image_folder(CPU, str(root), size=16, num_workers=count)
 
 
-def look(root: Path, count: int, ratio: float | None = None) -> list[Survey]:
-    return surveyed(folder(root, count), ["train", "test"], ratio, 0, unseen)
+def look(root: Path, count: int, ratio: float | None = None) -> list[SplitSurvey]:
+    return survey_splits(folder(root, count), ["train", "test"], ratio, 0, unseen)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def published(surveys: list[Survey]) -> dict:
+def published(surveys: list[SplitSurvey]) -> dict:
     return {one.split: one.pictures for one in surveys}
 
 
@@ -54,8 +54,8 @@ def test_decoding_in_other_processes_changes_nothing(root, monkeypatch, size):
         alone = look(root, 0, ratio)
         for count in (1, 2):
             found = look(root, count, ratio)
-            assert figures(found) == figures(alone)
-            assert Health.of(found, published(found)) == Health.of(alone, published(alone))
+            assert measure_surveys(found) == measure_surveys(alone)
+            assert HealthReport.of(found, published(found)) == HealthReport.of(alone, published(alone))
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -64,7 +64,7 @@ def test_chunks_change_nothing(root, monkeypatch, size):
     whole = look(root, 0)
     monkeypatch.setattr(chunking, "CHUNK_BYTES", size * 3 * 16 * 16)
     cut = look(root, 0)
-    assert figures(cut) == figures(whole)
+    assert measure_surveys(cut) == measure_surveys(whole)
     for one, other in zip(cut, whole, strict=True):
         for name in ("rows", "digests", "constant"):
             np.testing.assert_array_equal(getattr(one.marks, name), getattr(other.marks, name))
@@ -76,9 +76,9 @@ def test_the_figures_are_those_of_the_good_files(root):
     good = [row for row in range(29) if row not in train.unreadable]
     assert (len(good), train.marks.rows.tolist()) == (27, good)
     pixels = train.pictures.read(good)
-    assert figures([train])["train"].statistics == ChannelStatistics.streamed([pixels], 255.0)
+    assert measure_surveys([train])["train"].statistics == ChannelStatistics.streamed([pixels], 255.0)
     labels = train.pictures.labels[good]
-    assert figures([train])["train"].classes == ClassStatistics.streamed([(pixels, labels)], 3, 255.0)
+    assert measure_surveys([train])["train"].classes == ClassStatistics.streamed([(pixels, labels)], 3, 255.0)
 
 
 def test_a_file_that_goes_away_is_named(root, tmp_path):
@@ -86,7 +86,7 @@ def test_a_file_that_goes_away_is_named(root, tmp_path):
     sick_folder(tmp_path / "data")
     dataset = folder(tmp_path / "data", 0)
     (tmp_path / "data" / "test" / "cat" / "02.png").unlink()
-    (survey,) = surveyed(dataset, ["test"], None, 0, unseen)
+    (survey,) = survey_splits(dataset, ["test"], None, 0, unseen)
     assert {survey.name(row): why for row, why in survey.unreadable.items()} == {
         "test/cat/02.png": "it can't be read as a picture: No such file or directory"
     }
@@ -94,7 +94,7 @@ def test_a_file_that_goes_away_is_named(root, tmp_path):
 
 def test_a_sample_with_a_bad_file_has_the_errors_of_what_was_read(root):
     """The population is what was published; what could not be read is not counted as drawn."""
-    found = measure(folder(root, 0), ["train"], 1.0, 0, unseen)["train"]
+    found = measure_dataset(folder(root, 0), ["train"], 1.0, 0, unseen)["train"]
     assert (found.statistics.count, found.population, found.unreadable) == (27, 29, 2)
     assert found.errors is not None
     assert found.errors.mean[0] > 0
@@ -107,10 +107,10 @@ def test_duplicates_of_different_length_are_all_found():
     pixels = generator.integers(0, 256, (40, 2, 3, 3), dtype=np.uint8)[kinds]
     parts = {"train": slice(0, 60), "val": slice(60, 70), "test": slice(70, 100)}
     splits = {name: Images(pixels[part], kinds[part] % 2, ("a", "b")) for name, part in parts.items()}
-    surveys = surveyed(ImageDataset(splits, dict, CPU), list(parts), None, 0, unseen)
+    surveys = survey_splits(ImageDataset(splits, dict, CPU), list(parts), None, 0, unseen)
     expected = [np.flatnonzero(kinds == kind).tolist() for kind in dict.fromkeys(kinds.tolist())]
     starts = {"train": 0, "val": 60, "test": 70}
-    found = Health.of(surveys, published(surveys)).duplicates
+    found = HealthReport.of(surveys, published(surveys)).duplicates
     groups = [[starts[one.split] + int(one.name.removeprefix("#")) for one in group.members] for group in found]
     assert groups == [group for group in expected if len(group) > 1]
     assert not any(group.conflicting for group in found)
@@ -125,7 +125,7 @@ def test_a_colour_is_constant_and_a_line_is_not():
     pixels[2, 2, 4, 3] = 8
     pixels[3, 0, :, 0] = 8
     images = Images(pixels, np.zeros(4, np.int64), ("a", "b"))
-    (survey,) = surveyed(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, unseen)
+    (survey,) = survey_splits(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, unseen)
     assert survey.marks.constant.tolist() == [True, True, False, False]
 
 
@@ -140,7 +140,7 @@ def test_errors_from_moments_are_those_from_pixels():
     centred = pixels / 255.0 - mean[:, None, None]
     pulls = np.stack([centred.mean((2, 3)), ((centred**2).mean((2, 3)) - std**2) / (2 * std)])
     exact = pulls.std(1, ddof=1) * np.sqrt((1 - 50 / 200) / 50)
-    found = standard_errors([Stratum(moments(pixels, 255.0), 200)], statistics)
+    found = compute_standard_errors([Stratum(compute_moments(pixels, 255.0), 200)], statistics)
     np.testing.assert_allclose([found.mean, found.std], exact, rtol=1e-9)
 
 
@@ -150,8 +150,8 @@ def test_of_one_picture_no_error_is_known(tmp_path):
         (tmp_path / "train" / name).parent.mkdir(parents=True)
         (tmp_path / "train" / name).write_text("")
     Image.new("L", (4, 4)).save(tmp_path / "train" / "a" / "1.png")
-    (survey,) = surveyed(folder_of_train(tmp_path), ["train"], 1.0, 0, unseen)
-    errors = figures([survey])["train"].errors
+    (survey,) = survey_splits(folder_of_train(tmp_path), ["train"], 1.0, 0, unseen)
+    errors = measure_surveys([survey])["train"].errors
     assert errors is not None
     assert np.isnan(errors.mean).all()
 
@@ -163,4 +163,4 @@ def folder_of_train(root: Path) -> ImageDataset:
 
 def test_a_name_stays_in_its_line():
     """Line breaks, escapes and bytes that are no UTF-8 are replaced; letters of any script stay."""
-    assert printable("a\nb\x1b[31m\udc80 狐 $é.jpg") == "a�b�[31m� 狐 $é.jpg"
+    assert make_printable("a\nb\x1b[31m\udc80 狐 $é.jpg") == "a�b�[31m� 狐 $é.jpg"

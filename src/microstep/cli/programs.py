@@ -146,7 +146,7 @@ def run_compute_stats(config: DictConfig) -> None:
     """
     import torch
 
-    from microstep.dataset_report.report import report
+    from microstep.dataset_report.report import write_dataset_report
     from microstep.training.builders import build_dataset
     from microstep.utils.progress_bar import ProgressBars
     from microstep.utils.terminal import install_notice_handler, print_above_bars
@@ -155,7 +155,9 @@ def run_compute_stats(config: DictConfig) -> None:
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
     bar = ProgressBars(config.progress).pictures
     print_above_bars(
-        report(dataset, get_choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar)
+        write_dataset_report(
+            dataset, get_choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar
+        )
     )
 
 

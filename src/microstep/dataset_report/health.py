@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from microstep.components.dataset.images import ImageSource
-from microstep.dataset_report.survey import Survey, printable
+from microstep.dataset_report.survey import SplitSurvey, make_printable
 
 
 @dataclass(frozen=True)
-class Member:
+class ImageReference:
     """A picture, as a report names it."""
 
     split: str
@@ -27,17 +27,17 @@ class Member:
         return f"{self.split}: {self.name}"
 
 
-def member(split_survey: Survey, row: int) -> Member:
+def make_image_reference(split_survey: SplitSurvey, row: int) -> ImageReference:
     """Return a picture by its row."""
     label = split_survey.pictures.class_names[split_survey.pictures.labels[row]]
-    return Member(split_survey.split, split_survey.name(row), printable(label))
+    return ImageReference(split_survey.split, split_survey.name(row), make_printable(label))
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class DuplicateGroup:
     """Two or more pictures with the same pixels, in the size in which a model sees them."""
 
-    members: Sequence[Member]
+    members: Sequence[ImageReference]
 
     @cached_property
     def leak(self) -> bool:
@@ -59,7 +59,7 @@ class Duplicates:
         return {"pictures": [vars(one) for one in self.members], "leak": self.leak, "conflicting": self.conflicting}
 
 
-def duplicates(surveys: Sequence[Survey]) -> Iterator[Duplicates]:
+def find_duplicates(surveys: Sequence[SplitSurvey]) -> Iterator[DuplicateGroup]:
     """Yield the groups of pictures with the same pixels, by their first picture."""
     digests = np.concatenate([survey.marks.digests for survey in surveys])
     order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
@@ -69,14 +69,14 @@ def duplicates(surveys: Sequence[Survey]) -> Iterator[Duplicates]:
     owners = np.repeat(np.arange(len(surveys)), [len(survey.marks.rows) for survey in surveys])
     rows = np.concatenate([survey.marks.rows for survey in surveys])
     for group in sorted(groups, key=lambda group: int(group[0])):
-        yield Duplicates([member(surveys[owners[place]], rows[place]) for place in group])
+        yield DuplicateGroup([make_image_reference(surveys[owners[place]], rows[place]) for place in group])
 
 
-FEW = 10  #: training pictures that a class should have at least
+MIN_CLASS_SIZE = 10  #: training pictures that a class should have at least
 
 
 @dataclass(frozen=True)
-class Unreadable(Member):
+class UnreadableImage(ImageReference):
     """A picture that can't be read."""
 
     reason: str
@@ -86,30 +86,32 @@ class Unreadable(Member):
 
 
 @dataclass(frozen=True)
-class Health:
+class HealthReport:
     """What one look at some splits has found wrong."""
 
     checked: Mapping[str, tuple[int, int]]  #: split → pictures looked at, out of how many
-    unreadable: Sequence[Unreadable]
-    duplicates: Sequence[Duplicates]
-    constant: Sequence[Member]  #: pictures of one colour
+    unreadable: Sequence[UnreadableImage]
+    duplicates: Sequence[DuplicateGroup]
+    constant: Sequence[ImageReference]  #: pictures of one colour
     few: Mapping[str, int]  #: class → training pictures, of those with fewer than FEW
     absent: Mapping[str, Sequence[str]]  #: split → classes that it has no picture of
 
     @classmethod
-    def of(cls, surveys: Sequence[Survey], official_splits: Mapping[str, ImageSource]) -> Health:
+    def of(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> HealthReport:
         """Return what is wrong with the splits surveyed; classes are counted in all `official_splits` ones."""
         unreadable = [
-            Unreadable(**vars(member(survey, row)), reason=reason)
+            UnreadableImage(**vars(make_image_reference(survey, row)), reason=reason)
             for survey in surveys
             for row, reason in survey.unreadable.items()
         ]
-        constant = [member(survey, row) for survey in surveys for row in survey.marks.rows[survey.marks.constant]]
-        counts = {name: class_sizes(pictures, surveys, name) for name, pictures in official_splits.items()}
-        few = {name: count for name, count in counts.get("train", {}).items() if 0 < count < FEW}
+        constant = [
+            make_image_reference(survey, row) for survey in surveys for row in survey.marks.rows[survey.marks.constant]
+        ]
+        counts = {name: count_readable_images(pictures, surveys, name) for name, pictures in official_splits.items()}
+        few = {name: count for name, count in counts.get("train", {}).items() if 0 < count < MIN_CLASS_SIZE}
         absent = {split: [name for name, count in sizes.items() if not count] for split, sizes in counts.items()}
         checked = {one.split: (one.tally.count + len(one.unreadable), len(one.pictures)) for one in surveys}
-        found = list(duplicates(surveys))
+        found = list(find_duplicates(surveys))
         return cls(
             checked, unreadable, found, constant, few, {split: names for split, names in absent.items() if names}
         )
@@ -141,9 +143,9 @@ class Health:
         }
 
 
-def class_sizes(source: ImageSource, surveys: Sequence[Survey], split: str) -> dict[str, int]:
+def count_readable_images(source: ImageSource, surveys: Sequence[SplitSurvey], split: str) -> dict[str, int]:
     """Return how many pictures of a split each class has, without those that are known to be unreadable."""
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
     classes = len(source.class_names)
     counts = np.bincount(source.labels, minlength=classes) - np.bincount(source.labels[bad], minlength=classes)
-    return dict(zip(map(printable, source.class_names), counts.tolist(), strict=True))
+    return dict(zip(map(make_printable, source.class_names), counts.tolist(), strict=True))

@@ -10,32 +10,44 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microstep.components.dataset.images import ImageSource
-from microstep.dataset_report.survey import printable
+from microstep.dataset_report.survey import make_printable
 from microstep.errors import DataError
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.text import truncate_middle
 
-CLASSES = 30  #: shown at most
-SAMPLES = 8  #: of each class
-ROW, EDGE, HEAD, FOOT, LETTER, BARS = 0.66, 0.3, 0.95, 0.35, 0.095, 3.6  #: inches
-LETTERS = 28  #: of a class name
-GAP = 0.06  #: between samples, of a row's height
+MAX_PLOTTED_CLASSES = 30  #: shown at most
+SAMPLES_PER_CLASS = 8  #: of each class
+ROW_INCHES, EDGE_INCHES, HEAD_INCHES, FOOT_INCHES, LETTER_INCHES, BARS_INCHES = (
+    0.66,
+    0.3,
+    0.95,
+    0.35,
+    0.095,
+    3.6,
+)  #: inches
+PLOTTED_NAME_LETTERS = 28  #: of a class name
+SAMPLE_GAP = 0.06  #: between samples, of a row's height
 
 
 @plain_text()
-def page(title: str, official_splits: Mapping[str, ImageSource]) -> bytes:
+def draw_overview(title: str, official_splits: Mapping[str, ImageSource]) -> bytes:
     """Return a PNG of the first classes: bars of their pictures by split, and the first readable training pictures."""
     first = next(iter(official_splits.values()))
-    names = [truncate_middle(printable(name), LETTERS) for name in first.class_names]
-    shown = min(len(names), CLASSES)
-    left = EDGE + 0.1 + LETTER * max(map(columns, names[:shown]))
-    width, height = left + BARS + SAMPLES * ROW + 2 * EDGE, HEAD + shown * ROW + FOOT
+    names = [truncate_middle(make_printable(name), PLOTTED_NAME_LETTERS) for name in first.class_names]
+    shown = min(len(names), MAX_PLOTTED_CLASSES)
+    left = EDGE_INCHES + 0.1 + LETTER_INCHES * max(map(display_width, names[:shown]))
+    width, height = (
+        left + BARS_INCHES + SAMPLES_PER_CLASS * ROW_INCHES + 2 * EDGE_INCHES,
+        HEAD_INCHES + shown * ROW_INCHES + FOOT_INCHES,
+    )
     figure = new_figure(width, height)
     figure.set_layout_engine("none")  # places are given in inches here
-    bottom, tall = FOOT / height, shown * ROW / height
-    bars = figure.add_axes((left / width, bottom, BARS / width, tall))
-    samples = figure.add_axes(((left + BARS + EDGE) / width, bottom, SAMPLES * ROW / width, tall))
-    draw_balance(bars, names[:shown], official_splits)
+    bottom, tall = FOOT_INCHES / height, shown * ROW_INCHES / height
+    bars = figure.add_axes((left / width, bottom, BARS_INCHES / width, tall))
+    samples = figure.add_axes(
+        ((left + BARS_INCHES + EDGE_INCHES) / width, bottom, SAMPLES_PER_CLASS * ROW_INCHES / width, tall)
+    )
+    draw_class_balance(bars, names[:shown], official_splits)
     draw_samples(samples, official_splits.get("train", first), shown)
     write_title(figure, title, official_splits, len(names) - shown)
     return png_bytes(figure)
@@ -47,18 +59,20 @@ def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageS
     first = next(iter(official_splits.values()))
     size = " × ".join(map(str, first.shape))
     facts = f"{len(first.class_names):,} classes, pictures of {size} (channels × height × width)"
-    figure.text(EDGE / width, 1 - 0.2 / height, printable(title), size=16, weight="bold", color=INK, va="top")
-    figure.text(EDGE / width, 1 - 0.55 / height, facts, size=9.5, color=GREY, va="top")
+    figure.text(
+        EDGE_INCHES / width, 1 - 0.2 / height, make_printable(title), size=16, weight="bold", color=INK, va="top"
+    )
+    figure.text(EDGE_INCHES / width, 1 - 0.55 / height, facts, size=9.5, color=GREY, va="top")
     for place, (name, pictures) in enumerate(official_splits.items()):
         color = SERIES[place % len(SERIES)]
-        right = 1 - (EDGE + 1.5 * (len(official_splits) - 1 - place)) / width
+        right = 1 - (EDGE_INCHES + 1.5 * (len(official_splits) - 1 - place)) / width
         label = f"■ {name} {len(pictures):,}"
         figure.text(right, 1 - 0.3 / height, label, size=10.5, color=color, ha="right", va="top", weight="bold")
     if hidden:
-        figure.text(EDGE / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
+        figure.text(EDGE_INCHES / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
 
 
-def draw_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
+def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
     """Draw how many pictures each class has: a bar a split."""
     classes = len(next(iter(official_splits.values())).class_names)
     counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official_splits.values()])
@@ -78,7 +92,7 @@ def draw_balance(axes: Axes, names: list[str], official_splits: Mapping[str, Ima
     axes.spines["left"].set_color(GRID)
 
 
-def columns(name: str) -> int:
+def display_width(name: str) -> int:
     """Return how wide a name is, in letters."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name)
 
@@ -86,15 +100,15 @@ def columns(name: str) -> int:
 def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
     """Draw a row of pictures a class."""
     for label in range(classes):
-        for index, pixels in enumerate(samples(source, label)):
-            draw_image(axes, pixels / source.scale, index, label, 1 - GAP)
-    axes.set_xlim(-0.5, SAMPLES - 0.5)
+        for index, pixels in enumerate(iter_class_samples(source, label)):
+            draw_image(axes, pixels / source.scale, index, label, 1 - SAMPLE_GAP)
+    axes.set_xlim(-0.5, SAMPLES_PER_CLASS - 0.5)
     axes.set_ylim(classes - 0.5, -0.5)
     axes.set_aspect("auto")
     axes.set_axis_off()
 
 
-def samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
+def iter_class_samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
     """Yield the first pictures of a class that can be read."""
     found = 0
     for row in np.flatnonzero(source.labels == label).tolist():
@@ -104,5 +118,5 @@ def samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
             continue
         yield pixels
         found += 1
-        if found == SAMPLES:
+        if found == SAMPLES_PER_CLASS:
             return

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from microstep.components.dataset.image_dataset import ImageDataset, hash_splits
-from microstep.dataset_report.health import Health
-from microstep.dataset_report.plot import page
-from microstep.dataset_report.statistics import Measured, figures, surveyed
-from microstep.dataset_report.survey import Bar
-from microstep.dataset_report.text import class_table, health_text, rows, sizes_row, snippet
+from microstep.dataset_report.health import HealthReport
+from microstep.dataset_report.plot import draw_overview
+from microstep.dataset_report.statistics import SplitStatistics, measure_surveys, survey_splits
+from microstep.dataset_report.survey import ChunkProgressBar
+from microstep.dataset_report.text import (
+    format_class_table,
+    format_health,
+    format_image_sizes,
+    format_statistics_rows,
+    format_yaml_snippet,
+)
 from microstep.errors import ConfigError
 from microstep.types.protocols import Dataset
 from microstep.utils.files import storage_errors, write_atomic
@@ -21,7 +27,9 @@ from microstep.utils.tables import format_fields
 LARGEST = 2**28  #: bytes of an earlier report
 
 
-def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: int, output: Path, bar: Bar) -> str:
+def write_dataset_report(
+    dataset: Dataset, name: str, split: str, ratio: float | None, seed: int, output: Path, bar: ChunkProgressBar
+) -> str:
     """Measure a data set, write `<name>-<fingerprint>.json` and .png below `output`, and return what to print.
 
     Args:
@@ -36,42 +44,51 @@ def report(dataset: Dataset, name: str, split: str, ratio: float | None, seed: i
     """
     if not isinstance(dataset, ImageDataset):
         raise ConfigError(f"dataset={name}", "it is none of pictures", "choose one that is, see conf/dataset/")
-    surveys, published = surveyed(dataset, split.split(","), ratio, seed, bar), dataset.official
-    measured, health = figures(surveys), Health.of(surveys, published)
+    surveys, published = survey_splits(dataset, split.split(","), ratio, seed, bar), dataset.official
+    measured, health = measure_surveys(surveys), HealthReport.of(surveys, published)
     file = output / f"{name}-{hash_splits(published)[:12]}.json"
-    picture = page(name, published)
+    picture = draw_overview(name, published)
     with storage_errors(file):
         output.mkdir(parents=True, exist_ok=True)
     write_atomic(file.with_suffix(".png"), picture, durable=False)
-    write_json(file, content(file, name, measured, health, ratio, seed))
-    yaml = f"# for conf/dataset/{name}.yaml\n{snippet(measured)}"
+    write_json(file, make_report_content(file, name, measured, health, ratio, seed))
+    yaml = f"# for conf/dataset/{name}.yaml\n{format_yaml_snippet(measured)}"
     written = f"written to {file.with_suffix('.png')}\nwritten to {file}"
-    found = class_table(measured, published), sizes_text(measured), health_text(health, list(published))
-    return "\n\n".join([format_fields(rows(measured)), *found, yaml, written])
+    found = format_class_table(measured, published), format_all_sizes(measured), format_health(health, list(published))
+    return "\n\n".join([format_fields(format_statistics_rows(measured)), *found, yaml, written])
 
 
-def content(
-    file: Path, name: str, statistics: Mapping[str, Measured], health: Health, ratio: float | None, seed: int
+def make_report_content(
+    file: Path,
+    name: str,
+    statistics: Mapping[str, SplitStatistics],
+    health: HealthReport,
+    ratio: float | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Return what the JSON file says, with what an earlier call has written of other splits or samples."""
-    splits = {drawn_as(label, ratio, seed): one.plain() for label, one in statistics.items()}
-    looked = {drawn_as("+".join(health.checked), ratio, seed): health.plain()}
-    return {"dataset": name, "splits": known(file, "splits") | splits, "health": known(file, "health") | looked}
+    splits = {get_measurement_key(label, ratio, seed): one.plain() for label, one in statistics.items()}
+    looked = {get_measurement_key("+".join(health.checked), ratio, seed): health.plain()}
+    return {
+        "dataset": name,
+        "splits": read_previous_measurements(file, "splits") | splits,
+        "health": read_previous_measurements(file, "health") | looked,
+    }
 
 
-def sizes_text(statistics: Mapping[str, Measured]) -> str:
+def format_all_sizes(statistics: Mapping[str, SplitStatistics]) -> str:
     """Return a line a split on the sizes of its pictures."""
     splits = {label: one for label, one in statistics.items() if "+" not in label}
-    fields = {f"  {label}": sizes_row(one.sizes) for label, one in splits.items()}
+    fields = {f"  {label}": format_image_sizes(one.sizes) for label, one in splits.items()}
     return f"  sizes (width × height)\n{format_fields(fields)}"
 
 
-def drawn_as(label: str, ratio: float | None, seed: int) -> str:
+def get_measurement_key(label: str, ratio: float | None, seed: int) -> str:
     """Return the key of what was measured: a sample's tells of the draw, so that it never replaces what is exact."""
     return label if ratio is None else f"{label} ratio={ratio} seed={seed}"
 
 
-def known(file: Path, key: str) -> dict[str, Any]:
+def read_previous_measurements(file: Path, key: str) -> dict[str, Any]:
     """Return what an earlier call has written of the same data; nothing where the file is missing or damaged."""
     found = read_json_or_empty(file, LARGEST).get(key)
     return found if isinstance(found, dict) else {}

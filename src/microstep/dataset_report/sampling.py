@@ -28,13 +28,13 @@ class Stratum:
     population: int  #: that they were drawn from
 
 
-def moments(images: np.ndarray, scale: float) -> np.ndarray:
+def compute_moments(images: np.ndarray, scale: float) -> np.ndarray:
     """Return each picture's mean over `scale`, and that of its squares, by channel: N × 2 × C from N × C × H × W."""
     numbers = images / scale
     return np.stack([numbers.mean((2, 3)), np.square(numbers).mean((2, 3))], axis=1)
 
 
-def standard_errors(strata: Sequence[Stratum], statistics: ChannelStatistics) -> StandardErrors:
+def compute_standard_errors(strata: Sequence[Stratum], statistics: ChannelStatistics) -> StandardErrors:
     """Return the errors of statistics made from pictures drawn without replacement, so many from each split.
 
     A picture is drawn whole, so its pixels are one observation, not many: the delta method over pictures, with the
@@ -42,21 +42,21 @@ def standard_errors(strata: Sequence[Stratum], statistics: ChannelStatistics) ->
     it is NaN.
     """
     mean, std = np.array(statistics.mean), np.array(statistics.std)
-    variance = sum(own_variance(one, mean, std) * (len(one.moments) / statistics.count) ** 2 for one in strata)
+    variance = sum(stratum_variance(one, mean, std) * (len(one.moments) / statistics.count) ** 2 for one in strata)
     errors = np.sqrt(variance)
     return StandardErrors(errors[0].tolist(), errors[1].tolist())
 
 
-def own_variance(drawn: Stratum, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def stratum_variance(drawn: Stratum, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return the variance, 2 × C, of the mean pull of pictures drawn from one split."""
     count = len(drawn.moments)
     if count < 2:
         return np.full(drawn.moments.shape[1:], np.nan)
-    own: np.ndarray = pulls(drawn.moments, mean, std).var(0, ddof=1)
+    own: np.ndarray = compute_influences(drawn.moments, mean, std).var(0, ddof=1)
     return own * (1 - count / drawn.population) / count
 
 
-def pulls(moments: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def compute_influences(moments: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return each picture's pull on the mean and on the deviation: N × 2 × C."""
     first, second = moments[:, 0], moments[:, 1]
     spread = second - 2 * mean * first + mean**2 - std**2
@@ -82,10 +82,10 @@ class ClassStatistics:
         counts, areas = np.zeros((2, classes), np.int64)
         totals: Any = 0
         for pictures, labels in arrays:
-            here = class_counts(labels, len(pictures), classes)
+            here = count_labels(labels, len(pictures), classes)
             counts += here
             areas += here * prod(pictures.shape[2:])
-            totals = totals + class_totals(pictures, labels, classes)
+            totals = totals + sum_by_class(pictures, labels, classes)
         if not areas.any():
             raise ValueError(EMPTY_STREAM_REASON)
         return cls.of(counts, areas, totals, scale)
@@ -97,7 +97,7 @@ class ClassStatistics:
         return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
 
 
-def class_counts(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
+def count_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
     """Return how many pictures each class has, int64; labels that are none are refused."""
     if labels.shape != (images,):
         raise ValueError(f"labels of shape {labels.shape} for {images} pictures: give each one")
@@ -106,7 +106,7 @@ def class_counts(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=classes)
 
 
-def class_totals(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+def sum_by_class(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return the sum of each class's pixels by channel: classes × C, int64 for integers, float64 for others."""
     dtype = np.int64 if np.issubdtype(images.dtype, np.integer) else np.float64
     totals = np.zeros((classes, images.shape[1]), dtype)

@@ -16,13 +16,13 @@ import numpy as np
 from microstep.components.dataset.image_dataset import ImageDataset
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.components.dataset.workers import WorkerPool, worker_count
-from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, standard_errors
-from microstep.dataset_report.survey import Bar, Survey, printable
+from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, compute_standard_errors
+from microstep.dataset_report.survey import ChunkProgressBar, SplitSurvey, make_printable
 from microstep.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Measured:
+class SplitStatistics:
     """A split's statistics; `errors` where they are a sample's."""
 
     statistics: ChannelStatistics
@@ -46,17 +46,19 @@ class Measured:
         return plain | {"sizes": [{"width": w, "height": h, "count": count} for (w, h), count in sizes]}
 
 
-def measure(
-    dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar
-) -> dict[str, Measured]:
+def measure_dataset(
+    dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
+) -> dict[str, SplitStatistics]:
     """Return the statistics of each official split named; of several, also those of all their pictures together.
 
     Args, Raises: see `surveyed`.
     """
-    return figures(surveyed(dataset, names, ratio, seed, bar))
+    return measure_surveys(survey_splits(dataset, names, ratio, seed, bar))
 
 
-def surveyed(dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: Bar) -> list[Survey]:
+def survey_splits(
+    dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
+) -> list[SplitSurvey]:
     """Read the official splits named, each picture once; a file that can't be read stops nothing.
 
     Args:
@@ -69,15 +71,15 @@ def surveyed(dataset: ImageDataset, names: Sequence[str], ratio: float | None, s
         ConfigError: for another split, or a sample of fewer than two pictures.
         DataError: where no picture of a split can be read.
     """
-    refuse(names, list(dataset.official))
+    check_split_names(names, list(dataset.official))
     splits = {name: dataset.official[name] for name in names}
-    drawn = {name: rows_of(len(one), ratio, seed) for name, one in splits.items()}
+    drawn = {name: draw_rows(len(one), ratio, seed) for name, one in splits.items()}
     in_memory = all(one.in_memory for one in splits.values())
     workers = WorkerPool(splits, 0 if in_memory else worker_count(dataset.num_workers))
-    return [Survey.of(name, rows, workers, bar, ratio is not None) for name, rows in drawn.items()]
+    return [SplitSurvey.of(name, rows, workers, bar, ratio is not None) for name, rows in drawn.items()]
 
 
-def refuse(names: Sequence[str], options: Sequence[str]) -> None:
+def check_split_names(names: Sequence[str], options: Sequence[str]) -> None:
     """Refuse splits that are not there, and those named twice."""
     several = f", or {'both' if len(options) == 2 else 'several'}: {','.join(options)}" if len(options) > 1 else ""
     for name in names:
@@ -87,7 +89,7 @@ def refuse(names: Sequence[str], options: Sequence[str]) -> None:
         raise ConfigError(f"split={','.join(names)}", "a split is named twice", "name each once")
 
 
-def rows_of(population: int, ratio: float | None, seed: int) -> Sequence[int]:
+def draw_rows(population: int, ratio: float | None, seed: int) -> Sequence[int]:
     """Return the rows to read, ascending."""
     if ratio is None:
         return range(population)
@@ -98,29 +100,29 @@ def rows_of(population: int, ratio: float | None, seed: int) -> Sequence[int]:
     return rows
 
 
-def figures(surveys: Sequence[Survey]) -> dict[str, Measured]:
+def measure_surveys(surveys: Sequence[SplitSurvey]) -> dict[str, SplitStatistics]:
     """Return the statistics of each split, and of several those of all their pictures."""
     groups = {survey.split: [survey] for survey in surveys}
     if len(surveys) > 1:
         groups["+".join(groups)] = list(surveys)
-    return {label: measured(group) for label, group in groups.items()}
+    return {label: merge_surveys(group) for label, group in groups.items()}
 
 
-def measured(surveys: Sequence[Survey]) -> Measured:
+def merge_surveys(surveys: Sequence[SplitSurvey]) -> SplitStatistics:
     """Return the statistics of some splits' pictures together."""
     tally, pictures = reduce(add, (survey.tally for survey in surveys)), surveys[0].pictures
     statistics = ChannelStatistics.of(tally.channels, tally.count, pictures.scale)
     areas = tally.class_counts * prod(pictures.shape[1:])
-    return Measured(
+    return SplitStatistics(
         statistics,
-        standard_errors(list(map(stratum, surveys)), statistics) if surveys[0].sampled else None,
+        compute_standard_errors(list(map(make_stratum, surveys)), statistics) if surveys[0].sampled else None,
         sum(len(survey.pictures) for survey in surveys),
         sum(len(survey.unreadable) for survey in surveys),
-        tuple(map(printable, pictures.class_names)),
+        tuple(map(make_printable, pictures.class_names)),
         ClassStatistics.of(tally.class_counts, areas, tally.class_totals, pictures.scale),
         tally.sizes,
     )
 
 
-def stratum(survey: Survey) -> Stratum:
+def make_stratum(survey: SplitSurvey) -> Stratum:
     return Stratum(survey.marks.moments, len(survey.pictures))

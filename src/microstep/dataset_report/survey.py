@@ -16,14 +16,14 @@ import numpy as np
 from microstep.components.dataset.images import ImageSource, chunk_rows
 from microstep.components.dataset.statistics import ExactSums, split_pieces
 from microstep.components.dataset.workers import ReadRequest, WorkerPool, loader_errors
-from microstep.dataset_report.sampling import class_counts, class_totals, moments
+from microstep.dataset_report.sampling import compute_moments, count_labels, sum_by_class
 from microstep.errors import DataError, MicrostepError
 
-DIGEST = 16  #: bytes: among a thousand million pictures two are taken for the same with a chance of 1 to 10 ** 20
+DIGEST_BYTES = 16  #: bytes: among a thousand million pictures two are taken for the same with a chance of 1 to 10 ** 20
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ImageChunk:
     """Some pictures of a split, with their rows."""
 
     rows: Sequence[int]
@@ -34,7 +34,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Tally:
+class RunningTotals:
     """What adds up over pictures, exactly, in whatever order."""
 
     count: int  #: pictures
@@ -44,14 +44,20 @@ class Tally:
     sizes: Counter[tuple[int, int]]  #: how many pictures were published in each width and height
 
     @classmethod
-    def of(cls, chunk: Chunk, source: ImageSource) -> Tally:
+    def of(cls, chunk: ImageChunk, source: ImageSource) -> RunningTotals:
         """Return what some pictures of a split add."""
         labels, classes = source.labels[chunk.rows], len(source.class_names)
-        counts, totals = class_counts(labels, len(chunk), classes), class_totals(chunk.pixels, labels, classes)
-        return cls(len(chunk), summed(chunk.pixels), counts, totals, Counter(sizes_of(source, chunk.rows)))
+        counts, totals = count_labels(labels, len(chunk), classes), sum_by_class(chunk.pixels, labels, classes)
+        return cls(
+            len(chunk),
+            sum_chunk_channels(chunk.pixels),
+            counts,
+            totals,
+            Counter(read_published_sizes(source, chunk.rows)),
+        )
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: RunningTotals) -> RunningTotals:
+        return RunningTotals(
             self.count + other.count,
             [one + more for one, more in zip(self.channels, other.channels, strict=True)],
             self.class_counts + other.class_counts,
@@ -60,7 +66,7 @@ class Tally:
         )
 
 
-def summed(pixels: np.ndarray) -> list[ExactSums]:
+def sum_chunk_channels(pixels: np.ndarray) -> list[ExactSums]:
     """Return the sums of each channel."""
     channels = (
         [ExactSums.of(piece[:, channel]) for piece in split_pieces(pixels)] for channel in range(pixels.shape[1])
@@ -68,15 +74,15 @@ def summed(pixels: np.ndarray) -> list[ExactSums]:
     return [reduce(add, parts) for parts in channels]
 
 
-def sizes_of(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
+def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
     """Return the published sizes, but of those whose files have gone since they were decoded."""
     with suppress(DataError):
         return source.sizes(rows)
-    return [size for row in rows for size in sizes_of(source, [row])] if len(rows) > 1 else []
+    return [size for row in rows for size in read_published_sizes(source, [row])] if len(rows) > 1 else []
 
 
 @dataclass(frozen=True)
-class Marks:
+class ImageFacts:
     """What is kept of every picture: some bytes each."""
 
     rows: np.ndarray
@@ -85,16 +91,16 @@ class Marks:
     moments: np.ndarray  #: N × 2 × C of a sample, see sampling.py; empty where all pictures are read
 
     @classmethod
-    def of(cls, chunk: Chunk, scale: float, sampled: bool) -> Marks:
+    def of(cls, chunk: ImageChunk, scale: float, sampled: bool) -> ImageFacts:
         """Return what is kept of some pictures."""
         pixels = np.ascontiguousarray(chunk.pixels)
-        digests = b"".join(blake2b(picture.data, digest_size=DIGEST).digest() for picture in pixels)
+        digests = b"".join(blake2b(picture.data, digest_size=DIGEST_BYTES).digest() for picture in pixels)
         constant = (pixels == pixels[:, :, :1, :1]).all((1, 2, 3))
-        kept = moments(pixels if sampled else pixels[:0], scale)
+        kept = compute_moments(pixels if sampled else pixels[:0], scale)
         return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, kept)
 
     @classmethod
-    def joined(cls, facts: Sequence[Marks]) -> Marks:
+    def joined(cls, facts: Sequence[ImageFacts]) -> ImageFacts:
         """Return the marks of all pictures, by row."""
         rows, digests, constant, kept = (
             np.concatenate([getattr(part, name) for part in facts]) for name in cls.__dataclass_fields__
@@ -103,22 +109,26 @@ class Marks:
         return cls(rows[order], digests[order], constant[order], kept)
 
 
-Bar = Callable[[Iterable[Chunk], str, int], Iterator[Chunk]]  #: a stream of chunks, its label, pictures in all
+ChunkProgressBar = Callable[
+    [Iterable[ImageChunk], str, int], Iterator[ImageChunk]
+]  #: a stream of chunks, its label, pictures in all
 
 
 @dataclass(frozen=True)
-class Survey:
+class SplitSurvey:
     """What one pass over a split has found."""
 
     split: str
     pictures: ImageSource
-    tally: Tally
-    marks: Marks  #: of the pictures that could be read
+    tally: RunningTotals
+    marks: ImageFacts  #: of the pictures that could be read
     unreadable: dict[int, str]  #: row → why
     sampled: bool
 
     @classmethod
-    def of(cls, split: str, rows: Sequence[int], workers: WorkerPool, bar: Bar, sampled: bool) -> Survey:
+    def of(
+        cls, split: str, rows: Sequence[int], workers: WorkerPool, bar: ChunkProgressBar, sampled: bool
+    ) -> SplitSurvey:
         """Read some rows of a split of the workers'.
 
         Raises:
@@ -128,22 +138,24 @@ class Survey:
         pictures, unreadable = workers.reader.pictures[split], dict[int, str]()
         tally, marks = None, []
         with loader_errors():
-            for chunk in bar(chunks_of(workers, split, rows, unreadable), split, len(rows)):
-                found = Tally.of(chunk, pictures)
+            for chunk in bar(read_chunks(workers, split, rows, unreadable), split, len(rows)):
+                found = RunningTotals.of(chunk, pictures)
                 tally = found if tally is None else tally + found
-                marks.append(Marks.of(chunk, pictures.scale, sampled))
+                marks.append(ImageFacts.of(chunk, pictures.scale, sampled))
         if tally is None:
             row, reason = next(iter(unreadable.items()))
-            first = f"{name_of(pictures, row)}: {reason}"
+            first = f"{get_image_name(pictures, row)}: {reason}"
             raise DataError(f"split={split}", f"none of {len(rows):,} pictures can be read ({first})", "mend the files")
-        return cls(split, pictures, tally, Marks.joined(marks), dict(sorted(unreadable.items())), sampled)
+        return cls(split, pictures, tally, ImageFacts.joined(marks), dict(sorted(unreadable.items())), sampled)
 
     def name(self, row: int) -> str:
         """Return what a person finds a picture by."""
-        return name_of(self.pictures, row)
+        return get_image_name(self.pictures, row)
 
 
-def chunks_of(workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]) -> Iterator[Chunk]:
+def read_chunks(
+    workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]
+) -> Iterator[ImageChunk]:
     """Yield pictures, as many as fit a chunk; those of a chunk with a bad file come at the end, one by one.
 
     Args:
@@ -155,19 +167,19 @@ def chunks_of(workers: WorkerPool, split: str, rows: Sequence[int], unreadable: 
         if isinstance(found, MicrostepError):
             spoilt += one.rows
         else:
-            yield Chunk(one.rows, found.numpy())
+            yield ImageChunk(one.rows, found.numpy())
     singly = [ReadRequest(split, [row]) for row in spoilt]
     for one, found in zip(singly, workers.stream(singly), strict=True):
         if isinstance(found, MicrostepError):
             unreadable[one.rows[0]] = str(found.args[1])
         else:
-            yield Chunk(one.rows, found.numpy())
+            yield ImageChunk(one.rows, found.numpy())
 
 
-def name_of(source: ImageSource, row: int) -> str:
-    return printable(source.name(row))
+def get_image_name(source: ImageSource, row: int) -> str:
+    return make_printable(source.name(row))
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     """Return a name without what breaks a line, or can't be written as UTF-8."""
     return "".join("�" if category(letter) in ("Cc", "Cs") else letter for letter in name)

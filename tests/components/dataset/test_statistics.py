@@ -15,7 +15,13 @@ from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits
 
 from microstep.components.dataset.statistics import PIECE_PIXELS, ChannelStatistics, iter_chunks
-from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, moments, standard_errors
+from microstep.dataset_report.sampling import (
+    ClassStatistics,
+    StandardErrors,
+    Stratum,
+    compute_moments,
+    compute_standard_errors,
+)
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
 PICTURES = arrays(np.uint8, SHAPES, fill=st.nothing())
@@ -34,8 +40,8 @@ def cut(pixels: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
 
 def errors_of(parts, found: ChannelStatistics, population: int) -> StandardErrors:
     """Return the errors of what was found in these pictures, drawn from so many, as the survey keeps their moments."""
-    kept = np.concatenate([moments(part, 255.0) for part in parts])
-    return standard_errors([Stratum(kept, population)], found)
+    kept = np.concatenate([compute_moments(part, 255.0) for part in parts])
+    return compute_standard_errors([Stratum(kept, population)], found)
 
 
 def brightness(count: int) -> np.ndarray:

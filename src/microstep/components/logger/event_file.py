@@ -29,7 +29,8 @@ class EventFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        name = f"{EVENT_FILE_PREFIX}.{next_timestamp(directory):010d}.{socket.gethostname()}.{os.getpid()}.{next(FILE_NUMBERS)}"
+        origin = f"{socket.gethostname()}.{os.getpid()}.{next(FILE_NUMBERS)}"
+        name = f"{EVENT_FILE_PREFIX}.{next_timestamp(directory):010d}.{origin}"
         self.file = directory / name
         self.records = RecordWriter(self)
         self.add_event(Event(file_version="brain.Event:2"))

@@ -15,13 +15,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from microstep.components.task import Classification
 from microstep.config.compose import compose
 from microstep.config.schema import CHOICES, RULES
-from microstep.diagnostics.accumulation import gradient, look
-from microstep.diagnostics.accumulation.gradient import RealWindow, make
-from microstep.diagnostics.accumulation.loops import LOOPS, Cause, Shape
-from microstep.diagnostics.accumulation.measure import EXACT, Laboratory, Measured, measure
-from microstep.diagnostics.accumulation.report import Looked
-from microstep.diagnostics.accumulation.sample_weights import shares
-from microstep.diagnostics.accumulation.verdict import sentence
+from microstep.diagnostics.accumulation import gradient, run_accumulation_check
+from microstep.diagnostics.accumulation.gradient import CheckedWindow, compute_window_gradient
+from microstep.diagnostics.accumulation.loops import LOOPS, Cause, WindowShape
+from microstep.diagnostics.accumulation.measure import (
+    EXACT_TOLERANCE,
+    CauseIsolation,
+    WindowMeasurement,
+    measure_window,
+)
+from microstep.diagnostics.accumulation.report import AccumulationCheck
+from microstep.diagnostics.accumulation.sample_weights import measure_running_weights
+from microstep.diagnostics.accumulation.verdict import accumulation_verdict_text
 from microstep.errors import Diverged
 from tests.components.step.windows import cut, samples, task
 from tests.conftest import ROOT, call, error_of, files_limited
@@ -38,18 +43,18 @@ FULL, RAGGED = (5, 5, 5, 5), (5, 5, 3)
 UNEVEN = (1.0, 2.0, 3.0, 40.0)  #: class weights
 
 
-def window(sizes: tuple[int, ...], job: Classification, full: int = 4) -> RealWindow:
+def window(sizes: tuple[int, ...], job: Classification, full: int = 4) -> CheckedWindow:
     """Return a window of random pictures."""
     batches = cut(*samples(sum(sizes)), sizes)
     weights = tuple(job.weight(batch.targets).sum().item() for batch in batches)
-    return RealWindow("window", 0, batches, Shape(sizes, weights, full))
+    return CheckedWindow("window", 0, batches, WindowShape(sizes, weights, full))
 
 
-def measured(model, sizes=FULL, rule="weighted_mean", weights=None, clip=None, full=4) -> Measured:
+def measured(model, sizes=FULL, rule="weighted_mean", weights=None, clip=None, full=4) -> WindowMeasurement:
     """Return what is found of a model, a loop and a window."""
     job = task(weights)
     one = window(sizes, job, full)
-    return measure(Laboratory(model, one, LOOPS[rule](one.shape), job, clip, seed=0))
+    return measure_window(CauseIsolation(model, one, LOOPS[rule](one.shape), job, clip, seed=0))
 
 
 @pytest.mark.parametrize("sizes", [FULL, RAGGED])
@@ -99,7 +104,7 @@ def test_each_cause_in_a_loop_is_named(rule, sizes, weights, causes) -> None:
     found = measured(models.clean(), sizes, rule, weights, clip=0.05 if rule == "clip_each" else None)
     assert set(found.causes) == causes
     assert found.total > 1e-3
-    assert found.rest <= EXACT
+    assert found.rest <= EXACT_TOLERANCE
     assert not found.exact
 
 
@@ -108,7 +113,7 @@ def test_each_cause_in_a_model_is_named(model, causes) -> None:
     """Whatever normalises by its batch, remembers it or draws is found, also where no layer's name tells."""
     found = measured(model())
     assert set(found.causes) == causes
-    assert found.rest <= EXACT
+    assert found.rest <= EXACT_TOLERANCE
     assert not found.exact
 
 
@@ -116,10 +121,10 @@ def test_masks_that_happen_to_be_the_same_are_told_of() -> None:
     """One layer's masks are one stream on a CPU, cut or not: exact, and said with a caution."""
     found = measured(models.one_dropout())
     assert found.exact
-    told = sentence(Looked("weighted_mean", "a model", {}, {}, [found]))
+    told = accumulation_verdict_text(AccumulationCheck("weighted_mean", "a model", {}, {}, [found]))
     assert told.startswith("Exact: ")
     assert "dropout's masks came out the same" in told
-    clean = sentence(Looked("weighted_mean", "a model", {}, {}, [measured(models.clean())]))
+    clean = accumulation_verdict_text(AccumulationCheck("weighted_mean", "a model", {}, {}, [measured(models.clean())]))
     assert "dropout" not in clean
 
 
@@ -143,7 +148,7 @@ def test_the_causes_of_loop_and_model_are_told_apart() -> None:
 def test_what_has_no_name_is_pointed_at(model, words) -> None:
     """Where a difference remains without every known cause, the layer or the buffer is told in which it arises."""
     found = measured(model())
-    assert found.rest > EXACT
+    assert found.rest > EXACT_TOLERANCE
     assert words in found.unexplained
 
 
@@ -156,7 +161,7 @@ def test_a_loss_that_is_no_sum_is_pointed_at() -> None:
 
     job = Mean("abcd", torch.arange(4), torch.device("cpu"))
     one = window(FULL, job)
-    found = measure(Laboratory(models.clean(), one, LOOPS["weighted_mean"](one.shape), job, None, seed=0))
+    found = measure_window(CauseIsolation(models.clean(), one, LOOPS["weighted_mean"](one.shape), job, None, seed=0))
     assert "no sum over samples" in found.unexplained
 
 
@@ -167,7 +172,7 @@ def test_a_rules_name_is_the_loop_of_that_name(rule, sizes, weights) -> None:
     """The gradient is that of the loop written by hand in plain PyTorch, to 1e-12."""
     job, model = task(weights), models.clean()
     one, clip = window(sizes, job), 0.05
-    found = make(
+    found = compute_window_gradient(
         model, one.batches, one.shape.weight, LOOPS[rule](one.shape), job, clip if rule == "clip_each" else None
     )
     pairs, weight = [(batch.inputs, batch.targets) for batch in one.batches], job.class_weights
@@ -188,7 +193,7 @@ def test_samples_times_their_weights_are_the_gradient(rule) -> None:
     """The measured weights are true: each sample's own gradient, times its weight, adds up to the loop's."""
     job, model, clip = task(UNEVEN), models.clean(), 0.05 if rule == "clip_each" else None
     one = window(RAGGED, job)
-    found = make(model, one.batches, one.shape.weight, LOOPS[rule](one.shape), job, clip)
+    found = compute_window_gradient(model, one.batches, one.shape.weight, LOOPS[rule](one.shape), job, clip)
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for place, weight in enumerate(found.weights):
         model.zero_grad()
@@ -217,7 +222,7 @@ def test_a_short_micro_batchs_samples_weigh_more_under_mean_over_accum() -> None
 @pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d])
 def test_the_last_micro_batch_weighs_more_in_running_statistics(layer) -> None:
     """With momentum 0.1 the four weigh .0729, .081, .09 and .1; in one big batch .025 each."""
-    found = shares(layer(3), (16, 16, 16, 16))
+    found = measure_running_weights(layer(3), (16, 16, 16, 16))
     assert found.measured == pytest.approx((0.0729, 0.081, 0.09, 0.1), rel=1e-6)
     assert found.due == pytest.approx((0.025,) * 4, rel=1e-6)
 
@@ -267,7 +272,7 @@ def test_the_model_stays_as_it_is() -> None:
 def test_an_experiments_own_windows_are_looked_at() -> None:
     """Augmented, mixed, class-weighted and clipped, the real windows of an experiment are exact: full and last ones."""
     words = ["check=accumulation", "accum=4", "batch_size=16", "model=mlp", "augment=cutmix", "sampler=balanced"]
-    found = look(compose([*words, "task.class_weights=balanced", "max_grad_norm=0.1", "threads=1"]))
+    found = run_accumulation_check(compose([*words, "task.class_weights=balanced", "max_grad_norm=0.1", "threads=1"]))
     assert found.passed
     assert [one["micro_batches"] for one in found.numbers["windows"]] == [[16] * 4, [16, 13]]
 

@@ -15,12 +15,12 @@ from torch import nn
 
 from microstep.components.step import standard
 from microstep.config.compose import compose
-from microstep.diagnostics.drift import look
+from microstep.diagnostics.drift import run_drift_check
 from microstep.diagnostics.drift import trajectories as course
-from microstep.diagnostics.drift.report import epochs_shown, share
-from microstep.diagnostics.drift.training import begin
-from microstep.diagnostics.drift.trajectories import compared
-from microstep.diagnostics.result import Finding
+from microstep.diagnostics.drift.report import format_distance, select_shown_epochs
+from microstep.diagnostics.drift.training import start_training
+from microstep.diagnostics.drift.trajectories import make_compared_configs
+from microstep.diagnostics.result import CheckResult
 from microstep.training.profiling.gradients import relative_distance
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, fit
@@ -57,15 +57,15 @@ def centred(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), Centred(), nn.Linear(16, num_classes))
 
 
-def weights(finding: Finding, pair: str) -> Sequence[float]:
+def weights(finding: CheckResult, pair: str) -> Sequence[float]:
     """Return how far a pair's weights are apart, by epoch."""
     return finding.numbers["apart"][pair]["weights"]
 
 
 @pytest.fixture(scope="module")
-def found() -> Finding:
+def found() -> CheckResult:
     """Three epochs of a perceptron on digits."""
-    return look(composed(f"epochs={EPOCHS}"))
+    return run_drift_check(composed(f"epochs={EPOCHS}"))
 
 
 def test_in_fp64_the_cuts_agree_and_the_sentence_says_what_is_left(found) -> None:
@@ -85,13 +85,13 @@ def test_rounding_is_neither_nothing_nor_another_seed(found) -> None:
 
 def test_two_seeds_have_nothing_in_common_whatever_they_start_from(found) -> None:
     """Seeds' weights are compared by how they have moved, at first not at all: about √2 of that apart."""
-    assert not any(move.any() for move in begin("seed", compared(composed())["seed"]).moves())
+    assert not any(move.any() for move in start_training("seed", make_compared_configs(composed())["seed"]).moves())
     assert all(0.8 * sqrt(2) < value < 1.25 * sqrt(2) for value in weights(found, "seeds"))
 
 
 def ended(name: str, config: DictConfig) -> dict[str, torch.Tensor]:
     """Return the weights that a training ends with."""
-    ours = begin(name, config)
+    ours = start_training(name, config)
     for epoch in range(1, config.epochs + 1):
         ours.train(epoch, ProgressBars(False))
         ours.validate()
@@ -101,7 +101,7 @@ def ended(name: str, config: DictConfig) -> dict[str, torch.Tensor]:
 def test_uncut_it_is_the_run_of_the_whole_batch(trained) -> None:
     """Bit for bit what `python train.py` ends with, whose batches are as large as four micro-batches here."""
     typed = composed("model=small_cnn", "epochs=3")
-    assert identical(ended("whole", compared(typed)["whole"]), last_weights(trained))
+    assert identical(ended("whole", make_compared_configs(typed)["whole"]), last_weights(trained))
 
 
 def test_cut_it_is_the_run_that_was_typed(tmp_path) -> None:
@@ -113,7 +113,7 @@ def test_cut_it_is_the_run_that_was_typed(tmp_path) -> None:
 
 def test_trainings_side_by_side_are_those_alone(found) -> None:
     """Five in one process take nothing from each other: the metrics are those of one that trains alone."""
-    alone = begin("whole", compared(composed(f"epochs={EPOCHS}"))["whole"])
+    alone = start_training("whole", make_compared_configs(composed(f"epochs={EPOCHS}"))["whole"])
     for epoch in range(1, EPOCHS + 1):
         alone.train(epoch, ProgressBars(False))
     assert alone.validate().metrics == {name: rows[-1] for name, rows in found.numbers["metrics"]["whole"].items()}
@@ -124,7 +124,7 @@ def test_trainings_side_by_side_are_those_alone(found) -> None:
 )
 def test_a_layer_that_a_cut_changes_is_named(changes, model, said) -> None:
     """BatchNorm and dropout take the cuts apart in fp64 as well: it isn't called rounding, and the layer is named."""
-    finding = look(composed("epochs=1", *changes, model=model))
+    finding = run_drift_check(composed("epochs=1", *changes, model=model))
     assert weights(finding, "cuts_fp64")[-1] > 1e-3
     assert "not rounding" in finding.sentence and said in finding.sentence
     assert not finding.numbers["rounding_alone"] and finding.passed
@@ -132,7 +132,7 @@ def test_a_layer_that_a_cut_changes_is_named(changes, model, said) -> None:
 
 def test_what_no_list_of_layers_knows_of_is_seen(found) -> None:
     """A layer of one's own that looks at its micro-batch shows in fp64; that its name is unknown is said."""
-    finding = look(composed("epochs=1", model="centred"))
+    finding = run_drift_check(composed("epochs=1", model="centred"))
     assert "not rounding" in finding.sentence and "no layer of the model is known" in finding.sentence
 
 
@@ -140,14 +140,14 @@ def test_what_no_list_of_layers_knows_of_is_seen(found) -> None:
 def test_a_wrong_rule_shows_in_fp64(monkeypatch, mutant) -> None:
     """Rules that are wrong in an epoch's last window alone take the cuts apart in fp64, after one epoch."""
     monkeypatch.setattr(standard, "accumulate_gradient", mutant(nominal=4))
-    finding = look(composed("epochs=1"))
+    finding = run_drift_check(composed("epochs=1"))
     assert weights(finding, "cuts_fp64")[0] > 1e-6
     assert "not rounding" in finding.sentence
 
 
 def test_in_fp64_nothing_is_trained_twice() -> None:
     """precision=fp64 is its own reference: three trainings, the verdict is made from them, no fourth column."""
-    finding = look(composed("epochs=1", "precision=fp64"))
+    finding = run_drift_check(composed("epochs=1", "precision=fp64"))
     assert finding.numbers["metrics"].keys() == {"cut", "whole", "seed"}
     assert finding.sentence.count("fp64") == 2 and finding.sentence.endswith("what is left is rounding.")
     assert "cuts, fp64" not in finding.page
@@ -156,7 +156,7 @@ def test_in_fp64_nothing_is_trained_twice() -> None:
 def test_the_page_the_sentence_and_the_curves_are_the_numbers(found) -> None:
     """The last row is the sentence's, every epoch is a row and a point of a curve, and the picture is a PNG of ~900."""
     last = next(line for line in found.page.splitlines() if line.split()[:1] == [str(EPOCHS)])
-    shown = [share(weights(found, pair)[-1]) for pair in ("cuts", "seeds", "cuts_fp64")]
+    shown = [format_distance(weights(found, pair)[-1]) for pair in ("cuts", "seeds", "cuts_fp64")]
     assert " ".join(shown) in " ".join(last.split())
     assert all(one in found.sentence for one in shown)
     assert "(4 × 16 and 64)" in found.sentence and "180 validation predictions" in found.sentence
@@ -219,9 +219,9 @@ def test_a_device_that_is_too_small_is_told_of(monkeypatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(course.Training, "train", full)
+    monkeypatch.setattr(course.DriftTraining, "train", full)
     with pytest.raises(Exception, match=r"batch_size=16 accum=4: the device's memory doesn't hold"):
-        look(composed("epochs=1"))
+        run_drift_check(composed("epochs=1"))
 
 
 @pytest.mark.parametrize("sizes", [["effective_batch_size=64"], ["batch_size=16"]])
@@ -230,7 +230,7 @@ def test_what_is_compared_differs_in_nothing_else(sizes) -> None:
     typed = compose(["check=drift", "accum=4", *sizes])
     before = OmegaConf.to_container(typed, resolve=True)
     differing = {}
-    for name, config in compared(typed).items():
+    for name, config in make_compared_configs(typed).items():
         plain = OmegaConf.to_container(config, resolve=True)
         differing[name] = {key for key in before if plain[key] != before[key]}
     cut = {"accum", "accumulation", "batch_size"} - ({"batch_size"} if typed.batch_size == 64 else set())
@@ -254,14 +254,14 @@ def test_distances_are_relative_to_the_second() -> None:
 @pytest.mark.parametrize("epochs", [1, 2, 19, 20, 21, 90, 1000])
 def test_a_table_is_no_longer_than_a_screen(epochs) -> None:
     """At most 20 rows, the first epoch and the last among them; all where there are no more."""
-    rows = epochs_shown(epochs)
+    rows = select_shown_epochs(epochs)
     assert len(rows) <= 20 and rows[0] == 1 and rows[-1] == epochs
     assert epochs > 20 or len(rows) == epochs
 
 
 def test_a_share_is_in_words_that_can_be_compared() -> None:
     """Percents where they are read well, powers of ten where they aren't, 0 only where no bit differs."""
-    assert [share(value) for value in (0, 2.2e-13, 4e-7, 3.54e-4, 0.031, 1.41)] == [
+    assert [format_distance(value) for value in (0, 2.2e-13, 4e-7, 3.54e-4, 0.031, 1.41)] == [
         "0",
         "2e-13",
         "4e-7",

@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.diagnostics.precision import check as examination
-from microstep.diagnostics.precision.check import precision_table
-from microstep.diagnostics.precision.plot import precision_picture
+from microstep.diagnostics.precision.check import format_precision_table
+from microstep.diagnostics.precision.plot import draw_precision_plot
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.sweep.planning import Hashes
@@ -84,7 +84,7 @@ def profile(**failed: str) -> Profile:
 
 def test_the_table_fits_a_terminal() -> None:
     """Aligned, at most 100 columns; what failed has a row, and a scaler a note."""
-    lines = precision_table(profile(bf16="out of memory")).splitlines()
+    lines = format_precision_table(profile(bf16="out of memory")).splitlines()
     assert max(map(len, lines)) <= 100
     assert len({len(line) for line in lines[2:4]}) == 1
     assert "  bf16    out of memory" in lines
@@ -100,7 +100,7 @@ def test_the_picture_is_drawn_whatever_was_found() -> None:
         Profile({"fp32": one.measured["fp32"]}, {}, 0.0, 64),
         Profile({}, {"fp32": "out of memory"}, 1.0, 1),
     ):
-        with Image.open(BytesIO(precision_picture(found))) as picture:
+        with Image.open(BytesIO(draw_precision_plot(found))) as picture:
             assert picture.height > 100
 
 
@@ -167,7 +167,7 @@ def test_a_check_remembers_what_it_recommends(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     planted("fp16", monkeypatch, "epochs=9")
     monkeypatch.setattr(examination, "profiled", lambda *_: profile())
-    finding = examination.look(compose(WORDS))
+    finding = examination.run_precision_check(compose(WORDS))
     assert finding.sentence.startswith("fp32: nothing else is 1.1 times as fast (fp16 0.00).\n")
     assert (
         remembered.load_recommendation(

@@ -34,9 +34,9 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | No
     python train.py check=drift accum=4                        how far rounding takes two cuts apart, beside two seeds
     """
     if config.check is not None:
-        from microstep.diagnostics import examine
+        from microstep.diagnostics import run_check
 
-        return examine(config, get_run_directory())
+        return run_check(config, get_run_directory())
     from microstep.training.build import build_trainer
     from microstep.training.resume import resume_trainer
 

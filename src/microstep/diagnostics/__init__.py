@@ -1,6 +1,6 @@
 """`check=`: examines an experiment instead of training it."""
 
-from microstep.diagnostics.check import examine
-from microstep.diagnostics.result import Finding
+from microstep.diagnostics.check import run_check
+from microstep.diagnostics.result import CheckResult
 
-__all__ = ["Finding", "examine"]
+__all__ = ["CheckResult", "run_check"]

@@ -16,7 +16,7 @@ from microstep.utils.text import display_path
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What was found: a page of text, the same as numbers, pictures and curves; the sentence comes last."""
 
     page: str
@@ -27,7 +27,7 @@ class Finding:
     passed: bool = True
 
 
-def tell(result: Finding, check: str, directory: Path) -> None:
+def write_result(result: CheckResult, check: str, directory: Path) -> None:
     """Write a finding's files into an existing directory, and say it.
 
     `<check>.txt`, `<check>.json`, a PNG for each picture, and a TensorBoard events file with all of it.
@@ -41,11 +41,11 @@ def tell(result: Finding, check: str, directory: Path) -> None:
     write_json(directory / f"{check}.json", {"sentence": result.sentence, **result.numbers})
     write_atomic(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
     with storage_errors(directory):
-        show(result, text, check, directory)
+        write_tensorboard(result, text, check, directory)
     print_and_log(f"{result.page}\n\n  written to {display_path(directory)}\n\n{result.sentence}")
 
 
-def show(result: Finding, text: str, check: str, directory: Path) -> None:
+def write_tensorboard(result: CheckResult, text: str, check: str, directory: Path) -> None:
     """Write what TensorBoard shows."""
     events = EventFile(directory)
     events.add(code_summary(f"check/{check}", text))

@@ -19,7 +19,7 @@ from microstep.types.protocols import Dataset
 FP64 = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
 
 
-def changed(config: DictConfig, **values: Any) -> DictConfig:
+def change_config(config: DictConfig, **values: Any) -> DictConfig:
     """Return a copy with other values of some root keys; what refers to them follows."""
     copy = config.copy()
     with read_write(copy), open_dict(copy):
@@ -28,35 +28,38 @@ def changed(config: DictConfig, **values: Any) -> DictConfig:
     return copy
 
 
-def subject(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str, str]:
+def subject_rows(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str, str]:
     """Return the rows that say what is looked at: data, as training sees them, and model."""
     names = get_choices()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "data": f"{option_name(config, names, 'dataset')}: {dataset.summary}",
         **sampling_rows(config, names),
-        "model": f"{model_name(config)}: {parameters:,} parameters",
+        "model": f"{get_model_name(config)}: {parameters:,} parameters",
     }
 
 
-def model_name(config: DictConfig) -> str:
+def get_model_name(config: DictConfig) -> str:
     """Return what a model is called: of torchvision's, by its own name."""
     return str(config.model.get("name") or option_name(config, get_choices(), "model"))
 
 
-def effective(config: DictConfig) -> int:
+def get_effective_batch_size(config: DictConfig) -> int:
     """Return the samples of a full window."""
     return micro_batch_size(config) * int(config.accum)
 
 
-def refuse_large_windows(config: DictConfig, samples: int) -> None:
+def check_window_fits(config: DictConfig, samples: int) -> None:
     """Refuse a window that is no batch: uncut, it would be larger than the training split."""
-    if effective(config) > samples:
-        reason = f"uncut, that is one batch of {effective(config):,}, and the training split has {samples:,} samples"
-        raise ConfigError(size_typed(config), reason, "choose fewer")
+    if get_effective_batch_size(config) > samples:
+        reason = (
+            f"uncut, that is one batch of {get_effective_batch_size(config):,}, and the training split has "
+            f"{samples:,} samples"
+        )
+        raise ConfigError(format_window_size_key(config), reason, "choose fewer")
 
 
-def size_typed(config: DictConfig) -> str:
+def format_window_size_key(config: DictConfig) -> str:
     """Return what makes a window as large as it is."""
     if config.effective_batch_size is not None:
         return f"effective_batch_size={config.effective_batch_size}"
@@ -64,7 +67,7 @@ def size_typed(config: DictConfig) -> str:
 
 
 @contextmanager
-def fitting(config: DictConfig) -> Iterator[None]:
+def memory_errors(config: DictConfig) -> Iterator[None]:
     """Say in one line that the device's memory doesn't hold all trainings, one of them uncut.
 
     Raises:
@@ -74,4 +77,4 @@ def fitting(config: DictConfig) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         reason = "the device's memory doesn't hold what is compared, one of it uncut"
-        raise ConfigError(size_typed(config), reason, "choose fewer") from None
+        raise ConfigError(format_window_size_key(config), reason, "choose fewer") from None

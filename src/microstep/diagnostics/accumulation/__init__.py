@@ -1,5 +1,5 @@
 """check=accumulation: compares a window split into micro-batches with one large batch."""
 
-from microstep.diagnostics.accumulation.check import look
+from microstep.diagnostics.accumulation.check import run_accumulation_check
 
-__all__ = ["look"]
+__all__ = ["run_accumulation_check"]

@@ -16,7 +16,7 @@ from microstep.types.data import Batch
 
 
 @dataclass(frozen=True)
-class Suspects:
+class BatchDependentModules:
     """Modules by name, that are in training mode when the model is."""
 
     norms: tuple[str, ...]  #: that normalise by their batch
@@ -36,15 +36,15 @@ class Suspects:
         return norms + (() if Cause.DRAWS in causes else self.drawing)
 
 
-def trained(model: nn.Module, frozen: Collection[str]) -> nn.Module:
+def copy_in_training_mode(model: nn.Module, frozen: Collection[str]) -> nn.Module:
     """Return a copy of a model in training mode, but for some modules."""
     own = copy.deepcopy(model).train()
     for module in map(own.get_submodule, frozen):
-        freeze(module)
+        freeze_module(module)
     return own
 
 
-def freeze(module: nn.Module) -> None:
+def freeze_module(module: nn.Module) -> None:
     """Let a module behave as in evaluation, itself alone: a block's layers keep their mode."""
     module.training = False
     if isinstance(module, _BatchNorm) and module.running_mean is None:  # it would normalise by the batch even so
@@ -52,40 +52,40 @@ def freeze(module: nn.Module) -> None:
         module.running_var = torch.ones(module.num_features, dtype=torch.float64)
 
 
-def suspects(model: nn.Module, batch: Batch) -> Suspects:
+def find_batch_dependent_modules(model: nn.Module, batch: Batch) -> BatchDependentModules:
     """Return the modules of a model that are to be suspected; the model stays as it is."""
     own = copy.deepcopy(model).train()
     active = {name: module for name, module in own.named_modules() if module.training}
-    running = [name for name, module in active.items() if keeps_statistics(module)]
+    running = [name for name, module in active.items() if has_running_statistics(module)]
     norms = [name for name, module in active.items() if isinstance(module, _BatchNorm)]
-    return Suspects(tuple(norms), tuple(running), tuple(drawing(own, batch)))
+    return BatchDependentModules(tuple(norms), tuple(running), tuple(find_random_modules(own, batch)))
 
 
-def keeps_statistics(module: nn.Module) -> bool:
+def has_running_statistics(module: nn.Module) -> bool:
     return isinstance(module, _NormBase) and module.running_mean is not None
 
 
 @torch.no_grad()
-def drawing(model: nn.Module, batch: Batch) -> list[str]:
+def find_random_modules(model: nn.Module, batch: Batch) -> list[str]:
     """Return the modules that move a random number generator, innermost ones alone, whatever their kind."""
     names = {module: name for name, module in model.named_modules()}
     found, before = [], dict[nn.Module, Tensor]()
 
     def enter(module: nn.Module, inputs: object) -> None:
-        before[module] = state(batch.inputs.device)
+        before[module] = get_generator_state(batch.inputs.device)
 
     def leave(module: nn.Module, inputs: object, outputs: object) -> None:
         own = not any(inner in found for inner in module.modules() if inner is not module)
-        if own and not torch.equal(before[module], state(batch.inputs.device)):
+        if own and not torch.equal(before[module], get_generator_state(batch.inputs.device)):
             found.append(module)
 
-    with watched(model, enter, leave), keeping_generators(batch.inputs.device):
+    with module_hooks(model, enter, leave), preserve_generators(batch.inputs.device):
         model(batch.inputs)
     return [names[module] for module in dict.fromkeys(found)]
 
 
 @contextmanager
-def watched(model: nn.Module, enter: Callable[..., None], leave: Callable[..., None]) -> Iterator[None]:
+def module_hooks(model: nn.Module, enter: Callable[..., None], leave: Callable[..., None]) -> Iterator[None]:
     """Call two functions around every call of a module."""
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
@@ -97,13 +97,13 @@ def watched(model: nn.Module, enter: Callable[..., None], leave: Callable[..., N
 
 
 @contextmanager
-def keeping_generators(device: torch.device) -> Iterator[None]:
+def preserve_generators(device: torch.device) -> Iterator[None]:
     """Leave the generators as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 
 
-def state(device: torch.device) -> Tensor:
+def get_generator_state(device: torch.device) -> Tensor:
     """Return the state of the generators that a model on this device draws from."""
     own = torch.default_generator.get_state()
     return torch.cat([own, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else own

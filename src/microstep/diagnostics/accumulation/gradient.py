@@ -15,14 +15,14 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from microstep.components.precision import TorchPrecision
 from microstep.components.step.standard import add_gradient
-from microstep.diagnostics.accumulation.loops import Loop, Shape
+from microstep.diagnostics.accumulation.loops import AccumulationLoop, WindowShape
 from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, LoadedWindow, Mix
 from microstep.types.protocols import Precision, Task
 
 
 @dataclass(frozen=True)
-class Made:
+class WindowGradient:
     """A window's gradient, and how it came about."""
 
     gradients: dict[str, Tensor]  #: by parameter
@@ -30,9 +30,14 @@ class Made:
     buffers: dict[str, Tensor]  #: the model's, afterwards
 
 
-def make(
-    model: nn.Module, batches: Sequence[Batch], weight: float, loop: Loop, task: Task, max_grad_norm: float | None
-) -> Made:
+def compute_window_gradient(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    weight: float,
+    loop: AccumulationLoop,
+    task: Task,
+    max_grad_norm: float | None,
+) -> WindowGradient:
     """Return the gradient of a window, by the very code that training uses; `model` is left with it.
 
     A sample's weight is measured, not computed: each loss is shifted by a number that takes part in the backward
@@ -55,22 +60,22 @@ def make(
     for number, batch in enumerate(batches):
         if loop.doubles and number == last:
             scaler.update(2 * scaler.get_scale())
-        share, shifted = shared(weight, loop.factor(number)), Shifted(task, shifts, batch.positions - first)
+        share, shifted = loss_divisor(weight, loop.factor(number)), ShiftedTask(task, shifts, batch.positions - first)
         add_gradient(model, batch, share, precision, cast(Task, shifted), None)  # a step asks for the loss alone
         if loop.clips and number < last:
-            clip(hold, max_grad_norm)
+            clip_gradient(hold, max_grad_norm)
     scaler.unscale_(optimizer)
-    clip(hold, max_grad_norm)
-    return made(model, parameters, shifts)
+    clip_gradient(hold, max_grad_norm)
+    return collect_gradient(model, parameters, shifts)
 
 
-def shared(weight: float, factor: float) -> float:
+def loss_divisor(weight: float, factor: float) -> float:
     """Return what a micro-batch's summed loss is divided by."""
     return weight / factor if factor else math.inf
 
 
 @dataclass(frozen=True)
-class Shifted:
+class ShiftedTask:
     """A task whose losses are each shifted by a number of its sample's, which changes no gradient of the model."""
 
     task: Task
@@ -79,11 +84,11 @@ class Shifted:
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, *mix: Mix) -> Tensor:
         """Return the task's loss; each sample's shift counts for as much as its loss does."""
-        shift = (self.shifts[self.places.cpu()] * weight_of(self.task, targets, *mix)).sum()
+        shift = (self.shifts[self.places.cpu()] * get_sample_weights(self.task, targets, *mix)).sum()
         return self.task.loss_sum(outputs, targets, *mix) + shift.to(outputs.device)
 
 
-def weight_of(task: Task, targets: Tensor, *mix: Mix) -> Tensor:
+def get_sample_weights(task: Task, targets: Tensor, *mix: Mix) -> Tensor:
     """Return what each sample weighs (N, float64, on the CPU), also where it is mixed with another."""
     weight = task.weight(targets).cpu().double()
     for one in mix:
@@ -91,62 +96,64 @@ def weight_of(task: Task, targets: Tensor, *mix: Mix) -> Tensor:
     return weight
 
 
-def clip(hold: Sequence[Tensor], max_grad_norm: float | None) -> None:
+def clip_gradient(hold: Sequence[Tensor], max_grad_norm: float | None) -> None:
     """Clip the gradient as training does, by the model's norm alone; the shifts, which come last, with it."""
     total = get_total_norm([p.grad for p in hold[:-1] if p.grad is not None])
     if max_grad_norm is not None and total > max_grad_norm:
         clip_grads_with_norm_(list(hold), max_grad_norm, total)
 
 
-def made(model: nn.Module, parameters: dict[str, nn.Parameter], shifts: Tensor) -> Made:
+def collect_gradient(model: nn.Module, parameters: dict[str, nn.Parameter], shifts: Tensor) -> WindowGradient:
     """Return what the model is left with."""
     gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in parameters.items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     assert shifts.grad is not None
-    return Made(gradients, shifts.grad.clone(), buffers)
+    return WindowGradient(gradients, shifts.grad.clone(), buffers)
 
 
-EPOCH = 1
+CHECKED_EPOCH = 1
 
 
 @dataclass(frozen=True)
-class RealWindow:
+class CheckedWindow:
     """A window with its data."""
 
     name: str
     number: int  #: counted from 0 within the epoch
     batches: list[Batch]
-    shape: Shape
+    shape: WindowShape
 
     @cached_property
     def whole(self) -> Batch:
         """All of it as one batch."""
-        return joined(self.batches)
+        return concatenate_batches(self.batches)
 
 
-def real_windows(loaders: Loaders, task: Task, precision: Precision, steps: int) -> list[RealWindow]:
+def load_checked_windows(loaders: Loaders, task: Task, precision: Precision, steps: int) -> list[CheckedWindow]:
     """Return the epoch's first window, and its last where that is cut otherwise.
 
     Args:
         precision: casts the batches.
         steps: windows an epoch.
     """
-    first = next(loaders.train(EPOCH))
+    first = next(loaders.train(CHECKED_EPOCH))
     batches = [precision.cast(batch) for batch in first.batches]
-    found = [real("first window", first, batches, task, len(batches))]
-    last = next(loaders.train(EPOCH, first=steps - 1))
-    tail = real("last window", last, [precision.cast(batch) for batch in last.batches], task, len(batches))
+    found = [make_checked_window("first window", first, batches, task, len(batches))]
+    last = next(loaders.train(CHECKED_EPOCH, first=steps - 1))
+    tail = make_checked_window(
+        "last window", last, [precision.cast(batch) for batch in last.batches], task, len(batches)
+    )
     return found if tail.shape.sizes == found[0].shape.sizes else [*found, tail]
 
 
-def real(name: str, window: LoadedWindow, batches: list[Batch], task: Task, full: int) -> RealWindow:
+def make_checked_window(name: str, window: LoadedWindow, batches: list[Batch], task: Task, full: int) -> CheckedWindow:
     """Return a loaded window."""
-    weights = [weight_of(task, batch.targets, *batch.mixed) for batch in batches]
-    shape = Shape(tuple(map(len, weights)), tuple(float(each.sum()) for each in weights), full)
-    return RealWindow(name, window.number, batches, shape)
+    weights = [get_sample_weights(task, batch.targets, *batch.mixed) for batch in batches]
+    shape = WindowShape(tuple(map(len, weights)), tuple(float(each.sum()) for each in weights), full)
+    return CheckedWindow(name, window.number, batches, shape)
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
+def concatenate_batches(batches: Sequence[Batch]) -> Batch:
     """Return consecutive batches as one."""
     fields = ("inputs", "targets", "positions", "indices")
     tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in fields}

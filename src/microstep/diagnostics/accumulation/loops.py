@@ -28,31 +28,31 @@ class Cause(Enum):
         return REMEDIES[self]
 
 
-DIVIDE = "divide each micro-batch's summed loss by the weight of the whole window, as rule=weighted_mean does"
-NORMS = (
+DIVIDE_REMEDY = "divide each micro-batch's summed loss by the weight of the whole window, as rule=weighted_mean does"
+NORM_REMEDY = (
     "put GroupNorm in its place (model=resnet18 has model.norm=group), or fine-tune with frozen BatchNorm "
     "(model=torchvision has model.weights=DEFAULT model.freeze=backbone); a larger batch_size with a smaller accum "
     "narrows it"
 )
 REMEDIES = {
-    Cause.SUM: DIVIDE,
-    Cause.LEFTOVER: DIVIDE,
-    Cause.RAGGED: DIVIDE,
-    Cause.CLASS_WEIGHTS: DIVIDE,
+    Cause.SUM: DIVIDE_REMEDY,
+    Cause.LEFTOVER: DIVIDE_REMEDY,
+    Cause.RAGGED: DIVIDE_REMEDY,
+    Cause.CLASS_WEIGHTS: DIVIDE_REMEDY,
     Cause.DROPPED: "keep the short micro-batches: with the window's weight as the divisor they are no special case",
     Cause.ZEROED: "call optimizer.zero_grad() once a window, not once a micro-batch",
     Cause.CLIPPING: "clip once, after the window's last backward",
     Cause.SCALE: "call scaler.update() once, after the window's step: all of a window needs one scale",
-    Cause.NORMALISATION: NORMS,
-    Cause.STATISTICS: NORMS,
+    Cause.NORMALISATION: NORM_REMEDY,
+    Cause.STATISTICS: NORM_REMEDY,
     Cause.DRAWS: "set dropout to 0; drawn for each micro-batch, its masks are the same in law, not in value",
 }
-MODEL = (Cause.NORMALISATION, Cause.STATISTICS, Cause.DRAWS)  #: the model's own, whatever the loop
+MODEL_CAUSES = (Cause.NORMALISATION, Cause.STATISTICS, Cause.DRAWS)  #: the model's own, whatever the loop
 Factors = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Shape:
+class WindowShape:
     """What a window is made of."""
 
     sizes: tuple[int, ...]  #: samples of each micro-batch
@@ -75,7 +75,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Loop:
+class AccumulationLoop:
     """A loop over a window: what it does to the exact gradient, by cause; nothing of it is ours.
 
     Each micro-batch's summed loss is divided by the weight of the whole window, which is exact, and multiplied by its
@@ -93,7 +93,7 @@ class Loop:
         between = [cause for cause, on in ((Cause.CLIPPING, self.clips), (Cause.SCALE, self.doubles)) if on]
         return (*told, *between)
 
-    def only(self, causes: Collection[Cause]) -> Loop:
+    def only(self, causes: Collection[Cause]) -> AccumulationLoop:
         """Return the loop with these of its faults and no other."""
         factors = {cause: each for cause, each in self.factors.items() if cause in causes}
         clips, doubles = self.clips and Cause.CLIPPING in causes, self.doubles and Cause.SCALE in causes
@@ -107,50 +107,50 @@ class Loop:
         return product
 
 
-def weighted_mean(shape: Shape) -> Loop:
+def weighted_mean(shape: WindowShape) -> AccumulationLoop:
     """Each micro-batch's summed loss over the window's weight: what train.py does."""
-    return Loop()
+    return AccumulationLoop()
 
 
-def mean_of_means(shape: Shape) -> Loop:
+def mean_of_means(shape: WindowShape) -> AccumulationLoop:
     """The mean of the micro-batches' means: a short one counts as much as a full one."""
-    return Loop(uneven(shape))
+    return AccumulationLoop(uneven_factors(shape))
 
 
-def mean_over_accum(shape: Shape) -> Loop:
+def mean_over_accum(shape: WindowShape) -> AccumulationLoop:
     """Each micro-batch's mean over `accum`, however many there are: most tutorials', Lightning's, Accelerate's."""
-    return Loop({Cause.LEFTOVER: shape.each(len(shape.sizes) / shape.full), **uneven(shape)})
+    return AccumulationLoop({Cause.LEFTOVER: shape.each(len(shape.sizes) / shape.full), **uneven_factors(shape)})
 
 
-def sum_of_means(shape: Shape) -> Loop:
+def sum_of_means(shape: WindowShape) -> AccumulationLoop:
     """The sum of the micro-batches' means, divided by nothing."""
-    return Loop({Cause.SUM: shape.each(len(shape.sizes)), **uneven(shape)})
+    return AccumulationLoop({Cause.SUM: shape.each(len(shape.sizes)), **uneven_factors(shape)})
 
 
-def dropped_tail(shape: Shape) -> Loop:
+def dropped_tail(shape: WindowShape) -> AccumulationLoop:
     """The mean over full micro-batches alone: a short one is left out, as `drop_last` does."""
     kept = [size == shape.sizes[0] for size in shape.sizes]
     weight = sum(weight for weight, keep in zip(shape.weights, kept, strict=True) if keep)
-    return Loop({Cause.DROPPED: tuple(keep * shape.weight / weight for keep in kept)})
+    return AccumulationLoop({Cause.DROPPED: tuple(keep * shape.weight / weight for keep in kept)})
 
 
-def zero_grad_each(shape: Shape) -> Loop:
+def zero_grad_each(shape: WindowShape) -> AccumulationLoop:
     """As mean_over_accum, with the gradient zeroed before each backward: the last micro-batch is all that is left."""
     last = tuple(float(number == len(shape.sizes) - 1) for number in range(len(shape.sizes)))
     return replace(usual := mean_over_accum(shape), factors={Cause.ZEROED: last, **usual.factors})
 
 
-def clip_each(shape: Shape) -> Loop:
+def clip_each(shape: WindowShape) -> AccumulationLoop:
     """As weighted_mean, but clipped after each backward: what has been added so far is clipped again and again."""
-    return Loop(clips=True)
+    return AccumulationLoop(clips=True)
 
 
-def scale_doubles(shape: Shape) -> Loop:
+def scale_doubles(shape: WindowShape) -> AccumulationLoop:
     """As weighted_mean, but the gradient scale doubles before the last backward, as when its growth comes up midway."""
-    return Loop(doubles=True)
+    return AccumulationLoop(doubles=True)
 
 
-def uneven(shape: Shape) -> dict[Cause, Factors]:
+def uneven_factors(shape: WindowShape) -> dict[Cause, Factors]:
     """Return what the mean of means makes of micro-batches that differ in size, and of weights that differ besides."""
     size, weight = shape.samples / len(shape.sizes), shape.weight / shape.samples
     pairs = list(zip(shape.sizes, shape.weights, strict=True))
@@ -160,7 +160,7 @@ def uneven(shape: Shape) -> dict[Cause, Factors]:
     }
 
 
-LOOPS: dict[str, Callable[[Shape], Loop]] = {
+LOOPS: dict[str, Callable[[WindowShape], AccumulationLoop]] = {
     loop.__name__: loop
     for loop in (
         *(weighted_mean, mean_over_accum, mean_of_means, sum_of_means),

@@ -9,35 +9,52 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from microstep.diagnostics.accumulation.batch_dependence import Suspects, suspects, trained
-from microstep.diagnostics.accumulation.gradient import EPOCH, Made, RealWindow, make
-from microstep.diagnostics.accumulation.loops import MODEL, Cause, Loop
-from microstep.diagnostics.accumulation.sample_weights import Shares, apart, by_layer, shares, whole
-from microstep.diagnostics.accumulation.unexplained import explanation
+from microstep.diagnostics.accumulation.batch_dependence import (
+    BatchDependentModules,
+    copy_in_training_mode,
+    find_batch_dependent_modules,
+)
+from microstep.diagnostics.accumulation.gradient import (
+    CHECKED_EPOCH,
+    CheckedWindow,
+    WindowGradient,
+    compute_window_gradient,
+)
+from microstep.diagnostics.accumulation.loops import MODEL_CAUSES, AccumulationLoop, Cause
+from microstep.diagnostics.accumulation.sample_weights import (
+    SampleWeights,
+    compute_layer_differences,
+    compute_statistics_difference,
+    compute_total_difference,
+    measure_running_weights,
+)
+from microstep.diagnostics.accumulation.unexplained import explain_difference
 from microstep.errors import Diverged
 from microstep.types.data import Batch
 from microstep.types.protocols import Task
 from microstep.utils.randomness import reseed
 
-EXACT = 1e-12  #: relative difference up to which fp64 gradients count as the same
-OURS = Loop()
+EXACT_TOLERANCE = 1e-12  #: relative difference up to which fp64 gradients count as the same
+EXACT_LOOP = AccumulationLoop()
 
 
 @dataclass(frozen=True)
-class Measured:
+class WindowMeasurement:
     """What was found in one window: relative differences between micro-batches and one big batch."""
 
-    window: RealWindow
+    window: CheckedWindow
     layers: dict[str, float]
     total: float  #: over all layers
     alone: dict[Cause, float]  #: of each cause that occurs, with every other switched off
     rest: float  #: with all of them switched off
     unexplained: str  #: where that is not zero, what else was found
-    samples: Shares  #: what each weighs in the gradient
-    running: Shares | None  #: what each micro-batch weighs in BatchNorm's running statistics, where there are some
+    samples: SampleWeights  #: what each weighs in the gradient
+    running: (
+        SampleWeights | None
+    )  #: what each micro-batch weighs in BatchNorm's running statistics, where there are some
 
     @property
-    def micro_batches(self) -> Shares:
+    def micro_batches(self) -> SampleWeights:
         """What each weighs in the gradient."""
         return self.samples.by(self.window.shape.sizes)
 
@@ -45,16 +62,16 @@ class Measured:
     def causes(self) -> list[Cause]:
         """What makes a difference, the largest first."""
         found = sorted(self.alone.items(), key=lambda pair: -pair[1])
-        return [cause for cause, size in found if size > EXACT]
+        return [cause for cause, size in found if size > EXACT_TOLERANCE]
 
     @property
     def exact(self) -> bool:
         """Whether the window's gradient, and what is left in the model, are those of one big batch."""
-        return max(*self.layers.values(), self.total, self.rest, *self.alone.values()) <= EXACT
+        return max(*self.layers.values(), self.total, self.rest, *self.alone.values()) <= EXACT_TOLERANCE
 
 
 @dataclass
-class Laboratory:
+class CauseIsolation:
     """Makes a window's gradient with some causes and without the others.
 
     Args:
@@ -64,58 +81,58 @@ class Laboratory:
     """
 
     model: nn.Module
-    window: RealWindow
-    loop: Loop
+    window: CheckedWindow
+    loop: AccumulationLoop
     task: Task
     max_grad_norm: float | None
     seed: int
-    suspects: Suspects = field(init=False)
-    kept: dict[object, Made] = field(init=False, default_factory=dict)  #: nothing is computed twice
+    suspects: BatchDependentModules = field(init=False)
+    kept: dict[object, WindowGradient] = field(init=False, default_factory=dict)  #: nothing is computed twice
 
     def __post_init__(self) -> None:
-        self.suspects = suspects(self.model, self.window.batches[0])
+        self.suspects = find_batch_dependent_modules(self.model, self.window.batches[0])
 
-    def cut(self, causes: Collection[Cause]) -> Made:
+    def cut(self, causes: Collection[Cause]) -> WindowGradient:
         """Return the gradient made of micro-batches by the loop."""
         return self.made(causes, self.loop.only(causes), self.window.batches)
 
-    def uncut(self, causes: Collection[Cause]) -> Made:
+    def uncut(self, causes: Collection[Cause]) -> WindowGradient:
         """Return the gradient made of one big batch; of the causes only the model's own can matter."""
-        return self.made(set(causes) & set(MODEL), OURS, [self.window.whole])
+        return self.made(set(causes) & set(MODEL_CAUSES), EXACT_LOOP, [self.window.whole])
 
-    def made(self, causes: Collection[Cause], loop: Loop, batches: list[Batch]) -> Made:
+    def made(self, causes: Collection[Cause], loop: AccumulationLoop, batches: list[Batch]) -> WindowGradient:
         """Return a gradient; what the model draws is drawn from the seed of the window, as in training."""
         frozen = self.suspects.frozen(causes)
         key = (frozen, loop.causes, len(batches))
         if key not in self.kept:
-            reseed(batches[0].inputs.device, self.seed, EPOCH, self.window.number)
-            weight, model = self.window.shape.weight, trained(self.model, frozen)
-            self.kept[key] = make(model, batches, weight, loop, self.task, self.max_grad_norm)
+            reseed(batches[0].inputs.device, self.seed, CHECKED_EPOCH, self.window.number)
+            weight, model = self.window.shape.weight, copy_in_training_mode(self.model, frozen)
+            self.kept[key] = compute_window_gradient(model, batches, weight, loop, self.task, self.max_grad_norm)
         return self.kept[key]
 
     def apart(self, *causes: Cause) -> float:
         """Return how far the two are apart with these causes."""
-        return whole(self.cut(causes).gradients, self.uncut(causes).gradients)
+        return compute_total_difference(self.cut(causes).gradients, self.uncut(causes).gradients)
 
     def apart_by(self, cause: Cause) -> float:
         """Return how far the two are apart by one cause: gradients, or the running statistics that are left behind."""
         if cause is not Cause.STATISTICS:
             return self.apart(cause)
         causes = (Cause.NORMALISATION, Cause.STATISTICS)
-        return apart(self.cut(causes), self.uncut(causes), self.suspects.running)
+        return compute_statistics_difference(self.cut(causes), self.uncut(causes), self.suspects.running)
 
-    def running(self) -> Shares | None:
+    def running(self) -> SampleWeights | None:
         """Return what each micro-batch weighs in the first layer that keeps running statistics."""
         layers = [self.model.get_submodule(name) for name in self.suspects.running[:1]]
-        return next((shares(layer, self.window.shape.sizes) for layer in layers), None)
+        return next((measure_running_weights(layer, self.window.shape.sizes) for layer in layers), None)
 
     def explained(self) -> str:
         """Return what else was found in the model, where no known cause is left."""
-        model = trained(self.model, self.suspects.frozen(()))
-        return explanation(model, self.window.batches, self.window.whole, self.task, EXACT)
+        model = copy_in_training_mode(self.model, self.suspects.frozen(()))
+        return explain_difference(model, self.window.batches, self.window.whole, self.task, EXACT_TOLERANCE)
 
 
-def refuse_nonsense(uncut: Made, window: RealWindow) -> None:
+def check_gradient_nonzero(uncut: WindowGradient, window: CheckedWindow) -> None:
     """Refuse a window that has no gradient to speak of.
 
     Raises:
@@ -126,14 +143,17 @@ def refuse_nonsense(uncut: Made, window: RealWindow) -> None:
         raise Diverged(f"the {window.name}", reason, "look for it in the data, or in the model's first weights")
 
 
-def measure(isolation: Laboratory) -> Measured:
+def measure_window(isolation: CauseIsolation) -> WindowMeasurement:
     """Return what there is to be found in a window."""
     causes = (*isolation.loop.causes, *isolation.suspects.causes)
     cut, uncut = isolation.cut(causes), isolation.uncut(causes)
-    refuse_nonsense(uncut, isolation.window)
+    check_gradient_nonzero(uncut, isolation.window)
     alone = {cause: isolation.apart_by(cause) for cause in causes}
-    layers, total = by_layer(cut.gradients, uncut.gradients), whole(cut.gradients, uncut.gradients)
+    layers, total = (
+        compute_layer_differences(cut.gradients, uncut.gradients),
+        compute_total_difference(cut.gradients, uncut.gradients),
+    )
     rest = isolation.apart()
-    unexplained = "" if rest <= EXACT else isolation.explained()
-    samples = Shares(tuple(cut.weights.tolist()), tuple(uncut.weights.tolist()))
-    return Measured(isolation.window, layers, total, alone, rest, unexplained, samples, isolation.running())
+    unexplained = "" if rest <= EXACT_TOLERANCE else isolation.explained()
+    samples = SampleWeights(tuple(cut.weights.tolist()), tuple(uncut.weights.tolist()))
+    return WindowMeasurement(isolation.window, layers, total, alone, rest, unexplained, samples, isolation.running())

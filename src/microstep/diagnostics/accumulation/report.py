@@ -7,50 +7,50 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from microstep.diagnostics.accumulation.loops import Cause
-from microstep.diagnostics.accumulation.measure import Measured
-from microstep.diagnostics.accumulation.sample_weights import Shares
+from microstep.diagnostics.accumulation.measure import WindowMeasurement
+from microstep.diagnostics.accumulation.sample_weights import SampleWeights
 from microstep.utils.tables import format_fields, format_table
 from microstep.utils.text import truncate_middle
 
-MICRO_BATCHES = 16  #: up to which all are shown
-ROWS = 30  #: layers up to which all are shown
-LONGEST = 44  #: letters of a layer's name
+MAX_MICRO_BATCHES_SHOWN = 16  #: up to which all are shown
+MAX_LAYERS_SHOWN = 30  #: layers up to which all are shown
+LAYER_NAME_LETTERS = 44  #: letters of a layer's name
 
 
 @dataclass(frozen=True)
-class Looked:
+class AccumulationCheck:
     """An experiment that was looked at, and what was found in each window."""
 
     rule: str
     model: str
     summary: dict[str, str]
     parameters: dict[str, int]  #: by layer
-    windows: list[Measured]
+    windows: list[WindowMeasurement]
 
 
-def page(check: Looked) -> str:
+def accumulation_report_text(check: AccumulationCheck) -> str:
     """Return everything but the sentence."""
-    rows = check.summary | {one.window.name: cut(one) for one in check.windows}
+    rows = check.summary | {one.window.name: format_cut(one) for one in check.windows}
     return "\n".join(
         [
             format_fields(rows),
             "\nthe gradient of micro-batches against that of one big batch: relative difference",
-            *format_table([["layer", "parameters", *heads(check)], *layer_rows(check)], "<>"),
+            *format_table([["layer", "parameters", *get_window_names(check)], *layer_rows(check)], "<>"),
             "\nwhy: each cause alone, the others switched off (– where it doesn't occur)",
-            *format_table([["cause", *heads(check)], *cause_rows(check)], "<>"),
-            *units(check),
+            *format_table([["cause", *get_window_names(check)], *cause_rows(check)], "<>"),
+            *format_units_remark(check),
             "\nwhat each micro-batch weighs in the gradient (and should weigh)",
             *format_table(share_rows(check, [one.micro_batches for one in check.windows]), "<>"),
-            *running(check),
+            *format_running_statistics(check),
         ]
     )
 
 
-def heads(check: Looked) -> list[str]:
+def get_window_names(check: AccumulationCheck) -> list[str]:
     return [one.window.name for one in check.windows]
 
 
-def cut(measurement: Measured) -> str:
+def format_cut(measurement: WindowMeasurement) -> str:
     sizes, samples = measurement.window.shape.sizes, measurement.window.shape.samples
     equal = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
     if len(sizes) > 8 and len(set(sizes)) > 1:
@@ -58,53 +58,56 @@ def cut(measurement: Measured) -> str:
     return f"{equal} = {samples} samples"
 
 
-def layer_rows(check: Looked) -> list[list[str]]:
+def layer_rows(check: AccumulationCheck) -> list[list[str]]:
     """Return a row a layer, in the model's order; of many those that differ most; the last is of all together."""
     names = list(check.parameters)
-    worst = sorted(names, key=lambda name: -max(one.layers[name] for one in check.windows))[:ROWS]
+    worst = sorted(names, key=lambda name: -max(one.layers[name] for one in check.windows))[:MAX_LAYERS_SHOWN]
     rows = [layer_row(name, check) for name in names if name in worst]
-    if len(names) > ROWS:
-        rows.append([f"… {len(names) - ROWS} more, closer", "", *[""] * len(check.windows)])
+    if len(names) > MAX_LAYERS_SHOWN:
+        rows.append([f"… {len(names) - MAX_LAYERS_SHOWN} more, closer", "", *[""] * len(check.windows)])
     total = f"{sum(check.parameters.values()):,}"
-    return [*rows, ["all", total, *(size(one.total) for one in check.windows)]]
+    return [*rows, ["all", total, *(format_relative_difference(one.total) for one in check.windows)]]
 
 
-def layer_row(name: str, check: Looked) -> list[str]:
-    sizes = (size(one.layers[name]) for one in check.windows)
-    return [truncate_middle(name, LONGEST), f"{check.parameters[name]:,}", *sizes]
+def layer_row(name: str, check: AccumulationCheck) -> list[str]:
+    sizes = (format_relative_difference(one.layers[name]) for one in check.windows)
+    return [truncate_middle(name, LAYER_NAME_LETTERS), f"{check.parameters[name]:,}", *sizes]
 
 
-def cause_rows(check: Looked) -> list[list[str]]:
+def cause_rows(check: AccumulationCheck) -> list[list[str]]:
     """Return a row a cause, and one of what is left without any."""
     causes = [[cause.value, *(alone(one, cause) for one in check.windows)] for cause in Cause]
-    return [*causes, ["none of these", *(size(one.rest) for one in check.windows)]]
+    return [*causes, ["none of these", *(format_relative_difference(one.rest) for one in check.windows)]]
 
 
-def alone(one: Measured, cause: Cause) -> str:
-    return size(one.alone[cause]) if cause in one.alone else "–"
+def alone(one: WindowMeasurement, cause: Cause) -> str:
+    return format_relative_difference(one.alone[cause]) if cause in one.alone else "–"
 
 
-def share_rows(looked: Looked, shares: Sequence[Shares | None]) -> list[list[str]]:
+def share_rows(looked: AccumulationCheck, shares: Sequence[SampleWeights | None]) -> list[list[str]]:
     """Return the head and a row for each micro-batch; if there are very many, for the first ones and the last."""
     most = max(len(one.window.batches) for one in looked.windows)
-    told = range(most) if most <= MICRO_BATCHES else [*range(MICRO_BATCHES - 1), most - 1]
-    return [["micro-batch", *heads(looked)], *([str(n + 1), *(share(one, n) for one in shares)] for n in told)]
+    told = range(most) if most <= MAX_MICRO_BATCHES_SHOWN else [*range(MAX_MICRO_BATCHES_SHOWN - 1), most - 1]
+    return [
+        ["micro-batch", *get_window_names(looked)],
+        *([str(n + 1), *(share(one, n) for one in shares)] for n in told),
+    ]
 
 
-def share(shares: Shares | None, number: int) -> str:
+def share(shares: SampleWeights | None, number: int) -> str:
     """Return what one micro-batch weighs and should weigh; empty if the window has no such micro-batch."""
     if shares is None or number >= len(shares.due):
         return ""
     return f"{shares.measured[number]:.4f} ({shares.due[number]:.4f})"
 
 
-def units(check: Looked) -> list[str]:
+def format_units_remark(check: AccumulationCheck) -> list[str]:
     """Return a remark on the one cause whose size isn't the gradient's, where it occurs."""
     there = any(Cause.STATISTICS in one.alone for one in check.windows)
     return ["  (running statistics: relative to themselves, not to the gradient)"] if there else []
 
 
-def running(check: Looked) -> list[str]:
+def format_running_statistics(check: AccumulationCheck) -> list[str]:
     """Return what each micro-batch weighs in running statistics, where there are some."""
     shares = [one.running for one in check.windows]
     if not any(shares):
@@ -113,17 +116,17 @@ def running(check: Looked) -> list[str]:
     return [title, *format_table(share_rows(check, shares), "<>")]
 
 
-def size(value: float) -> str:
+def format_relative_difference(value: float) -> str:
     """Return a relative difference, legible where it is large."""
     return "0" if value == 0 else f"{value:.4f}" if value >= 0.001 else f"{value:.0e}"
 
 
-def numbers(check: Looked) -> dict[str, Any]:
+def accumulation_as_json(check: AccumulationCheck) -> dict[str, Any]:
     """Return the same for JSON."""
-    return {"rule": check.rule, "model": check.model, "windows": [plain(one) for one in check.windows]}
+    return {"rule": check.rule, "model": check.model, "windows": [window_as_json(one) for one in check.windows]}
 
 
-def plain(measurement: Measured) -> dict[str, Any]:
+def window_as_json(measurement: WindowMeasurement) -> dict[str, Any]:
     return {
         "name": measurement.window.name,
         "micro_batches": list(measurement.window.shape.sizes),

@@ -12,31 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from microstep.diagnostics.accumulation.gradient import Made
+from microstep.diagnostics.accumulation.gradient import WindowGradient
 from microstep.training.profiling.gradients import relative_distance
 
-FLOOR = 1e-3  #: of the whole gradient: what a smaller layer is held against
+LAYER_FLOOR = 1e-3  #: of the whole gradient: what a smaller layer is held against
 
 
-def by_layer(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
+def compute_layer_differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
     """Return ‖one − other‖ / ‖other‖ for the parameters of each layer, in the model's order.
 
     A layer whose gradient is less than a thousandth of the whole is held against that: a bias before a BatchNorm has a
     gradient of zero, and rounding is no difference.
     """
-    floor = FLOOR * float(get_total_norm(other.values()))
+    floor = LAYER_FLOOR * float(get_total_norm(other.values()))
     return {
         layer: relative_distance([(one[name], other[name]) for name in names], floor)
-        for layer, names in layers(other).items()
+        for layer, names in group_by_layer(other).items()
     }
 
 
-def whole(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+def compute_total_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """Return ‖one − other‖ / ‖other‖ over all parameters."""
     return relative_distance((one[name], other[name]) for name in other)
 
 
-def layers(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Return the names of each layer's parameters."""
     found: dict[str, list[str]] = {}
     for name in tensors:
@@ -44,21 +44,21 @@ def layers(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
     return found
 
 
-TELLING = 1e-9  #: relative error of a weight that counts as wrong
+WEIGHT_TOLERANCE = 1e-9  #: relative error of a weight that counts as wrong
 
 
 @dataclass(frozen=True)
-class Shares:
+class SampleWeights:
     """The weight of each part, measured, and what is due to it: its weight in one big batch, measured too."""
 
     measured: tuple[float, ...]
     due: tuple[float, ...]
 
-    def by(self, sizes: Sequence[int]) -> Shares:
+    def by(self, sizes: Sequence[int]) -> SampleWeights:
         """Return the sums over consecutive parts."""
         ends = list(accumulate(sizes))
         spans = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-        return Shares(
+        return SampleWeights(
             tuple(sum(self.measured[span]) for span in spans),
             tuple(sum(self.due[span]) for span in spans),
         )
@@ -73,40 +73,40 @@ class Shares:
     def wrong(self) -> list[bool]:
         """Say of each part whether it weighs anything else than what is due."""
         pairs = zip(self.measured, self.due, strict=True)
-        return [abs(weight - due) > TELLING * abs(due) for weight, due in pairs]
+        return [abs(weight - due) > WEIGHT_TOLERANCE * abs(due) for weight, due in pairs]
 
 
-STATISTICS = ("running_mean", "running_var")
+RUNNING_BUFFERS = ("running_mean", "running_var")
 
 
-def apart(cut: Made, uncut: Made, layers: Sequence[str]) -> float:
+def compute_statistics_difference(cut: WindowGradient, uncut: WindowGradient, layers: Sequence[str]) -> float:
     """Return how far the running statistics of these layers are apart after a window, relatively."""
-    names = [f"{layer}.{name}".removeprefix(".") for layer in layers for name in STATISTICS]
+    names = [f"{layer}.{name}".removeprefix(".") for layer in layers for name in RUNNING_BUFFERS]
     return relative_distance((cut.buffers[name], uncut.buffers[name]) for name in names)
 
 
-def shares(layer: nn.Module, sizes: Sequence[int]) -> Shares:
+def measure_running_weights(layer: nn.Module, sizes: Sequence[int]) -> SampleWeights:
     """Return what each micro-batch of a window weighs in a layer's running mean, measured.
 
     A copy is shown ones as one micro-batch and zeros as the others: its running mean, which was zero, is the weight.
     Due is what its samples weigh in the one update that one big batch would make.
     """
-    measured = tuple(weight(layer, len(sizes), number) for number in range(len(sizes)))
-    once = weight(layer, 1, 0)
-    return Shares(measured, tuple(once * size / sum(sizes) for size in sizes))
+    measured = tuple(measure_running_weight(layer, len(sizes), number) for number in range(len(sizes)))
+    once = measure_running_weight(layer, 1, 0)
+    return SampleWeights(measured, tuple(once * size / sum(sizes) for size in sizes))
 
 
 @torch.no_grad()
-def weight(layer: nn.Module, micro_batches: int, number: int) -> float:
+def measure_running_weight(layer: nn.Module, micro_batches: int, number: int) -> float:
     """Return one micro-batch's weight."""
     own = copy.deepcopy(layer).train()
     own.reset_running_stats()  # type: ignore[operator]
-    shape = (1, own.num_features, *(2,) * sides(own))
+    shape = (1, own.num_features, *(2,) * count_spatial_dims(own))
     for each in range(micro_batches):
         own(torch.full(shape, float(each == number), dtype=own.running_mean.dtype, device=own.running_mean.device))  # type: ignore[arg-type]
     return float(own.running_mean.mean())  # type: ignore[operator]
 
 
-def sides(layer: nn.Module) -> int:
+def count_spatial_dims(layer: nn.Module) -> int:
     """Return how many sides the pictures of a layer have."""
     return next((n for n in (1, 2, 3) if f"{n}d" in type(layer).__name__), 2)

@@ -1,5 +1,5 @@
 """check=drift: measures how far rounding separates two splits of the same batch."""
 
-from microstep.diagnostics.drift.check import look
+from microstep.diagnostics.drift.check import run_drift_check
 
-__all__ = ["look"]
+__all__ = ["run_drift_check"]

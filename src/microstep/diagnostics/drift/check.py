@@ -5,11 +5,16 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from microstep.config.experiment import micro_batch_size
-from microstep.diagnostics.drift.plot import drift_picture
-from microstep.diagnostics.drift.report import NOTES, course_table, metrics_table, sentence
-from microstep.diagnostics.drift.trajectories import Course, Drift, follow, trainings_of
-from microstep.diagnostics.result import Finding
-from microstep.diagnostics.variants import fitting, subject
+from microstep.diagnostics.drift.plot import draw_drift_plot
+from microstep.diagnostics.drift.report import (
+    DISTANCE_NOTES,
+    drift_verdict_text,
+    format_distance_table,
+    format_metrics_table,
+)
+from microstep.diagnostics.drift.trajectories import DriftResult, Trajectories, start_trainings, train_together
+from microstep.diagnostics.result import CheckResult
+from microstep.diagnostics.variants import memory_errors, subject_rows
 from microstep.training import device as machine
 from microstep.training.components import Components
 from microstep.training.provenance import get_package_versions
@@ -20,7 +25,7 @@ from microstep.utils.terminal import print_and_log
 from microstep.utils.text import format_count
 
 
-def look(config: DictConfig) -> Finding:
+def run_drift_check(config: DictConfig) -> CheckResult:
     """Train both cuts, another seed and both cuts in fp64 side by side, and say how far they end apart.
 
     A report: it passes whatever it finds.
@@ -29,20 +34,22 @@ def look(config: DictConfig) -> Finding:
         ConfigError: for what a training would refuse, or where the uncut batch can't be.
         Diverged: the loss or its gradient is no longer finite in one of the trainings.
     """
-    with fitting(config):
-        trainings = trainings_of(config)
+    with memory_errors(config):
+        trainings = start_trainings(config)
         print_and_log(f"{len(trainings)} trainings of {format_count(config.epochs, 'epoch')} each, side by side\n")
-        course = follow(trainings, config.epochs, ProgressBars(config.progress))
+        course = train_together(trainings, config.epochs, ProgressBars(config.progress))
     parts = trainings["cut"].parts
-    drift = drifted(config, parts, course)
+    drift = make_drift_result(config, parts, course)
     numbers = drift.numbers() | {"device": machine.describe_device(parts.device), "versions": get_package_versions()}
-    pictures = {"drift": drift_picture(drift)}
-    return Finding(page(config, parts, drift), sentence(drift), numbers, pictures, drift.curves())
+    pictures = {"drift": draw_drift_plot(drift)}
+    return CheckResult(
+        drift_report_text(config, parts, drift), drift_verdict_text(drift), numbers, pictures, drift.curves()
+    )
 
 
-def drifted(config: DictConfig, components: Components, trajectories: Course) -> Drift:
+def make_drift_result(config: DictConfig, components: Components, trajectories: Trajectories) -> DriftResult:
     """Return what was found; `components` are those of the typed experiment."""
-    return Drift(
+    return DriftResult(
         trajectories,
         precision=components.precision.name,
         micro_batch=micro_batch_size(config),
@@ -53,17 +60,17 @@ def drifted(config: DictConfig, components: Components, trajectories: Course) ->
     )
 
 
-def page(config: DictConfig, components: Components, result: Drift) -> str:
+def drift_report_text(config: DictConfig, components: Components, result: DriftResult) -> str:
     """Return what was trained, the distances by epoch, the metrics at the end."""
     end = f"  after epoch {result.epochs}, on {result.samples:,} validation samples"
-    said = format_fields(summary(config, components, result))
-    return "\n\n".join([said, course_table(result), NOTES, f"{end}\n{metrics_table(result)}"])
+    said = format_fields(drift_summary_rows(config, components, result))
+    return "\n\n".join([said, format_distance_table(result), DISTANCE_NOTES, f"{end}\n{format_metrics_table(result)}"])
 
 
-def summary(config: DictConfig, components: Components, result: Drift) -> dict[str, str]:
+def drift_summary_rows(config: DictConfig, components: Components, result: DriftResult) -> dict[str, str]:
     """Return what was trained."""
     return {
-        **subject(config, components.dataset, components.model),
+        **subject_rows(config, components.dataset, components.model),
         "precision": f"{components.precision.name} ({components.precision.reason})",
         "device": machine.describe_device(components.device),
         "cuts": f"{result.accum} × {result.micro_batch}, and {result.whole} at once",

@@ -8,56 +8,66 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from microstep.diagnostics.drift.report import SMALL, cuts, tiny
-from microstep.diagnostics.drift.trajectories import Drift
+from microstep.diagnostics.drift.report import SMALL_SHARE, format_cuts, format_tiny
+from microstep.diagnostics.drift.trajectories import DriftResult
 from microstep.utils.plotting import BLUE, GREEN, GREY, GRID, INK, ORANGE, new_figure, plain_text, png_bytes
 
 WIDTH, HEIGHT = 8.2, 4.1  #: inches
-TITLES = {"weights": "weights apart, of what training moves", "outputs": "validation outputs apart, of their norm"}
+PANEL_TITLES = {
+    "weights": "weights apart, of what training moves",
+    "outputs": "validation outputs apart, of their norm",
+}
 COLORS = {"cuts": BLUE, "seeds": ORANGE, "cuts_fp64": GREEN}
-MARKED = 25  #: epochs up to which each is a dot
+MAX_MARKED_EPOCHS = 25  #: epochs up to which each is a dot
 
 
 @plain_text()
-def drift_picture(result: Drift) -> bytes:
+def draw_drift_plot(result: DriftResult) -> bytes:
     """Return a PNG: weights on the left, outputs on the right, a line for each pair, on one logarithmic scale."""
     figure = new_figure(WIDTH, HEIGHT)
     panels: Any = figure.subplots(1, 2, sharey=True)
-    for axes, (kind, title) in zip(panels, TITLES.items(), strict=True):
-        draw(axes, result, kind)
+    for axes, (kind, title) in zip(panels, PANEL_TITLES.items(), strict=True):
+        draw_distances(axes, result, kind)
         axes.set_title(title, fontsize=10, color=INK, loc="left")
-    cut, whole = cuts(result)
+    cut, whole = format_cuts(result)
     figure.suptitle(f"{cut} and {whole}: two cuts of one batch, beside two seeds", color=INK, x=0.01, ha="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return png_bytes(figure)
 
 
-def draw(axes: Axes, result: Drift, quantity: str) -> None:
+def draw_distances(axes: Axes, result: DriftResult, quantity: str) -> None:
     """Draw one kind of distance by epoch. Where no bit differs there is nothing on such a scale."""
     for pair, rows in result.course.apart.items():
         values = [getattr(one, quantity) or nan for one in rows]
-        marker = "o" if len(values) <= MARKED else ""
-        axes.plot(range(1, len(values) + 1), values, color=COLORS[pair], label=named(pair, result), marker=marker, ms=3)
-    scale(axes, result.epochs)
+        marker = "o" if len(values) <= MAX_MARKED_EPOCHS else ""
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            color=COLORS[pair],
+            label=format_pair_label(pair, result),
+            marker=marker,
+            ms=3,
+        )
+    scale_distance_axes(axes, result.epochs)
 
 
-def named(pair: str, result: Drift) -> str:
+def format_pair_label(pair: str, result: DriftResult) -> str:
     """Return what a line is."""
     name = "cuts in fp64" if pair == "cuts_fp64" else f"{pair} in {result.precision}"
     exact = all(one.weights == one.outputs == 0 for one in result.course.apart[pair])
     return f"{name} (no bit apart)" if exact else name
 
 
-def round_share(value: float) -> str:
+def format_power_of_ten(value: float) -> str:
     """Return a power of ten as the page writes such a share."""
-    return tiny(value) if value < SMALL else f"{100 * value:g} %"
+    return format_tiny(value) if value < SMALL_SHARE else f"{100 * value:g} %"
 
 
-def scale(axes: Axes, epochs: int) -> None:
+def scale_distance_axes(axes: Axes, epochs: int) -> None:
     """Number the axes in words that the page uses."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(numticks=9))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: round_share(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: format_power_of_ten(value)))
     axes.yaxis.minorticks_off()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.set_xlim(0.5, epochs + 0.5)

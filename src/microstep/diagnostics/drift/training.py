@@ -23,7 +23,7 @@ from microstep.utils.randomness import reseed
 
 
 @dataclass(frozen=True)
-class Seen:
+class ValidationOutputs:
     """What a model makes of the validation split."""
 
     outputs: Tensor  #: N × …, at least float32, on the CPU
@@ -32,7 +32,7 @@ class Seen:
 
 
 @dataclass
-class Training:
+class DriftTraining:
     """Ends each epoch with the weights, bit for bit, that a run of the same config has then."""
 
     name: str
@@ -60,7 +60,7 @@ class Training:
             result = self.step(parts.model, self.optimizer, window.batches, window.weight)
             self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
             if self.progress.skipped_in_a_row > parts.precision.max_skipped:
-                raise of(
+                raise add_training_name(
                     self.name, divergence_error(epoch, window, result, parts.precision.name, checkpoint_position=None)
                 )
             if result.updated:
@@ -72,13 +72,15 @@ class Training:
         samples = len(loaders.splits["train"])
         return bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running)
 
-    def validate(self) -> Seen:
+    def validate(self) -> ValidationOutputs:
         """Return what the model makes of the validation split now."""
         parts, kept = self.parts, PredictionCollector()
         batches, metrics = parts.loaders.evaluation("val"), parts.task.metrics()
         values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, kept)
         outputs = kept.predictions(parts.loaders.splits["val"]).outputs
-        return Seen(outputs, parts.task.decide(outputs) if isinstance(parts.task, SupportsDecide) else None, values)
+        return ValidationOutputs(
+            outputs, parts.task.decide(outputs) if isinstance(parts.task, SupportsDecide) else None, values
+        )
 
     def moves(self) -> Iterator[Tensor]:
         """Yield how far training has moved each parameter: float64, on the CPU."""
@@ -86,24 +88,24 @@ class Training:
             yield now.detach().cpu().double() - start.cpu().double()
 
 
-def begin(name: str, config: DictConfig, precision_name: str | None = None) -> Training:
+def start_training(name: str, config: DictConfig, precision_name: str | None = None) -> DriftTraining:
     """Return a training that is about to take its first step.
 
     Args:
         precision_name: the precision to compute in, where the config leaves that to a measurement.
     """
     parts = build_components(config, saved_name=precision_name)
-    return Training(name, parts, *build_optimization(config, parts), seed=config.seed)
+    return DriftTraining(name, parts, *build_optimization(config, parts), seed=config.seed)
 
 
-def of(name: str, error: Diverged) -> Diverged:
+def add_training_name(name: str, error: Diverged) -> Diverged:
     """Return the error with the training's name."""
     where, reason, remedy = error.args
     return Diverged(f"{name}, {where}", reason, remedy)
 
 
 @dataclass(frozen=True)
-class Apart:
+class Distance:
     """Two trainings after an epoch. Zero everywhere: no bit differs.
 
     `weights` is ‖Δa − Δb‖ / ‖Δb‖, where Δ is what training has moved: relative to the weights themselves, a model that
@@ -121,15 +123,17 @@ class Apart:
     metrics: dict[str, float]  #: each one's difference, without sign
 
 
-def apart(one: Training, other: Training, seen: Seen, reference: Seen) -> Apart:
+def measure_distance(
+    one: DriftTraining, other: DriftTraining, seen: ValidationOutputs, reference: ValidationOutputs
+) -> Distance:
     """Return how far one training is from the other, whose extent is the unit."""
     weights = relative_distance(zip(one.moves(), other.moves(), strict=True))
     outputs = relative_distance([(seen.outputs, reference.outputs)])
     metrics = {name: abs(value - reference.metrics[name]) for name, value in seen.metrics.items()}
-    return Apart(weights, outputs, differing(seen.decided, reference.decided), metrics)
+    return Distance(weights, outputs, count_differing_predictions(seen.decided, reference.decided), metrics)
 
 
-def differing(one: Tensor | None, other: Tensor | None) -> int | None:
+def count_differing_predictions(one: Tensor | None, other: Tensor | None) -> int | None:
     """Return how many samples are taken for something else."""
     if one is None or other is None:
         return None

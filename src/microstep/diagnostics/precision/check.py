@@ -5,9 +5,9 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from microstep.components.precision.presets import available_precisions
-from microstep.diagnostics.precision.plot import precision_picture
-from microstep.diagnostics.result import Finding
-from microstep.diagnostics.variants import subject
+from microstep.diagnostics.precision.plot import draw_precision_plot
+from microstep.diagnostics.result import CheckResult
+from microstep.diagnostics.variants import subject_rows
 from microstep.training import device as machine
 from microstep.training.builders import build_partial_components
 from microstep.training.components import PartialComponents
@@ -20,7 +20,7 @@ from microstep.utils.terminal import print_and_log
 from microstep.utils.text import format_count
 
 
-def look(config: DictConfig) -> Finding:
+def run_precision_check(config: DictConfig) -> CheckResult:
     """Measure what an experiment's step costs and loses in each precision; recommend one, which `precision=auto` takes.
 
     Raises:
@@ -32,23 +32,23 @@ def look(config: DictConfig) -> Finding:
     profile = profile_precisions(trial, names)
     found = recommendation(profile)
     store_recommendation(recommendation_key(config, trial.device), found)
-    page = f"{format_fields(summary(config, trial))}\n\n{precision_table(profile)}"
+    page = f"{format_fields(precision_summary_rows(config, trial))}\n\n{format_precision_table(profile)}"
     numbers = {"recommendation": vars(found), **profile.plain()}
     typed = f"Type precision={found.name}, or precision=auto, which takes it from now on."
     sentence = f"{found.name}: {found.reason}.\n{typed}"
-    return Finding(page, sentence, numbers, {"precision": precision_picture(profile)}, curves(profile))
+    return CheckResult(page, sentence, numbers, {"precision": draw_precision_plot(profile)}, precision_curves(profile))
 
 
-def summary(config: DictConfig, components: PartialComponents) -> dict[str, str]:
+def precision_summary_rows(config: DictConfig, components: PartialComponents) -> dict[str, str]:
     """Return what was measured, by name."""
     return {
-        **subject(config, components.dataset, components.model),
+        **subject_rows(config, components.dataset, components.model),
         "device": machine.describe_device(components.device),
         "batch": format_batch_size(config),
     }
 
 
-def curves(profile: Profile) -> dict[str, list[float]]:
+def precision_curves(profile: Profile) -> dict[str, list[float]]:
     """Return the figures that TensorBoard shows."""
     figures: dict[str, list[float]] = {}
     for name, one in profile.measured.items():
@@ -58,29 +58,29 @@ def curves(profile: Profile) -> dict[str, list[float]]:
     return figures
 
 
-HEADS = (
+TABLE_HEADINGS = (
     ("", "a step", "samples/s", "speed-up", "memory", "loss", "gradient", "overflow", "underflow"),
     ("", "", "", "", "at peak", "off by", "off by", "", ""),
 )
 
 
-def precision_table(profile: Profile) -> str:
+def format_precision_table(profile: Profile) -> str:
     """Return a row for each precision, those that failed last, and the notes that the columns need."""
-    rows = [row(profile, name, one) for name, one in profile.measured.items()]
-    lines = format_table([*HEADS, *rows], "<>")
+    rows = [format_precision_row(profile, name, one) for name, one in profile.measured.items()]
+    lines = format_table([*TABLE_HEADINGS, *rows], "<>")
     lines += [f"  {name:<6}  {why}" for name, why in profile.failed.items()]
     noise = (
         f"  gradient noise {format_percent(profile.noise)}: how far the next window's gradient is from this "
         f"one's, in fp64"
     )
-    return "\n".join([*lines, "", noise, *notes(profile)])
+    return "\n".join([*lines, "", noise, *format_scaler_notes(profile)])
 
 
-def row(profile: Profile, name: str, measurement: Measurement) -> tuple[str, ...]:
+def format_precision_row(profile: Profile, name: str, measurement: Measurement) -> tuple[str, ...]:
     found, times = measurement.accuracy, profile.speed_up(name)
     return (
         name,
-        duration(measurement.seconds),
+        format_step_time(measurement.seconds),
         f"{profile.samples / measurement.seconds:,.0f}",
         f"{times:.2f} ×" if times else "–",
         f"{measurement.peak_bytes / 2**20:,.1f} MiB",
@@ -91,7 +91,7 @@ def row(profile: Profile, name: str, measurement: Measurement) -> tuple[str, ...
     )
 
 
-def notes(profile: Profile) -> list[str]:
+def format_scaler_notes(profile: Profile) -> list[str]:
     """Return what is said of scalers: where they settled, and what they were needed for."""
     said = []
     for name, one in profile.measured.items():
@@ -108,5 +108,5 @@ def notes(profile: Profile) -> list[str]:
     return said
 
 
-def duration(seconds: float) -> str:
+def format_step_time(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -18,7 +18,7 @@ from microstep.diagnostics.precision.check import format_precision_table
 from microstep.diagnostics.precision.plot import draw_precision_plot
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.evaluation.evaluate import evaluate_run
-from microstep.sweep.planning import Hashes
+from microstep.sweep.planning import ExperimentHashes
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_partial_components
 from microstep.training.profiling import recommendation as remembered
@@ -136,7 +136,7 @@ def test_auto_is_the_same_run_as_what_it_chose(monkeypatch: pytest.MonkeyPatch, 
     assert not same(states[0], states[2])
     assert record(tmp_path / "auto bf16")["precision"]["name"] == "bf16"
     assert hashes[0] != hashes[1]
-    assert set(hashes) < set(Hashes().of(compose(WORDS)))  # a sweep knows either as what it asks for
+    assert set(hashes) < set(ExperimentHashes().of(compose(WORDS)))  # a sweep knows either as what it asks for
     asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
     settings = [read_compared_run(tmp_path / f"auto {name}", asked, ALLOW_ALL).setting for name in ("bf16", "fp32")]
     assert settings[0] != settings[1]  # seeds of one choice are not put together with those of the other

@@ -13,7 +13,7 @@ import pytest
 
 from microstep.errors import Stopped
 from microstep.sweep.launchers import parallel as module
-from microstep.sweep.launchers.parallel import aside
+from microstep.sweep.launchers.parallel import run_in_thread
 from microstep.utils import signals
 from tests.config.test_names import within
 
@@ -34,12 +34,12 @@ def test_a_launcher_that_takes_sigterm_for_itself_does_not_keep_it() -> None:
 
     def launch() -> None:
         ctypes.CDLL(None).signal(signal.SIGTERM, ignored)
-        sleep(2 * module.TICK)
+        sleep(2 * module.POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
-        sleep(module.TICK)
+        sleep(module.POLL_SECONDS)
 
     with within(10), pytest.raises(Stopped), signals.defer_signals():
-        aside(launch, busy=lambda: False)
+        run_in_thread(launch, busy=lambda: False)
 
 
 def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch:
     working_until = monotonic() + 1.0
     with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        aside(lambda: Event().wait(60) and None, busy=lambda: monotonic() < working_until)
+        run_in_thread(lambda: Event().wait(60) and None, busy=lambda: monotonic() < working_until)
     assert 1.0 < monotonic() - (working_until - 1.0) < 5
 
 
@@ -56,7 +56,7 @@ def test_without_a_signal_it_waits_to_the_end() -> None:
     """However long nothing is seen of any run."""
     done = Event()
     with within(10), signals.defer_signals():
-        aside(lambda: sleep(1.0) or done.set(), busy=lambda: False)
+        run_in_thread(lambda: sleep(1.0) or done.set(), busy=lambda: False)
     assert done.is_set()
 
 
@@ -66,5 +66,5 @@ def test_a_second_signal_is_heard_at_once() -> None:
     with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
-        aside(lambda: Event().wait(60) and None, busy=lambda: True)
+        run_in_thread(lambda: Event().wait(60) and None, busy=lambda: True)
     assert monotonic() - began < 5

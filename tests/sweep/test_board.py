@@ -12,8 +12,8 @@ import pytest
 
 from microstep.config.compose import compose
 from microstep.sweep.definition import Job, Sweep
-from microstep.sweep.progress import Board
-from microstep.sweep.reporter import Teller
+from microstep.sweep.progress import SweepProgress
+from microstep.sweep.reporter import SweepReporter
 from microstep.utils.text import format_duration
 
 METRICS = {"val": {"loss": 0.5, "accuracy": 0.9}, "test": {"loss": 0.6, "accuracy": 0.8}}
@@ -33,9 +33,9 @@ def tell(directory: Path, seed: int, **facts: Any) -> None:
     os.utime(file, ns=(0, time.time_ns()))  # a clock that is too coarse would hide a quick change
 
 
-def board_of(sweep: Sweep) -> tuple[Board, list[int]]:
+def board_of(sweep: Sweep) -> tuple[SweepProgress, list[int]]:
     told: list[int] = []
-    return Board(sweep, sweep.jobs, lambda: told.append(1)), told
+    return SweepProgress(sweep, sweep.jobs, lambda: told.append(1)), told
 
 
 def test_a_line_appears_as_a_run_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +101,7 @@ def test_a_terminal_has_a_bar_a_run_and_one_for_the_sweep(tmp_path: Path, monkey
 
 def test_a_summary_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is warned of, once; the board goes on."""
-    teller = Teller(sweep_of(tmp_path, 1))  # there is no sweep.json
+    teller = SweepReporter(sweep_of(tmp_path, 1))  # there is no sweep.json
     teller.summarise()
     teller.summarise(final=True)
     (line,) = capsys.readouterr().err.splitlines()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.sweep.launchers.isolation import PROCESS, TORCH, isolated
+from microstep.sweep.launchers.isolation import PROCESS_STATE, TORCH_STATE, isolate_job
 from microstep.utils import signals
 from tests.conftest import fit
 from tests.faults.runs import same, state_of
@@ -21,12 +21,12 @@ LEAST = ["model=mlp", "epochs=1"]
 
 
 def settings() -> list[Any]:
-    return [setting.read() for setting in (*TORCH, *PROCESS)]
+    return [setting.read() for setting in (*TORCH_STATE, *PROCESS_STATE)]
 
 
 def after(leak: Callable[[], Any], guard: Callable[[], AbstractContextManager[Any]], run: Path) -> dict[str, Any]:
     """Return the weights of a run that follows a leak; whatever it does, this process is as before."""
-    with isolated():
+    with isolate_job():
         with guard():
             leak()
         fit(LEAST, run)
@@ -46,7 +46,7 @@ def test_what_a_job_changes_is_put_back(name: str) -> None:
     """Every setting is what it was; and the leak is one that shows where nobody puts it back."""
     leak, _ = LEAKS[name]
     before = settings()
-    with isolated():
+    with isolate_job():
         leak()
         assert settings() != before
     assert settings() == before
@@ -56,7 +56,7 @@ def test_what_a_job_changes_is_put_back(name: str) -> None:
 def test_the_next_job_is_the_same_as_alone(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
     """Its weights are equal bit for bit; without isolation they are not, or it can't even be trained."""
     leak, _ = LEAKS[name]
-    assert same(after(leak, isolated, tmp_path / "isolated"), alone)
+    assert same(after(leak, isolate_job, tmp_path / "isolated"), alone)
     try:
         leaked = after(leak, nullcontext, tmp_path / "leaked")
     except Exception:
@@ -67,7 +67,7 @@ def test_the_next_job_is_the_same_as_alone(name: str, alone: dict[str, Any], tmp
 def test_generators_go_on_where_they_were() -> None:
     """Python's, NumPy's and torch's: what a job draws, or seeds, is not missing afterwards."""
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    with isolated():
+    with isolate_job():
         random.seed(1)
         np.random.seed(1)
         torch.manual_seed(1)
@@ -77,7 +77,7 @@ def test_generators_go_on_where_they_were() -> None:
 def test_plots_look_the_same() -> None:
     """matplotlib's settings are put back."""
     before = matplotlib.rcParams["font.size"]
-    with isolated():
+    with isolate_job():
         matplotlib.rcParams["font.size"] = 99
     assert matplotlib.rcParams["font.size"] == before
 
@@ -86,7 +86,7 @@ def test_a_job_that_fails_is_isolated_too() -> None:
     """An exception, or a stop, passes; everything is put back on its way."""
     before = settings()
     for error in (RuntimeError("planted"), signals.Stopped(15)):
-        with pytest.raises(type(error)), isolated():
+        with pytest.raises(type(error)), isolate_job():
             torch.set_num_threads(3)
             raise error
     assert settings() == before

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from microstep.config.compose import compose
-from microstep.sweep.definition import Job, Plan, Sweep
-from microstep.sweep.planning import planned
+from microstep.sweep.definition import Job, Sweep, SweepPlan
+from microstep.sweep.planning import plan_sweep
 from microstep.training import provenance as identity
 from tests.conftest import fit
 
@@ -25,10 +25,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def plan(directory: Path, *words: str, redo: bool = False, name: str = "job") -> Plan:
+def plan(directory: Path, *words: str, redo: bool = False, name: str = "job") -> SweepPlan:
     """Return what is left of a sweep of one job."""
     job = Job(0, name, words, compose([*LEAST, *words]))
-    return planned(Sweep(directory, (job,), "", redo, False))
+    return plan_sweep(Sweep(directory, (job,), "", redo, False))
 
 
 def left(directory: Path, **facts: Any) -> None:
@@ -117,7 +117,7 @@ def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
     left(sweep, status="failed")
     job = Job(0, "job", (), compose(LEAST))
     job.config.dataset = {"_target_": "tests.sweep.test_plan.broken"}
-    assert planned(Sweep(sweep, (job,), "", False, False)).todo == (job,)
+    assert plan_sweep(Sweep(sweep, (job,), "", False, False)).todo == (job,)
 
 
 def test_a_file_of_ones_own_that_is_edited_makes_its_runs_stale(

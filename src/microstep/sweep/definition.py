@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from microstep.utils.json_files import read_json_or_empty, write_json
 
-ROSTER = "sweep.json"
-LARGEST = 2**26  #: bytes of it: some hundred thousand jobs
+SWEEP_FILE = "sweep.json"
+MAX_SWEEP_FILE_BYTES = 2**26  #: bytes of it: some hundred thousand jobs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What is to be run of a sweep, and what isn't."""
 
     todo: tuple[Job, ...]
@@ -48,20 +48,20 @@ class Plan:
     stale: Mapping[str, str]  #: by a job's name, what has changed since its run
 
 
-def write_roster(sweep: Sweep, plan: Plan, errors: Mapping[str, str]) -> None:
+def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -> None:
     """Write sweep.json: what is asked for now, and what earlier commands of this name have asked for.
 
     Args:
         errors: by a run's name, how it ended that could not say so itself.
     """
-    before = read_json_or_empty(sweep.directory / ROSTER, LARGEST).get("jobs")
+    before = read_json_or_empty(sweep.directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")
     jobs = dict(before) if isinstance(before, dict) else {}
     for job in sweep.jobs:
         if plan.finished.get(job.name, job.name) == job.name:  # else it was run under another name
             error = {"error": errors[job.name]} if job.name in errors else {}
             jobs[job.name] = {"overrides": list(job.overrides)} | error
     content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": dict(plan.stale)}
-    write_json(sweep.directory / ROSTER, content)
+    write_json(sweep.directory / SWEEP_FILE, content)
 
 
-STOP = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep
+STOP_FILE = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep

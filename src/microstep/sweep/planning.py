@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from microstep.errors import format_error
 from microstep.run.directory import clear_run_directory, has_checkpoint
 from microstep.run.record import RunRecord
-from microstep.sweep.definition import Job, Plan, Sweep
+from microstep.sweep.definition import Job, Sweep, SweepPlan
 from microstep.training.builders import build_dataset
 from microstep.training.provenance import experiment_hash, possible_precisions, source_hash
 
 
-def planned(sweep: Sweep) -> Plan:
+def plan_sweep(sweep: Sweep) -> SweepPlan:
     """Return the plan of a sweep. Clears the directories of runs that start afresh.
 
     A run is identified by its experiment hash (config, data, source), not by its name: in a sweep that gets another
@@ -24,7 +24,7 @@ def planned(sweep: Sweep) -> Plan:
     """
     others = sorted(file.parent.name for file in sweep.directory.glob("*/run.json"))
     records = {name: RunRecord.read(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
-    hashes = Hashes()
+    hashes = ExperimentHashes()
     finished_names = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
     todo: list[Job] = []
     finished: dict[str, str] = {}
@@ -35,21 +35,21 @@ def planned(sweep: Sweep) -> Plan:
         same = before.experiment_hash in now
         if done := [finished_names[one] for one in now if one in finished_names]:
             finished[job.name] = job.name if job.name in done else done[0]
-        elif holds_a_result(before, directory) and not same and not sweep.redo:
+        elif has_result(before, directory) and not same and not sweep.redo:
             stale[job.name] = hashes.difference(before, job.config)
         else:
-            if not (same and holds_a_result(before, directory)) and directory.exists():
+            if not (same and has_result(before, directory)) and directory.exists():
                 clear_run_directory(directory)
             todo.append(job)
-    return Plan(tuple(todo), finished, stale)
+    return SweepPlan(tuple(todo), finished, stale)
 
 
-def holds_a_result(record: RunRecord, directory: Path) -> bool:
+def has_result(record: RunRecord, directory: Path) -> bool:
     """Return whether a run is finished or can be resumed. A failed run is never resumed."""
     return record.status == "finished" or (has_checkpoint(directory) and record.status != "failed")
 
 
-class Hashes:
+class ExperimentHashes:
     """Experiment hashes of jobs that have not begun. The fingerprint of each dataset is computed once."""
 
     def __init__(self) -> None:

@@ -17,12 +17,12 @@ from microstep.sweep.definition import Job, Sweep
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import format_duration, truncate_middle
 
-EVERY = 0.5  #: seconds between two reads of the run.json files
-LETTERS = 44  #: of a run's name in its bar
-ENDED = ("finished", "failed", "interrupted")
+REFRESH_SECONDS = 0.5  #: seconds between two reads of the run.json files
+BAR_NAME_LETTERS = 44  #: of a run's name in its bar
+ENDED_STATUSES = ("finished", "failed", "interrupted")
 
 
-class Board:
+class SweepProgress:
     """Follows runs through their run.json, so their processes may be anywhere.
 
     Args:
@@ -52,7 +52,7 @@ class Board:
         """Expect jobs to run, again if they have ended."""
         for job in jobs:
             self.ended.pop(job.name, None)
-            self.left[job.name] = stamp(self.sweep.place(job))
+            self.left[job.name] = get_record_mtime(self.sweep.place(job))
 
     @contextmanager
     def watching(self, update: Callable[[], None]) -> Iterator[None]:
@@ -60,7 +60,7 @@ class Board:
         over = Event()
 
         def watch() -> None:
-            while not over.wait(EVERY):
+            while not over.wait(REFRESH_SECONDS):
                 update()
 
         thread = Thread(target=watch, daemon=True)
@@ -76,7 +76,7 @@ class Board:
         """Update the bars, and report the runs that have ended."""
         with self.looking:
             records = self.changed()
-            ended = {name: record for name, record in records.items() if record.status in ENDED}
+            ended = {name: record for name, record in records.items() if record.status in ENDED_STATUSES}
             for name, record in ended.items():
                 self.end(name, record)
             self.draw({name: record for name, record in records.items() if name not in ended})
@@ -90,7 +90,7 @@ class Board:
 
     def changed(self) -> dict[str, RunRecord]:
         """Return the records of the runs that have begun."""
-        begun = [name for name, before in self.left.items() if stamp(self.sweep.directory / name) != before]
+        begun = [name for name, before in self.left.items() if get_record_mtime(self.sweep.directory / name) != before]
         self.began = self.began or (perf_counter() if begun else None)
         return {name: RunRecord.read(self.sweep.directory / name) for name in begun}
 
@@ -100,7 +100,7 @@ class Board:
         self.ended[name] = record
         if name in self.bars:
             self.bars.pop(name).close()
-        write_above_bars(f"{self.place()} {name}  {outcome(record)}{self.time_left()}", sys.stdout)
+        write_above_bars(f"{self.place()} {name}  {format_outcome(record)}{self.time_left()}", sys.stdout)
 
     def place(self) -> str:
         """Return how many runs of the sweep have ended."""
@@ -129,7 +129,7 @@ class Board:
             return 0.0
         if name not in self.bars:
             form = "  {desc} {n_fmt}/{total_fmt} epochs |{bar:20}|{postfix}"
-            label = f"{truncate_middle(name, LETTERS):<{min(len(name), LETTERS)}}"
+            label = f"{truncate_middle(name, BAR_NAME_LETTERS):<{min(len(name), BAR_NAME_LETTERS)}}"
             self.bars[name] = tqdm(total=int(epochs), desc=label, bar_format=form, leave=False)
         self.bars[name].n = int(done)
         self.bars[name].refresh()
@@ -142,7 +142,7 @@ class Board:
             bar.close()
 
 
-def stamp(directory: Path) -> int:
+def get_record_mtime(directory: Path) -> int:
     """Return the modification time of a run.json; 0 if there is none."""
     try:
         return (directory / "run.json").stat().st_mtime_ns
@@ -150,7 +150,7 @@ def stamp(directory: Path) -> int:
         return 0
 
 
-def outcome(record: RunRecord) -> str:
+def format_outcome(record: RunRecord) -> str:
     """Return how a run ended: its scores and training time, or its error."""
     if record.status != "finished":
         return f"{record.status}: {record.error}"

@@ -12,45 +12,45 @@ from typing import Any
 from microstep.config.compose import quote_verbatim
 from microstep.errors import format_error
 from microstep.sweep.definition import Job, Sweep
-from microstep.sweep.progress import Board
+from microstep.sweep.progress import SweepProgress
 from microstep.sweep.summary import write_summary
 from microstep.utils.terminal import write_above_bars
 
-SELDOM = 30.0  #: seconds at least between two pages of the summary
-RARELY = 50  #: times as long as the last page took
+MIN_SUMMARY_SECONDS = 30.0  #: seconds at least between two pages of the summary
+SUMMARY_COST_FACTOR = 50  #: times as long as the last page took
 
 
 @dataclass(frozen=True)
-class Told:
+class JobOutcome:
     """What a run's process says at its end, besides run.json."""
 
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
 
-def told(returned: Any) -> Told:
+def to_job_outcome(returned: Any) -> JobOutcome:
     """Return what a launcher brings back of a run."""
-    return returned if isinstance(returned, Told) else Told(None if returned is None else str(returned))
+    return returned if isinstance(returned, JobOutcome) else JobOutcome(None if returned is None else str(returned))
 
 
-def words(job: Job) -> list[str]:
+def get_launcher_overrides(job: Job) -> list[str]:
     """Return what a launcher is given of a job: it runs where this process has found its place to be."""
     return [*job.overrides, quote_verbatim(f"hydra.sweep.subdir={job.name}")]
 
 
-class Teller:
+class SweepReporter:
     """What was said of runs besides run.json, and what is told of them."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
         self.errors: dict[str, str] = {}
         self.warned: set[str] = set()
-        self.next_page = perf_counter() + SELDOM
+        self.next_page = perf_counter() + MIN_SUMMARY_SECONDS
 
     @contextmanager
-    def following(self, jobs: Sequence[Job]) -> Iterator[Board]:
+    def following(self, jobs: Sequence[Job]) -> Iterator[SweepProgress]:
         """Yield the board of some jobs."""
-        progress = Board(self.sweep, jobs, self.summarise)
+        progress = SweepProgress(self.sweep, jobs, self.summarise)
         try:
             yield progress
         finally:
@@ -70,9 +70,9 @@ class Teller:
             self.warn(f"no summary was written: {format_error(error)}")
         if page:
             now = perf_counter()
-            self.next_page = now + max(SELDOM, RARELY * (now - began))
+            self.next_page = now + max(MIN_SUMMARY_SECONDS, SUMMARY_COST_FACTOR * (now - began))
 
-    def hear(self, job: Job, outcome: Told) -> None:
+    def hear(self, job: Job, outcome: JobOutcome) -> None:
         """Take note of what a run's process said; show each warning once."""
         if outcome.error is not None:
             self.errors[job.name] = outcome.error

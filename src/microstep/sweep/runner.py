@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 
 from microstep.errors import MicrostepError, StorageError
 from microstep.run.record import RunRecord
-from microstep.sweep.definition import STOP, Plan, Sweep, write_roster
+from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
 from microstep.sweep.job import Task, contained
-from microstep.sweep.launchers.parallel import side_by_side
+from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
-from microstep.sweep.progress import Board
-from microstep.sweep.reporter import Teller
+from microstep.sweep.progress import SweepProgress
+from microstep.sweep.reporter import SweepReporter
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path
 
@@ -34,10 +34,10 @@ def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContex
     job = partial(contained, task)
     function = job if here else Worker(job, sweep.directory)
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=config)
-    run(sweep, launcher, here)
+    run_with_launcher(sweep, launcher, here)
 
 
-def run(sweep: Sweep, launcher: Launcher, in_process: bool) -> None:
+def run_with_launcher(sweep: Sweep, launcher: Launcher, in_process: bool) -> None:
     """Run what is left of a sweep.
 
     A run that fails, is killed or leaves by sys.exit is told of, and the others go on; a signal stops the sweep.
@@ -49,39 +49,41 @@ def run(sweep: Sweep, launcher: Launcher, in_process: bool) -> None:
         MicrostepError: where not every run is finished, with the command that runs just those again.
         Stopped: once the runs at work have saved.
     """
-    (sweep.directory / STOP).unlink(missing_ok=True)
-    plan = what_is_left(sweep)
-    write_roster(sweep, plan, {})
-    announce(sweep, plan)
-    teller = Teller(sweep)
+    (sweep.directory / STOP_FILE).unlink(missing_ok=True)
+    plan = make_sweep_plan(sweep)
+    write_sweep_file(sweep, plan, {})
+    print_plan(sweep, plan)
+    teller = SweepReporter(sweep)
     with teller.following(plan.todo) as board:  # where it is stopped STOP stays: what waits in a queue will look for it
-        go(launcher, in_process, plan, board, teller)
+        run_planned_jobs(launcher, in_process, plan, board, teller)
         with suppress(StorageError):  # a full disk has been told of
-            write_roster(sweep, plan, teller.errors)
+            write_sweep_file(sweep, plan, teller.errors)
     write_above_bars(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
-    conclude(sweep, plan, teller)
+    print_unfinished(sweep, plan, teller)
 
 
-def what_is_left(sweep: Sweep) -> Plan:
+def make_sweep_plan(sweep: Sweep) -> SweepPlan:
     """Return what is to be run; whether a run is finished only its data can tell."""
     if not any(sweep.directory.glob("*/")):
-        return Plan(sweep.jobs, {}, {})
-    from microstep.sweep.planning import planned  # imports torch, as the runs themselves do
+        return SweepPlan(sweep.jobs, {}, {})
+    from microstep.sweep.planning import plan_sweep  # imports torch, as the runs themselves do
 
-    return planned(sweep)
+    return plan_sweep(sweep)
 
 
-def go(launcher: Launcher, in_process: bool, plan: Plan, progress: Board, reporter: Teller) -> None:
+def run_planned_jobs(
+    launcher: Launcher, in_process: bool, plan: SweepPlan, progress: SweepProgress, reporter: SweepReporter
+) -> None:
     """Run what is to be run, in this process or in the launcher's."""
     if not in_process:
-        side_by_side(launcher, plan.todo, progress, reporter)
+        run_parallel(launcher, plan.todo, progress, reporter)
     elif plan.todo:
-        from microstep.sweep.launchers.serial import in_turn
+        from microstep.sweep.launchers.serial import run_serial
 
-        in_turn(launcher, plan.todo, progress, reporter)
+        run_serial(launcher, plan.todo, progress, reporter)
 
 
-def announce(sweep: Sweep, plan: Plan) -> None:
+def print_plan(sweep: Sweep, plan: SweepPlan) -> None:
     """Say what is to be run, and what isn't and why."""
     parts = [f"{len(sweep.jobs)} run{'s' * (len(sweep.jobs) > 1)}"]
     parts += [f"{len(plan.finished)} finished already"] if plan.finished else []
@@ -94,7 +96,7 @@ def announce(sweep: Sweep, plan: Plan) -> None:
         )
 
 
-def conclude(sweep: Sweep, plan: Plan, reporter: Teller) -> None:
+def print_unfinished(sweep: Sweep, plan: SweepPlan, reporter: SweepReporter) -> None:
     """Say what has failed and why.
 
     Raises:

@@ -11,7 +11,7 @@ from torch import nn
 from microstep.components.precision import TorchPrecision, amp, auto, bf16, full, tf32
 from microstep.components.precision.presets import PRESETS, available_precisions
 from microstep.errors import CheckpointRefused, ConfigError
-from microstep.sweep.launchers.isolation import isolated
+from microstep.sweep.launchers.isolation import isolate_job
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)  # only named: what is built is not moved there
@@ -19,7 +19,7 @@ CUDA = torch.device("cuda", 0)  # only named: what is built is not moved there
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    with isolated():
+    with isolate_job():
         yield
 
 
@@ -45,7 +45,7 @@ def test_a_job_leaves_the_switches_as_they_were() -> None:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False  # torch's own defaults
     before = switches()
     for allowed in (True, False):
-        with isolated():
+        with isolate_job():
             TorchPrecision("any", "", CPU, tf32=allowed).prepare(nn.Linear(1, 1))
             assert switches() != before
         assert switches() == before

@@ -12,7 +12,7 @@ from microstep.config.compose import Composer, compose
 from microstep.config.experiment import micro_batch_size
 from microstep.config.search_path import CONF
 from microstep.sweep.summary import write_summary
-from microstep.sweep.summary.effects import Effect, confounded, main_effects
+from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.study import SweepTable, tabulate
 from tests.sweep.summary.sweeps import plant_index, plant_run, plant_sweep, record
@@ -29,8 +29,8 @@ def tabulated(directory: Path) -> SweepTable:
     return tabulate(read_sweep(directory))
 
 
-def effects(directory: Path) -> dict[str, Effect]:
-    return {effect.key: effect for effect in main_effects(tabulated(directory))}
+def effects(directory: Path) -> dict[str, MainEffect]:
+    return {effect.key: effect for effect in compute_main_effects(tabulated(directory))}
 
 
 def test_on_a_balanced_grid_it_is_the_difference_of_the_means(tmp_path):
@@ -91,7 +91,7 @@ def test_where_accum_changed_the_batch_the_command_that_separates_them_is_given(
     write_summary(directory)
     for name in ("summary.md", "summary.html"):
         assert "accum changed the effective batch size as well" in (directory / name).read_text()
-    note = confounded(tabulated(directory))
+    note = find_accum_confounding(tabulated(directory))
     assert note is not None and note.sizes == (30, 60, 120)
     assert note.command in (directory / "summary.md").read_text()
     python, program, multirun, *words = shlex.split(note.command)
@@ -111,7 +111,7 @@ def test_what_set_the_batch_size_makes_way_for_it(tmp_path):
     index = (directory / "sweep.json").read_text()
     typed = "python train.py -m batch_size=20 accum=1,3 model.width=16 hydra.sweep.dir=x resume=auto"
     (directory / "sweep.json").write_text(index.replace("python train.py -m accum=1,3 sweep=s", typed))
-    note = confounded(tabulated(directory))
+    note = find_accum_confounding(tabulated(directory))
     assert note is not None
     assert note.command == "python train.py -m accum=1,3 model.width=16 effective_batch_size=21 sweep=s_same_batch"
     compose(shlex.split(note.command)[4:-1])
@@ -125,4 +125,4 @@ def test_what_set_the_batch_size_makes_way_for_it(tmp_path):
 def test_otherwise_nothing_is_said_of_it(tmp_path, grid, size):
     """With one effective batch size, or with `accum` not swept, there is nothing to separate."""
     facts = {"effective_batch_size": size or (lambda v: int(v["batch_size"]))}
-    assert confounded(tabulated(plant_sweep(tmp_path / "s", grid, lambda v: 0.5, **facts))) is None
+    assert find_accum_confounding(tabulated(plant_sweep(tmp_path / "s", grid, lambda v: 0.5, **facts))) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from microstep.sweep.summary import write_summary
-from microstep.sweep.summary.curves import by
+from microstep.sweep.summary.curves import make_curve
 from tests.sweep.summary.sweeps import plant_run, plant_sweep
 
 
@@ -129,8 +129,8 @@ def test_with_many_settings_the_best_are_coloured_and_the_rest_grey(tmp_path):
 def test_seconds_add_up_from_epoch_to_epoch():
     """A curve by seconds goes on where the epoch before ended; an epoch without the metric or the clock is left out."""
     rows = [{"epoch": 1, "seconds": 2, "m": 5}, {"epoch": 2, "seconds": 3, "m": 6}, {"epoch": 3, "m": 7}]
-    assert by(rows, "seconds", "m") == ([2, 5], [5, 6])
-    assert by(rows, "epoch", "m") == ([1, 2, 3], [5, 6, 7])
+    assert make_curve(rows, "seconds", "m") == ([2, 5], [5, 6])
+    assert make_curve(rows, "epoch", "m") == ([1, 2, 3], [5, 6, 7])
 
 
 def test_values_over_magnitudes_are_drawn_on_a_logarithmic_scale(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from microstep.sweep.summary import write_summary
 from microstep.sweep.summary.reading import read_sweep
-from microstep.sweep.summary.study import SweepTable, canonical, tabulate
+from microstep.sweep.summary.study import SweepTable, normalize_value, tabulate
 from tests.sweep.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 SCORES = {"fp32": (0.9, 0.93, 0.96), "amp": (0.91, 0.95, 0.94)}
@@ -152,7 +152,7 @@ def test_no_resolver_of_a_runs_config_is_asked(tmp_path, monkeypatch):
 )
 def test_one_value_has_one_spelling(one, other):
     """However it was typed, it is one value."""
-    assert canonical(one) == canonical(other)
+    assert normalize_value(one) == normalize_value(other)
 
 
 def test_names_that_change_no_result_are_no_setting(tmp_path):

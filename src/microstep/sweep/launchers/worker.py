@@ -21,14 +21,14 @@ from omegaconf import DictConfig
 from microstep.config.hydra_job import get_run_directory
 from microstep.errors import Stopped
 from microstep.run.record import mark_failed
-from microstep.sweep.definition import STOP
-from microstep.sweep.reporter import Told
+from microstep.sweep.definition import STOP_FILE
+from microstep.sweep.reporter import JobOutcome
 from microstep.utils import signals
 from microstep.utils.terminal import silenced
 
-LOOK = 0.2  #: seconds between two looks at it
+CHILD_POLL_SECONDS = 0.2  #: seconds between two looks at it
 SET_PARENT_DEATH_SIGNAL = 1  #: Linux's prctl
-PARENT = os.getppid()  #: whoever has started this process: the launcher's own
+LAUNCHER_PID = os.getppid()  #: whoever has started this process: the launcher's own
 
 
 @dataclass(frozen=True)
@@ -42,33 +42,33 @@ class Worker:
     function: Callable[[DictConfig], str | None]
     directory: Path  #: the sweep's
 
-    def __call__(self, config: DictConfig) -> Told:
+    def __call__(self, config: DictConfig) -> JobOutcome:
         """Run a job to its end; none is started once the sweep is stopped, or has died."""
-        if signal_for_all(self.directory) is not None:
-            return Told()
-        outlive_signals()
-        preload()
+        if find_stop_signal(self.directory) is not None:
+            return JobOutcome()
+        ignore_group_signals()
+        import_run_modules()
         fork = multiprocessing.get_context("fork")
         receiver, sender = fork.Pipe(duplex=False)
-        child = fork.Process(target=perform, args=(self.function, config, sender))
+        child = fork.Process(target=run_in_child, args=(self.function, config, sender))
         gc.freeze()  # a fork that looked through all that is imported for garbage would copy it
         child.start()
         gc.unfreeze()
         sender.close()
-        wait_for(child, self.directory)
+        wait_for_child(child, self.directory)
         if child.exitcode:
-            mark_failed(get_run_directory(), epitaph(child.exitcode))
-        if orphaned():
+            mark_failed(get_run_directory(), exit_reason(child.exitcode))
+        if is_orphaned():
             os._exit(1)  # nobody would ever end this process
         with suppress(EOFError):
             told = receiver.recv()
-            assert isinstance(told, Told)
+            assert isinstance(told, JobOutcome)
             return told
-        return Told(epitaph(child.exitcode or 0))
+        return JobOutcome(exit_reason(child.exitcode or 0))
 
 
 @cache
-def preload() -> None:
+def import_run_modules() -> None:
     """Import what a run needs, and what is imported only when it is first used; once."""
     import torch
 
@@ -81,14 +81,14 @@ def preload() -> None:
     png_bytes(figure)  # the first picture finds the fonts
 
 
-def outlive_signals() -> None:
+def ignore_group_signals() -> None:
     """Leave signals that reach a whole group of processes to the sweep; a handler of the launcher's own stays."""
     for number in signals.STOP_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, signal.SIG_IGN)
 
 
-def perform(function: Callable[[DictConfig], str | None], config: DictConfig, sender: Connection) -> None:
+def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfig, sender: Connection) -> None:
     """Run a job in this process, which is its own."""
     os.setpgid(0, 0)  # out of Ctrl-C's reach
     die_with_parent()
@@ -99,7 +99,7 @@ def perform(function: Callable[[DictConfig], str | None], config: DictConfig, se
             error = function(config)
         except Stopped:
             error = None  # run.json says so
-        sender.send(Told(error, tuple(heard)))
+        sender.send(JobOutcome(error, tuple(heard)))
 
 
 def die_with_parent() -> None:
@@ -108,33 +108,33 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
-def wait_for(child: ForkProcess, sweep: Path) -> None:
+def wait_for_child(child: ForkProcess, sweep: Path) -> None:
     """Wait; hand on the signal that stops the sweep, and stop where this process has lost its own parent."""
     told = False
     while child.is_alive():
-        child.join(LOOK)
-        signum = signal_for_all(sweep)
+        child.join(CHILD_POLL_SECONDS)
+        signum = find_stop_signal(sweep)
         if signum is not None and not told and child.pid:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signum)
             told = True
 
 
-def orphaned() -> bool:
+def is_orphaned() -> bool:
     """Say whether whoever launched this process is gone."""
-    return os.getppid() != PARENT
+    return os.getppid() != LAUNCHER_PID
 
 
-def signal_for_all(sweep: Path) -> int | None:
+def find_stop_signal(sweep: Path) -> int | None:
     """Return the signal that has stopped a sweep; where whoever launched this process is gone, SIGTERM."""
-    if orphaned():
+    if is_orphaned():
         return signal.SIGTERM
     with suppress(OSError, ValueError):
-        return int((sweep / STOP).read_text())
+        return int((sweep / STOP_FILE).read_text())
     return None
 
 
-def epitaph(code: int) -> str:
+def exit_reason(code: int) -> str:
     """Say how a process ended that left no word."""
     if code < 0:
         name = signal.Signals(-code).name

@@ -13,35 +13,35 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from microstep.sweep.summary.formatting import counted
 from microstep.sweep.summary.reading import SweepRun
 from microstep.sweep.summary.study import RunGroup, SweepTable
-from microstep.sweep.summary.svg import GREY, LINES, PAPER, SERIES, Chart, colour_of, draw
+from microstep.sweep.summary.svg import GREY, MAX_LINES, PAPER, SERIES, Chart, draw, get_group_color
 from microstep.utils.text import truncate_middle
 
-LETTERS = 52  #: of a title
+CURVE_TITLE_LETTERS = 52  #: of a title
 Curve = tuple[str, list[float], list[float]]  #: colour, x and y
 
 
-def curves(sweep: SweepTable) -> list[Chart]:
+def draw_curves(sweep: SweepTable) -> list[Chart]:
     """Draw validation by epoch and by seconds, as far as any run has them."""
-    histories = [(colour, history) for colour, run in coloured(sweep)[-LINES:] if (history := run.saved.epochs)]
+    histories = [(colour, history) for colour, run in color_runs(sweep)[-MAX_LINES:] if (history := run.saved.epochs)]
     which = f"the best {len(SERIES)} settings in colour, all others grey"
     which = which if len(sweep.settings) > len(SERIES) else "a colour a setting"
     note = f"a line a run, {which}; unfinished runs are grey. What lies far from the coloured curves is cut off."
     charts = []
     for unit, more in (("epoch", ""), ("seconds", " Seconds are of training and validation.")):
-        found = [(colour, *by(history, unit, f"val_{sweep.monitor}")) for colour, history in histories]
+        found = [(colour, *make_curve(history, unit, f"val_{sweep.monitor}")) for colour, history in histories]
         if lines := [curve for curve in found if curve[1]]:
             charts.append(curve_chart(f"validation {sweep.monitor} by {unit}", unit, lines, note + more))
     return charts
 
 
-def coloured(sweep: SweepTable) -> list[tuple[str, SweepRun]]:
+def color_runs(sweep: SweepTable) -> list[tuple[str, SweepRun]]:
     """Return the runs to draw with their colours, the best last so that they are on top."""
-    ranked = [(colour_of(index), run) for index, setting in enumerate(sweep.settings) for run in setting.runs]
+    ranked = [(get_group_color(index), run) for index, setting in enumerate(sweep.settings) for run in setting.runs]
     rest = [(GREY, run) for run in sweep.runs if run.status in ("running", "failed", "interrupted")]
     return rest + ranked[::-1]
 
 
-def by(history: Sequence[dict[str, float]], unit: str, column: str) -> tuple[list[float], list[float]]:
+def make_curve(history: Sequence[dict[str, float]], unit: str, column: str) -> tuple[list[float], list[float]]:
     """Return epochs, or seconds added up, and a metric; rows without either are left out."""
     rows = [row for row in history if unit in row and column in row]
     xs = [row[unit] for row in rows]
@@ -57,14 +57,14 @@ def paint_curves(title: str, unit: str, lines: Sequence[Curve], axes: Axes) -> N
     for colour, xs, ys in lines:
         width, alpha = (0.8, 0.7) if colour == GREY else (1.5, 0.85)
         axes.plot(xs, ys, color=colour, linewidth=width, alpha=alpha, marker="o" if len(xs) == 1 else None)
-    scale(axes, [ys for colour, _, ys in lines if colour != GREY] or [ys for _, _, ys in lines])
-    axes.set_title(truncate_middle(title, LETTERS), loc="left", size=11.5)
+    scale_curve_axis(axes, [ys for colour, _, ys in lines if colour != GREY] or [ys for _, _, ys in lines])
+    axes.set_title(truncate_middle(title, CURVE_TITLE_LETTERS), loc="left", size=11.5)
     axes.set_xlabel(unit)
     if unit == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def scale(axes: Axes, curves_values: Sequence[Sequence[float]]) -> None:
+def scale_curve_axis(axes: Axes, curves_values: Sequence[Sequence[float]]) -> None:
     """Fit the axis to some curves; it is logarithmic if they cover more than two magnitudes."""
     values = [value for ys in curves_values for value in ys]
     low, high = min(values), max(values)
@@ -76,7 +76,7 @@ def scale(axes: Axes, curves_values: Sequence[Sequence[float]]) -> None:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
-def speed(sweep: SweepTable) -> Chart:
+def draw_speed_chart(sweep: SweepTable) -> Chart:
     """Draw each setting's speed against the metric, numbered by rank."""
     title = f"Speed against validation {sweep.monitor}"
     caption = f"{title}: small dots are runs, numbered ones a setting's mean, by rank."
@@ -94,7 +94,7 @@ def paint_speeds(sweep: SweepTable, axes: Axes) -> None:
 
 def paint_speed(axes: Axes, index: int, setting: RunGroup) -> None:
     """Draw a setting's runs and their mean."""
-    speeds, colour = setting.sample("samples_per_second"), colour_of(index)
+    speeds, colour = setting.sample("samples_per_second"), get_group_color(index)
     if speeds is None:
         return
     if len(speeds.values) == len(setting.val.values) > 1:

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from microstep.config.names import MAX_NAME_LENGTH
 from microstep.sweep.summary.study import Sample, SweepTable
 
-REPLACED = ("batch_size", "effective_batch_size", "sweep", "hydra.sweep.dir", "resume")
-LARGEST = 10**6  #: no command is made for a larger `accum`
+REPLACED_KEYS = ("batch_size", "effective_batch_size", "sweep", "hydra.sweep.dir", "resume")
+MAX_ACCUM = 10**6  #: no command is made for a larger `accum`
 
 
 @dataclass(frozen=True)
-class Confounded:
+class AccumConfounding:
     """Effective batch sizes that `accum` made, and the command that varies `accum` alone; empty if none is known."""
 
     sizes: tuple[int, ...]
     command: str
 
 
-def confounded(sweep: SweepTable) -> Confounded | None:
+def find_accum_confounding(sweep: SweepTable) -> AccumConfounding | None:
     """Return the batch sizes of runs that differ in `accum` alone; None if they have the same."""
     if "accum" not in sweep.keys:
         return None
@@ -30,13 +30,13 @@ def confounded(sweep: SweepTable) -> Confounded | None:
         if (size := run.number("effective_batch_size")) is not None and size >= 1:
             groups.setdefault(sweep.others(run, "accum"), set()).add(int(size))
     sizes = sorted({size for group in groups.values() if len(group) > 1 for size in group})
-    return Confounded(tuple(sizes), separating_command(sweep, sizes[0])) if sizes else None
+    return AccumConfounding(tuple(sizes), separating_command(sweep, sizes[0])) if sizes else None
 
 
 def separating_command(sweep: SweepTable, least: int) -> str:
     """Return the sweep's command with one effective batch size: the least from `least` on that each `accum` divides."""
     levels = sweep.levels("accum")
-    values = [int(level) for level in levels if level.isdecimal() and 0 < int(level) <= LARGEST]
+    values = [int(level) for level in levels if level.isdecimal() and 0 < int(level) <= MAX_ACCUM]
     try:
         words = shlex.split(sweep.command)
     except ValueError:
@@ -45,12 +45,12 @@ def separating_command(sweep: SweepTable, least: int) -> str:
         return ""
     multiple = math.lcm(*values)
     size, name = -(-least // multiple) * multiple, f"{sweep.name[: MAX_NAME_LENGTH - 11]}_same_batch"
-    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in REPLACED]
+    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in REPLACED_KEYS]
     return shlex.join([*kept, f"effective_batch_size={size}", f"sweep={name}"])
 
 
 @dataclass(frozen=True)
-class Effect:
+class MainEffect:
     """A key's main effect on the monitored validation metric."""
 
     key: str
@@ -73,12 +73,12 @@ class Effect:
         return Sample(tuple(match[index] - match[0] for match in self.matches))
 
 
-def main_effects(sweep: SweepTable) -> tuple[Effect, ...]:
+def compute_main_effects(sweep: SweepTable) -> tuple[MainEffect, ...]:
     """Return the effect of each swept key, in the order of the keys."""
-    return tuple(main_effect(sweep, key) for key in sweep.keys)
+    return tuple(compute_main_effect(sweep, key) for key in sweep.keys)
 
 
-def main_effect(sweep: SweepTable, key: str) -> Effect:
+def compute_main_effect(sweep: SweepTable, key: str) -> MainEffect:
     """Return a key's effect over the complete part of the grid.
 
     Only combinations of the other keys count that have a finished run at every value of this one. Otherwise the means
@@ -91,4 +91,4 @@ def main_effect(sweep: SweepTable, key: str) -> Effect:
     levels = tuple(level for level in sweep.levels(key) if level in reached)
     matches = tuple(tuple(found[level] for level in levels) for found in scores.values() if len(found) == len(levels))
     absent = tuple(level for level in sweep.levels(key) if level not in reached)
-    return Effect(key, levels, matches if len(levels) > 1 else (), len(sweep.scored), absent)
+    return MainEffect(key, levels, matches if len(levels) > 1 else (), len(sweep.scored), absent)

@@ -12,7 +12,7 @@ from microstep.run.record import RunRecord, of_type, short_text, text_of
 from microstep.run.saved_run import SavedRun
 from microstep.utils.json_files import read_json
 
-LARGEST = 2**24  #: bytes of sweep.json
+MAX_SUMMARY_INPUT_BYTES = 2**24  #: bytes of sweep.json
 STATUSES = ("finished", "failed", "interrupted", "running", "waiting", "unreadable", "stale")
 
 
@@ -50,7 +50,7 @@ class SweepRun:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SavedSweep:
     """Content of sweep.json with the runs that it names."""
 
     name: str
@@ -58,23 +58,23 @@ class Sweep:
     runs: tuple[SweepRun, ...]
 
 
-def read_sweep(directory: Path) -> Sweep:
+def read_sweep(directory: Path) -> SavedSweep:
     """Return a sweep. Runs with missing or damaged files are included.
 
     Raises:
         ConfigError: if sweep.json cannot be read.
     """
     try:
-        content = read_json(directory / "sweep.json", LARGEST)
+        content = read_json(directory / "sweep.json", MAX_SUMMARY_INPUT_BYTES)
     except (OSError, ValueError) as error:
         raise ConfigError(str(directory), f"sweep.json can't be read: {error}", "start the sweep again") from None
     jobs, stale = of_type(content.get("jobs"), dict), of_type(content.get("stale"), dict)
     names = dict.fromkeys([*map(str, jobs), *sorted(stale)])
-    runs = tuple(read_run(directory, name, of_type(jobs.get(name), dict), stale.get(name)) for name in names)
-    return Sweep(short_text(content.get("name")) or directory.name, text_of(content.get("command")) or "", runs)
+    runs = tuple(read_saved_run(directory, name, of_type(jobs.get(name), dict), stale.get(name)) for name in names)
+    return SavedSweep(short_text(content.get("name")) or directory.name, text_of(content.get("command")) or "", runs)
 
 
-def read_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> SweepRun:
+def read_saved_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> SweepRun:
     """Return one run of a sweep.
 
     Args:
@@ -84,7 +84,7 @@ def read_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> Sw
         changed: what has changed since the run, if it is stale.
     """
     outside = SavedRun(sweep, RunRecord.of({}, "its name leads out of the sweep's directory"), "run")
-    saved = SavedRun.read(sweep / name) if inside(name) else outside
+    saved = SavedRun.read(sweep / name) if is_inside_sweep(name) else outside
     status, error = ended(saved.record)
     if (reason := short_text(job.get("error"))) and status in ("waiting", "running"):
         status, error = "failed", reason
@@ -104,7 +104,7 @@ def changes(typed: Mapping[str, str], record: RunRecord) -> dict[str, str]:
     return found | ({"precision": f"auto ({record.precision})"} if measured else {})
 
 
-def inside(name: str) -> bool:
+def is_inside_sweep(name: str) -> bool:
     """Return whether the name of a run is a path below its sweep."""
     path = PurePath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

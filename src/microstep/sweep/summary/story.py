@@ -7,14 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from microstep.sweep.summary import tables
-from microstep.sweep.summary.effects import Effect, confounded, main_effects
+from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.formatting import counted, spread
 from microstep.sweep.summary.reading import STATUSES
 from microstep.sweep.summary.study import SweepTable
 from microstep.utils.text import truncate_middle
 
-LEVELS, LETTERS = 8, 24  #: number and length of the values shown for a swept key
-SHARED = {"dataset": "data", "model": "model", "precision": "precision", "optimizer": "optimizer"}  #: group → label
+MAX_LEVELS_LISTED, LISTED_LEVEL_LETTERS = 8, 24  #: number and length of the values shown for a swept key
+SHARED_GROUPS = {
+    "dataset": "data",
+    "model": "model",
+    "precision": "precision",
+    "optimizer": "optimizer",
+}  #: group → label
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Summary:
 def summarize(sweep: SweepTable) -> Summary:
     """Return the content of a sweep's summary."""
     facts, sections = tuple(facts_of(sweep)), tuple(sections_of(sweep))
-    return Summary(sweep.name, sweep.command, counts(sweep), verdict(sweep), caution(sweep), facts, sections)
+    return Summary(sweep.name, sweep.command, counts(sweep), make_verdict(sweep), caution(sweep), facts, sections)
 
 
 def counts(sweep: SweepTable) -> str:
@@ -60,7 +65,7 @@ def counts(sweep: SweepTable) -> str:
     return f"{counted(len(sweep.runs), 'run')}: {parts}." if parts else "No run yet."
 
 
-def verdict(sweep: SweepTable) -> str:
+def make_verdict(sweep: SweepTable) -> str:
     """Return a sentence on the best setting."""
     if not sweep.settings:
         return "No run has finished yet: there is nothing to compare."
@@ -86,41 +91,41 @@ def caution(sweep: SweepTable) -> str:
 def facts_of(sweep: SweepTable) -> Iterator[tuple[str, str]]:
     """Yield what all runs have in common, the swept keys and the training time, each with its name."""
     if sweep.monitor:
-        yield "ranked on", f"validation {sweep.monitor}, {tables.better(sweep)}"
-    for group, label in SHARED.items():
+        yield "ranked on", f"validation {sweep.monitor}, {tables.format_better_direction(sweep)}"
+    for group, label in SHARED_GROUPS.items():
         options = {option for run in sweep.runs if (option := run.choice(group))}
         if len(options) == 1 and group not in sweep.keys:
             yield label, options.pop()
     for key in sweep.keys:
-        yield f"{key}, swept", listed(sweep.levels(key))
+        yield f"{key}, swept", format_levels(sweep.levels(key))
     if seconds := [value for run in sweep.scored if (value := run.number("train_seconds")) is not None]:
         yield "training", f"{sum(seconds):,.0f} s in {counted(len(seconds), 'run')}"
 
 
-def listed(levels: Sequence[str]) -> str:
+def format_levels(levels: Sequence[str]) -> str:
     """Return the first values of a key, long ones shortened."""
-    names = ", ".join(truncate_middle(level, LETTERS) for level in levels[:LEVELS])
-    return f"{names} and {len(levels) - LEVELS:,} more" if len(levels) > LEVELS else names
+    names = ", ".join(truncate_middle(level, LISTED_LEVEL_LETTERS) for level in levels[:MAX_LEVELS_LISTED])
+    return f"{names} and {len(levels) - MAX_LEVELS_LISTED:,} more" if len(levels) > MAX_LEVELS_LISTED else names
 
 
 def sections_of(sweep: SweepTable) -> Iterator[Section]:
     """Yield the sections that have something to show."""
     if sweep.settings:
-        yield Section("Leaderboard", tables.leaderboard(sweep))
-    yield from effects(sweep)
+        yield Section("Leaderboard", tables.make_leaderboard_table(sweep))
+    yield from make_effects_section(sweep)
     if sweep.monitor and any(run.number("epoch") for run in sweep.runs):
         yield Section("Curves")
     if sweep.settings:
-        yield Section(f"Speed against {sweep.monitor}", tables.costs(sweep))
+        yield Section(f"Speed against {sweep.monitor}", tables.make_costs_table(sweep))
     yield from failures(sweep)
     if sweep.runs:
-        yield Section("Runs", tables.every_run(sweep))
+        yield Section("Runs", tables.make_all_runs_table(sweep))
 
 
-def effects(sweep: SweepTable) -> Iterator[Section]:
+def make_effects_section(sweep: SweepTable) -> Iterator[Section]:
     """Yield the effect of each key, the runs it leaves out, and the effect of `accum` on the batch size."""
-    found, note = main_effects(sweep), confounded(sweep)
-    table = tables.effects_table(found, sweep) if any(effect.matches for effect in found) else None
+    found, note = compute_main_effects(sweep), find_accum_confounding(sweep)
+    table = tables.make_effects_table(found, sweep) if any(effect.matches for effect in found) else None
     remarks = tuple(remark for effect in found for remark in remarks_on(effect)) if sweep.scored else ()
     section = Section("Main effects", table, remarks)
     if note:
@@ -132,7 +137,7 @@ def effects(sweep: SweepTable) -> Iterator[Section]:
         yield section
 
 
-def remarks_on(effect: Effect) -> Iterator[str]:
+def remarks_on(effect: MainEffect) -> Iterator[str]:
     """Yield the values and runs that an effect leaves out."""
     if effect.absent:
         yield f"{effect.key}: no run has finished at {', '.join(effect.absent)}."

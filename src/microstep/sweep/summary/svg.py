@@ -19,11 +19,11 @@ from microstep.utils.plotting import plain_text
 WIDTH = 5.1  #: inches: as wide as a phone, so that the text is readable there
 INK, PALE, GRID, GREY, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"  #: replaced by CSS variables
 SERIES = tuple(f"#0a0c0{n}" for n in range(1, 7))  #: of the best settings
-LINES = 300  #: drawn at most on one chart
+MAX_LINES = 300  #: drawn at most on one chart
 VARIABLES = {INK: "ink", PALE: "pale", GRID: "grid", GREY: "grey", PAPER: "paper"} | {
     colour: f"series-{n}" for n, colour in enumerate(SERIES, 1)
 }
-STYLE: dict[Any, Any] = {
+CHART_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.color": INK,
@@ -46,7 +46,7 @@ class Chart:
     caption: str
 
 
-def colour_of(index: int) -> str:
+def get_group_color(index: int) -> str:
     """Return the colour of a setting by its rank from 0; only the best few have their own."""
     return SERIES[index] if index < len(SERIES) else GREY
 
@@ -61,7 +61,7 @@ def draw(paint: Callable[[Axes], None], height: float, label: str, caption: str)
         caption: shown under the chart.
     """
     stream = StringIO()
-    with plain_text({**STYLE, "svg.hashsalt": label}), catch_warnings():
+    with plain_text({**CHART_STYLE, "svg.hashsalt": label}), catch_warnings():
         filterwarnings("ignore", message="constrained_layout not applied")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         paint(figure.add_subplot())

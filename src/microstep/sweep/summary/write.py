@@ -7,7 +7,7 @@ from pathlib import Path
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.story import summarize
 from microstep.sweep.summary.study import tabulate
-from microstep.sweep.summary.tables import csv_of
+from microstep.sweep.summary.tables import format_summary_csv
 from microstep.utils.files import write_atomic
 
 
@@ -28,12 +28,12 @@ def write_summary(directory: Path, html: bool = True) -> None:
 
     sweep = tabulate(read_sweep(directory))
     summary = summarize(sweep)
-    write_atomic(directory / "summary.csv", csv_of(sweep), durable=False)
+    write_atomic(directory / "summary.csv", format_summary_csv(sweep), durable=False)
     write_atomic(directory / "summary.md", render("summary.md.j2", summary=summary).encode(), durable=False)
     if html:
-        from microstep.sweep.summary.charts import charts  # matplotlib takes long to import
+        from microstep.sweep.summary.charts import draw_charts  # matplotlib takes long to import
         from microstep.sweep.summary.svg import SERIES
 
         labels = [setting.label for setting in sweep.settings]
-        page = render("summary.html.j2", summary=summary, charts=charts(sweep), labels=labels, colours=len(SERIES))
+        page = render("summary.html.j2", summary=summary, charts=draw_charts(sweep), labels=labels, colours=len(SERIES))
         write_atomic(directory / "summary.html", page.encode(), durable=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from microstep.cli.help import HYDRA, MARGIN, WIDTH, comment, described, page
+from microstep.cli.help import HYDRA, MARGIN, WIDTH, comment, describe_field, help_text
 from microstep.config.ranges import RANGES
 from microstep.config.schema import SCHEMAS, SECTIONS
 from microstep.config.search_path import CONF
@@ -45,11 +45,11 @@ def group(text: str, name: str) -> str:
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name in PROGRAMS for key in keys(name)])
 def test_every_key_is_explained(name: str, key: str) -> None:
     """Each key of each program has an entry: a description, then its type, its range and its default."""
-    field, about = keys(name)[key], entry(page("Introduction.", CONF, name), key)
+    field, about = keys(name)[key], entry(help_text("Introduction.", CONF, name), key)
     assert len(field.metadata["help"].split()) > 1 or (CONF / key).is_dir()
     assert about.startswith(field.metadata["help"])
     if not (CONF / key).is_dir():
-        assert described(field, key.removesuffix(field.name)) in about
+        assert describe_field(field, key.removesuffix(field.name)) in about
         assert str(field.metadata.get("range", RANGES.get(key, ""))) in about
 
 
@@ -58,7 +58,7 @@ def test_every_entry_is_in_a_section_of_the_page(name: str) -> None:
     """No key names a section that the page doesn't have, so none is left out; empty sections are."""
     entries = [field.metadata["section"] for field in keys(name).values()] + [e.section for e in HYDRA.get(name, ())]
     assert set(entries) <= set(SECTIONS)
-    headings = re.findall(r"^(\S.*):$", page("", CONF, name), flags=re.MULTILINE)
+    headings = re.findall(r"^(\S.*):$", help_text("", CONF, name), flags=re.MULTILINE)
     assert headings == [section for section in SECTIONS if section in entries]
 
 
@@ -67,13 +67,13 @@ def test_every_option_is_explained(name: str, option: str) -> None:
     """Each yaml that can be chosen is offered under its group, with the comment on its first line."""
     about = comment(CONF / name / f"{option}.yaml")
     assert about
-    assert entry(group(page("", CONF, "train"), name), option, indent=4) == about
+    assert entry(group(help_text("", CONF, "train"), name), option, indent=4) == about
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_page_fits_a_terminal(name: str) -> None:
     """No line is wider than 80 columns, and no description is longer than three lines without its range."""
-    assert max(map(len, page("", CONF, name).splitlines())) <= WIDTH == 80
+    assert max(map(len, help_text("", CONF, name).splitlines())) <= WIDTH == 80
     assert all(len(field.metadata["help"]) <= 3 * (WIDTH - MARGIN) for field in keys(name).values())
 
 
@@ -93,18 +93,18 @@ def test_the_page_fits_a_terminal(name: str) -> None:
 )
 def test_a_key_is_described_as_yaml_spells_it(key: str, said: str) -> None:
     """Types, ranges and defaults read as they are typed, not as Python prints them."""
-    assert entry(page("", CONF, "train"), key).endswith(f" [{said}]")
+    assert entry(help_text("", CONF, "train"), key).endswith(f" [{said}]")
 
 
 def test_a_node_of_keys_is_no_choice_of_words() -> None:
     """`checkpoint` is a node of train.py and a word of evaluate.py: the words are offered there alone."""
-    assert "[" not in entry(page("", CONF, "train"), "checkpoint")
-    assert "(best, last, model.safetensors), default best" in entry(page("", CONF, "evaluate"), "checkpoint")
+    assert "[" not in entry(help_text("", CONF, "train"), "checkpoint")
+    assert "(best, last, model.safetensors), default best" in entry(help_text("", CONF, "evaluate"), "checkpoint")
 
 
 def test_a_required_key_is_said_to_be_required() -> None:
     """`evaluate.py` can't do without a run, and says so."""
-    assert entry(page("", CONF, "evaluate"), "run").endswith("[str, required]")
+    assert entry(help_text("", CONF, "evaluate"), "run").endswith("[str, required]")
 
 
 def test_a_new_option_appears_by_itself(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_new_option_appears_by_itself(tmp_path: Path) -> None:
     shutil.copy(CONF / "train.yaml", tmp_path)
     (tmp_path / "model" / "mine.yaml").write_text("_target_: mine.Net  # one of mine\n")
     (tmp_path / "model" / "other.yaml").write_text("_target_: mine.Other\n")
-    assert group(page("", tmp_path, "train"), "model").splitlines()[1:] == [
+    assert group(help_text("", tmp_path, "train"), "model").splitlines()[1:] == [
         "    mine                one of mine",
         "    other",
     ]
@@ -125,5 +125,5 @@ def test_help_is_our_own_page(name: str, tmp_path: Path) -> None:
     done = call(f"{name}.py", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python {name}.py" in done.stdout
-    assert page("", CONF, name).strip() in done.stdout
+    assert help_text("", CONF, name).strip() in done.stdout
     assert not list(tmp_path.iterdir())

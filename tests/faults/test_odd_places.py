@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from microstep.cli.paths import directory_of, refuse_odd_places
+from microstep.cli.paths import check_command_line_paths, get_hydra_directory
 from microstep.errors import ConfigError
 from tests.conftest import call, error_of
 from tests.faults.zygote import Zygote
@@ -86,9 +86,9 @@ def test_a_working_directory_that_is_no_utf_8_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("word", [f"hydra.run.dir={BYTES}", f"run={BYTES}", f"input=a/{BYTES}", BYTES, f"{BYTES}=1"])
 def test_any_word_is_looked_at(word: str) -> None:
     """Whatever key it belongs to; words of any script pass."""
-    refuse_odd_places("train.py", "epochs=1", f"run={ODD}")
+    check_command_line_paths("train.py", "epochs=1", f"run={ODD}")
     with pytest.raises(ConfigError, match="not UTF-8") as caught:
-        refuse_odd_places("train.py", "epochs=1", word)
+        check_command_line_paths("train.py", "epochs=1", word)
     assert str(caught.value).isprintable()
 
 
@@ -96,12 +96,12 @@ def test_where_the_program_lies_matters(tmp_path: Path, monkeypatch: pytest.Monk
     """Its yamls are found by its place; and a working directory that somebody has removed is told of."""
     for name in (BYTES, "a${b}"):
         with pytest.raises(ConfigError):
-            refuse_odd_places(str(tmp_path / name / "train.py"))
+            check_command_line_paths(str(tmp_path / name / "train.py"))
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(ConfigError, match=r"^the working directory: "):
-        refuse_odd_places("train.py")
+        check_command_line_paths("train.py")
     monkeypatch.chdir(tmp_path)
 
 
@@ -118,10 +118,10 @@ def test_references_in_a_run_directory_s_name(monkeypatch: pytest.MonkeyPatch, n
     """Those that lead somewhere are followed; the others, and what only looks like one, are refused at once."""
     monkeypatch.setenv("BYTES", BYTES)
     job = OmegaConf.create({"accum": 2, "hydra": {"run": {"dir": "out/${accum}"}}})
-    assert directory_of(job, "hydra.run.dir") == Path("out/2")
+    assert get_hydra_directory(job, "hydra.run.dir") == Path("out/2")
     job.hydra.run.dir = named
     with pytest.raises(ConfigError, match=said):
-        directory_of(job, "hydra.run.dir")
+        get_hydra_directory(job, "hydra.run.dir")
 
 
 def test_a_reference_that_leads_nowhere_is_refused_by_the_program(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ HYDRA = {
 }
 
 
-def page(introduction: str, conf: Path, config_name: str) -> str:
+def help_text(introduction: str, conf: Path, config_name: str) -> str:
     """Return the whole text.
 
     Args:
@@ -86,26 +86,28 @@ def entries_of(config_name: str, conf: Path) -> Iterator[Entry]:
     root = OmegaConf.load(conf / f"{config_name}.yaml")
     chosen = {str(k): v for one in root.defaults if isinstance(one, DictConfig) for k, v in one.items()}
     for field in sorted(fields(SCHEMAS[config_name]), key=lambda field: field.name not in chosen):
-        detail = f"default {chosen[field.name]}" if field.name in chosen else described(field)
+        detail = f"default {chosen[field.name]}" if field.name in chosen else describe_field(field)
         yield entry_of(field, "", detail)
         if is_dataclass(node := field.default_factory):
-            yield from (entry_of(each, f"{field.name}.", described(each, f"{field.name}.")) for each in fields(node))
+            yield from (
+                entry_of(each, f"{field.name}.", describe_field(each, f"{field.name}.")) for each in fields(node)
+            )
 
 
 def entry_of(field: Field[Any], prefix: str, detail: str) -> Entry:
     return Entry(f"{prefix}{field.name}", field.metadata["section"], field.metadata["help"], detail)
 
 
-def described(field: Field[Any], prefix: str = "") -> str:
+def describe_field(field: Field[Any], prefix: str = "") -> str:
     """Return a key's type, range or options, and default."""
     if field.default is MISSING:
         return field.type if isinstance(field.type, str) and "[" in field.type else ""
     words = CHOICES.get(f"{prefix}{field.name}")
     allowed = f"({', '.join(words)})" if words else field.metadata.get("range", RANGES.get(f"{prefix}{field.name}", ""))
-    default = "required" if field.default == "???" else f"default {show(field.default)}"
+    default = "required" if field.default == "???" else f"default {format_yaml_value(field.default)}"
     return f"{f'{field.type} {allowed}'.strip().replace(' | None', ' or null')}, {default}"
 
 
-def show(value: Any) -> str:
+def format_yaml_value(value: Any) -> str:
     """Return a value as yaml spells it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -59,7 +59,7 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
     callbacks.on_multirun_end(config=config, config_name=name)
 
 
-def finished_already(directory: Path) -> str:
+def format_already_finished(directory: Path) -> str:
     """Return what is said of a run with nothing left to do."""
     return (
         f"{display_path(directory)}: the run is finished already; epochs=N lets it go further, where its schedule can"

@@ -22,10 +22,10 @@ from typing import Any, NoReturn
 from hydra._internal.utils import get_args_parser  # the very parser of hydra.main
 
 from microstep.cli import job as jobs
-from microstep.cli.help import page
+from microstep.cli.help import help_text
 from microstep.cli.job import Logged
-from microstep.cli.paths import refuse_odd_places
-from microstep.cli.start import CommandLine, RunSweep, Start, prepared
+from microstep.cli.paths import check_command_line_paths
+from microstep.cli.start import CommandLine, RunSweep, StartFunction, prepare_start
 from microstep.config import names
 from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
@@ -61,19 +61,19 @@ class Program:
         names.register_resolvers()
         logging.raiseExceptions = False  # on a full disk the log is the least that can't be written
         try:
-            refuse_odd_places(*sys.argv)
+            check_command_line_paths(*sys.argv)
             if Path(sys.argv[0]).name in SCRIPTS.values():
                 sys.path.append(str(Path.cwd()))  # a model of one's own is found, as it is by `python -m`
-            code = run(self, sys.argv[1:] if words is None else words)
+            code = check_and_start(self, sys.argv[1:] if words is None else words)
         except MicrostepError as error:
-            fail(str(error), error.exit_code)
+            exit_with_error(str(error), error.exit_code)
         except Stopped as error:
             remedy = f"; {error.remedy}" if error.remedy else ""
-            fail(f"stopped by {signal.Signals(error.signum).name}{remedy}", error.exit_code)
+            exit_with_error(f"stopped by {signal.Signals(error.signum).name}{remedy}", error.exit_code)
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            fail(unexpected(error, self.name), 1)
+            exit_with_error(unexpected(error, self.name), 1)
         sys.exit(code)
 
 
@@ -89,31 +89,31 @@ def unexpected(error: Exception, program: str) -> str:
     return f"{told}; the traceback is in {display_path(file)}, or set HYDRA_FULL_ERROR=1"
 
 
-def fail(line: str, code: int) -> NoReturn:
+def exit_with_error(line: str, code: int) -> NoReturn:
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
-def run(program: Program, words: list[str]) -> Any:
+def check_and_start(program: Program, words: list[str]) -> Any:
     """Check, then do what is asked for. Return what the task does: an exit code, or None."""
-    arguments, conf = parse(words), Path(sys.argv[0]).resolve().parent / "conf"
+    arguments, conf = parse_command_line(words), Path(sys.argv[0]).resolve().parent / "conf"
     if arguments.help:
         introduction = cleandoc(program.task.__doc__ or "").replace(f"python {program.name}.py", called(program.name))
-        print(page(introduction, conf if conf.is_dir() else CONF, program.name))
+        print(help_text(introduction, conf if conf.is_dir() else CONF, program.name))
         return None
     refuse_flags(arguments, program)
     overrides = [quote_verbatim(word) for word in arguments.overrides]
-    also = additional(arguments.config_dir)
+    also = get_extra_config_directory(arguments.config_dir)
     with Composer.opened(conf, arguments.config_name or program.name, also, program.name) as composer:
         if arguments.shell_completion:  # its words are no overrides
             return composer.hydra.shell_completion(composer.config_name, overrides)
         if program.run_sweep is None:
             job = composer.job(overrides)
-            start: Start = partial(jobs.run, program.task, job, composer.loader)
+            start: StartFunction = partial(jobs.run, program.task, job, composer.loader)
         else:
             text = f"{called(program.name)} {shlex.join(words)}"
             line = CommandLine(composer, overrides, text, program.task, program.run_sweep)
-            start = prepared(line, arguments.multirun)
+            start = prepare_start(line, arguments.multirun)
         return None if shows(composer, arguments, overrides) else start()
 
 
@@ -150,7 +150,7 @@ def shows(composer: Composer, arguments: Namespace, overrides: list[str]) -> boo
     return asked(arguments)
 
 
-def parse(arguments: list[str]) -> Namespace:
+def parse_command_line(arguments: list[str]) -> Namespace:
     """Return Hydra's own flags and the overrides.
 
     Raises:
@@ -165,7 +165,7 @@ def parse(arguments: list[str]) -> Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def additional(directory: str | None) -> Path | None:
+def get_extra_config_directory(directory: str | None) -> Path | None:
     """Return the directory that --config-dir adds to the search path."""
     if directory is not None and not Path(directory).is_dir():
         raise ConfigError(f"--config-dir {directory}", "no such directory", "give one that holds yamls")

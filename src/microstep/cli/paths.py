@@ -11,21 +11,21 @@ from omegaconf.errors import OmegaConfBaseException
 from microstep.errors import ConfigError
 
 
-def refuse_odd_places(program: str, *words: str) -> None:
+def check_command_line_paths(program: str, *words: str) -> None:
     """Refuse bytes that aren't UTF-8 on the command line, and a working directory or a program that lies badly.
 
     Raises:
         ConfigError: naming the word or the directory.
     """
     for word in words:
-        refuse_bytes(word, word)
-    here = working_directory()
+        check_utf8(word, word)
+    here = get_working_directory()
     for path in (here, str(Path(here, program).resolve().parent)):
-        refuse_bytes("the working directory" if path == here else "the program's directory", path)
-        refuse_interpolation(path, path)
+        check_utf8("the working directory" if path == here else "the program's directory", path)
+        check_no_interpolation(path, path)
 
 
-def working_directory() -> str:
+def get_working_directory() -> str:
     """Return the working directory, which somebody may have removed."""
     try:
         return str(Path.cwd())
@@ -34,7 +34,7 @@ def working_directory() -> str:
         raise ConfigError("the working directory", reason, "change to another directory") from None
 
 
-def refuse_bytes(subject: str, text: str) -> None:
+def check_utf8(subject: str, text: str) -> None:
     """Refuse text with bytes that aren't UTF-8: yaml, JSON and TensorBoard can't hold them."""
     try:
         text.encode()
@@ -43,13 +43,13 @@ def refuse_bytes(subject: str, text: str) -> None:
         raise ConfigError(named, "it has bytes that are not UTF-8", "rename it, or name another") from None
 
 
-def refuse_interpolation(subject: str, path: str) -> None:
+def check_no_interpolation(subject: str, path: str) -> None:
     """Refuse a directory whose name reads like a reference: Hydra would look for the key."""
     if "${" in path:
         raise ConfigError(subject, "${ in a directory's name is a reference to Hydra", "choose another directory")
 
 
-def directory_of(job: DictConfig, key: str) -> Path:
+def get_hydra_directory(job: DictConfig, key: str) -> Path:
     """Return the directory that a key of Hydra's node names.
 
     Raises:
@@ -59,12 +59,12 @@ def directory_of(job: DictConfig, key: str) -> Path:
         named = str(OmegaConf.select(job, key, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise ConfigError(key, f"can't be resolved: {str(error).splitlines()[0]}", "mend the reference") from None
-    refuse_bytes(key, named)  # a reference to the environment may bring what nobody typed
-    refuse_interpolation(f"{key}={named}", named)
+    check_utf8(key, named)  # a reference to the environment may bring what nobody typed
+    check_no_interpolation(f"{key}={named}", named)
     return Path(named)
 
 
-def place_of(job: DictConfig) -> Path:
+def get_check_directory(job: DictConfig) -> Path:
     """Return where a check's files go, unless the command line says otherwise."""
     choices = job.hydra.runtime.choices
     name = f"{strftime('%Y-%m-%d_%H-%M-%S')}_{job.check}_{choices.dataset}_{choices.model}"

@@ -43,7 +43,7 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | No
     if resumed is None:
         build_trainer(config, get_run_directory()).fit()
     elif resumed.finished:
-        print(jobs.finished_already(resumed.directory))
+        print(jobs.format_already_finished(resumed.directory))
     else:
         resume_trainer(resumed).fit()
     return None

@@ -28,9 +28,9 @@ class Table:
 def make_leaderboard_table(sweep: SweepTable) -> Table:
     """Return the settings, the best first."""
     caption = (
-        f"Settings by their mean validation {sweep.monitor}, {format_better_direction(sweep)}. ± is the sample "
-        "standard deviation over a setting's runs (n − 1); one run has none. Test is of the same checkpoints, shown and "
-        "never ranked on."
+        f"Settings by their mean validation {sweep.monitor}, {format_better_direction(sweep)}. "
+        "± is the sample standard deviation over a setting's runs (n − 1); one run has none. "
+        "Test is of the same checkpoints, shown and never ranked on."
     )
     header = ("rank", "setting", f"val {sweep.monitor}", f"test {sweep.monitor}", "runs")
     rows = tuple(

@@ -147,7 +147,7 @@ def build_loaders(
 
 def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Dataset:
     """Return the data set normalised as the model's pretrained weights expect it, where it has such."""
-    normalisation = getattr(model, "normalisation", None)
+    normalisation = getattr(model, "normalization", None)
     if normalisation is None or not isinstance(dataset, ImageDataset):
         return dataset
     return dataset.normalised_by(*normalisation)

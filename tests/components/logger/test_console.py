@@ -84,6 +84,7 @@ def test_where_bars_are_shown_the_line_goes_to_the_log_alone(capsys, caplog):
 def test_the_command_that_is_offered_can_be_pasted(tmp_path, capsys, monkeypatch):
     """A run directory with spaces and quotes is quoted for the shell, relative to where the user stands."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py"])
     Console(bars_shown=False).finish(results(tmp_path / "my run's"))
     offered = next(line for line in capsys.readouterr().out.splitlines() if "evaluate.py" in line)
     words = shlex.split(offered.split("  ")[-1])

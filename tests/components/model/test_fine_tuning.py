@@ -178,11 +178,11 @@ def test_a_vision_transformer_has_the_size_of_its_weights(name, size) -> None:
 
 def test_the_normalisation_is_that_of_the_weights(weights) -> None:
     """Three numbers for colours, their mean for grey, none without weights; other weights may have others."""
-    assert torchvision_model(NAME, COLOUR, 4, weights=weights, freeze="backbone").normalisation == IMAGENET
-    (mean,), (std,) = torchvision_model(NAME, GREY, 4, weights=weights).normalisation
+    assert torchvision_model(NAME, COLOUR, 4, weights=weights, freeze="backbone").normalization == IMAGENET
+    (mean,), (std,) = torchvision_model(NAME, GREY, 4, weights=weights).normalization
     assert (mean, std) == pytest.approx((0.449, 0.226), abs=1e-12)
-    assert torchvision_model(NAME, COLOUR, 4).normalisation is None
-    assert torchvision_model(NAME, GREY, 4).normalisation is None
+    assert torchvision_model(NAME, COLOUR, 4).normalization is None
+    assert torchvision_model(NAME, GREY, 4).normalization is None
 
 
 @pytest.mark.parametrize("named", ["DEFAULT", "nowhere/weights.pth"])
@@ -196,7 +196,7 @@ def test_weights_may_be_left_unread(named, shape, weights, tmp_path, monkeypatch
     unread = build_component(config, "model", nn.Module, input_shape=shape, num_classes=4, load_weights=False)
     monkeypatch.undo()
     read = torchvision_model(NAME, shape, 4, weights=weights, freeze="backbone")
-    assert unread.normalisation == read.normalisation
+    assert unread.normalization == read.normalisation
     facts = [{n: (t.shape, t.requires_grad) for n, t in m.state_dict(keep_vars=True).items()} for m in (unread, read)]
     assert facts[0] == facts[1]
     assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_what_does_not_keep_its_names_promise_is_not_kept(server, home, tmp_path
     """A page of somebody's gateway, say, or half of a file: nothing of it stays."""
     (tmp_path / "served" / "weights-01234567.pth").write_bytes(b"<html>")
     line = refusal(f"{server}/weights-01234567.pth")
-    assert "sent something else than its name promises; put weights-01234567.pth from http://" in line
+    assert "sent a file whose SHA-256 is not the one in its name; put weights-01234567.pth from http://" in line
     assert not list(home.iterdir())
 
 
@@ -91,7 +91,7 @@ def test_a_file_that_the_server_has_not_is_an_error_too(server) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # urllib's own, about a connection that timed out
 def test_a_silent_server_is_left(home, monkeypatch) -> None:
     """It takes the call and says nothing: after a while that is an error, and other connections wait as before."""
-    monkeypatch.setattr(hub, "PATIENCE", 0.2)
+    monkeypatch.setattr(hub, "CONNECTION_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         line = refusal(f"http://127.0.0.1:{silent.getsockname()[1]}/weights-01234567.pth")
     gc.collect()
@@ -126,7 +126,7 @@ def test_a_damaged_default_file_is_refused(home) -> None:
     """It isn't loaded, although torch could: its SHA-256 is not the one in its name."""
     home.mkdir(parents=True)
     saved(trained_state(), home / FILE)
-    with pytest.raises(DataError, match=rf"{FILE} is damaged: .*; remove it, and it is fetched again"):
+    with pytest.raises(DataError, match=rf"{FILE} is damaged: .*; remove it to download it again"):
         torchvision_model(NAME, (3, 32, 32), 4, weights="DEFAULT")
 
 
@@ -136,7 +136,7 @@ def test_a_good_default_file_is_loaded(home, monkeypatch) -> None:
     stream = io.BytesIO()
     torch.save(trained_state(), stream)
     (home / FILE).write_bytes(stream.getvalue())
-    monkeypatch.setattr(hub, "promised", lambda _: sha256(stream.getvalue()).hexdigest()[:8])
+    monkeypatch.setattr(hub, "expected_digest", lambda _: sha256(stream.getvalue()).hexdigest()[:8])
     model = core(torchvision_model(NAME, (3, 32, 32), 4, weights="DEFAULT"))
     first = "features.0.0.weight"
     assert torch.equal(model.state_dict()[first], trained_state()[first])

@@ -1,4 +1,4 @@
-"""The reliability diagram and its error are those of Guo et al. (ICML 2017), and few samples promise little."""
+"""Tests of the reliability diagram and the expected calibration error (Guo et al., ICML 2017)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 
 from microstep.components.task.classification.plots import (
     NUM_BINS,
-    CalibrationBin,
+    Bins,
     bin_confidences,
     draw_reliability,
     expected_calibration_error,
@@ -20,19 +20,19 @@ from microstep.components.task.classification.plots import (
 from microstep.utils.plotting import BLUE
 
 
-def bins_of(confidence: list[float], right: list[int]) -> list[CalibrationBin]:
+def bins_of(confidence: list[float], right: list[int]) -> Bins:
     return bin_confidences(torch.tensor(confidence, dtype=torch.float64), torch.tensor(right).bool())
 
 
 def test_the_error_is_the_one_computed_by_hand():
-    """Two of four right at 0.9, one of one at 0.65, none at 0.62: 4/6 · 0.4 + 2/6 · |0.5 − 0.635| of six."""
+    """Six samples: 2 of 4 right at 0.9, and 1 of 2 right at 0.65 and 0.62, give 4/6 · 0.4 + 2/6 · |0.5 − 0.635|."""
     bins = bins_of([0.9, 0.9, 0.9, 0.9, 0.65, 0.62], [1, 1, 0, 0, 1, 0])
-    assert [(b.count, b.right) for b in bins] == [(2, 1), (4, 2)]
+    assert (bins["count"].tolist(), bins["accuracy"].tolist()) == ([2, 4], [0.5, 0.5])
     assert expected_calibration_error(bins) == pytest.approx(4 / 6 * 0.4 + 2 / 6 * 0.135, abs=1e-12)
 
 
 def test_a_calibrated_predictor_has_no_error():
-    """Of a thousand samples at each confidence, just that many are right: the error is 0 to the last digit."""
+    """The error is 0 if the accuracy at each confidence equals that confidence."""
     shares = [0.05, 0.35, 0.55, 0.75, 0.95]
     confidence = [share for share in shares for _ in range(1000)]
     right = [int(n < round(1000 * share)) for share in shares for n in range(1000)]
@@ -41,34 +41,33 @@ def test_a_calibrated_predictor_has_no_error():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_drawn_calibrated_predictor_is_near_it(seed):
-    """Labels drawn at the confidence said leave no more error than chance does, and one too sure has all of its own."""
+    """The error is within sampling noise of the true one, 0 for calibrated and 0.25 for overconfident predictions."""
     confidence = torch.rand(200_000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     right = torch.rand(200_000, generator=torch.Generator().manual_seed(seed + 100)) < confidence
     assert expected_calibration_error(bin_confidences(confidence, right)) < 0.006
-    boastful = bin_confidences(0.5 + confidence / 2, right)
-    assert expected_calibration_error(boastful) == pytest.approx(0.25, abs=0.006)
+    overconfident = bin_confidences(0.5 + confidence / 2, right)
+    assert expected_calibration_error(overconfident) == pytest.approx(0.25, abs=0.006)
 
 
 def test_a_bound_belongs_to_the_bin_below_it():
     """As in the paper, (m − 1)/15 < confidence ≤ m/15; 0 is in the first."""
     bins = bins_of([0.0, 1 / 15, 1 / 15 + 1e-9, 1.0], [0, 1, 0, 1])
-    assert [(round(b.above * NUM_BINS), round(b.up_to * NUM_BINS), b.count) for b in bins] == [
-        (0, 1, 2),
-        (1, 2, 1),
-        (14, 15, 1),
-    ]
+    assert (bins["above"] * NUM_BINS).round().tolist() == [0, 1, 14]
+    assert (bins["up_to"] * NUM_BINS).round().tolist() == [1, 2, 15]
+    assert bins["count"].tolist() == [2, 1, 1]
 
 
 def test_few_samples_have_wide_intervals():
     """One of one right is 21 % to 100 %, a hundred of a hundred 96 % to 100 % (Wilson, 1927)."""
-    one, many = (bins_of([0.99] * n, [1] * n)[0].interval for n in (1, 100))
+    bins = [bins_of([0.99] * n, [1] * n) for n in (1, 100)]
+    one, many = ((b["accuracy_low"][0], b["accuracy_high"][0]) for b in bins)
     assert one == pytest.approx((0.2065, 1.0), abs=1e-4)
     assert many == pytest.approx((0.9630, 1.0), abs=1e-4)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_table_is_of_the_predictions_beside_it(trained, split):
-    """Its counts, means and accuracies are recomputed from predictions.csv; nobody is left out."""
+    """Counts, means and accuracies in calibration.csv agree with predictions.csv and cover every sample."""
     files = [trained / "reports" / split / name for name in ("calibration.csv", "predictions.csv")]
     table, predictions = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
     confidence = np.array([float(row["confidence"]) for row in predictions])
@@ -83,7 +82,7 @@ def test_the_table_is_of_the_predictions_beside_it(trained, split):
 
 
 def test_the_diagram_shows_where_the_model_is_too_sure(tmp_path: Path):
-    """Its points lie where they should: for accuracy 0.5 at confidence 0.9 halfway up, under the diagonal."""
+    """Accuracy 0.5 at confidence 0.9 is drawn at half the height, below the diagonal."""
     (tmp_path / "test").mkdir()
     draw_reliability(bins_of([0.9] * 1000, [1, 0] * 500), tmp_path / "test" / "reliability.png")
     pixels = np.asarray(Image.open(tmp_path / "test" / "reliability.png").convert("RGB")).astype(int)
@@ -94,5 +93,5 @@ def test_the_diagram_shows_where_the_model_is_too_sure(tmp_path: Path):
 
 
 def test_a_confidence_that_is_no_number_is_no_crash():
-    """A model of NaNs has its report; its error is a NaN as well."""
+    """A model whose outputs are NaN still gets a report, with NaN as its error."""
     assert np.isnan(expected_calibration_error(bins_of([float("nan"), 0.9], [0, 1])))

@@ -1,15 +1,15 @@
-"""A TensorBoard events file, written in the thread that writes: what goes wrong is told where it happens.
+"""Writes TensorBoard event files.
 
-torch's SummaryWriter has a queue and a thread: on a full disk that one dies with a traceback of its own.
+torch's SummaryWriter has a queue and a thread of its own, which prints a traceback and stops if the disk is full. Here
+each event is written at once by the calling thread, so an error reaches the caller.
 """
-
-from __future__ import annotations
 
 import os
 import socket
 import time
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -18,41 +18,36 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from microstep.utils.files import append_bytes
 
 EVENT_FILE_PREFIX = "events.out.tfevents"
-FILE_NUMBERS = count()  #: of the files that this process has begun
+FILE_NUMBERS = count()  #: number the files that this process creates
 
 
 class EventFile:
-    """A new events file in a directory; TensorBoard reads all of a directory's as one run, in the order of their names.
+    """New event file in a directory. TensorBoard reads all event files of a directory as one run, sorted by name.
 
     Raises:
-        StorageError: from each method, where there is no room; the file is as it was then.
+        StorageError: from each method if the disk is full. The file ends with the last complete event.
     """
 
     def __init__(self, directory: Path) -> None:
         origin = f"{socket.gethostname()}.{os.getpid()}.{next(FILE_NUMBERS)}"
-        name = f"{EVENT_FILE_PREFIX}.{next_timestamp(directory):010d}.{origin}"
-        self.file = directory / name
+        self.file = directory / f"{EVENT_FILE_PREFIX}.{next_timestamp(directory):010d}.{origin}"
         self.records = RecordWriter(self)
-        self.add_event(Event(file_version="brain.Event:2"))
+        self.write_event(file_version="brain.Event:2")
 
     def add(self, summary: Summary, step: int | None = None) -> None:
-        """Write one event."""
-        self.add_event(Event(summary=summary, step=step))
+        """Write a summary as one event."""
+        self.write_event(summary=summary, step=step)
 
-    def add_event(self, event: Event) -> None:
-        """Write an event, now."""
-        event.wall_time = time.time()
-        self.records.write(event.SerializeToString())
+    def write_event(self, **fields: Any) -> None:
+        self.records.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
     def write(self, record: bytes) -> None:
-        """Append a record, whole or not at all."""
+        """Append a record completely or not at all. `RecordWriter` calls this method."""
         append_bytes(self.file, record)
 
 
 def next_timestamp(directory: Path) -> int:
-    """Return the second for a new file's name: after those of the files that are there, whose order is their names'."""
-    names = [
-        file.name.removeprefix(f"{EVENT_FILE_PREFIX}.").split(".")[0]
-        for file in directory.glob(f"{EVENT_FILE_PREFIX}.*")
-    ]
-    return max([int(time.time()), *(int(name) + 1 for name in names if name.isdecimal())])
+    """Return the current second, or a later one that sorts the new file's name after those of existing files."""
+    prefix = f"{EVENT_FILE_PREFIX}."
+    stamps = (file.name.removeprefix(prefix).split(".")[0] for file in directory.glob(f"{prefix}*"))
+    return max([int(time.time()), *(int(stamp) + 1 for stamp in stamps if stamp.isdecimal())])

@@ -1,6 +1,4 @@
-"""metrics.csv: a row an epoch."""
-
-from __future__ import annotations
+"""metrics.csv: one row per epoch."""
 
 from pathlib import Path
 
@@ -10,16 +8,14 @@ from microstep.utils.tables import csv_bytes
 
 
 class MetricsCsv:
-    """Appends a row as each epoch ends; the header names the task's own metrics."""
+    """Appends a row after each epoch. The columns `val_…` are the metrics of the task."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def window(self, report: WindowReport) -> None:
-        """Rows are by epoch."""
+    def window(self, report: WindowReport) -> None: ...
 
     def epoch(self, report: EpochReport) -> None:
-        """Append the epoch's row."""
         row = {
             "epoch": report.epoch,
             "optimizer_steps": report.optimizer_steps,
@@ -29,11 +25,9 @@ class MetricsCsv:
             "samples_per_second": round(report.samples_per_second, 1),
             "seconds": round(report.seconds, 3),
         }
-        begun = self.file.exists() and self.file.stat().st_size
-        append_bytes(self.file, csv_bytes([row.values()] if begun else [row.keys(), row.values()]))
+        has_header = self.file.exists() and self.file.stat().st_size
+        append_bytes(self.file, csv_bytes([row.values()] if has_header else [row.keys(), row.values()]))
 
-    def finish(self, results: Results) -> None:
-        """The last row is written already."""
+    def finish(self, results: Results) -> None: ...
 
-    def close(self, error: BaseException | None) -> None:
-        """Nothing is held open."""
+    def close(self, error: BaseException | None) -> None: ...

@@ -1,6 +1,4 @@
-"""TensorBoard events, in the run directory itself: a run is one line in the browser."""
-
-from __future__ import annotations
+"""TensorBoard events of a run, written into the run directory."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,13 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
-from tensorboard.plugins.hparams.metadata import (
-    NULL_TENSOR,
-    SESSION_END_INFO_TAG,
-    SESSION_START_INFO_TAG,
-    create_summary_metadata,
-)
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from torch import Tensor
 from torch.utils.tensorboard.summary import custom_scalars, pr_curve, text
@@ -29,23 +22,30 @@ from microstep.config.hparams import HparamValue
 from microstep.errors import StorageError
 from microstep.types.events import EpochReport, Results, WindowReport
 
+MIN_TILE_SIDE = 96  #: smaller images of a grid are magnified to about this width, in pixels
+MAX_IMAGE_BYTES = 2**19  #: of an image as PNG; a larger one is halved until it fits
+MAX_TEXT_BYTES = 2**16  #: of the config; the rest is in config.yaml
+
 
 class TensorBoard:
-    """Writes scalars by window and by epoch, the config as text, a row of hparams, and at the end pictures and curves.
+    """Writes scalars per window and per epoch, the config, hparams, and the images and curves of the reports.
 
     Args:
-        directory: the run's.
-        config_yaml: shown as it is.
-        hparams: of the hparams tab, by dotted key.
-        sample_images: N × C × H × W in 0…1: some of the pictures to be trained on, as the model sees them.
+        directory: the run directory.
+        config_yaml: the resolved config, shown as text.
+        hparams: values of the hparams tab by dotted key.
+        sample_images: N × C × H × W in 0…1, augmented training images; None if the samples are not images.
+
+    Raises:
+        StorageError: from each method, if the disk is full.
     """
 
     def __init__(
         self, directory: Path, config_yaml: str, hparams: Mapping[str, HparamValue], sample_images: Tensor | None = None
     ) -> None:
-        begun = any(directory.glob(f"{EVENT_FILE_PREFIX}.*"))
+        resumed = any(directory.glob(f"{EVENT_FILE_PREFIX}.*"))
         self.events = EventFile(directory)
-        if begun:  # a run that is taken up again has said that already
+        if resumed:  # an earlier file holds the following
             return
         self.events.add(code_summary("config", config_yaml))
         self.events.add(session_start_summary(hparams))
@@ -59,15 +59,15 @@ class TensorBoard:
         self.events.add(scalar_summary(prefix_tags("train", values)), window)
 
     def epoch(self, report: EpochReport) -> None:
-        """Write `train_epoch/…` and `val/…`, and `best_val/…` where it is the best so far; first of all the layout."""
-        if report.epoch == 1:  # a run that is taken up again before its end writes that epoch again
+        """Write `train_epoch/…` and `val/…`, and `best_val/…` if the epoch is the best so far."""
+        if report.epoch == 1:  # after a resume from before its end, too
             self.events.add(layout_summary([name for name in report.val if name in report.train]))
         values = prefix_tags("train_epoch", report.train) | prefix_tags("val", report.val)
         best = prefix_tags("best_val", report.val) if report.best else {}
         self.events.add(scalar_summary(values | best), report.epoch)
 
     def finish(self, results: Results) -> None:
-        """Write `test/…`, the reports' pictures, and precision-recall curves."""
+        """Write `test/…`, and the images and precision-recall curves of the reports."""
         best = results.best_epoch
         self.events.add(scalar_summary(prefix_tags("test", results.test)), best)
         for name, split in results.splits.items():
@@ -77,41 +77,36 @@ class TensorBoard:
             self.events.add(pr_curve(f"test/pr/{label}", positive.numpy(), score.numpy()), best)
 
     def close(self, error: BaseException | None) -> None:
-        """Write how the run ended; where there is no room for it, what ended the run is what is told."""
+        """Write the status of the run. After an error, a full disk does not hide that error."""
         with suppress(*([StorageError] if error else [])):
-            self.events.add(session_end_summary(failed=error is not None))
-
-
-MIN_TILE_SIDE = 96  #: pixels that a picture of the grid has at least, or nearly
-MAX_IMAGE_BYTES = 2**19  #: of a picture as PNG, at most: a larger one is halved until it fits
-MAX_TEXT_BYTES = 2**16  #: of the config; the rest is in config.yaml
+            end = SessionEndInfo(status=STATUS_FAILURE if error else STATUS_SUCCESS)
+            self.events.add(hparams_summary(metadata.SESSION_END_INFO_TAG, session_end_info=end))
 
 
 def scalar_summary(values: Mapping[str, float]) -> Summary:
-    """Return scalars by tag: what belongs together is one event, for seven of them were seen to cost six times more."""
+    """Return scalars by tag in a single event: one event for each of seven was measured to take six times as long."""
     return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
 
 def prefix_tags(group: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Return values by tag."""
     return {f"{group}/{name}": value for name, value in values.items()}
 
 
 def code_summary(tag: str, source: str) -> Summary:
-    """Return a text as a block of code."""
+    """Return a text that is shown as a block of code, truncated to `MAX_TEXT_BYTES`."""
     if len(source.encode()) > MAX_TEXT_BYTES:
         source = source.encode()[:MAX_TEXT_BYTES].decode(errors="ignore") + "\n…"
-    return text(tag, "    " + source.replace("\n", "\n    "))  # indented, it is code to Markdown
+    return text(tag, "    " + source.replace("\n", "\n    "))  # Markdown shows indented lines as code
 
 
 def image_summary(tag: str, file: Path) -> Summary:
-    """Return a picture, the file itself if it is a PNG that is small enough."""
+    """Return an image file. A PNG within `MAX_IMAGE_BYTES` is stored unchanged."""
     with Image.open(file) as image:
         return limited_image_summary(tag, image, file.read_bytes() if image.format == "PNG" else encode_png(image))
 
 
 def image_grid_summary(tag: str, images: Tensor) -> Summary:
-    """Return N × C × H × W pictures side by side, eight in a row; small ones are magnified, pixel by pixel."""
+    """Return N × C × H × W images in 0…1 as a grid, eight in a row. Small images are magnified by a whole number."""
     times = max(1, MIN_TILE_SIDE // images.shape[-1])
     magnified = images.repeat_interleave(times, 2).repeat_interleave(times, 3)
     image = to_pil_image(make_grid(magnified, padding=4, pad_value=1.0))
@@ -119,7 +114,6 @@ def image_grid_summary(tag: str, images: Tensor) -> Summary:
 
 
 def limited_image_summary(tag: str, image: Image.Image, png: bytes) -> Summary:
-    """Return an image that takes no more bytes than a picture may."""
     while len(png) > MAX_IMAGE_BYTES:
         image = image.convert("RGB").reduce(2)
         png = encode_png(image)
@@ -128,44 +122,33 @@ def limited_image_summary(tag: str, image: Image.Image, png: bytes) -> Summary:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Return an image as PNG."""
     image.save(png := BytesIO(), "PNG")
     return png.getvalue()
 
 
 def layout_summary(metrics: Iterable[str]) -> Summary:
-    """Return the charts of the custom scalars tab: each metric's training and validation by epoch on one."""
-    charts = {
-        name: ["Multiline", [exact_tag_pattern(f"{group}/{name}") for group in ("train_epoch", "val")]]
-        for name in metrics
-    }
+    """Return the layout of the custom scalars tab: a chart per metric with its training and validation curves.
+
+    The tab matches tags by patterns. These match a single tag each.
+    """
+    groups = ("train_epoch", "val")
+    charts = {name: ["Multiline", [f"^{group}/{re.escape(name)}$" for group in groups]] for name in metrics}
     return custom_scalars({"training and validation, by epoch": charts})
 
 
-def exact_tag_pattern(tag: str) -> str:
-    """Return the pattern of this tag alone: the tab takes tags for patterns of beginnings."""
-    return f"^{re.escape(tag)}$"
-
-
 def session_start_summary(values: Mapping[str, HparamValue]) -> Summary:
-    """Return a run's row in the hparams tab; `add_hparams` would make a stray sub-run.
+    """Return a run's row in the hparams tab. torch's `add_hparams` would create an additional sub-run.
 
-    Nothing is said of the columns (an `experiment` in its words): the tab then finds them itself, over all runs, those
-    first in which the runs differ. It would take the first run's word for every other.
+    The columns are not declared in an `experiment`: TensorBoard would use the declaration of the first run for all
+    runs. Without one it collects the columns from all runs and shows first those in which the runs differ.
     """
     start = SessionStartInfo()
     for key, value in values.items():
-        kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
-        setattr(start.hparams[key], kind, value)
-    return hparams_summary(SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+        field = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+        setattr(start.hparams[key], field, value)
+    return hparams_summary(metadata.SESSION_START_INFO_TAG, session_start_info=start)
 
 
-def session_end_summary(failed: bool) -> Summary:
-    """Return how a run ended, for its row."""
-    end = SessionEndInfo(status=STATUS_FAILURE if failed else STATUS_SUCCESS)
-    return hparams_summary(SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
-
-
-def hparams_summary(tag: str, content: HParamsPluginData) -> Summary:
-    """Return a summary for the hparams tab."""
-    return Summary(value=[Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)])
+def hparams_summary(tag: str, **content: SessionStartInfo | SessionEndInfo) -> Summary:
+    plugin_data = metadata.create_summary_metadata(HParamsPluginData(**content))
+    return Summary(value=[Summary.Value(tag=tag, metadata=plugin_data, tensor=metadata.NULL_TENSOR)])

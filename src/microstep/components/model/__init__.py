@@ -1,4 +1,4 @@
-"""Models. Each is asked for by name; what it needs to know of the data it names in its constructor."""
+"""Models. A constructor receives the facts of the dataset that its parameters name, such as `num_classes`."""
 
 from microstep.components.model.small import SmallCNN, mlp, resnet18
 from microstep.components.model.torchvision_models import torchvision_model

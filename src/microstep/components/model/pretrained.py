@@ -1,6 +1,4 @@
-"""From trained weights to a model for other classes: all but the head is loaded, the head is made anew."""
-
-from __future__ import annotations
+"""Loads pretrained weights into a model for other classes. The head keeps its initialization."""
 
 import re
 from collections import OrderedDict
@@ -17,47 +15,44 @@ from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_fil
 from microstep.errors import DataError
 
 MeanAndStd = tuple[tuple[float, ...], tuple[float, ...]]
-AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")  #: the training aids of GoogLeNet and Inception v3
-DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")  #: densenet's file has the names of 2017
+AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")  #: auxiliary heads of GoogLeNet and Inception v3
+DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")  #: names of 2017 in densenet's files
 
 
 def pretrained_options(name: str) -> dict[str, Any]:
-    """Return the constructor's options that go with an architecture's weights, as torchvision itself sets them.
+    """Return the constructor's options that torchvision sets for an architecture's pretrained weights.
 
-    GoogLeNet and Inception v3 shift the colours to where they were trained, and have no auxiliary heads, whose outputs
-    nothing here reads; a vision transformer has as many positions as its weights.
+    GoogLeNet and Inception v3 transform their input to the range they were trained on. Their auxiliary heads are left
+    out, as no loss uses them. A vision transformer takes the image size of its weights.
     """
     if name in ("googlenet", "inception_v3"):
         return {"transform_input": True, "aux_logits": False}
-    return {"image_size": get_default_weights(name).meta["min_size"][0]} if name.startswith("vit_") else {}
+    return {"image_size": get_model_weights(name).DEFAULT.meta["min_size"][0]} if name.startswith("vit_") else {}
 
 
-def pretrained_normalization(name: str) -> MeanAndStd:
-    """Return the mean and deviation of each colour that torchvision's default weights were trained with, on 0…1."""
-    transforms = get_default_weights(name).transforms()
+def normalization(name: str) -> MeanAndStd:
+    """Return the mean and standard deviation of each channel, on 0…1, that the default weights were trained with."""
+    transforms = get_model_weights(name).DEFAULT.transforms()
     return tuple(transforms.mean), tuple(transforms.std)
 
 
-def get_default_weights(name: str) -> Any:
-    """Return torchvision's description of its default weights: nothing is fetched."""
-    return get_model_weights(name).DEFAULT
-
-
 class EmptyParameterMode(TorchFunctionMode):
-    """Gives parameters a shape and no memory. What a constructor computes with stays real, unlike on `meta`."""
+    """Allocates no memory for parameters, which `torch.empty` creates on the device `meta`.
+
+    Other tensors are real, since some constructors compute with them: `torch.device("meta")` would break these.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Make what is empty without memory."""
         return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
 
 
 def find_head_names(model: nn.Module, build: Callable[..., nn.Module], num_classes: int) -> frozenset[str]:
-    """Return the names of the tensors whose shape depends on the number of classes; no random number is drawn.
+    """Return the names of the tensors whose shape depends on the number of classes. The random state is unchanged.
 
     Args:
-        build: makes a model like `model`, of another `num_classes`.
+        build: called with another `num_classes`, returns a model of the same architecture.
     """
     with torch.random.fork_rng(devices=[]), EmptyParameterMode():
         other = build(num_classes=num_classes + 1).state_dict()
@@ -65,32 +60,30 @@ def find_head_names(model: nn.Module, build: Callable[..., nn.Module], num_class
 
 
 def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: str) -> None:
-    """Load everything but the head, bit for bit: no name may be missing, none left over. The head stays as it is.
+    """Load pretrained weights into everything but the head. Names have to match exactly.
 
     Args:
-        name: the architecture.
-        weights: `DEFAULT`, or a file, whose own head may be of any number of classes.
+        head: names of the tensors to keep.
+        name: name of the architecture in torchvision.
+        weights: `DEFAULT`, or a file with a state dict for any number of classes.
 
     Raises:
-        DataError: for weights that can't be had, can't be read, or are another architecture's.
+        DataError: if the weights can't be downloaded or read, or belong to another architecture.
     """
-    subject = f"model.weights={weights}"
-    file = (
-        find_default_file(get_default_weights(name).url) if weights == DEFAULT_WEIGHTS else Path(weights).expanduser()
-    )
-    own = model.state_dict()
-    state = adapt_state(read_state_dict(file, subject), own, head)
-    misfit = describe_wrong_shape(state, own) or load_and_describe_wrong_names(model, state)
-    if misfit:
-        raise DataError(subject, f"it doesn't fit {name}: {misfit}", "set model.name to what the weights are of")
+    subject, default = f"model.weights={weights}", weights == DEFAULT_WEIGHTS
+    file = find_default_file(get_model_weights(name).DEFAULT.url) if default else Path(weights).expanduser()
+    model_state = model.state_dict()
+    state = adapt_state(read_state_dict(file, subject), model_state, head)
+    if misfit := describe_wrong_shape(state, model_state) or load_and_describe_wrong_names(model, state):
+        raise DataError(subject, f"it doesn't fit {name}: {misfit}", "set model.name to that of the weights")
 
 
 def adapt_state(
     state: OrderedDict[str, Tensor], model_state: Mapping[str, Tensor], head: frozenset[str]
 ) -> OrderedDict[str, Tensor]:
-    """Return a state under today's names, with the model's own head, and no auxiliary heads that it hasn't."""
-    versions = {"": model_state._metadata[""]} | state._metadata  # type: ignore[attr-defined]  # MNASNet insists on its own
-    unknown = tuple(aid for aid in AUXILIARY_PREFIXES if not any(name.startswith(aid) for name in model_state))
+    """Return a state with current names and the model's head, without auxiliary heads that the model lacks."""
+    versions = {"": model_state._metadata[""]} | state._metadata  # type: ignore[attr-defined]  # MNASNet needs its version
+    unknown = tuple(prefix for prefix in AUXILIARY_PREFIXES if not any(n.startswith(prefix) for n in model_state))
     renamed = {DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items() if not name.startswith(unknown)}
     result = OrderedDict(renamed | {name: model_state[name] for name in head})
     result._metadata = versions  # type: ignore[attr-defined]
@@ -98,7 +91,7 @@ def adapt_state(
 
 
 def describe_wrong_shape(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> str:
-    """Return what is said of the first tensor of another shape; nothing where there is none."""
+    """Return a message about the first tensor of another shape, or an empty text."""
     for name, tensor in state.items():
         if name in model_state and tensor.shape != model_state[name].shape:
             return f"{name} is {format_shape(tensor)} and should be {format_shape(model_state[name])}"
@@ -110,13 +103,14 @@ def format_shape(tensor: Tensor) -> str:
 
 
 def load_and_describe_wrong_names(model: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Load a state; return what is said of names that are missing or left over, nothing where all fit."""
+    """Load a state. Return a message about missing and unexpected names, or an empty text."""
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
         return " ".join(str(error).split())
     lacks = f"it lacks {format_names(missing)}" if missing else ""
-    return ", ".join(filter(None, (lacks, f"it has {format_names(unexpected)} besides" if unexpected else "")))
+    unused = f"it has {format_names(unexpected)} besides" if unexpected else ""
+    return ", ".join(filter(None, (lacks, unused)))
 
 
 def format_names(names: list[str]) -> str:

@@ -1,6 +1,4 @@
-"""Models of torchvision by name, with pretrained weights and frozen layers."""
-
-from __future__ import annotations
+"""torchvision's classification models, with pretrained weights and a frozen backbone."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -13,46 +11,41 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import get_model, list_models
 
-from microstep.components.model.pretrained import (
-    MeanAndStd,
-    find_head_names,
-    load_backbone,
-    pretrained_normalization,
-    pretrained_options,
-)
+import microstep.components.model.pretrained as pretrained
 from microstep.errors import ConfigError
+
+BACKBONE = "backbone"
 
 
 class LogitsOnly(nn.Module):
-    """Leaves out the auxiliary outputs that GoogLeNet and Inception v3 add in training.
+    """Drops the auxiliary outputs that GoogLeNet and Inception v3 return in training.
 
     Args:
-        normalization: the mean and deviation, a number a colour, that the weights were trained with; None without any.
+        normalization: mean and standard deviation of each channel that the weights were trained with, on 0…1; None
+            without pretrained weights.
     """
 
-    def __init__(self, model: nn.Module, normalization: MeanAndStd | None = None) -> None:
+    def __init__(self, model: nn.Module, normalization: pretrained.MeanAndStd | None = None) -> None:
         super().__init__()
-        self.model, self.normalisation = model, normalization
+        self.model, self.normalization = model, normalization
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the main logits."""
         outputs = self.model(images)
         return outputs if isinstance(outputs, Tensor) else outputs.logits
 
 
 class GrayscaleAdapter(nn.Module):
-    """Shows grey images to a model made for colour ones: N × 1 × H × W becomes N × 3 × H × W, without a copy.
+    """Repeats the channel of grayscale images for a model of color images. The three channels share memory.
 
-    Its `normalisation` has one number where the model's has three: their mean.
+    Its `normalization` has one channel: the average over those of the model.
     """
 
     def __init__(self, model: LogitsOnly) -> None:
         super().__init__()
-        self.model, colours = model, model.normalisation
-        self.normalisation = colours and ((fmean(colours[0]),), (fmean(colours[1]),))
+        self.model, color = model, model.normalization
+        self.normalization = color and ((fmean(color[0]),), (fmean(color[1]),))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the model's logits."""
         logits: Tensor = self.model(images.expand(-1, 3, -1, -1))
         return logits
 
@@ -66,77 +59,66 @@ def torchvision_model(
     load_weights: bool = True,
     **options: Any,
 ) -> nn.Module:
-    """Return one of torchvision's classification models; `options` go to its constructor.
+    """Return one of torchvision's classification models: N × C × H × W → N × num_classes, C being 1 or 3.
 
-    With weights, the head, which is what depends on the number of classes, is made anew, from the seed alone: also for
-    as many classes as the weights have. The model's `normalisation` is the mean and deviation of each channel, on 0…1,
-    that torchvision's default weights of this architecture were trained with, and those of a file are taken to be; for
-    grey images the mean of the three colours'; None without weights.
+    With `weights`, the head (every tensor whose shape depends on the number of classes) is initialized from the seed,
+    even if the weights have the same number of classes. The model then has an attribute `normalization`: the mean and
+    standard deviation of each channel that torchvision's default weights were trained with. A file is assumed to agree.
 
     Args:
-        weights: null; `DEFAULT`, torchvision's best, fetched into torch.hub's directory if they aren't there; or a file
-            with a state dict (`.safetensors` or torch's), or a checkpoint with one as `model` or `state_dict`.
-        freeze: null; or `backbone`, and the head alone is trained.
-        load_weights: false leaves the weights unread, for a model whose own are loaded afterwards.
+        name: name of the architecture in torchvision.
+        weights: null; `DEFAULT`, torchvision's best weights, downloaded into torch.hub's directory; or a file with a
+            state dict (safetensors or torch), or a checkpoint that has one under `model` or `state_dict`.
+        freeze: null, or `backbone` to train the head only.
+        load_weights: if false, the weights are not read, since the caller loads a state dict afterwards.
+        options: further arguments of the architecture's constructor.
 
     Raises:
-        ValueError: for a name that torchvision doesn't have, naming the nearest.
-        ConfigError: for what can't be frozen, and for torchvision's former option `pretrained`.
-        DataError: for weights that can't be had, can't be read, or are another architecture's.
+        ValueError: if torchvision has no such model. The message lists similar names.
+        ConfigError: if `freeze` is unknown or lacks weights, or torchvision's former option `pretrained` is given.
+        DataError: if the weights can't be downloaded or read, or belong to another architecture.
     """
     check_model_name(name)
-    check_freeze(freeze, weights)
-    check_no_pretrained(options)
-    build = partial(get_model, name, **(default_options(name, weights) | options))
-    model = build(num_classes=num_classes)
-    if weights is None:
-        return wrap_model(model, input_shape, None)
-    head = find_head_names(model, build, num_classes)
-    if load_weights:
-        load_backbone(model, head, name, weights)
-    return wrap_model(FrozenBackbone(model, head) if freeze else model, input_shape, pretrained_normalization(name))
-
-
-def wrap_model(model: nn.Module, input_shape: Sequence[int], normalization: MeanAndStd | None) -> nn.Module:
-    """Return a model that takes images of this shape and gives logits alone."""
+    check_options(freeze, weights, options)
+    defaults = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    defaults |= {} if weights is None else pretrained.pretrained_options(name)
+    build = partial(get_model, name, **(defaults | options))
+    model, normalization = build(num_classes=num_classes), None
+    if weights is not None:
+        head, normalization = pretrained.find_head_names(model, build, num_classes), pretrained.normalization(name)
+        if load_weights:
+            pretrained.load_backbone(model, head, name, weights)
+        model = FrozenBackbone(model, head) if freeze else model
     logits = LogitsOnly(model, normalization)
     return GrayscaleAdapter(logits) if input_shape[0] == 1 else logits
 
 
-def default_options(name: str, weights: str | None) -> dict[str, Any]:
-    """Return the constructor's options that are not torchvision's defaults."""
-    initialised = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    return initialised | ({} if weights is None else pretrained_options(name))
-
-
 def check_model_name(name: str) -> None:
-    """Refuse a name that torchvision doesn't have."""
     known = list_models(module=torchvision.models)
     if name not in known:
-        near = get_close_matches(name, known, n=3) or known
-        raise ValueError(
-            f"name={name} is not one of torchvision's classification models: nearest are {', '.join(near)}"
-        )
+        near = ", ".join(get_close_matches(name, known, n=3) or known)
+        raise ValueError(f"name={name} is not one of torchvision's classification models: nearest are {near}")
 
 
-def check_no_pretrained(options: Mapping[str, Any]) -> None:
-    """Refuse the option that would fetch weights behind the back of `load_weights`."""
-    if "pretrained" in options:
-        value = options["pretrained"]
-        raise ConfigError(f"model.pretrained={value}", "it is called weights now", "give model.weights=DEFAULT")
-
-
-BACKBONE = "backbone"
+def check_options(freeze: str | None, weights: str | None, options: Mapping[str, Any]) -> None:
+    if "pretrained" in options:  # torchvision would download weights even if `load_weights` is false
+        subject = f"model.pretrained={options['pretrained']}"
+        raise ConfigError(subject, "it is called weights now", "give model.weights=DEFAULT")
+    if freeze not in (None, BACKBONE):
+        raise ConfigError(f"model.freeze={freeze}", "no such option", f"the options are null, {BACKBONE}")
+    if freeze and weights is None:
+        reason = "a backbone without weights would be frozen at random numbers"
+        raise ConfigError(f"model.freeze={freeze}", reason, "give model.weights, DEFAULT or a file")
 
 
 class FrozenBackbone(nn.Module):
-    """A model of which the head alone is trained.
+    """Trains only the head of a model.
 
-    No other parameter asks for a gradient, and BatchNorm without a parameter that does normalises by its running
-    statistics, which don't move: nothing of the backbone changes by a bit, and it doesn't depend on the micro-batch.
+    The other parameters have `requires_grad=False`. BatchNorm layers without trainable parameters stay in evaluation
+    mode. Thus the backbone does not change at all, and its outputs do not depend on the micro-batch.
 
     Args:
-        head: the names of the parameters that are trained.
+        head: names of the parameters to train.
     """
 
     def __init__(self, model: nn.Module, head: Collection[str]) -> None:
@@ -147,26 +129,12 @@ class FrozenBackbone(nn.Module):
         self.train(self.training)
 
     def forward(self, images: Tensor) -> Any:
-        """Return the model's outputs."""
         return self.model(images)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the frozen BatchNorm layers, which stay in evaluation mode."""
+        """Set the mode of all modules except frozen BatchNorm layers, which stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
                 module.eval()
         return self
-
-
-def check_freeze(freeze: str | None, weights: str | None) -> None:
-    """Refuse what can't be frozen.
-
-    Raises:
-        ConfigError: for another word than null and `backbone`, and for a backbone without weights.
-    """
-    if freeze not in (None, BACKBONE):
-        raise ConfigError(f"model.freeze={freeze}", "no such option", f"the options are null, {BACKBONE}")
-    if freeze and weights is None:
-        reason = "a backbone without weights would be frozen at random numbers"
-        raise ConfigError(f"model.freeze={freeze}", reason, "give model.weights, DEFAULT or a file")

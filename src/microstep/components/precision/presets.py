@@ -1,9 +1,15 @@
-"""Precisions by name: fp32, fp64, tf32, fp16, bf16, amp and auto."""
+"""Precisions by name: fp32, fp64, tf32, fp16, bf16, amp and auto.
 
-from __future__ import annotations
+They share these parameters:
+    device: device of the model.
+    channels_last: whether weights and images are stored channels-last.
+    reason: why the precision was chosen, for the start-up summary.
+    saved_name, saved_dtype: precision in which a run to be resumed or evaluated was computed, from run.json.
+"""
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
@@ -19,15 +25,14 @@ PRECISION_NAMES = {"float32": "fp32", "float64": "fp64"}
 def full(
     device: torch.device, dtype: str = "float32", channels_last: bool | None = None, reason: str | None = None
 ) -> TorchPrecision:
-    """Return the precision that computes and keeps everything in one dtype.
+    """Return a precision that computes and stores everything in one dtype.
 
     Args:
-        channels_last: whether pictures are stored channels-last; null takes it where fp32 convolutions were measured
-            to be faster that way, on CPUs (benchmarks/README.md).
-        reason: why it was chosen; null says what it is.
+        channels_last: null chooses it for fp32 on CPUs, whose convolutions were measured to be faster
+            (benchmarks/README.md).
 
     Raises:
-        ValueError: for a dtype other than float32 or float64, or float64 where the device has none.
+        ValueError: if the dtype is neither float32 nor float64, or the device has no float64.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype} is no full precision: the options are {', '.join(DTYPES)}")
@@ -45,13 +50,12 @@ def tf32(
     saved_name: str | None = None,
     reason: str = "fp32 weights; tensor cores multiply with 10 bits of mantissa, as asked",
 ) -> TorchPrecision:
-    """Return fp32 whose matrix products and convolutions multiply in TF32: fp32's range, fp16's mantissa.
+    """Return fp32 with matrix products and convolutions in TF32, which has the range of fp32 and the mantissa of fp16.
 
-    Args:
-        saved_name: what a run has computed in that is taken up again, or evaluated: away from CUDA it is fp32 then.
+    A saved tf32 run is continued in fp32 if the device is not CUDA.
 
     Raises:
-        ConfigError: for a new run away from CUDA.
+        ConfigError: if a new run is not on CUDA.
     """
     if device.type == "cuda":
         return TorchPrecision("tf32", reason, device, channels_last=bool(channels_last), tf32=True)
@@ -62,23 +66,21 @@ def tf32(
 
 
 def amp(device: torch.device, channels_last: bool = True, saved_dtype: str | None = None) -> TorchPrecision:
-    """Return the mixed precision that is right for the device: fp16 with a scaler on CUDA, bf16 elsewhere.
+    """Return automatic mixed precision: fp16 with a gradient scaler on CUDA, bf16 on other devices.
 
-    Args:
-        saved_dtype: what a run that is taken up again has computed in: it goes on so, whatever the device.
+    A saved run keeps its dtype on any device.
     """
     if saved_dtype is not None:
-        make, reason = (fp16, bf16)[saved_dtype == "bfloat16"], "amp: what the run has computed in so far"
-        return make(device, channels_last=channels_last, reason=reason)
-    if device.type == "cuda":
-        return fp16(device, channels_last=channels_last, reason="amp: fp16 autocast with a gradient scaler on CUDA")
-    return bf16(
-        device, channels_last, reason=f"amp: bf16 autocast, what the {device.type} is fast at; it needs no scaler"
-    )
+        precision, reason = (fp16, bf16)[saved_dtype == "bfloat16"], "amp: what the run has computed in so far"
+    elif device.type == "cuda":
+        precision, reason = fp16, "amp: fp16 autocast with a gradient scaler on CUDA"
+    else:
+        precision, reason = bf16, f"amp: bf16 autocast, what the {device.type} is fast at; it needs no scaler"
+    return precision(device, channels_last=channels_last, reason=reason)
 
 
 def bf16(device: torch.device, channels_last: bool = True, reason: str = "bf16 autocast, as asked") -> TorchPrecision:
-    """Return bf16 autocast: fp32's range, so nothing is scaled."""
+    """Return bf16 autocast. It has the range of fp32, so gradients are not scaled."""
     return TorchPrecision("bf16", reason, device, autocast=torch.bfloat16, channels_last=channels_last)
 
 
@@ -90,71 +92,61 @@ def fp16(
     channels_last: bool = True,
     reason: str = "fp16 autocast with a gradient scaler, as asked",
 ) -> TorchPrecision:
-    """Return fp16 autocast with a gradient scaler that halves at an overflow and doubles after `growth_interval`."""
+    """Return fp16 autocast with a gradient scaler (Micikevicius et al., ICLR 2018). Warn if the device is a CPU.
+
+    Args:
+        init_scale: initial scale of the loss. It is halved after each overflow.
+        growth_interval: consecutive steps without overflow after which the scale is doubled.
+        max_skipped: consecutive steps that may overflow before the run counts as diverged.
+    """
     if device.type == "cpu":
         log.warning(
             "precision=fp16 on a CPU is slow and meant for checks: bf16 is what the CPU is fast at (precision=amp)"
         )
-    return make_fp16(device, init_scale, growth_interval, max_skipped, channels_last, reason)
+    return make_fp16(device, reason, max_skipped, channels_last, init_scale=init_scale, growth_interval=growth_interval)
 
 
 def make_fp16(
     device: torch.device,
-    init_scale: float = 65536.0,
-    growth_interval: int = 2000,
+    reason: str = "fp16 autocast with a gradient scaler",
     max_skipped: int = 25,
     channels_last: bool = True,
-    reason: str = "fp16 autocast with a gradient scaler",
+    **scaling: Any,
 ) -> TorchPrecision:
-    """Return fp16 without a word about how slow it is."""
-    scaler = GradScaler(device.type, init_scale=init_scale, growth_interval=growth_interval)
-    return TorchPrecision(
-        "fp16",
-        reason,
-        device,
-        autocast=torch.float16,
-        scaler=scaler,
-        channels_last=channels_last,
-        max_skipped=max_skipped,
-    )
+    """Return the precision of `fp16` without a warning. `scaling` are arguments of torch's `GradScaler`."""
+    scaler, dtype = GradScaler(device.type, **scaling), torch.float16
+    return TorchPrecision("fp16", reason, device, torch.float32, dtype, scaler, channels_last, max_skipped)
 
 
 PRESETS: dict[str, Callable[..., TorchPrecision]] = {"fp32": full, "tf32": tf32, "bf16": bf16, "fp16": make_fp16}
 
 
 def available_precisions(device: torch.device) -> tuple[str, ...]:
-    """Return the names of what can be chosen on a device."""
+    """Return the names of `PRESETS` that the device supports."""
     return tuple(name for name in PRESETS if name != "tf32" or device.type == "cuda")
 
 
 def auto(
-    device: torch.device,
-    saved_name: str | None = None,
-    measured: Callable[[], tuple[str, str]] | None = None,
+    device: torch.device, saved_name: str | None = None, measured: Callable[[], tuple[str, str]] | None = None
 ) -> TorchPrecision:
-    """Return the precision that check=precision recommends here, for this model and batch.
+    """Return the precision that `check=precision` recommends for this device, model and batch size.
 
     Args:
-        saved_name: what a run has computed in that is taken up again, or evaluated: nothing is measured then.
-        measured: returns the name of what is recommended, and why.
+        measured: measures and returns the name of the recommended precision and the reason. It is not called if there
+            is a saved name.
 
     Raises:
-        CheckpointRefused: for a saved name that this never chose.
-        ConfigError: where nothing was chosen and nothing can be measured.
+        CheckpointRefused: if the saved name is not one of `PRESETS`.
+        ConfigError: if there is neither a saved name nor a measurement.
     """
     if saved_name is not None:
-        return restore_precision(saved_name, device)
+        if saved_name not in PRESETS:
+            raise CheckpointRefused(f"precision={saved_name}", "precision=auto never chooses it", "start a new run")
+        if saved_name == "tf32" and device.type != "cuda":
+            return tf32(device, saved_name=saved_name)
+        return PRESETS[saved_name](device, reason="auto: what the run has computed in so far")
     if measured is None:
         reason = "it is chosen by a measurement, and run.json doesn't say what was chosen"
         raise ConfigError("precision=auto", reason, "give a run's own directory")
     name, reason = measured()
     return PRESETS[name](device, reason=f"auto: {reason}")
-
-
-def restore_precision(name: str, device: torch.device) -> TorchPrecision:
-    """Return what a run has computed in so far; tf32 is fp32 where there is none."""
-    if name not in PRESETS:
-        raise CheckpointRefused(f"precision={name}", "precision=auto never chooses it", "start a new run")
-    if name == "tf32" and device.type != "cuda":
-        return tf32(device, saved_name=name)
-    return PRESETS[name](device, reason="auto: what the run has computed in so far")

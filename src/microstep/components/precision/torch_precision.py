@@ -1,6 +1,4 @@
-"""The one implementation behind every precision: a dtype, autocast or not, a scaler that may be off."""
-
-from __future__ import annotations
+"""The implementation of all precisions."""
 
 import math
 from collections.abc import Mapping
@@ -18,18 +16,17 @@ from microstep.types.data import Batch, UpdateResult
 
 
 class TorchPrecision:
-    """Parameters in `dtype`; the forward pass under autocast to `autocast`, where given; gradients scaled by `scaler`.
+    """Implements `Precision`: a dtype of parameters, optional autocast, and a gradient scaler that may be disabled.
 
     Args:
-        name: what run.json calls it.
+        name: name in run.json.
         reason: why it was chosen, in a few words.
-        device: where the model lives.
-        dtype: of parameters and inputs.
-        autocast: the lower dtype that autocast computes in, or None for none.
-        scaler: an enabled scaler for dtypes whose gradients underflow (fp16), or None.
+        dtype: dtype of parameters and inputs.
+        autocast: dtype of the forward pass under autocast.
+        scaler: an enabled scaler, which fp16 needs.
         channels_last: whether 4-d weights and inputs are stored channels-last.
-        max_skipped: windows in a row that may overflow before the run counts as diverged; 0 where none may.
-        tf32: whether CUDA may round what it multiplies in fp32 to TF32.
+        max_skipped: consecutive steps that may overflow before the run counts as diverged.
+        tf32: whether CUDA may round the factors of fp32 products to TF32.
     """
 
     def __init__(
@@ -45,59 +42,63 @@ class TorchPrecision:
         tf32: bool = False,
     ) -> None:
         self.name, self.reason, self.device, self.dtype = name, reason, device, dtype
-        self.autocast = autocast
-        self.scaler = scaler or GradScaler(device.type, enabled=False)  # off, it passes everything through
+        self.autocast, self.max_skipped, self.tf32 = autocast, max_skipped, tf32
+        self.scaler = scaler or GradScaler(device.type, enabled=False)  # a disabled scaler changes nothing
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.max_skipped, self.tf32 = max_skipped, tf32
-        self.taint = torch.zeros(())  #: 0 times the window's loss so far
+        self.nonfinite_loss = torch.zeros(())  #: 0 if the losses of the window are finite so far, else NaN
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Return the model on the device, in this dtype and memory format; fp32 means what it says from now on."""
+        """Move the model to the device, dtype and memory format, and allow or forbid TF32. Return the model."""
         allow_tf32(self.tf32)
         return model.to(device=self.device, dtype=self.dtype).to(memory_format=self.memory_format)
 
     def cast(self, batch: Batch) -> Batch:
-        """Return the batch with floating tensors in this dtype, images in this memory format."""
-        images = batch.inputs.dim() == 4
-        inputs = batch.inputs.to(self.dtype, memory_format=self.memory_format if images else torch.preserve_format)
+        """Return the batch with floating-point tensors in this dtype and 4-d inputs in this memory format."""
+        memory_format = self.memory_format if batch.inputs.dim() == 4 else torch.preserve_format
+        inputs = batch.inputs.to(self.dtype, memory_format=memory_format)
         targets = batch.targets.to(self.dtype) if batch.targets.is_floating_point() else batch.targets
         return replace(batch, inputs=inputs, targets=targets)
 
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.autocast)
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the scaled gradient of `loss`; note whether that is finite: its gradient may be where it isn't."""
-        self.taint = self.taint + loss.detach() * 0
+        """Accumulate the scaled gradient of `loss`. Its gradient may be finite even if the loss is not."""
+        self.nonfinite_loss = self.nonfinite_loss + loss.detach() * 0
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, optimizer: Optimizer, max_grad_norm: float | None) -> UpdateResult:
-        """Unscale once, clip, step; leave everything alone where the loss or the gradient's norm is not finite.
+        """Unscale and clip the gradient, then step. Skip the step if the loss or the gradient's norm is not finite.
 
-        The norm is the one number the host reads. The optimizer is called directly: whether the gradient is finite is
-        known by then, and a fused SGD whose very first step a scaler skips was seen to make its momentum NaN.
+        The norm is the only value that the host waits for. The optimizer is called directly, not through the scaler:
+        the norm already tells whether the gradient is finite, and fused SGD was seen to set its momentum to NaN if the
+        scaler skips the first step.
+
+        Args:
+            max_grad_norm: norm to clip to; None does not clip.
+
+        Returns:
+            The unscaled norm before clipping, and whether the parameters were updated.
         """
         self.scaler.unscale_(optimizer)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        total = get_total_norm(gradients)
-        norm = (total + self.taint).item()
-        self.taint = torch.zeros(())
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        total = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = (total + self.nonfinite_loss).item()
+        self.nonfinite_loss = torch.zeros(())
         if updated := math.isfinite(norm):
             if max_grad_norm is not None and norm > max_grad_norm:
-                clip_grads_with_norm_([p for g in optimizer.param_groups for p in g["params"]], max_grad_norm, total)
+                clip_grads_with_norm_(parameters, max_grad_norm, total)
             optimizer.step()
         self.scaler.update()
         return UpdateResult(updated, norm)
 
     def loss_scale(self) -> float:
-        """Return the present gradient scale."""
+        """Return the current scale of the loss; 1.0 without a scaler."""
         return float(self.scaler.get_scale())
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what run.json says of it."""
+        """Return name, dtype, scaler and memory format, for run.json."""
         return {
             "name": self.name,
             "dtype": str(self.autocast or self.dtype).removeprefix("torch."),
@@ -106,21 +107,20 @@ class TorchPrecision:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scaler's state; empty where nothing is scaled."""
+        """Return the scaler's state, which is empty without a scaler."""
         return dict(self.scaler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
         if state:
             self.scaler.load_state_dict(state)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Let CUDA's matrix products and convolutions round what they multiply to TF32, or not.
+    """Allow or forbid TF32 in CUDA's matrix products and convolutions.
 
-    Torch's own default lets convolutions and recurrent layers, and not products. Its older switches are set first, then
-    the newer ones: without the newer, `torch.backends.fp32_precision` would show through; without the older, or in the
-    other order, whoever reads them gets an error.
+    By default, torch allows it in convolutions and recurrent layers only. Both the older and the newer settings are
+    set, in this order. Without the newer ones, `torch.backends.fp32_precision` would apply. Without the older ones, or
+    in the other order, torch raises an error when they are read.
     """
     cudnn: Any = torch.backends.cudnn
     torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = allowed

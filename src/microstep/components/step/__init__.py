@@ -1,4 +1,4 @@
-"""Steps: one optimizer step over one window, whatever the strategy."""
+"""Steps: strategies for one optimizer step over one window of micro-batches."""
 
 from microstep.components.step.sam import SAMStep
 from microstep.components.step.standard import StandardStep

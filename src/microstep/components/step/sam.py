@@ -1,6 +1,4 @@
-"""Sharpness-aware minimisation (Foret et al., ICLR 2021)."""
-
-from __future__ import annotations
+"""Sharpness-aware minimization (Foret et al., ICLR 2021)."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,14 +15,14 @@ from microstep.types.protocols import Metrics, Precision, Task
 
 
 class SAMStep:
-    """Apply the gradient found at the window's worst point within `rho` of the weights, to the weights.
+    """Updates the weights with the gradient at perturbed weights: w + rho · g / ‖g‖, g being the gradient at w.
 
-    Two passes over the window, each exact under accumulation. A gradient scale cancels in the ascent's direction; where
-    the first gradient is not finite the second isn't either, and the step is skipped like any other.
+    Each step makes two passes over the window, both exact under accumulation. The scale of the gradient cancels in the
+    perturbation. If the first gradient is not finite, neither is the second, and the step is skipped.
 
     Args:
-        precision, task, metrics, max_grad_norm: as in the standard step; metrics see the first pass alone.
-        rho: the radius, in the weights' own norm.
+        precision, task, metrics, max_grad_norm: as for `StandardStep`. Metrics are updated in the first pass only.
+        rho: size of the perturbation, as an L2 norm over all weights.
     """
 
     def __init__(
@@ -34,7 +32,7 @@ class SAMStep:
         self.rho = rho
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
-        """Take one step over the window, whose samples' weights sum to `weight`."""
+        """Take one step over the window. `weight` is the sum of its samples' weights."""
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
         with perturbed_weights(optimizer, self.rho), frozen_running_statistics(model):
@@ -46,26 +44,21 @@ class SAMStep:
 
 @contextmanager
 def perturbed_weights(optimizer: Optimizer, rho: float) -> Iterator[None]:
-    """Move the weights by `rho` along their gradient; put them back afterwards, bit for bit."""
+    """Move the weights by `rho` along their gradient. Restore them bit for bit at the end."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     before = [p.detach().clone() for p in parameters]
     ascend_gradient(parameters, rho)
     try:
         yield
     finally:
-        restore_weights(parameters, before)
-
-
-@torch.no_grad()
-def restore_weights(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-    """Put the weights back."""
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
+        with torch.no_grad():
+            for parameter, weights in zip(parameters, before, strict=True):
+                parameter.copy_(weights)
 
 
 @torch.no_grad()
 def ascend_gradient(parameters: list[nn.Parameter], rho: float) -> None:
-    """Add rho · g / ‖g‖ to the weights; nothing where the gradient is zero."""
+    """Add rho · g / ‖g‖ to the weights, or nothing if the gradient is zero."""
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     norm = get_total_norm(gradients)
     factor = rho / norm.clamp(min=torch.finfo(norm.dtype).tiny)
@@ -75,7 +68,7 @@ def ascend_gradient(parameters: list[nn.Parameter], rho: float) -> None:
 
 @contextmanager
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Let BatchNorm normalise by the batch as ever, but leave its running statistics alone."""
+    """Keep BatchNorm from updating its running statistics. It still normalizes by the batch."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

@@ -1,6 +1,4 @@
-"""The standard step: accumulates the gradient of a window, then updates the parameters once."""
-
-from __future__ import annotations
+"""Standard step: accumulates the gradient of a window, then updates the parameters once."""
 
 from collections.abc import Iterable
 
@@ -15,22 +13,29 @@ from microstep.types.protocols import Metrics, Precision, Task
 def accumulate_gradient(
     model: nn.Module, window: Iterable[Batch], weight: float, precision: Precision, task: Task, metrics: Metrics | None
 ) -> Tensor:
-    """Add the gradient of the window's weighted mean loss to the parameters; return that loss, detached.
+    """Add the gradient of the window's weighted mean loss to the parameters.
 
-    Each batch contributes `loss_sum / weight`, where `weight` is the whole window's: however the window is cut, the
-    contributions add up to the mean over all its samples. One batch is held at a time.
+    Each micro-batch contributes `loss_sum / weight`. As `weight` is that of the whole window, the contributions add up
+    to the mean over all samples, however they are split into micro-batches. One micro-batch is in memory at a time.
+
+    Args:
+        weight: sum of the weights of the window's samples.
+        metrics: updated with each micro-batch if given.
+
+    Returns:
+        The weighted mean loss, detached (0-d).
     """
     total = torch.zeros(())
     for batch in window:
         total = add_gradient(model, precision.cast(batch), weight, precision, task, metrics) + total
-        del batch  # or it would live on while the next is fetched
+        del batch  # frees its memory before the next is fetched
     return total
 
 
 def add_gradient(
     model: nn.Module, batch: Batch, weight: float, precision: Precision, task: Task, metrics: Metrics | None
 ) -> Tensor:
-    """Add one batch's contribution; return its share of the loss."""
+    """Add the gradient of one micro-batch's `loss_sum / weight`. Return that loss, detached."""
     with precision.forward():
         outputs = model(batch.inputs)
     loss_sum = task.loss_sum(outputs, batch.targets, *batch.mixed)
@@ -42,19 +47,20 @@ def add_gradient(
 
 
 class StandardStep:
-    """Make the gradient of a window's mean loss, apply it.
+    """Updates the parameters with the gradient of the window's weighted mean loss.
 
     Args:
-        precision, task: how the gradient is made, and of what.
-        metrics: fed with every batch's outputs.
-        max_grad_norm: the norm to clip to, or None.
+        precision: computes, scales and applies the gradient.
+        task: provides the loss.
+        metrics: updated with the outputs of each micro-batch.
+        max_grad_norm: norm that the gradient is clipped to; None does not clip.
     """
 
     def __init__(self, precision: Precision, task: Task, metrics: Metrics, max_grad_norm: float | None) -> None:
         self.precision, self.task, self.metrics, self.max_grad_norm = precision, task, metrics, max_grad_norm
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
-        """Take one step over the window, whose samples' weights sum to `weight`."""
+        """Take one step over the window. `weight` is the sum of its samples' weights."""
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
         update = self.precision.update(optimizer, self.max_grad_norm)

@@ -1,4 +1,4 @@
-"""Tasks: what a model is for."""
+"""Tasks: loss, metrics and report."""
 
 from microstep.components.task.classification.task import Classification
 

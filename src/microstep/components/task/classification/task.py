@@ -1,6 +1,4 @@
-"""Classification: weighted, label-smoothed cross-entropy; accuracy and F1; scikit-learn's report."""
-
-from __future__ import annotations
+"""Classification task: weighted cross-entropy with label smoothing, accuracy and F1, scikit-learn's report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +14,18 @@ from microstep.types.data import Mix, Predictions, Report
 
 
 class Classification:
-    """One label a sample out of `class_names`.
+    """Single-label classification.
 
     Args:
-        class_names: the labels' names, in order.
-        train_targets: the training split's labels, for `class_weights: balanced`.
-        device: where losses are computed.
-        class_weights: null (all 1), `balanced` (n / (classes × count), as scikit-learn's), or one number a class.
-        label_smoothing: share of a label that is spread evenly over all classes (Szegedy et al., CVPR 2016).
+        class_names: name of each label.
+        train_targets: labels of the training split, for `class_weights=balanced`.
+        device: device of the outputs and targets.
+        class_weights: null (all 1), `balanced` (samples / (classes × count), as in scikit-learn), or one per class.
+        label_smoothing: fraction of the target spread evenly over all classes (Szegedy et al., CVPR 2016).
+
+    Raises:
+        ConfigError: if `class_weights` is another word, or not one positive number per class.
+        DataError: if it is `balanced` and a class has no training samples.
     """
 
     def __init__(
@@ -38,19 +40,22 @@ class Classification:
         self.label_smoothing = label_smoothing
         self.device = device
         self.class_weights = resolve_class_weights(class_weights, train_targets, len(self.class_names))
-        precise = torch.float32 if device.type == "mps" else torch.float64
-        self.on_device = None if self.class_weights is None else self.class_weights.to(device, precise)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.device_class_weights = None if self.class_weights is None else self.class_weights.to(device, dtype)
 
     def weight(self, targets: Tensor) -> Tensor:
-        """Return each sample's weight: 1, or its class's."""
+        """Return the weight of each sample, float64 on the CPU: that of its class, or 1."""
         if self.class_weights is None:
             return torch.ones(len(targets), dtype=torch.float64)
         return self.class_weights[targets.cpu()]
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
-        """Return torch's cross-entropy, weighted and smoothed, summed: over Σ w[y] it is torch's own mean.
+        """Return the summed cross-entropy (0-d). Divided by Σ w[y], it equals torch's weighted mean.
 
-        Where samples are mixed, each counts for both labels, by its share: Σ λ·w[a] + (1 − λ)·w[b] is the weight.
+        Args:
+            outputs: N × classes logits.
+            targets: N labels.
+            mix: partners of mixed samples. The loss of a sample with labels a and b is λ · loss(a) + (1 − λ) · loss(b).
         """
         logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         if mix is None:
@@ -59,43 +64,33 @@ class Classification:
         return torch.lerp(partners, own, mix.share.to(logits.dtype)).sum()
 
     def cross_entropy(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        """Return the weighted, smoothed loss."""
-        weights = None if self.on_device is None else self.on_device.to(logits.dtype)
+        weights = None if self.device_class_weights is None else self.device_class_weights.to(logits.dtype)
         return F.cross_entropy(logits, targets, weights, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> ClassificationMetrics:
-        """Return fresh metrics: loss, accuracy, macro and weighted F1."""
-        return ClassificationMetrics(len(self.class_names), self.on_device, self.device)
+        return ClassificationMetrics(len(self.class_names), self.device_class_weights, self.device)
 
     def decide(self, outputs: Tensor) -> Tensor:
-        """Return the likeliest label of each row of logits; of equals the first."""
+        """Return the label with the largest logit of each row, the first one of equals."""
         return outputs.argmax(1)
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
-        """Write scikit-learn's report, the confusion matrix, predictions and worst mistakes."""
+        """Write the files of `reports/<split>/`. See `write_report`."""
         return write_report(predictions, self.class_names, directory)
 
 
 def resolve_class_weights(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
-    """Return the class weights, float64; None where all are 1.
-
-    Raises:
-        ConfigError: for another word than `balanced`, a wrong count, or a weight that is not positive.
-        DataError: where a class to be balanced has no samples.
-    """
+    """Return one weight per class in float64, or None if all are 1."""
+    subject = f"task.class_weights={class_weights}"
     if class_weights is None:
         return None
     if class_weights == "balanced":
         counts = torch.bincount(targets, minlength=classes).double()
         if not counts.all():
-            raise DataError(
-                "task.class_weights=balanced", "a class has no training samples", "give the weights as a list"
-            )
+            raise DataError(subject, "a class has no training samples", "give the weights as a list")
         return counts.sum() / (classes * counts)
     if isinstance(class_weights, str):
-        raise ConfigError(
-            f"task.class_weights={class_weights}", "no such option", "null, balanced, or one number a class"
-        )
+        raise ConfigError(subject, "no such option", "null, balanced, or one number a class")
     weights = torch.tensor([float(w) for w in class_weights], dtype=torch.float64)
     if len(weights) != classes or not (weights > 0).all() or not weights.isfinite().all():
         reason = f"it must be {classes} positive numbers, one a class"

@@ -1,4 +1,4 @@
-"""How long the exact statistics of 50,000 pictures take, against one pass of NumPy and against the usual way.
+"""Time of the exact channel statistics of 50,000 images, against one pass of NumPy and the usual way.
 
     python benchmarks/channel_statistics.py [rounds] [Fashion-MNIST's directory]
 
@@ -29,7 +29,7 @@ CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Usual(Dataset):
-    """What tutorials write: a picture at a time, through ToTensor."""
+    """Compute statistics as in most tutorials: one image at a time through ToTensor."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pictures = pixels.transpose(0, 2, 3, 1)
@@ -69,7 +69,7 @@ def noise() -> np.ndarray:
 
 
 def clothing(root: Path) -> np.ndarray:
-    """Return Fashion-MNIST in three channels at 32×32: real pictures, with runs of equal bytes."""
+    """Return Fashion-MNIST in three channels at 32×32: real images, with runs of equal bytes."""
     pixels = np.zeros((COUNT, *SHAPE), np.uint8)
     pixels[:, :, 2:30, 2:30] = read_idx_split(root, "train", "give its directory")[0][:COUNT]
     return pixels

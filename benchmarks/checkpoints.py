@@ -1,4 +1,4 @@
-"""What checkpoints cost: `python benchmarks/checkpoints.py [pairs]`.
+"""Cost of checkpoints: `python benchmarks/checkpoints.py [pairs]`.
 
 resnet18 on made-up 32×32 pictures, everything on (a durable checkpoint after every epoch, its logs flushed, its
 predecessor verified), against the same trainer with saves that do nothing: two epochs with and two without take turns,

@@ -1,4 +1,4 @@
-"""How fast data come, beside what torchvision's per-sample way gives.
+"""Speed of data loading, against torchvision's per-sample transforms.
 
     python benchmarks/data.py pipeline            resident crop_flip against transforms in a DataLoader
     python benchmarks/data.py wait [rounds]       an epoch of Fashion-MNIST against one prepared batch repeated
@@ -65,7 +65,7 @@ def consumed(batches: Iterable[object]) -> None:
 
 
 class PerSample(Dataset):
-    """Pictures through torchvision's transforms, one at a time."""
+    """Images through torchvision's transforms, one at a time."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.images, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
@@ -83,7 +83,7 @@ class PerSample(Dataset):
 
 
 def pipeline() -> None:
-    """Print samples a second of the data alone, crop_flip and normalisation included."""
+    """Print samples per second of the data alone, including crop_flip and normalization."""
     for channels, size in ((1, 28), (3, 32)):
         for batch in (64, 256):
             shape = (f"dataset.channels={channels}", f"dataset.size={size}", "dataset.samples=21000")
@@ -108,7 +108,7 @@ def pipeline() -> None:
 
 
 class Prepared:
-    """One batch that is there already, again and again: an epoch without any data work."""
+    """Repeats one prepared batch: an epoch without any data loading."""
 
     def __init__(self, split) -> None:
         self.targets, self.indices, self.size = split.targets, split.indices, split.size
@@ -141,7 +141,7 @@ def wait(rounds: int) -> None:
 
 
 def decoding(root: Path) -> None:
-    """Print pictures a second, read as statistics and a resident data set read them."""
+    """Print images per second, read as for statistics and a resident dataset."""
     pictures = find_splits(root, Decoder(64, 64, 3))["train"]
     wanted = [ReadRequest("train", rows) for rows in chunk_rows(list(range(len(pictures))) * PASSES, pictures)]
     pools = {count: WorkerPool({"train": pictures}, count) for count in (0, 1, 2)}
@@ -152,7 +152,7 @@ def decoding(root: Path) -> None:
 
 
 def torchvisions(root: Path, size: int, width: int) -> Callable[[], None]:
-    """Return an epoch as one writes it with ImageFolder and a DataLoader."""
+    """Return an epoch with ImageFolder and a DataLoader."""
     resize = [v2.Resize(size), v2.CenterCrop(size), v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()]
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN * 3, STD * 3)]
     data = ImageFolder(str(root / "train"), v2.Compose([*resize, *finish]))

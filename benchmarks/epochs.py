@@ -77,7 +77,7 @@ def bare(trainer, memory_format: torch.memory_format = torch.contiguous_format) 
 
 
 class PerSample(Dataset):
-    """Pictures through torchvision's transforms, one at a time."""
+    """Images through torchvision's transforms, one at a time."""
 
     def __init__(self, split) -> None:
         self.images, self.labels = split.images.squeeze(1).numpy(), split.labels.tolist()

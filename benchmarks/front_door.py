@@ -1,4 +1,4 @@
-"""How long a user waits for `--help`, `--cfg job` and a config error, against `python -c "import torch"`.
+"""Time of `--help`, `--cfg job` and a config error, against `python -c "import torch"`.
 
     python benchmarks/front_door.py [rounds]
 

@@ -28,7 +28,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def by_hand(name: str, inputs: Tensor, targets: Tensor) -> float:
-    """Return the seconds a step takes in a loop as anybody would write it."""
+    """Return the seconds per step of a plain loop."""
     torch.manual_seed(0)
     model = SmallCNN(inputs.shape[1:], 10).to(memory_format=torch.channels_last).train()
     inputs = inputs.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""What a sweep costs besides its runs, and what running them side by side saves. Whole processes, as typed.
+"""Overhead of a sweep over its runs, and time saved by running them in parallel. Measures whole processes.
 
     python benchmarks/sweeps.py [runs] [epochs] [rounds]
 

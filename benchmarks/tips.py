@@ -1,4 +1,4 @@
-"""What docs/tips.md claims, measured; and its pictures, drawn into docs/images.
+"""Measures the claims of docs/tips.md and draws its images into docs/images.
 
     python benchmarks/tips.py [1|2|3|4|5]
 

@@ -28,7 +28,7 @@ WEIGHTS = [1.0] * 8 + [5.0, 1.0]  #: digit 8 counts five times
 
 @dataclass(frozen=True)
 class Made:
-    """An optimizer step: its window's samples, and how far its gradient was from the mean's, in fp64."""
+    """Samples of an optimizer step's window, and the distance of its gradient from that of the mean in fp64."""
 
     samples: int
     error: float
@@ -47,7 +47,7 @@ class Usual:
     weights: list[float] | None = None
 
     def steps(self, net: nn.Module, epochs: int) -> Iterator[Made]:
-        """Train; yield what each step was made of."""
+        """Train and yield each step."""
         inputs, targets = digits()
         precise = self.dtype if self.dtype == torch.float64 else torch.float32
         net, inputs = net.to(precise), inputs.to(precise)
@@ -77,7 +77,7 @@ class Own:
     weights: list[float] | None = None
 
     def steps(self, net: nn.Module, epochs: int) -> Iterator[Made]:
-        """Train; yield what each step was made of."""
+        """Train and yield each step."""
         inputs, targets = digits()
         net, task = self.precision.prepare(net), Classification("0123456789", torch.arange(10), CPU, self.weights)
         step, optimizer = StandardStep(self.precision, task, task.metrics(), None), sgd(net)

@@ -1,4 +1,4 @@
-"""Tip 2, progress bars: what a bar costs a step, what it writes into a log file, and what its number is worth."""
+"""Tip 2, progress bars: their cost per step, their output in a log file, and the error of the metric they show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TARGETS = torch.zeros(BATCH, dtype=torch.int64)
 
 @contextmanager
 def terminal():
-    """Make stderr a terminal that someone reads."""
+    """Make stderr a terminal that is read."""
     reader, writer = os.openpty()
     termios.tcsetwinsize(writer, (24, 80))  # without a width, tqdm draws nothing
     shown, stream = sys.stderr, os.fdopen(writer, "w")
@@ -172,7 +172,7 @@ def draw(cost: dict[str, float], epochs: list[list[tuple[int, float]]], log: str
 
 
 def in_a_log(log: str, lines: list[str]) -> str:
-    """Return what is read in two log files, side by side, as text."""
+    """Return the text of two log files, side by side."""
     parts = [part.strip() for part in log.split("\r") if part.strip()]
     usual = [f"the snippet's log: one line, redrawn {log.count(chr(13))} times"]
     usual += [f"\\r{part.split(' [')[0]} [… it/s]" for part in (parts[1], parts[2], parts[-1])]

@@ -1,4 +1,4 @@
-"""Tip 5, mean and deviation: of one batch, averaged over batches, borrowed, and exact. Fashion-MNIST."""
+"""Tip 5, mean and standard deviation of Fashion-MNIST: of one batch, averaged over batches, borrowed, and exact."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def pictures(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def exact(*splits: np.ndarray) -> tuple[float, float]:
-    """Return mean and deviation over every pixel."""
+    """Return mean and standard deviation over every pixel."""
     found = ChannelStatistics.streamed((part for pixels in splits for part in iter_chunks(pixels)), 255.0)
     return found.mean[0], found.std[0]
 
 
 def by_batch(pixels: np.ndarray, order: Sequence[int], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means and deviations of consecutive batches."""
+    """Return the means and standard deviations of consecutive batches."""
     parts = [pixels[order[start : start + size]] / 255.0 for start in range(0, len(order), size)]
     return np.array([part.mean() for part in parts]), np.array([part.std() for part in parts])
 
 
 def in_float32(pixels: np.ndarray) -> tuple[float, float]:
-    """Return mean and deviation from running sums of float32, a batch at a time."""
+    """Return mean and standard deviation from running sums of float32, one batch at a time."""
     total = squares = np.float32(0)
     for start in range(0, len(pixels), BATCH):
         part = (pixels[start : start + BATCH] / 255.0).astype(np.float32)

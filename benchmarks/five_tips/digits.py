@@ -1,4 +1,4 @@
-"""What several tips train: small_cnn on the first 1437 digits, one thread."""
+"""Model and data of several tips: small_cnn on the first 1437 digits, one thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEAN, STD = 0.3055, 0.3761
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """Return all digits, normalised (N × 1 × 8 × 8), and their labels."""
+    """Return all digits, normalized (N × 1 × 8 × 8), and their labels."""
     found = load_digits()
     pixels = torch.tensor(found.images[:, None], dtype=torch.float32) / 16
     return (pixels - MEAN) / STD, torch.tensor(found.target)

@@ -1,4 +1,4 @@
-"""One style for all pictures: readable at 700 pixels, two panels side by side."""
+"""Style of all images: readable at 700 pixels, two panels side by side."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def picture(name: str, height: float = 3.2, widths: tuple[float, float] = (1, 1)
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a PNG of few colours: a third of the bytes, and nobody sees it."""
+    """Write a PNG of few colors, which takes a third of the bytes without a visible difference."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=120)
     Image.open(drawn).convert("RGB").quantize(128).save(file, optimize=True)

@@ -1,4 +1,4 @@
-"""Tip 1, mixed precision: what the usual snippet does on this machine, and what goes wrong around the scaler."""
+"""Tip 1, mixed precision: speed of the usual snippet on this machine, and errors around the scaler."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def own(count: int, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
 
 
 def speeds() -> dict[str, float]:
-    """Return samples a second as a multiple of fp32, on 28 × 28 pictures."""
+    """Return samples per second as a multiple of fp32, on 28 × 28 images."""
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(BATCH, 1, 28, 28, generator=generator), torch.randint(0, 10, (BATCH,), generator=generator)
     counts = (10, 10, 1, 10, 10)
@@ -122,7 +122,7 @@ def trained(context: Callable, scaler, clip: str = "no") -> tuple[nn.Module, lis
 
 
 def same_bits() -> bool:
-    """Say whether the pasted snippet ends with fp32's weights, bit for bit."""
+    """Return whether the pasted snippet ends with the weights of fp32, bit for bit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one, other = (trained(*made)[0] for made in (pasted(), kit(torch.float32)))

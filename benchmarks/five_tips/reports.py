@@ -1,4 +1,4 @@
-"""Tip 4, the classification report: when the snippet raises, and what an average over batches makes of its scores."""
+"""Tip 4, the classification report: cases in which the snippet raises, and the error of averages over batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answers(epochs: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 
 def raises(labels: np.ndarray, predictions: np.ndarray) -> bool:
-    """Say whether the usual snippet fails."""
+    """Return whether the usual snippet fails."""
     try:
         classification_report(labels, predictions, target_names=NAMES, zero_division=0)
     except ValueError:

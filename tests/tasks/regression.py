@@ -24,7 +24,7 @@ def perceptron(features: int, hidden: int = 16) -> nn.Module:
 
 
 class Regression:
-    """Squared error; a sample weighs more the further its target is from the mean, to have weights that differ."""
+    """Squared error. A sample's weight grows with the distance of its target from the mean."""
 
     def weight(self, targets: Tensor) -> Tensor:
         return 1 + targets.double().abs()

@@ -1,4 +1,4 @@
-"""Segmentation: which pixels of a digit are ink. Pixels at the border of ink are not labelled."""
+"""Segmentation of the pixels of a digit that are ink. Pixels at the border of ink are not labelled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pixelwise(channels: int) -> nn.Module:
 
 
 class Segmentation:
-    """Cross-entropy over labelled pixels: a sample weighs as many as it has."""
+    """Cross-entropy over labelled pixels. A sample's weight is their number."""
 
     def weight(self, targets: Tensor) -> Tensor:
         return (targets != UNLABELLED).sum((1, 2)).double()

@@ -1,4 +1,4 @@
-"""A data set of plain tensors, by the Split and Dataset protocols alone."""
+"""Dataset of plain tensors that implements the protocols `Split` and `Dataset`."""
 
 from __future__ import annotations
 

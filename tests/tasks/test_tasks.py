@@ -1,4 +1,4 @@
-"""A task is one file and one yaml: these two live here, with their data and models, and src knows nothing of them."""
+"""Tests of tasks outside src, each with one file and one yaml."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SEGMENTATION = ("task=segmentation", "dataset=inked_digits", "model=pixelwise", 
     ids=["tabular", "pixels"],
 )
 def test_a_task_of_ones_own_trains_exactly_under_accumulation(zygote, words, learnt, tmp_path) -> None:
-    """Through train.py, two cuts of one effective batch end at the same weights; the task's report is printed."""
+    """Two splits of one effective batch give the same weights in train.py. The task's report is printed."""
     common = ("--config-dir", str(CONF), *words, "precision=fp64", "epochs=3", "max_grad_norm=1")
     cuts = {"whole": ("batch_size=40",), "cut": ("batch_size=8", "accum=5")}
     for name, cut in cuts.items():
@@ -29,7 +29,7 @@ def test_a_task_of_ones_own_trains_exactly_under_accumulation(zygote, words, lea
 
 
 def test_a_task_of_ones_own_can_be_evaluated_again(zygote, tmp_path) -> None:
-    """evaluate.py builds it too, once `trust` or one's own conf/ names its parts; otherwise it is refused."""
+    """evaluate.py builds the task if `trust` or conf/ names its parts, and refuses it otherwise."""
     words = ("--config-dir", str(CONF), *SEGMENTATION, "epochs=1", "hydra.run.dir=run")
     assert zygote.call("train.py", *words, cwd=tmp_path).returncode == 0
     refused = zygote.call("evaluate.py", "run=run", cwd=tmp_path)

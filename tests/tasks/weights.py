@@ -1,4 +1,4 @@
-"""The weights that a run ended with."""
+"""Final weights of a run."""
 
 import json
 from pathlib import Path
@@ -20,5 +20,5 @@ def relative(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def identical(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Say whether every bit is the same."""
+    """Return whether all bits are equal."""
     return all(torch.equal(one[name], other[name]) for name in other)

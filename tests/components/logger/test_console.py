@@ -1,4 +1,4 @@
-"""The terminal is told what a run is, how it goes and what it came to, and what to type next."""
+"""Tests of the terminal output of a run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def results(run_dir: Path, skipped: int = 0) -> Results:
 
 
 def test_the_start_says_what_is_about_to_happen(trained):
-    """Data, model, precision and why, device, batch, steps and directory: a row each, before the first epoch."""
+    """The start-up summary has a row each for data, model, precision, device, batch, steps and directory."""
     lines = (trained.parent / "stdout.txt").read_text().splitlines()
     start = lines[: next(i for i, line in enumerate(lines) if line.startswith("epoch"))]
     rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in start)
@@ -54,7 +54,7 @@ def test_the_start_says_what_is_about_to_happen(trained):
 
 
 def test_the_end_shows_the_test_report_and_where_it_lies(trained):
-    """scikit-learn's report as it was written, the metrics of both splits, the best epoch, the directory."""
+    """The end shows scikit-learn's report, the metrics of both splits, the best epoch and the directory."""
     shown = (trained.parent / "stdout.txt").read_text()
     assert (trained / "reports" / "test" / "classification_report.txt").read_text().rstrip() in shown
     for name in ("test", "val"):
@@ -63,7 +63,7 @@ def test_the_end_shows_the_test_report_and_where_it_lies(trained):
 
 
 def test_an_epoch_is_one_line(capsys):
-    """Aligned over the run, training and validation, speed, seconds, and whether it is the best so far."""
+    """An epoch's line has aligned numbers, both splits, speed, seconds, and a mark if it is the best so far."""
     console = Console(bars_shown=False)
     console.epoch(epoch())
     console.epoch(epoch(12, best=False))
@@ -74,7 +74,7 @@ def test_an_epoch_is_one_line(capsys):
 
 
 def test_where_bars_are_shown_the_line_goes_to_the_log_alone(capsys, caplog):
-    """The outer bar says it already; train.log has it either way."""
+    """With progress bars, an epoch's line is only logged."""
     with caplog.at_level(logging.INFO, "microstep"):
         Console(bars_shown=True).epoch(epoch())
     assert capsys.readouterr().out == ""
@@ -82,7 +82,7 @@ def test_where_bars_are_shown_the_line_goes_to_the_log_alone(capsys, caplog):
 
 
 def test_the_command_that_is_offered_can_be_pasted(tmp_path, capsys, monkeypatch):
-    """A run directory with spaces and quotes is quoted for the shell, relative to where the user stands."""
+    """A run directory with spaces and quotes is quoted for the shell, relative to the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])
     Console(bars_shown=False).finish(results(tmp_path / "my run's"))
@@ -92,14 +92,14 @@ def test_the_command_that_is_offered_can_be_pasted(tmp_path, capsys, monkeypatch
 
 
 def test_the_log_directory_that_is_offered_holds_the_run(trained):
-    """Typed where the program was called, `tensorboard --logdir …` finds this run."""
+    """`tensorboard --logdir …`, called in the working directory of the run, finds the run."""
     shown = (trained.parent / "stdout.txt").read_text()
     words = shlex.split(next(line for line in shown.splitlines() if "tensorboard --logdir" in line))
     assert trained.is_relative_to((trained.parent / words[-1]).resolve())
 
 
 def test_skipped_steps_are_mentioned_where_there_were_any(tmp_path, capsys):
-    """An overflow in mixed precision is no secret, and no remark is made where nothing was skipped."""
+    """Skipped steps are mentioned only if there are any."""
     for skipped in (0, 2):
         Console(bars_shown=False).finish(results(tmp_path, skipped))
     trained = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  trained")]
@@ -110,14 +110,14 @@ def test_skipped_steps_are_mentioned_where_there_were_any(tmp_path, capsys):
 
 
 def test_tables_are_aligned():
-    """Names in one column, values in another."""
+    """Names and values are in two aligned columns."""
     assert format_fields({"a": "1", "long name": "2"}) == "  a          1\n  long name  2"
     assert format_metrics({"loss": 0.5, "accuracy": 1.0}) == "loss 0.5000  accuracy 1.0000"
     assert format_report("report\n\n", {"a": "1"}) == "\nreport\n\n  a  1"
 
 
 def test_warnings_are_one_line_on_stderr_and_remarks_one_on_stdout(capsys):
-    """However often notices are switched on, each is shown once."""
+    """A notice is shown once even if the handler is installed repeatedly."""
     for _ in range(3):
         install_notice_handler()
     notices = logging.getLogger("microstep.notice")
@@ -129,7 +129,7 @@ def test_warnings_are_one_line_on_stderr_and_remarks_one_on_stdout(capsys):
 
 
 def test_a_reader_that_goes_away_does_not_stop_a_run(tmp_path):
-    """`python train.py | head -1` trains to the end, says nothing of it, and exits with 0."""
+    """`python train.py | head -1` trains to the end without an error and exits with 0."""
     command = [sys.executable, str(ROOT / "train.py"), "epochs=2", "model=mlp", "hydra.run.dir=run"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -144,6 +144,6 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(tmp_path):
 
 
 def test_text_is_written_above_the_bars_at_once(capsys):
-    """What is emitted is flushed: a log that is being followed has every line as it is said."""
+    """Each line is flushed at once."""
     print_above_bars("a line")
     assert capsys.readouterr().out == "a line\n"

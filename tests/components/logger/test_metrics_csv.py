@@ -1,4 +1,4 @@
-"""metrics.csv: one header, a row an epoch, every number as it was measured."""
+"""Tests of metrics.csv."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def test_a_row_an_epoch_as_it_ends(tmp_path):
-    """After each epoch its row is on the disk, whole: a run that is killed keeps those before."""
+    """The row of an epoch is on disk when the epoch ends, so a killed run keeps it."""
     log = MetricsCsv(tmp_path / "metrics.csv")
     for number in (1, 2, 3):
         log.epoch(epoch(number, {"loss": 0.5, "accuracy": 2 / 3}))
@@ -47,7 +47,7 @@ def test_a_row_an_epoch_as_it_ends(tmp_path):
 
 
 def test_numbers_keep_all_their_digits(tmp_path):
-    """What is read back is the number that was measured, to the last bit; only the speed and the time are rounded."""
+    """Values read back are equal to the last bit, except for the rounded speed and time."""
     MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.1 + 0.2, "accuracy": 2 / 3}))
     (row,) = rows(tmp_path / "metrics.csv")
     assert (float(row["train_loss"]), float(row["lr"])) == (1 / 3, 0.1 / 3)
@@ -56,14 +56,14 @@ def test_numbers_keep_all_their_digits(tmp_path):
 
 
 def test_the_header_names_the_tasks_own_metrics(tmp_path):
-    """A task of another kind gets columns of its own: nothing here knows what a label is."""
+    """The columns are named after the metrics of any task."""
     MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.5, "mean absolute error, in °C": 3.0}))
     header = ["epoch", "optimizer_steps", "train_loss", "val_loss", "val_mean absolute error, in °C"]
     assert list(rows(tmp_path / "metrics.csv")[0]) == [*header, "lr", "samples_per_second", "seconds"]
 
 
 def test_a_second_logger_goes_on_in_the_same_file(tmp_path):
-    """A run that goes on appends: there is one header, and the earlier rows are as they were."""
+    """A resumed run appends rows. There is one header, and earlier rows do not change."""
     for number in (1, 2):
         MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(number, {"loss": 0.5}))
     assert [row["epoch"] for row in rows(tmp_path / "metrics.csv")] == ["1", "2"]
@@ -71,7 +71,7 @@ def test_a_second_logger_goes_on_in_the_same_file(tmp_path):
 
 
 def test_a_file_that_can_not_be_written_is_a_failure_of_storage(tmp_path):
-    """Exit 4, and the line names the file."""
+    """A write error exits with 4 and names the file."""
     file = tmp_path / "gone" / "metrics.csv"
     with pytest.raises(StorageError) as caught:
         MetricsCsv(file).epoch(epoch(1, {"loss": 0.5}))
@@ -81,7 +81,7 @@ def test_a_file_that_can_not_be_written_is_a_failure_of_storage(tmp_path):
 
 @pytest.mark.parametrize("metric", ["loss", "accuracy", "f1_macro", "f1_weighted"])
 def test_a_real_runs_rows_are_tensorboards_events(trained, metric):
-    """Epoch by epoch, as exactly as TensorBoard's fp32 can say it."""
+    """The values of each epoch agree to the precision of TensorBoard's fp32."""
     events = EventAccumulator(str(trained)).Reload().Scalars(f"val/{metric}")
     found = rows(trained / "metrics.csv")
     assert [event.step for event in events] == [int(row["epoch"]) for row in found]
@@ -89,7 +89,7 @@ def test_a_real_runs_rows_are_tensorboards_events(trained, metric):
 
 
 def test_the_rate_is_that_of_the_epochs_last_step(trained):
-    """Cosine with a tenth of warm-up over 69 steps: the row has the rate of the step taken, not of the next."""
+    """The row has the learning rate of the epoch's last step, not that of the next step."""
     last = [float(row["lr"]) for row in rows(trained / "metrics.csv")]
     done = [(23 * epoch - 1 - 6) / (69 - 6) for epoch in (1, 2, 3)]
     assert last == pytest.approx([0.03 * 0.5 * (1 + np.cos(np.pi * share)) for share in done], rel=1e-9)

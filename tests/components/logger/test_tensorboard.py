@@ -1,4 +1,4 @@
-"""TensorBoard gets exactly the tags that are promised, in the run's own file, with the numbers of the other records."""
+"""Tests of the tags and values in a run's TensorBoard events."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
 
 @pytest.fixture(scope="module")
 def events(trained) -> EventAccumulator:
-    """All events of the run."""
+    """Return all events of the run."""
     return EventAccumulator(str(trained), EVERYTHING).Reload()
 
 
 def raw(directory: Path) -> list:
-    """Return the events as they lie in the directory's only events file."""
+    """Return the events of the directory's only event file, in order."""
     (file,) = directory.glob("events.out.tfevents.*")
     return list(EventFileLoader(str(file)).Load())
 
@@ -52,7 +52,7 @@ def hparams(events: EventAccumulator, part: str) -> HParamsPluginData:
 
 
 def test_the_tags_are_those_that_are_promised(events):
-    """Scalars by window and by epoch, pictures, curves, the config: none is missing and none is strewn in."""
+    """The tags of scalars, images, curves and the config are exactly the documented ones."""
     tags = events.Tags()
     by_group = {"train": TRAIN, **dict.fromkeys(("train_epoch", "val", "best_val", "test"), METRICS)}
     assert set(tags["scalars"]) == {f"{group}/{name}" for group, names in by_group.items() for name in names}
@@ -63,7 +63,7 @@ def test_the_tags_are_those_that_are_promised(events):
 
 
 def test_windows_are_one_event_each_every_log_every_steps(trained):
-    """Of 69 windows each fifth is told of, in a single event of seven values."""
+    """Every fifth of 69 windows has one event with seven values."""
     windows = [e for e in raw(trained) if any(v.tag == "train/loss" for v in e.summary.value)]
     assert [event.step for event in windows] == list(range(5, 70, 5))
     for event in windows:
@@ -71,7 +71,7 @@ def test_windows_are_one_event_each_every_log_every_steps(trained):
 
 
 def test_what_a_window_says_is_plausible(events):
-    """The loss falls, the norm is positive, nothing is scaled or skipped in fp32, the wait is a share."""
+    """The loss falls, the norm is positive, fp32 neither scales nor skips, and the wait is a fraction."""
     values = {name: np.array([event.value for event in events.Scalars(f"train/{name}")]) for name in TRAIN}
     assert values["loss"][-1] < values["loss"][0]
     assert (values["grad_norm"] > 0).all()
@@ -82,7 +82,7 @@ def test_what_a_window_says_is_plausible(events):
 
 
 def test_the_rate_is_that_of_the_step(events):
-    """Warm-up over the first six of 69 steps, then half a cosine, as the schedule says for each step taken."""
+    """The learning rate follows warm-up over six of 69 steps, then the cosine schedule."""
     for event in events.Scalars("train/lr"):
         step = event.step - 1
         factor = (step + 1) / 7 if step < 6 else 0.5 * (1 + np.cos(np.pi * (step - 6) / 63))
@@ -90,7 +90,7 @@ def test_the_rate_is_that_of_the_step(events):
 
 
 def test_validation_is_by_epoch_and_the_test_once(events, trained):
-    """Three validations at steps 1, 2 and 3; one test, at the best epoch, whose numbers are run.json's."""
+    """Validation is logged at epochs 1, 2 and 3, and the test metrics of run.json at the best epoch."""
     record = json.loads((trained / "run.json").read_text())["metrics"]
     for name in METRICS:
         assert [event.step for event in events.Scalars(f"val/{name}")] == [1, 2, 3]
@@ -99,7 +99,7 @@ def test_validation_is_by_epoch_and_the_test_once(events, trained):
 
 
 def test_the_config_is_there_as_text(events, trained):
-    """A code block that is config.yaml, line by line."""
+    """The config is a code block with the lines of config.yaml."""
     (event,) = events.Tensors("config/text_summary")
     text = event.tensor_proto.string_val[0].decode()
     lines = [line.removeprefix("    ") for line in text.splitlines()]
@@ -109,14 +109,14 @@ def test_the_config_is_there_as_text(events, trained):
 
 @pytest.mark.parametrize("tag", PICTURES)
 def test_the_pictures_are_the_reports(events, trained, tag):
-    """Pixel by pixel the PNG that lies in reports/."""
+    """Each image equals the PNG in reports/ pixel by pixel."""
     (event,) = events.Images(tag)
     with Image.open(io.BytesIO(event.encoded_image_string)) as shown, Image.open(trained / f"reports/{tag}.png") as own:
         np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), np.asarray(own.convert("RGB")))
 
 
 def test_training_pictures_are_shown_as_the_model_sees_them(events, tmp_path):
-    """The first 32 of epoch 1, eight in a row, each pixel magnified to a square."""
+    """The grid shows the first 32 images of epoch 1, eight in a row, magnified by a whole number."""
     (event,) = events.Images("train/pictures")
     trainer = build_trainer(compose(["progress=false"]), tmp_path)
     first = next(iter(next(trainer.loaders.train(1)).batches))
@@ -129,7 +129,7 @@ def test_training_pictures_are_shown_as_the_model_sees_them(events, tmp_path):
 
 @pytest.mark.parametrize("digit", [0, 8])
 def test_the_curves_are_of_the_test_split(events, trained, digit):
-    """One class against the rest over all 180 samples: at threshold 0 every sample counts as positive."""
+    """Curves are one class against the rest over all 180 samples. At threshold 0, all are positive."""
     (event,) = events.Tensors(f"test/pr/{digit}")
     metadata = events.SummaryMetadata(f"test/pr/{digit}").plugin_data
     assert metadata.plugin_name == "pr_curves"
@@ -142,7 +142,7 @@ def test_the_curves_are_of_the_test_split(events, trained, digit):
 
 
 def test_training_is_by_epoch_too(events, trained):
-    """On the axis that validation has: metrics.csv's training loss, for a chart with both."""
+    """The training loss of metrics.csv is logged per epoch, like validation."""
     with (trained / "metrics.csv").open() as stream:
         losses = [np.float32(row["train_loss"]) for row in csv.DictReader(stream)]
     assert [event.value for event in events.Scalars("train_epoch/loss")] == losses
@@ -151,7 +151,7 @@ def test_training_is_by_epoch_too(events, trained):
 
 
 def test_the_best_validation_is_the_last_of_its_tag(events, trained):
-    """The hparams tab shows a tag's last value: of `val/…` the last epoch's, of `best_val/…` the best's."""
+    """The last value of `val/…` is that of the last epoch, and of `best_val/…` that of the best epoch."""
     best = json.loads((trained / "run.json").read_text())["metrics"]["best"]
     for name in METRICS:
         last = events.Scalars(f"best_val/{name}")[-1]
@@ -159,7 +159,7 @@ def test_the_best_validation_is_the_last_of_its_tag(events, trained):
 
 
 def test_hparams_are_in_the_runs_own_file(events, trained):
-    """The table's row is part of this run: its settings with their values, and that it went well."""
+    """The run's own event file has its hparams and its status."""
     settings = hparams(events, "session_start_info").session_start_info.hparams
     assert settings["optimizer.lr"].number_value == 0.03
     assert settings["batch_size"].number_value == 64
@@ -169,12 +169,12 @@ def test_hparams_are_in_the_runs_own_file(events, trained):
 
 
 def test_the_columns_are_left_to_tensorboard(events):
-    """No run lists columns: TensorBoard would take the first run's for every other's, and knew none that differ."""
+    """No run declares columns, since TensorBoard would use those of the first run for all runs."""
     assert "_hparams_/experiment" not in events.PluginTagToContent("hparams")
 
 
 def test_hparams_leave_out_what_can_not_change_a_result(events):
-    """Columns are settings of the experiment, in dotted keys; no resume, no bar, and nothing twice."""
+    """Columns are the experiment's dotted keys, without execution settings and duplicates."""
     settings = set(hparams(events, "session_start_info").session_start_info.hparams)
     assert {"seed", "accum", "optimizer.momentum", "task.label_smoothing"} <= settings
     assert not settings & {"progress", "log_every_steps", "resume", "sweep", "num_workers"}
@@ -182,7 +182,7 @@ def test_hparams_leave_out_what_can_not_change_a_result(events):
 
 
 def test_settings_of_any_kind_become_a_row():
-    """Numbers, truths and texts keep their type; lists are texts; a group is called by the option that was chosen."""
+    """Numbers, booleans and texts keep their type, lists are texts, and a group has the chosen option."""
     config = compose(["dataset=fashion_mnist", "model=mlp", "model.hidden=[16,8]", "optimizer.lr=1"])
     settings = extract_hparams(config, {"model": "mlp"})
     assert settings["model.hidden"] == "[16, 8]"
@@ -195,13 +195,13 @@ NULLABLE = {"max_grad_norm": "1.0", "effective_batch_size": "64", "task.class_we
 
 @pytest.mark.parametrize(("key", "value"), NULLABLE.items())
 def test_a_key_that_may_be_null_is_a_text_in_every_run(key, value):
-    """One type a column, or TensorBoard could not sort it: `null` in one run, what was typed in another."""
+    """A nullable key is text in every run, since TensorBoard cannot sort a column of mixed types."""
     typed, default = (extract_hparams(compose(words), {})[key] for words in ([f"{key}={value}"], []))
     assert (typed, default) == (value, "null")
 
 
 def test_a_long_list_is_cut_short():
-    """A thousand weights of classes would be a column that nobody can read."""
+    """A list of a thousand class weights is truncated."""
     config = compose([f"task.class_weights={[1.0] * 1000}"])
     assert len(extract_hparams(config, {})["task.class_weights"]) == 200
 
@@ -212,7 +212,7 @@ def of_epoch(number: int, best: bool = False) -> EpochReport:
 
 
 def test_the_layout_is_made_of_the_tasks_own_metrics(tmp_path):
-    """A chart a metric, of training and validation by epoch, whatever the names; once, with the first epoch."""
+    """The layout has a chart per metric with training and validation. It is written with the first epoch."""
     board = TensorBoard(tmp_path, "a: 1", {})
     for epoch in (1, 2, 3):
         board.epoch(of_epoch(epoch))
@@ -228,7 +228,7 @@ def test_the_layout_is_made_of_the_tasks_own_metrics(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError("the run failed"), Stopped(15)])
 def test_a_run_that_did_not_finish_keeps_its_row(tmp_path, error):
-    """With its settings, what it had come to, and that it failed; so does one that was killed, without a word of it."""
+    """A failed run has its hparams, its metrics and the status failed. A killed run has no status."""
     board = TensorBoard(tmp_path, "a: 1", {"seed": 3})
     board.epoch(of_epoch(1, best=True))
     board.epoch(of_epoch(2))
@@ -241,7 +241,7 @@ def test_a_run_that_did_not_finish_keeps_its_row(tmp_path, error):
 
 
 def test_a_full_disk_at_the_end_hides_no_failure(tmp_path):
-    """What ended the run is told, not that its end could not be written; a run that went well is told of the disk."""
+    """A full disk at the end does not hide the error that ended a run, but fails a successful run."""
     board = TensorBoard(tmp_path, "a: 1", {})
     with files_limited(board.events.file.stat().st_size):
         board.close(RuntimeError("the run failed"))
@@ -250,7 +250,7 @@ def test_a_full_disk_at_the_end_hides_no_failure(tmp_path):
 
 
 def test_what_was_told_is_on_the_disk_after_close(tmp_path):
-    """Also after an error: the windows up to a failure can be looked at."""
+    """Windows before an error are written."""
     board = TensorBoard(tmp_path, "a: 1", {})
     board.window(WindowReport(7, 2.5, 0.1, 1.0, 1.0, 0, 1.0, 0.0))
     board.close(RuntimeError("the run failed"))

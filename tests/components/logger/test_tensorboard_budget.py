@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard is bounded, whatever its pictures and however many its classes."""
+"""Tests of the limits on the size of TensorBoard events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = {"loss": 1.0, "accuracy": 0.5, "f1_macro": 0.5, "f1_weighted": 0.5}
 
 
 def report_of(classes: int, samples: int, directory: Path) -> Report:
-    """Write the report of made-up predictions about noisy pictures, half of them wrong."""
+    """Write a report of predictions for images of noise, half of them wrong."""
     directory.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, classes, (samples,), generator=generator)
@@ -39,7 +39,7 @@ def report_of(classes: int, samples: int, directory: Path) -> Report:
 
 
 def test_a_thousand_classes_stay_within_the_budget(tmp_path: Path, caplog):
-    """Reports of noise in 1000 classes, noise to train on, a config of megabytes: all are there, and small enough."""
+    """Reports of 1000 classes, noise images and a config of megabytes are all written and stay small."""
     caplog.set_level(logging.ERROR)
     noise = torch.rand(32, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     splits = {name: SplitResult(VALUES, report_of(1000, 3000, tmp_path / "reports" / name)) for name in ("val", "test")}
@@ -58,7 +58,7 @@ def test_a_thousand_classes_stay_within_the_budget(tmp_path: Path, caplog):
 
 
 def test_what_grows_with_a_run_is_small(tmp_path: Path):
-    """Less than 500 bytes a reported window, less than 1000 an epoch."""
+    """A reported window takes less than 500 bytes, an epoch less than 1000."""
     board = TensorBoard(tmp_path, "a: 1", {})
     board.epoch(EpochReport(1, 9, 1, 1, 0, VALUES, VALUES, 0.1, 1.0, 1.0, True))  # the layout comes with the first
     for size, report in (
@@ -72,7 +72,7 @@ def test_what_grows_with_a_run_is_small(tmp_path: Path):
 
 @pytest.mark.parametrize(("side", "shown"), [(100, 100), (2000, 500)])
 def test_a_picture_is_halved_until_it_fits(tmp_path: Path, side: int, shown: int):
-    """A small one is the file itself, byte by byte; of a large one, the whole is still to be seen."""
+    """A small image is stored byte by byte. A large one is scaled down as a whole."""
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     pixels[: side // 2] //= 8
     file = tmp_path / "noise.png"

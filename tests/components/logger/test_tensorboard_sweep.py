@@ -1,4 +1,4 @@
-"""TensorBoard itself, over a sweep: its server lists the runs and their hparams, and a browser shows them."""
+"""Tests of TensorBoard's server and page with the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPORTED = ("confusion_matrix", "reliability", "worst_mistakes")
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory, zygote) -> Path:
-    """Return the directory of a sweep of four runs, and of one that failed."""
+    """Return a directory with a sweep of four runs and a failed run."""
     home = tmp_path_factory.mktemp("sweep")
     words = ("max_grad_norm=null,0.5", "model=mlp,small_cnn", "epochs=2", "sweep=study", "progress=false")
     assert zygote.run("train.py", "-m", *words, cwd=home) == 0
@@ -37,7 +37,7 @@ def outputs(tmp_path_factory, zygote) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outputs) -> Iterator[str]:
-    """Return the address of `tensorboard --logdir outputs`, once it has read all."""
+    """Return the address of `tensorboard --logdir outputs` after it has loaded all runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -67,7 +67,7 @@ def wait_for(address: str) -> None:
 
 
 def asked(address: str, path: str, **question: Any) -> Any:
-    """Return what a plugin answers."""
+    """Return a plugin's response."""
     data = json.dumps(question).encode() if question else None
     request = urllib.request.Request(f"{address}/data/{path}", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as reply:
@@ -81,12 +81,12 @@ def groups(address: str, **column: Any) -> list[dict[str, Any]]:
 
 
 def test_a_run_is_one_line_by_its_directorys_name(server):
-    """The runs that the server lists are the run directories: names say what differs, and there is no other."""
+    """The server lists exactly the run directories."""
     assert sorted(asked(server, "runs")) == RUNS
 
 
 def test_the_columns_that_differ_come_first(server):
-    """Five columns are shown at first, and TensorBoard knows which settings the runs differ in."""
+    """The columns shown first are those in which the runs differ."""
     columns = asked(server, "plugin/hparams/experiment", experimentName="")["hparamInfos"]
     differing = [column["name"] for column in columns if column.get("differs")]
     assert differing[:2] == ["max_grad_norm", "model"]
@@ -95,7 +95,7 @@ def test_the_columns_that_differ_come_first(server):
 
 
 def test_columns_are_typed(server):
-    """Numbers, truths and texts; a key that may be null is a text in every run, its nulls to be seen."""
+    """Columns are numbers, booleans or texts. A nullable key is text in every run."""
     columns = asked(server, "plugin/hparams/experiment", experimentName="")["hparamInfos"]
     types = {column["name"]: column["type"].removeprefix("DATA_TYPE_") for column in columns}
     assert [types[key] for key in ("accum", "optimizer.lr", "seed")] == ["FLOAT64"] * 3
@@ -106,12 +106,12 @@ def test_columns_are_typed(server):
 
 @pytest.mark.parametrize("key", ["max_grad_norm", "model", "optimizer.lr", "model.hidden", "deterministic"])
 def test_any_column_can_be_sorted(server, key):
-    """One type a column: also where a key is null in some runs, or not there at all."""
+    """A column has one type even if a key is null or missing in some runs."""
     assert len(groups(server, hparam=key, order="ORDER_ASC", includeInResult=True)) == len(RUNS)
 
 
 def test_metrics_are_those_of_the_best_checkpoint(server, outputs):
-    """Validation and test of each run in its row, as run.json has them."""
+    """A run's row has the validation and test metrics of run.json."""
     for row in groups(server):
         if (name := row["name"]) == FAILED:
             continue
@@ -123,7 +123,7 @@ def test_metrics_are_those_of_the_best_checkpoint(server, outputs):
 
 
 def test_a_run_that_failed_has_its_row(server):
-    """With its settings, and as what it is; the others went well."""
+    """The failed run has its hparams and the status failed, the others the status success."""
     found = {row["name"]: row["sessions"][0]["status"] for row in groups(server)}
     assert found == {name: "STATUS_FAILURE" if name == FAILED else "STATUS_SUCCESS" for name in RUNS}
     (failed,) = (row for row in groups(server) if row["name"] == FAILED)
@@ -131,7 +131,7 @@ def test_a_run_that_failed_has_its_row(server):
 
 
 def test_the_layout_puts_training_and_validation_on_one_chart(server):
-    """Read by TensorBoard: a chart a metric, once for all runs, and both its tags lead to curves by epoch."""
+    """TensorBoard reads one layout for all runs, with a chart per metric of two existing tags."""
     (category,) = asked(server, "plugin/custom_scalars/layout")["category"]
     assert [chart["title"] for chart in category["chart"]] == ["loss", "accuracy", "f1_macro", "f1_weighted"]
     for pattern in category["chart"][0]["multiline"]["tag"]:
@@ -150,7 +150,7 @@ def page() -> Iterator[Page]:
 
 
 def test_a_browser_shows_the_runs_by_name(page, server):
-    """In the scalars tab, in full, with a chart for each tag in view."""
+    """The scalars tab has the full name of each run and a chart for each visible tag."""
     page.open(f"{server}/?tab=scalars#scalars")
     page.wait('all("vz-line-chart2").length > 3')
     text = page.text()
@@ -159,7 +159,7 @@ def test_a_browser_shows_the_runs_by_name(page, server):
 
 
 def test_a_browser_shows_the_table(page, server):
-    """The hparams tab has a row for each run: what differs, then validation and test accuracy."""
+    """The hparams tab has a row per run with the differing settings, then validation and test accuracy."""
     page.open(f"{server}/?tab=hparams#hparams", 2000)
     cells = 'all("vaadin-grid-cell-content").map(cell => cell.innerText.trim())'
     page.wait(f'{cells}.filter(text => text == "0.5").length == 2')
@@ -168,7 +168,7 @@ def test_a_browser_shows_the_table(page, server):
 
 
 def test_a_browser_shows_training_and_validation_on_one_chart(page, server):
-    """Custom scalars: two curves for each run that has them, by epoch."""
+    """The custom scalars tab has two curves by epoch for each run."""
     page.open(f"{server}/?tab=custom#custom_scalars")
     page.wait('all("vz-line-chart2").length == 4')
     page.wait(
@@ -178,7 +178,7 @@ def test_a_browser_shows_training_and_validation_on_one_chart(page, server):
 
 
 def test_a_browser_shows_the_pictures(page, server):
-    """Images of the reports, decoded and of their own size."""
+    """The images tab shows the report's images in their size."""
     page.open(f"{server}/?tab=images#images")
     page.wait('all("img").filter(i => i.naturalWidth > 300).length >= 8')
     text = page.text()
@@ -186,5 +186,5 @@ def test_a_browser_shows_the_pictures(page, server):
 
 
 def test_no_page_complains(page):
-    """Nothing was thrown or missing on any of them."""
+    """No tab raises an error or misses a resource."""
     assert page.errors == []

@@ -1,4 +1,4 @@
-"""Files of weights like those that one downloads, and what is asked of models made from them."""
+"""Files of pretrained weights for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = 7  #: of the weights in the files
 
 
 def trained_state(name: str = NAME, **options: object) -> dict[str, Tensor]:
-    """Return a state dict as training would have left it: no weight and no statistic is what it was at first."""
+    """Return a state dict in which every weight and statistic differs from its initial value."""
     with torch.random.fork_rng():
         torch.manual_seed(99)
         state = get_model(name, num_classes=CLASSES, **options).state_dict()
@@ -25,13 +25,13 @@ def trained_state(name: str = NAME, **options: object) -> dict[str, Tensor]:
 
 
 def saved(content: object, file: Path) -> str:
-    """Return the name of a file in which torch.save has put something."""
+    """Save content with torch.save and return the file's name."""
     torch.save(content, file)
     return str(file)
 
 
 def core(model: nn.Module) -> nn.Module:
-    """Return torchvision's model inside our wrappers."""
+    """Return torchvision's model without our wrappers."""
     while type(model).__module__.startswith("microstep."):
         model = model.model
     return model

@@ -1,4 +1,4 @@
-"""A model made from trained weights has their backbone to the bit, and a head of its own made from the seed alone."""
+"""Tests of models with pretrained weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    """A file with the weights of a trained model."""
+    """Return a file with the weights of a trained model."""
     return saved(trained_state(), tmp_path_factory.mktemp("weights") / "trained.pth")
 
 
@@ -44,7 +44,7 @@ def head(model: nn.Module) -> list[torch.Tensor]:
 @pytest.mark.parametrize("classes", [4, CLASSES])
 @pytest.mark.parametrize("shape", [COLOUR, GREY], ids=["colour", "grey"])
 def test_the_backbone_is_the_files_and_the_head_is_new(weights, shape, classes) -> None:
-    """All but the head is the file's, to the bit; the head never is, even for as many classes as in the file."""
+    """All tensors but the head equal the file's. The head does not, even for the same number of classes."""
     model = torchvision_model(NAME, shape, classes, weights=weights)
     theirs, ours = trained_state(), core(model).state_dict()
     assert list(ours) == list(theirs)
@@ -54,7 +54,7 @@ def test_the_backbone_is_the_files_and_the_head_is_new(weights, shape, classes) 
 
 
 def test_the_head_depends_on_the_seed_alone(weights, tmp_path) -> None:
-    """Whatever the file, or without reading any, a seed gives one head, and the same random numbers afterwards."""
+    """The head and the random state afterwards depend on the seed alone, for any file or none."""
     other = saved({name: tensor + 1 for name, tensor in trained_state().items()}, tmp_path / "other.pt")
     models, numbers = [], []
     for options in ({"weights": weights}, {"weights": other}, {"weights": weights, "load_weights": False}, {}):
@@ -82,7 +82,7 @@ def test_the_head_depends_on_the_seed_alone(weights, tmp_path) -> None:
     ],
 )
 def test_the_head_is_what_depends_on_the_number_of_classes(name, expected) -> None:
-    """A linear layer, a convolution, one without a bias: it is found, and the random numbers are where they were."""
+    """Linear layers and convolutions are found, with or without a bias. The random state is unchanged."""
     build = partial(get_model, name, **{"init_weights": True} if name in ("googlenet", "inception_v3") else {})
     build = partial(build, **pretrained_options(name))
     with EmptyParameterMode():
@@ -105,7 +105,7 @@ def test_the_head_is_what_depends_on_the_number_of_classes(name, expected) -> No
     ids=["model", "state_dict", "wrapped", "twice", "headless", "before BatchNorm counted"],
 )
 def test_a_state_dict_is_found_where_checkpoints_keep_it(wrap, tmp_path) -> None:
-    """By itself or under a key, with a wrapper's prefix or without, with a head or without: it is the same backbone."""
+    """A state dict is found by itself or under a key, with or without a wrapper's prefix, with or without a head."""
     model = torchvision_model(NAME, COLOUR, 4, weights=saved(wrap(trained_state()), tmp_path / "weights.pt"))
     ours = dict(core(model).named_parameters())
     assert all(
@@ -115,7 +115,7 @@ def test_a_state_dict_is_found_where_checkpoints_keep_it(wrap, tmp_path) -> None
 
 @pytest.mark.parametrize("shape", [COLOUR, GREY], ids=["colour", "grey"])
 def test_a_checkpoint_of_a_run_is_such_a_file(weights, shape, tmp_path) -> None:
-    """What a run of ours has saved of a model, its wrappers and all, is the next model's backbone: MNASNet too."""
+    """A run's checkpoint is accepted as a file of weights, for MNASNet, too."""
     for name in (NAME, "mnasnet0_5"):
         first = seeded(name, shape, 5)
         file = saved({"model": first.state_dict(), "epoch": 1}, tmp_path / "epoch-0001.pt")
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_a_run_is_such_a_file(weights, shape, tmp_path) -> None:
 
 @pytest.mark.parametrize("shape", [COLOUR, GREY], ids=["colour", "grey"])
 def test_the_weights_that_a_run_writes_for_others_are_such_a_file(shape, tmp_path) -> None:
-    """model.safetensors is the next model's backbone as the run's checkpoint is, to the bit: MNASNet too."""
+    """A run's model.safetensors is accepted like its checkpoint, for MNASNet, too."""
     for name in (NAME, "mnasnet0_5"):
         first = seeded(name, shape, 5)
         WeightsFile(tmp_path / "model.safetensors", {}).write(first, 1, {})
@@ -142,13 +142,13 @@ def test_the_weights_that_a_run_writes_for_others_are_such_a_file(shape, tmp_pat
 
 
 def test_mnasnet_is_loaded_from_a_plain_dictionary_too(tmp_path) -> None:
-    """It insists on the version that torch keeps beside a state dict, and that a plain dictionary hasn't."""
+    """MNASNet needs the version in a state dict's metadata, which a plain dict lacks."""
     file = saved(dict(trained_state("mnasnet0_5")), tmp_path / "weights.pt")
     assert torchvision_model("mnasnet0_5", COLOUR, 4, weights=file)(torch.randn(2, *COLOUR)).shape == (2, 4)
 
 
 def test_densenets_former_names_are_understood(tmp_path) -> None:
-    """torchvision's own file of it says `norm.1` where the model says `norm1`."""
+    """torchvision's densenet files have names like `norm.1` for `norm1`."""
     state, former = trained_state("densenet121"), OrderedDict()
     for name, tensor in state.items():
         for part in ("norm", "conv"):
@@ -161,7 +161,7 @@ def test_densenets_former_names_are_understood(tmp_path) -> None:
 
 
 def test_googlenet_is_made_as_torchvision_makes_it_from_weights(tmp_path) -> None:
-    """It shifts the colours as its weights need it, and the auxiliary heads in the file are left there."""
+    """The model transforms its input as the weights need it, and ignores the file's auxiliary heads."""
     state = trained_state("googlenet", aux_logits=True, init_weights=False)
     assert any(name.startswith("aux1.") for name in state)
     model = torchvision_model("googlenet", (3, 64, 64), 4, weights=saved(state, tmp_path / "weights.pth"))
@@ -172,12 +172,12 @@ def test_googlenet_is_made_as_torchvision_makes_it_from_weights(tmp_path) -> Non
 
 @pytest.mark.parametrize(("name", "size"), [("vit_b_16", 224), ("vit_h_14", 518)])
 def test_a_vision_transformer_has_the_size_of_its_weights(name, size) -> None:
-    """Another number of positions would not fit them."""
+    """A vision transformer takes the image size of its weights."""
     assert pretrained_options(name) == {"image_size": size}
 
 
 def test_the_normalisation_is_that_of_the_weights(weights) -> None:
-    """Three numbers for colours, their mean for grey, none without weights; other weights may have others."""
+    """The normalization has three channels, one for grayscale images, and is None without weights."""
     assert torchvision_model(NAME, COLOUR, 4, weights=weights, freeze="backbone").normalization == IMAGENET
     (mean,), (std,) = torchvision_model(NAME, GREY, 4, weights=weights).normalization
     assert (mean, std) == pytest.approx((0.449, 0.226), abs=1e-12)
@@ -188,7 +188,7 @@ def test_the_normalisation_is_that_of_the_weights(weights) -> None:
 @pytest.mark.parametrize("named", ["DEFAULT", "nowhere/weights.pth"])
 @pytest.mark.parametrize("shape", [COLOUR, GREY], ids=["colour", "grey"])
 def test_weights_may_be_left_unread(named, shape, weights, tmp_path, monkeypatch) -> None:
-    """Offered `load_weights=False`, neither disk nor network is touched, and the model is otherwise the same."""
+    """`load_weights=False` reads neither disk nor network. The model is otherwise the same."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch, "load", partial(pytest.fail, "read"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", partial(pytest.fail, "fetched"))
@@ -196,14 +196,14 @@ def test_weights_may_be_left_unread(named, shape, weights, tmp_path, monkeypatch
     unread = build_component(config, "model", nn.Module, input_shape=shape, num_classes=4, load_weights=False)
     monkeypatch.undo()
     read = torchvision_model(NAME, shape, 4, weights=weights, freeze="backbone")
-    assert unread.normalization == read.normalisation
+    assert unread.normalization == read.normalization
     facts = [{n: (t.shape, t.requires_grad) for n, t in m.state_dict(keep_vars=True).items()} for m in (unread, read)]
     assert facts[0] == facts[1]
     assert not list(tmp_path.iterdir())
 
 
 def test_the_former_option_is_refused() -> None:
-    """`pretrained` would fetch weights although none are to be read."""
+    """torchvision's former option `pretrained` is refused."""
     with pytest.raises(ConfigError, match=r"model\.pretrained=True: .*; give model\.weights=DEFAULT"):
         torchvision_model(NAME, COLOUR, 4, load_weights=False, pretrained=True)
 
@@ -219,7 +219,7 @@ class Evil:
 
 
 def refusal(file: str, name: str = NAME) -> str:
-    """Return the one line that names the file."""
+    """Return the error line, which names the file."""
     with pytest.raises(DataError) as caught:
         torchvision_model(name, COLOUR, 4, weights=file)
     line = str(caught.value)
@@ -229,7 +229,7 @@ def refusal(file: str, name: str = NAME) -> str:
 
 
 def test_code_in_a_file_is_not_run(tmp_path) -> None:
-    """A file that holds more than tensors is refused, and nobody is advised to trust it."""
+    """A file that holds more than tensors is refused, without advice to trust it."""
     file = saved({**trained_state(), "evil": Evil(tmp_path / "marker")}, tmp_path / "evil.pth")
     line = refusal(file)
     assert not (tmp_path / "marker").exists()
@@ -238,7 +238,7 @@ def test_code_in_a_file_is_not_run(tmp_path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no weights", slice(-200)], ids=["empty", "text", "cut off"])
 def test_a_damaged_file_is_refused(content, weights, tmp_path) -> None:
-    """An empty one, some text, and a good one without its end."""
+    """Empty, text and truncated files are refused."""
     cut_off = Path(weights).read_bytes()[content] if isinstance(content, slice) else content
     (tmp_path / "weights.pth").write_bytes(cut_off)
     assert "it is damaged, or holds more than tensors" in refusal(str(tmp_path / "weights.pth"))
@@ -246,7 +246,7 @@ def test_a_damaged_file_is_refused(content, weights, tmp_path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", slice(-200), slice(40)], ids=repr)
 def test_a_damaged_safetensors_file_is_refused(content, tmp_path) -> None:
-    """The same one line for safetensors: an empty one, some text, one without its end, the mere beginning of one."""
+    """Empty, text and truncated safetensors files are refused with the same line."""
     file = tmp_path / "weights.safetensors"
     save_file(trained_state(), file)
     file.write_bytes(file.read_bytes()[content] if isinstance(content, slice) else content)
@@ -294,7 +294,7 @@ def test_a_missing_file_is_refused(tmp_path) -> None:
 
 
 def test_another_architectures_weights_are_refused(weights, tmp_path) -> None:
-    """What is missing, left over or of another shape is named, and how much more of it there is."""
+    """The first missing, unexpected or misshapen tensor is named, with the number of further ones."""
     assert "it doesn't fit mobilenet_v3_large: features." in refusal(weights, "mobilenet_v3_large")
     assert " × " in refusal(weights, "mobilenet_v3_large")
     assert "it lacks conv1.weight and 99 more, it has features.0.0.weight and 243 more besides;" in refusal(

@@ -1,4 +1,4 @@
-"""A frozen backbone doesn't change by a bit, and training the head on it is exact under accumulation."""
+"""Tests of frozen backbones."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ EITHER = pytest.mark.parametrize("name", MODELS)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
-    """The weights of each model."""
+    """Return a file of weights for each model."""
     directory = tmp_path_factory.mktemp("weights")
     return {name: saved(trained_state(name), directory / f"{name}.pth") for name in MODELS}
 
 
 def tuned(name: str, file: str, freeze: str | None = "backbone") -> nn.Module:
-    """Return a model for small grey images in fp64, always with the same head, in training mode."""
+    """Return a model for small grayscale images in fp64 and training mode, always with the same head."""
     torch.manual_seed(0)
     model = torchvision_model(name, (1, 6, 6), CLASSES, weights=file, freeze=freeze, **MODELS[name])
     return model.double().train()
 
 
 def stepped(model: nn.Module, sizes: list[int], rho: float = 0.0) -> nn.Module:
-    """Return the model after three steps over one window, with an evaluation after each as an epoch's end has it."""
+    """Return the model after three steps over one window, each followed by an evaluation."""
     job, precision = task(), full(CPU, "float64")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     shared = (precision, job, job.metrics(), 1.0)
@@ -48,7 +48,7 @@ def stepped(model: nn.Module, sizes: list[int], rho: float = 0.0) -> nn.Module:
 
 
 def by_hand(model: nn.Module, count: int) -> nn.Module:
-    """Return the model after the same steps, written out, over the whole window at once."""
+    """Return the model after the same steps, written by hand, over the whole window at once."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     inputs, targets = samples(count)
     for _ in range(3):
@@ -60,14 +60,14 @@ def by_hand(model: nn.Module, count: int) -> nn.Module:
 
 
 def trained(model: nn.Module) -> Tensor:
-    """Return all that is trained, in one vector: the backbone would hide the head in a norm."""
+    """Return the trained parameters as one vector."""
     return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
 
 @EITHER
 @pytest.mark.parametrize("rho", [0.0, 0.1], ids=["standard", "sam"])
 def test_any_cut_takes_the_step_of_the_whole_window(name, rho, files) -> None:
-    """In fp64, 7 + 7 + 2 ends where 16 do, to 1e-10, although the backbone is full of BatchNorm."""
+    """In fp64, windows of 7 + 7 + 2 and of 16 agree to 1e-10, although the backbone has BatchNorm."""
     whole = stepped(tuned(name, files[name]), [16], rho)
     assert distance(trained(stepped(tuned(name, files[name]), [7, 7, 2], rho)), trained(whole)) < 1e-10
     if not rho:
@@ -75,7 +75,7 @@ def test_any_cut_takes_the_step_of_the_whole_window(name, rho, files) -> None:
 
 
 def test_without_freezing_the_cut_is_seen(files) -> None:
-    """The test above can fail: the same model, not frozen, normalises by the micro-batch."""
+    """The test above fails for the same model if it is not frozen."""
     model, file = "resnet18", files["resnet18"]
     cuts = [trained(stepped(tuned(model, file, freeze=None), sizes)) for sizes in ([7, 7, 2], [16])]
     assert distance(*cuts) > 1e-6
@@ -83,7 +83,7 @@ def test_without_freezing_the_cut_is_seen(files) -> None:
 
 @EITHER
 def test_nothing_but_the_head_changes(name, files) -> None:
-    """After steps with weight decay and momentum every weight and statistic of the backbone has the bits it had."""
+    """Steps with weight decay and momentum change no bit of the backbone's weights and statistics."""
     before = {key: tensor.clone() for key, tensor in tuned(name, files[name]).state_dict().items()}
     after = stepped(tuned(name, files[name]), [7, 7, 2]).state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
@@ -92,7 +92,7 @@ def test_nothing_but_the_head_changes(name, files) -> None:
 
 @EITHER
 def test_batch_norm_stays_in_evaluation_mode(name, files) -> None:
-    """From the start and after every change of mode of the whole; everything else follows the mode."""
+    """Frozen BatchNorm stays in evaluation mode in every mode of the model. Other modules follow the mode."""
     model = tuned(name, files[name])
     for mode in (True, False, True):
         for module in core(model.train(mode)).modules():
@@ -100,7 +100,7 @@ def test_batch_norm_stays_in_evaluation_mode(name, files) -> None:
 
 
 def test_a_new_model_is_frozen_from_the_start() -> None:
-    """Before anybody has set a mode. A BatchNorm whose own parameters are trained is no part of the backbone."""
+    """Frozen BatchNorm starts in evaluation mode. One with trained parameters does not."""
     model = FrozenBackbone(
         nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1, affine=False), nn.BatchNorm2d(1)), ["2.weight"]
     )
@@ -109,7 +109,7 @@ def test_a_new_model_is_frozen_from_the_start() -> None:
 
 
 def test_what_can_not_be_frozen_is_refused(files) -> None:
-    """Another word is, with the options; so is a backbone without weights, with what to give."""
+    """An unknown value is refused with the options, and a backbone without weights with a remedy."""
     with pytest.raises(ConfigError) as word:
         torchvision_model("resnet18", (3, 32, 32), 4, weights=files["resnet18"], freeze="x")
     assert str(word.value) == "model.freeze=x: no such option; the options are null, backbone"

@@ -33,7 +33,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:
-    """Where torch.hub keeps its files during a test."""
+    """Return torch.hub's directory of files in a test."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "*")
     return tmp_path / "home" / "hub" / "checkpoints"
@@ -131,7 +131,7 @@ def test_a_damaged_default_file_is_refused(home) -> None:
 
 
 def test_a_good_default_file_is_loaded(home, monkeypatch) -> None:
-    """Put there by hand it needs no network; its promise is replaced here by one that a made-up file can keep."""
+    """A file put there by hand needs no network. The expected digest is replaced by that of a made-up file."""
     home.mkdir(parents=True)
     stream = io.BytesIO()
     torch.save(trained_state(), stream)

@@ -1,4 +1,4 @@
-"""Every model takes the data's shape and gives a logit a class; a wrong name is refused with the nearest."""
+"""Tests of the shapes and options of all models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GREY_AND_COLOUR = pytest.mark.parametrize("channels", [1, 3])
 
 
 def built(option: str, channels: int, classes: int, side: int = 32) -> nn.Module:
-    """Return a model as a run builds it: from its yaml and what the data say of themselves."""
+    """Return a model built as in a run, from its yaml and the facts of the dataset."""
     config = compose([f"model={option}"])
     return build_component(config, "model", nn.Module, input_shape=(channels, side, side), num_classes=classes)
 
 
 def test_the_shipped_models():
-    """Those that the documentation names are there to choose from."""
+    """The documented models exist."""
     assert {"mlp", "resnet18", "small_cnn", "torchvision"} <= set(OPTIONS)
 
 
@@ -32,7 +32,7 @@ def test_the_shipped_models():
 @GREY_AND_COLOUR
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_every_model_gives_a_logit_a_class(option, channels, training):
-    """N × channels × 32 × 32 becomes N × num_classes, finite, in training as in evaluation."""
+    """N × channels × 32 × 32 inputs give finite N × num_classes outputs in training and evaluation mode."""
     outputs = built(option, channels, 7).train(training)(torch.randn(4, channels, 32, 32))
     assert outputs.shape == (4, 7)
     assert outputs.isfinite().all()
@@ -40,13 +40,13 @@ def test_every_model_gives_a_logit_a_class(option, channels, training):
 
 @pytest.mark.parametrize("option", ["mlp", "small_cnn", "resnet18"])
 def test_the_models_for_small_images_take_the_digits(option):
-    """8 × 8 is not too small for them."""
+    """Images of 8 × 8 are large enough."""
     assert built(option, 1, 10, side=8)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_output_depends_on_the_input_and_the_last_layer_learns(option):
-    """Two different pictures get different logits, and a loss reaches parameters at both ends of the model."""
+    """Two images get different logits, and the first and last parameters get a gradient."""
     model = built(option, 1, 5).eval()
     outputs = model(torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert not torch.equal(outputs[0], outputs[1])
@@ -56,7 +56,7 @@ def test_the_output_depends_on_the_input_and_the_last_layer_learns(option):
 
 
 def test_resnet18_keeps_small_images_at_full_size():
-    """With the stem its authors used on CIFAR the first stage sees 32 × 32, not 8 × 8, and the last 4 × 4."""
+    """With the stem for small images, the first stage gets 32 × 32 inputs, and the last returns 4 × 4."""
     model, seen = resnet18((3, 32, 32), 10).eval(), {}
     for name in ("layer1", "layer4"):
         stage = getattr(model, name)
@@ -67,12 +67,12 @@ def test_resnet18_keeps_small_images_at_full_size():
 
 
 def test_resnet18_is_resnet18():
-    """Eleven million parameters, as on CIFAR in the literature: 11,173,962 for ten classes of colour pictures."""
+    """The model has 11,173,962 parameters for ten classes of color images, as in the literature."""
     assert sum(p.numel() for p in resnet18((3, 32, 32), 10).parameters()) == 11_173_962
 
 
 def test_group_norm_leaves_no_batch_norm():
-    """`norm=group` has none left, so that a result doesn't depend on the micro-batch; the default has."""
+    """`norm=group` leaves no BatchNorm. The default has some."""
     kinds = {norm: {type(m) for m in resnet18((1, 8, 8), 10, norm).modules()} for norm in ("group", "batch")}
     assert nn.BatchNorm2d not in kinds["group"]
     assert nn.GroupNorm in kinds["group"]
@@ -80,7 +80,7 @@ def test_group_norm_leaves_no_batch_norm():
 
 
 def test_with_group_norm_a_sample_does_not_see_its_neighbours():
-    """In training mode, a picture's logits are the same alone as in a batch."""
+    """In training mode, the logits of an image alone equal those in a batch."""
     model = resnet18((1, 8, 8), 10, norm="group").double().train()
     pictures = torch.randn(4, 1, 8, 8, dtype=torch.float64)
     alone = torch.cat([model(picture) for picture in pictures.split(1)])
@@ -88,13 +88,13 @@ def test_with_group_norm_a_sample_does_not_see_its_neighbours():
 
 
 def test_another_norm_is_refused_with_the_options():
-    """Through the config it is exit 2, in one line that names both."""
+    """A wrong option in the config exits with 2 and one line that names the options."""
     with pytest.raises(ValueError, match=r"norm=layer is unknown: the options are batch, group"):
         resnet18((1, 8, 8), 10, norm="layer")
 
 
 def test_small_cnn_has_neither_normalisation_nor_dropout():
-    """It is the model on which accumulation is exact: no module's result depends on the rest of a batch."""
+    """No module's outputs depend on the rest of the batch."""
     kinds = {type(module).__name__ for module in SmallCNN((1, 8, 8), 10).modules()}
     assert not [kind for kind in kinds if "Norm" in kind or "Dropout" in kind]
     assert sum(isinstance(module, nn.Conv2d) for module in SmallCNN((1, 8, 8), 10).modules()) == 3
@@ -102,7 +102,7 @@ def test_small_cnn_has_neither_normalisation_nor_dropout():
 
 @pytest.mark.parametrize("hidden", [[], [16], [32, 16, 8]])
 def test_the_mlp_has_the_layers_asked_for(hidden):
-    """As wide as named, ReLU between them and none at the end: logits may be negative."""
+    """Layers have the given widths, with ReLU between them and none after the last."""
     model = mlp((2, 3, 4), 5, hidden)
     widths = [(layer.in_features, layer.out_features) for layer in model if isinstance(layer, nn.Linear)]
     assert widths == list(zip([24, *hidden], [*hidden, 5], strict=True))
@@ -113,34 +113,34 @@ def test_the_mlp_has_the_layers_asked_for(hidden):
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18", "googlenet"])
 @GREY_AND_COLOUR
 def test_torchvisions_models_by_name(name, channels):
-    """Colour or grey, one tensor of logits, in training as in evaluation, auxiliary outputs or not."""
+    """Color and grayscale images give one tensor of logits in both modes, without auxiliary outputs."""
     model = torchvision_model(name, (channels, 96, 96), 6)
     for training in (True, False):
         assert model.train(training)(torch.randn(2, channels, 96, 96)).shape == (2, 6)
 
 
 def test_a_grey_picture_is_shown_as_its_own_three_channels():
-    """The model sees what it would see of a colour picture with three equal channels."""
+    """A grayscale image gives the logits of a color image with three equal channels."""
     grey = torchvision_model("mobilenet_v3_small", (1, 32, 32), 4).eval()
     picture = torch.randn(1, 1, 32, 32)
     assert torch.equal(grey(picture), grey.model(picture.repeat(1, 3, 1, 1)))
 
 
 def test_options_reach_torchvisions_constructor():
-    """What is added in the config is the model's own option, not swallowed."""
+    """Further options in the config reach the model's constructor."""
     model = torchvision_model("mobilenet_v3_small", (3, 32, 32), 4, dropout=0.625)
     assert 0.625 in {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("resnet81", "resnet18"), ("mobilenetv3_small", "mobilenet_v3_small")])
 def test_a_wrong_name_is_refused_with_the_nearest(name, nearest):
-    """Also for one that torchvision has for another purpose than classification."""
+    """An unknown name is refused with similar names."""
     with pytest.raises(ValueError, match=rf"name={name} is not .* nearest are .*\b{nearest}\b"):
         torchvision_model(name, (3, 32, 32), 4)
 
 
 def test_a_model_for_another_purpose_is_refused():
-    """torchvision's segmentation models are no classifiers."""
+    """torchvision's segmentation models are refused."""
     with pytest.raises(ValueError, match="name=fcn_resnet50 is not one of torchvision's classification models"):
         torchvision_model("fcn_resnet50", (3, 32, 32), 4)
 
@@ -150,7 +150,7 @@ def test_a_model_for_another_purpose_is_refused():
     [(["model=torchvision", "model.name=resnet81"], "resnet18"), (["model=resnet18", "model.norm=layer"], "group")],
 )
 def test_through_the_config_it_is_one_line(typed, said, tmp_path):
-    """What a constructor refuses is an error in the config: exit 2, its reason, and where to look."""
+    """A constructor's ValueError exits with 2, its message and the config key."""
     with pytest.raises(ConfigError, match=said) as caught:
         build_trainer(compose([*typed, "threads=1"]), tmp_path / "run")
     assert caught.value.exit_code == 2

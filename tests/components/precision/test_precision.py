@@ -1,4 +1,4 @@
-"""How a gradient is made and applied, with a real GradScaler."""
+"""Tests of precisions with a real GradScaler."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def stepper(precision, lr: float = 0.1):
 
 
 def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
-    """fp16 overflow, with a real scaler: weights and optimizer untouched, scale halved, next step taken."""
+    """An fp16 overflow leaves weights and optimizer unchanged and halves the scale. The next step is taken."""
     precision = fp16(CPU, init_scale=HUGE)
     net, optimizer, step = stepper(precision)
     window, before = cut(*samples(8), [4, 4]), flat(net).clone()
@@ -35,7 +35,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
 
 
 def test_an_overflow_in_the_very_first_window_leaves_finite_weights() -> None:
-    """A fused SGD with momentum whose first window overflows never sees a gradient that is not finite."""
+    """Fused SGD with momentum never gets a nonfinite gradient, even if the first window overflows."""
     for _ in range(20):
         precision = fp16(CPU, init_scale=HUGE)
         net, optimizer, step = stepper(precision)
@@ -46,7 +46,7 @@ def test_an_overflow_in_the_very_first_window_leaves_finite_weights() -> None:
 
 
 def test_the_scheduler_moves_only_when_the_optimizer_did(tmp_path) -> None:
-    """Through the trainer: skipped windows leave scheduler and step counter alone, and are counted."""
+    """In the trainer, skipped windows are counted and advance neither scheduler nor step counter."""
     from tests.conftest import fit
 
     words = ["precision=fp16", f"precision.init_scale={HUGE}", "precision.max_skipped=40", "model=mlp", "epochs=2"]
@@ -73,7 +73,7 @@ def test_gradients_are_unscaled_before_they_are_clipped() -> None:
 
 @pytest.mark.parametrize("precision", [full(CPU), full(CPU, "float64"), bf16(CPU), fp16(CPU)], ids=lambda p: p.name)
 def test_a_gradient_that_is_not_finite_is_applied_in_no_precision(precision) -> None:
-    """An input of infinity makes no step, whatever the precision."""
+    """An infinite input skips the step in any precision."""
     net, optimizer, step = stepper(precision) if precision.dtype == torch.float32 else fp64_stepper(precision)
     before = flat(net).clone()
     inputs, targets = samples(4)
@@ -88,7 +88,7 @@ def fp64_stepper(precision):
 
 
 def test_amp_is_bf16_without_a_scaler_on_a_cpu() -> None:
-    """`precision=amp` says what it chose, and why."""
+    """`precision=amp` reports its choice and the reason."""
     chosen = amp(CPU)
     assert (chosen.describe()["dtype"], chosen.describe()["scaler"]) == ("bfloat16", False)
     assert "bf16" in chosen.reason
@@ -96,7 +96,7 @@ def test_amp_is_bf16_without_a_scaler_on_a_cpu() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_amp_is_fp16_with_a_scaler_on_cuda() -> None:
-    """On CUDA `precision=amp` scales its gradients."""
+    """On CUDA, `precision=amp` scales the gradients."""
     chosen = amp(torch.device("cuda", 0))
     assert (chosen.describe()["dtype"], chosen.describe()["scaler"]) == ("float16", True)
 
@@ -111,7 +111,7 @@ def test_autocast_computes_in_the_lower_dtype_and_keeps_fp32_weights() -> None:
 
 
 def test_the_scaler_survives_a_checkpoint() -> None:
-    """A scaler's scale and growth are taken up where they were saved."""
+    """A scaler's scale and growth are restored."""
     one, other = fp16(CPU, init_scale=8.0), fp16(CPU)
     net, optimizer, step = stepper(one)
     step(net, optimizer, cut(*samples(8), [8]), 8.0)

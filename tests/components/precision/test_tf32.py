@@ -1,4 +1,4 @@
-"""fp32 means fp32, and tf32 is asked for."""
+"""Tests of fp32 and tf32 on CUDA."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def alone() -> Iterator[None]:
 
 
 def switches() -> list[object]:
-    """Return what torch is told of products and convolutions, by its older and its newer names."""
+    """Return torch's older and newer settings for products and convolutions."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     newer = [matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision]
     return [matmul.allow_tf32, cudnn.allow_tf32, *newer]
@@ -32,7 +32,7 @@ def switches() -> list[object]:
 
 @pytest.mark.parametrize("precision", [full(CPU), full(CPU, "float64"), bf16(CPU), amp(CPU)], ids=lambda p: p.name)
 def test_no_other_precision_multiplies_in_tf32(precision: TorchPrecision) -> None:
-    """Whatever an earlier run, torch's defaults or its root switch allow, it is off once a model is prepared."""
+    """TF32 is off after a model is prepared, whatever earlier runs and torch's defaults allow."""
     torch.backends.fp32_precision = "tf32"
     TorchPrecision("tf32", "as asked", CPU, tf32=True).prepare(nn.Linear(1, 1))
     assert switches() == [True, True, "tf32", "tf32", "tf32"]
@@ -41,7 +41,7 @@ def test_no_other_precision_multiplies_in_tf32(precision: TorchPrecision) -> Non
 
 
 def test_a_job_leaves_the_switches_as_they_were() -> None:
-    """The next job of a process finds torch's own, readable by either name."""
+    """The next job of a process finds torch's own settings, readable by both names."""
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False  # torch's own defaults
     before = switches()
     for allowed in (True, False):
@@ -52,14 +52,14 @@ def test_a_job_leaves_the_switches_as_they_were() -> None:
 
 
 def test_tf32_is_fp32_in_all_else() -> None:
-    """On CUDA: fp32 weights, no autocast, no scaler; run.json tells it from fp32 by its name."""
+    """On CUDA, tf32 has fp32 weights, neither autocast nor scaler, and its own name in run.json."""
     described = tf32(CUDA).describe()
     assert (described["name"], described["dtype"], described["scaler"]) == ("tf32", "float32", False)
     assert tf32(CUDA).tf32 and tf32(CUDA).autocast is None
 
 
 def test_tf32_is_refused_away_from_cuda() -> None:
-    """A new run is; one that is taken up or evaluated elsewhere goes on in fp32, and says so."""
+    """A new run is refused. A resumed or evaluated run continues in fp32 with that reason."""
     with pytest.raises(
         ConfigError, match="precision=tf32: only CUDA's tensor cores compute so, and the device is cpu; "
     ):
@@ -70,21 +70,21 @@ def test_tf32_is_refused_away_from_cuda() -> None:
 
 
 def test_auto_takes_what_is_recommended() -> None:
-    """With the reason, for the start-up summary."""
+    """The measured precision and reason are used."""
     chosen = auto(CPU, measured=lambda: ("bf16", "2.0 times as fast"))
     assert (chosen.name, chosen.reason, chosen.autocast) == ("bf16", "auto: 2.0 times as fast", torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", available_precisions(CUDA))
 def test_auto_goes_on_in_what_was_chosen(name: str) -> None:
-    """Nothing is measured for a run that has computed in something already; tf32 is fp32 on a CPU."""
+    """A saved precision is used without a measurement. tf32 becomes fp32 on a CPU."""
     again = auto(CPU, saved_name=name, measured=lambda: pytest.fail("it was measured"))
     assert again.name == ("fp32" if name == "tf32" else name)
     assert name == "fp16" or auto(CUDA, saved_name=name).name == name  # whose scaler wants a GPU
 
 
 def test_auto_refuses_what_it_never_chose() -> None:
-    """A damaged checkpoint's word is no precision; and with nothing to go by nothing is guessed."""
+    """An unknown saved name is refused, and so is a missing name without a measurement."""
     with pytest.raises(CheckpointRefused, match="precision=eval: precision=auto never chooses it"):
         auto(CPU, saved_name="eval")
     with pytest.raises(ConfigError, match="json doesn't say what was chosen"):
@@ -92,7 +92,7 @@ def test_auto_refuses_what_it_never_chose() -> None:
 
 
 def test_candidates_are_those_of_the_device() -> None:
-    """tf32 is CUDA's alone; each is made without a word."""
+    """tf32 is available on CUDA only. Presets log no warning."""
     assert available_precisions(CPU) == ("fp32", "bf16", "fp16")
     assert available_precisions(CUDA) == ("fp32", "tf32", "bf16", "fp16")
     assert [PRESETS[name](CPU).name for name in available_precisions(CPU)] == list(available_precisions(CPU))

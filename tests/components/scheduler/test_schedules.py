@@ -12,7 +12,7 @@ def optimizer_at(lr: float) -> torch.optim.Optimizer:
 
 
 def rates_of(optimizer: torch.optim.Optimizer, schedule, steps: int) -> list[float]:
-    """Return the rate of each step, and the one after the last."""
+    """Return the learning rate of each step, and that after the last."""
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -22,7 +22,7 @@ def rates_of(optimizer: torch.optim.Optimizer, schedule, steps: int) -> list[flo
 
 
 def test_cosine_warms_up_and_ends_at_its_share() -> None:
-    """The rate rises over `warmup` of the steps, then falls along half a cosine to `final`."""
+    """The learning rate rises in the fraction `warmup` of the steps, then follows a cosine to `final`."""
     optimizer = optimizer_at(2.0)
     rates = rates_of(optimizer, cosine(optimizer, total_steps=100, warmup=0.1, final=0.25), 100)
     assert rates[:10] == sorted(rates[:10])
@@ -33,20 +33,20 @@ def test_cosine_warms_up_and_ends_at_its_share() -> None:
 
 @pytest.mark.parametrize("percent", range(100))
 def test_cosine_warms_up_over_the_share_as_typed(percent: int) -> None:
-    """`warmup=0.29` of 100 steps is 29, though 0.29 · 100 is less than 29 in binary; so for every hundredth."""
+    """`warmup=0.29` of 100 steps is 29, although 0.29 · 100 is less than 29 as floats."""
     optimizer = optimizer_at(1.0)
     rates = rates_of(optimizer, cosine(optimizer, total_steps=100, warmup=percent / 100), 100)
     assert rates.index(1.0) == percent
 
 
 def test_constant_leaves_the_rate_alone() -> None:
-    """Every step has the optimizer's own rate."""
+    """Every step has the optimizer's learning rate."""
     optimizer = optimizer_at(0.3)
     assert set(rates_of(optimizer, constant(optimizer), 20)) == {0.3}
 
 
 def test_onecycle_peaks_at_the_optimizers_rate() -> None:
-    """The optimizer's rate is the peak, reached after `pct_start` of the steps; every step of the run is admitted."""
+    """The optimizer's learning rate is the peak, reached after `pct_start` of the steps."""
     optimizer = optimizer_at(1.0)
     rates = rates_of(optimizer, onecycle(optimizer, total_steps=50, pct_start=0.4), 50)
     assert max(rates) == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation, the second strategy behind the seam."""
+"""Tests of sharpness-aware minimization."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from tests.components.step.windows import CPU, cut, flat, model, samples, task
 
 
 def test_the_step_is_that_of_the_gradient_at_the_ascended_point() -> None:
-    """w − lr · ∇L(w + rho · ∇L(w)/‖∇L(w)‖), as in the paper, written out by hand."""
+    """A step equals w − lr · ∇L(w + rho · ∇L(w)/‖∇L(w)‖) computed by hand."""
     net, by_hand, (inputs, targets) = model(), model(), samples(8)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
     step = SAMStep(full(CPU, "float64"), task(), task().metrics(), None, rho=0.2)
@@ -26,7 +26,7 @@ def test_the_step_is_that_of_the_gradient_at_the_ascended_point() -> None:
 
 
 def test_running_statistics_move_once_a_step() -> None:
-    """BatchNorm's running statistics take in the first pass alone: the second's weights are never kept."""
+    """BatchNorm's running statistics are updated in the first pass only."""
     net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(36, 4)).double()
     (inputs, targets), job = samples(8), task()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -36,7 +36,7 @@ def test_running_statistics_move_once_a_step() -> None:
 
 
 def test_an_overflow_leaves_the_weights_bit_for_bit() -> None:
-    """Where the gradient overflows, the ascent is undone exactly and no step is taken."""
+    """If the gradient overflows, the perturbation is undone exactly and the step is skipped."""
     net = model().float()
     before = flat(net).clone()
     precision = fp16(CPU, init_scale=2.0**40)

@@ -1,4 +1,4 @@
-"""What a step promises besides the gradient's value."""
+"""Tests of the standard step."""
 
 import torch
 
@@ -16,7 +16,7 @@ def step_over(window, weight: float, clip: float | None = None, net=None):
 
 
 def test_batches_are_fetched_one_at_a_time() -> None:
-    """A window costs the memory of one micro-batch: the next is fetched when the last has gone backward."""
+    """One micro-batch is in memory at a time: the next is fetched after the backward pass of the last."""
     net, seen = model(), []
 
     def lazily():
@@ -30,7 +30,7 @@ def test_batches_are_fetched_one_at_a_time() -> None:
 
 
 def test_the_norm_reported_is_that_before_clipping() -> None:
-    """Clipping shortens the step to the norm asked for, and the result still tells how long the gradient was."""
+    """Clipping limits the step to the given norm. The result has the norm before clipping."""
     free, whole = step_over(cut(*samples(9), [4, 5]), 9.0)
     clipped, short = step_over(cut(*samples(9), [4, 5]), 9.0, clip=free.grad_norm / 10)
     assert abs(whole.norm().item() - free.grad_norm) < 1e-12
@@ -39,7 +39,7 @@ def test_the_norm_reported_is_that_before_clipping() -> None:
 
 
 def test_metrics_see_every_sample_once() -> None:
-    """Training metrics are fed with the outputs of every micro-batch; the result's loss is the window's mean."""
+    """Metrics are updated with every micro-batch. The result's loss is the window's mean."""
     net, job = model(), task()
     metrics = job.metrics()
     step = StandardStep(full(CPU, "float64"), job, metrics, None)

@@ -1,4 +1,4 @@
-"""Windows of random pictures, cut at will, and the step taken over them."""
+"""Windows of random images, split into micro-batches of any sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = torch.arange(CLASSES)
 
 
 def samples(count: int) -> tuple[Tensor, Tensor]:
-    """Return pictures and labels."""
+    """Return images and labels."""
     generator = torch.Generator().manual_seed(count)
     inputs = torch.randn(count, 1, 6, 6, generator=generator, dtype=torch.float64)
     return inputs, torch.randint(0, CLASSES, (count,), generator=generator)
@@ -48,7 +48,7 @@ def task(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Clas
 def stepped(
     sizes: Sequence[int], job: Classification, clip: float | None = None, steps: int = 2, rho: float = 0
 ) -> Tensor:
-    """Return the weights after some steps over one window, cut into these sizes."""
+    """Return the weights after some steps over one window, split into micro-batches of these sizes."""
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
     precision = full(CPU, "float64")

@@ -1,4 +1,4 @@
-"""Class weights and label smoothing: torch's own loss, scikit-learn's own balance, errors for what is neither."""
+"""Tests of class weights and label smoothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def task(weights=None, smoothing: float = 0.0, targets: torch.Tensor = TARGETS) 
 
 @given(labels=st.lists(st.integers(0, 2), min_size=3, max_size=60))
 def test_balanced_is_scikit_learns(labels):
-    """n / (classes × count), for any training labels that have every class."""
+    """Balanced weights are n / (classes × count) for any labels that include every class."""
     assume(set(labels) == {0, 1, 2})
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
     weights = task("balanced", targets=torch.tensor(labels)).weight(torch.arange(3))
@@ -56,7 +56,7 @@ def test_the_loss_over_the_weights_is_torchs_mean(weights, smoothing, samples, s
 @given(cut=st.integers(1, 11), smoothing=st.sampled_from([0.0, 0.1]))
 @settings(deadline=None)
 def test_the_loss_of_parts_adds_up_to_that_of_the_whole(cut, smoothing):
-    """Each part's loss_sum over the whole's weight: however a window is cut, the mean and its gradient are the same."""
+    """The sum of `loss_sum / weight` over any micro-batches equals the mean of the window."""
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(12, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 3, (12,), generator=generator)
@@ -70,20 +70,20 @@ def test_the_loss_of_parts_adds_up_to_that_of_the_whole(cut, smoothing):
 
 
 def test_without_weights_a_sample_weighs_one():
-    """In float64 and one a sample, so that sums of many stay exact."""
+    """Weights are float64, one per sample."""
     weights = task().weight(TARGETS)
     assert (weights.dtype, weights.tolist()) == (torch.float64, [1.0] * 7)
 
 
 def test_half_precision_outputs_are_summed_in_fp32():
-    """Logits in bf16 don't make a loss in bf16, whose sums would lose small terms."""
+    """Logits in bf16 give a loss in fp32."""
     loss = task([1.0, 2.0, 3.0]).loss_sum(torch.zeros(7, 3, dtype=torch.bfloat16), TARGETS)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(float(np.log(3)) * task([1.0, 2.0, 3.0]).weight(TARGETS).sum().item())
 
 
 def test_balanced_reads_the_training_split_alone():
-    """Through the config: the weights are those of the digits' training labels, not of all labels."""
+    """Balanced weights are those of the training labels, not of all labels."""
     parts = build_components(compose(["task.class_weights=balanced", "threads=1"]))
     labels = parts.dataset.splits["train"].targets.numpy()
     expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
@@ -91,19 +91,19 @@ def test_balanced_reads_the_training_split_alone():
 
 
 def test_a_class_that_can_not_be_balanced_is_named_as_the_datas_fault():
-    """A class without training samples has no balanced weight: infinity is not handed to the loss."""
+    """Balanced weights are refused if a class has no training samples."""
     with pytest.raises(DataError, match=r"^task\.class_weights=balanced: a class has no training samples"):
         task("balanced", targets=torch.tensor([0, 0, 2]))
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0] * 4, [1, 0, 1], [1, -1, 1], [1, np.nan, 1], [1, np.inf, 1], []])
 def test_weights_must_be_one_positive_number_a_class(weights):
-    """Too few, too many, zero, negative and infinite ones are refused, and the line says how many it must be."""
+    """Too few, too many, zero, negative and infinite weights are refused with the expected number."""
     with pytest.raises(ConfigError, match="it must be 3 positive numbers, one a class; or balanced, or null"):
         task(weights)
 
 
 def test_another_word_is_refused_with_the_options():
-    """A misspelt `balanced` doesn't train without weights."""
+    """A misspelt `balanced` is refused."""
     with pytest.raises(ConfigError, match=r"^task\.class_weights=balance: no such option; null, balanced, or one"):
         task("balance")

@@ -1,4 +1,4 @@
-"""The metrics are scikit-learn's and torch's, over all samples, however the samples come in."""
+"""Tests of the classification metrics against scikit-learn and torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drawn(classes: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def fed(task: Classification, outputs: Tensor, targets: Tensor, size: int = 1000) -> ClassificationMetrics:
-    """Return metrics that were fed in batches of a size."""
+    """Return metrics updated in batches of a size."""
     metrics = task.metrics()
     for logits, labels in zip(outputs.split(size), targets.split(size), strict=True):
         metrics.update(logits, labels, task.loss_sum(logits, labels))
@@ -39,7 +39,7 @@ def task(classes: int, weights: list[float] | None = None) -> Classification:
 @given(case=CASES)
 @settings(deadline=None, max_examples=150)
 def test_accuracy_and_f1_are_scikit_learns(case):
-    """For any predictions, absent classes included, with labels=range(C) and zero_division=0."""
+    """Scores equal scikit-learn's for any predictions with labels=range(C) and zero_division=0."""
     outputs, targets = drawn(*case)
     found = fed(task(case[0]), outputs, targets).compute()
     truth, guess = targets.numpy(), outputs.argmax(1).numpy()
@@ -52,7 +52,7 @@ def test_accuracy_and_f1_are_scikit_learns(case):
 @given(case=CASES, size=st.integers(1, 40))
 @settings(deadline=None, max_examples=50)
 def test_batches_make_no_difference(case, size):
-    """The metrics of a split don't depend on how it was cut; they are no means of batches' means."""
+    """The metrics of a split do not depend on the batches."""
     outputs, targets = drawn(*case)
     whole, cut = (fed(task(case[0]), outputs, targets, part).compute() for part in (1000, size))
     assert cut == pytest.approx(whole, abs=1e-12)
@@ -61,7 +61,7 @@ def test_batches_make_no_difference(case, size):
 @given(case=CASES, data=st.data())
 @settings(deadline=None, max_examples=50)
 def test_the_loss_is_torchs_mean_over_all_samples(case, data):
-    """With class weights too, where the mean is over weights and not over samples."""
+    """The loss is a weighted mean if there are class weights."""
     weights = data.draw(st.none() | st.lists(st.floats(0.1, 10), min_size=case[0], max_size=case[0]))
     outputs, targets = drawn(*case)
     tensor = None if weights is None else torch.tensor(weights, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_the_loss_is_torchs_mean_over_all_samples(case, data):
 
 
 def test_a_reset_forgets_every_sample():
-    """An epoch's metrics are its own: nothing of the epoch before is left in them."""
+    """A reset removes all samples."""
     one = task(3)
     metrics = fed(one, *drawn(3, 20, 0))
     metrics.reset()
@@ -80,12 +80,12 @@ def test_a_reset_forgets_every_sample():
 
 
 def test_no_samples_are_zeros():
-    """Metrics that have seen nothing can be read: a bar is drawn before the first batch."""
+    """Metrics without samples are 0."""
     assert task(4).metrics().compute() == {"loss": 0, "accuracy": 0, "f1_macro": 0, "f1_weighted": 0}
 
 
 def test_the_bar_shows_loss_and_accuracy():
-    """The running values are the first two of what an epoch reports, and the same."""
+    """The running values equal the first two of the epoch's."""
     metrics = fed(task(3), *drawn(3, 20, 0))
     assert list(metrics.running()) == ["loss", "accuracy"]
     assert list(metrics.compute()) == ["loss", "accuracy", "f1_macro", "f1_weighted"]
@@ -93,14 +93,14 @@ def test_the_bar_shows_loss_and_accuracy():
 
 
 def test_the_best_checkpoint_is_chosen_by_accuracy():
-    """The metric to watch is one of those computed, and more of it is better."""
+    """The monitored metric is one of those computed, and is maximized."""
     metrics = task(2).metrics()
     assert (metrics.monitor, metrics.direction) == ("accuracy", "max")
     assert metrics.monitor in metrics.compute()
 
 
 def test_a_long_sum_of_small_losses_keeps_its_digits():
-    """A million samples' losses in fp32 are summed in fp64: the mean doesn't drift as an epoch gets longer."""
+    """fp32 losses are summed in fp64, so the mean of a million samples is exact."""
     one, metrics = task(2), task(2).metrics()
     outputs, targets = torch.tensor([[2.0, 0.0]]).expand(1000, 2), torch.zeros(1000, dtype=torch.int64)
     loss = one.loss_sum(outputs, targets)

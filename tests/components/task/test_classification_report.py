@@ -1,4 +1,4 @@
-"""The report is scikit-learn's, of the predictions that lie beside it, under the classes' own names."""
+"""Tests of the classification report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def predictions_of(directory: Path) -> tuple[list[int], list[int]]:
 
 
 def reported(truth: Sequence[int], guess: Sequence[int], names: Sequence[str], directory: Path) -> Report:
-    """Write the report of these predictions, of small colour pictures."""
+    """Write the report of these predictions for small color images."""
     directory.mkdir(exist_ok=True)
     targets = torch.tensor(truth)
     pixels = torch.randint(0, 256, (len(truth), 3, 6, 6), dtype=torch.uint8)
@@ -59,7 +59,7 @@ def notices(caplog) -> list[str]:
 
 @SPLITS
 def test_the_text_is_scikit_learns(trained, split):
-    """Recomputed from predictions.csv, character by character."""
+    """The text equals scikit-learn's report of predictions.csv."""
     directory = trained / "reports" / split
     expected = classification_report(*predictions_of(directory), target_names=DIGITS, digits=4, zero_division=0)
     assert (directory / "classification_report.txt").read_text() == expected
@@ -67,7 +67,7 @@ def test_the_text_is_scikit_learns(trained, split):
 
 @SPLITS
 def test_the_json_is_scikit_learns(trained, split):
-    """Every number to the last digit: classes by name, accuracy, macro and weighted averages."""
+    """All scores of classes and averages equal scikit-learn's."""
     directory = trained / "reports" / split
     found = json.loads((directory / "classification_report.json").read_text())
     options = {"target_names": DIGITS, "output_dict": True, "zero_division": 0}
@@ -79,7 +79,7 @@ def test_the_json_is_scikit_learns(trained, split):
 
 @SPLITS
 def test_the_confusion_matrix_is_scikit_learns(trained, split):
-    """A row a true class, a column a predicted one, both under the classes' names."""
+    """Rows are true classes and columns predicted ones, both with class names."""
     directory = trained / "reports" / split
     header, *rows = rows_of(directory / "confusion_matrix.csv")
     assert header == ["true \\ predicted", *DIGITS]
@@ -115,7 +115,7 @@ def test_the_validation_accuracy_is_the_same_everywhere(trained):
 
 
 def test_rows_bear_the_classes_names(tmp_path):
-    """Names with spaces and commas head the rows of text, JSON and matrix, unaltered."""
+    """Names with spaces and commas appear unaltered in text, JSON and matrix."""
     report = reported([0, 1, 2, 2], [0, 1, 1, 2], ANIMALS, tmp_path / "test")
     scores = json.loads((tmp_path / "test" / "classification_report.json").read_text())
     assert list(scores)[:3] == list(ANIMALS)
@@ -130,7 +130,7 @@ def test_rows_bear_the_classes_names(tmp_path):
 
 
 def test_a_class_that_the_split_lacks_is_a_row_of_zeros_and_one_warning(tmp_path, caplog):
-    """Not a crash, and no warning of scikit-learn's; accuracy is still there, and the macro mean counts the zeros."""
+    """An absent class causes neither an error nor scikit-learn's warning. The macro mean includes its zeros."""
     reported([0, 0, 1, 1], [0, 0, 1, 0], ANIMALS, tmp_path / "val")
     assert notices(caplog) == ["val has no sample of newt, great crested: their rows in the report are zeros"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -142,20 +142,20 @@ def test_a_class_that_the_split_lacks_is_a_row_of_zeros_and_one_warning(tmp_path
 
 
 def test_several_absent_classes_are_one_warning(tmp_path, caplog):
-    """One line names them all, though one of them was predicted."""
+    """One warning names all absent classes, including a predicted one."""
     reported([1, 1], [1, 0], ANIMALS, tmp_path / "val")
     assert len(notices(caplog)) == 1
     assert all(name in notices(caplog)[0] for name in (ANIMALS[0], ANIMALS[2]))
 
 
 def test_a_class_that_is_never_predicted_is_no_warning(tmp_path, caplog):
-    """Its precision is 0 by convention; the split has its samples, so nothing is amiss with the data."""
+    """A class that is never predicted has precision 0 and causes no warning."""
     reported([0, 1, 2], [0, 1, 1], ANIMALS, tmp_path / "val")
     assert notices(caplog) == []
 
 
 def test_no_mistakes_are_no_crash(tmp_path):
-    """A perfect model's report says 1 throughout, and its picture of mistakes is one of none."""
+    """All scores of a perfect model are 1, and its image of mistakes is empty."""
     report = reported([0, 1, 2, 1], [0, 1, 2, 1], ANIMALS, tmp_path / "test")
     scores = json.loads((tmp_path / "test" / "classification_report.json").read_text())
     assert scores["accuracy"] == scores["macro avg"]["f1-score"] == 1.0
@@ -165,27 +165,27 @@ def test_no_mistakes_are_no_crash(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_one_class_is_no_crash(tmp_path):
-    """A task of a single class is pointless, but its report can be written."""
+    """A report of a single class can be written."""
     reported([0, 0], [0, 0], ("only",), tmp_path / "test")
     assert rows_of(tmp_path / "test" / "confusion_matrix.csv") == [["true \\ predicted", "only"], ["only", "2"]]
     assert png(tmp_path / "test" / "confusion_matrix.png")
 
 
 def test_one_class_is_no_warning_either(tmp_path):
-    """The labels are all known: a warning to pass them would only puzzle."""
+    """A single class causes no warning."""
     reported([0, 0], [0, 0], ("only",), tmp_path / "test")
     assert (tmp_path / "test" / "classification_report.txt").exists()
 
 
 def test_nothing_but_mistakes_are_no_crash(tmp_path):
-    """More mistakes than fit on one picture: it shows the worst."""
+    """If there are more mistakes than fit in the image, it shows the worst."""
     reported([0, 1, 2] * 20, [1, 2, 0] * 20, ANIMALS, tmp_path / "test")
     assert json.loads((tmp_path / "test" / "classification_report.json").read_text())["accuracy"] == 0
     assert png(tmp_path / "test" / "worst_mistakes.png")
 
 
 def png(file: Path) -> bool:
-    """Say whether a file is a whole PNG of some size with more than one colour in it."""
+    """Return whether a file is a complete PNG of a minimum size with more than one color."""
     with Image.open(file) as image:
         assert image.format == "PNG"
         assert min(image.size) > 100
@@ -196,12 +196,12 @@ def png(file: Path) -> bool:
 @SPLITS
 @pytest.mark.parametrize("name", ["confusion_matrix.png", "reliability.png", "worst_mistakes.png"])
 def test_the_pictures_are_pictures(trained, split, name):
-    """They open as PNG, have a readable size, and show something."""
+    """The images are PNG files of a readable size and are not empty."""
     assert png(trained / "reports" / split / name)
 
 
 def test_confidence_is_the_probability_of_the_prediction(tmp_path):
-    """The softmax of the predicted class, with six digits, and the index is the official one."""
+    """Confidence is the softmax of the predicted class with six decimals. The index is that of the official split."""
     reported([0, 1], [0, 2], ANIMALS, tmp_path / "test")
     share = np.exp(4) / (np.exp(4) + 2)
     assert rows_of(tmp_path / "test" / "predictions.csv") == [
@@ -212,7 +212,7 @@ def test_confidence_is_the_probability_of_the_prediction(tmp_path):
 
 
 def test_curves_are_one_against_the_rest(tmp_path):
-    """For each class: which samples are its own, and the probability that the model gave it."""
+    """The curve of each class has its samples and its probabilities."""
     report = reported([0, 1, 1], [0, 1, 0], ANIMALS[:2], tmp_path / "test")
     assert list(report.curves) == list(ANIMALS[:2])
     positive, score = report.curves["sea lion"]
@@ -223,18 +223,18 @@ def test_curves_are_one_against_the_rest(tmp_path):
 
 @pytest.mark.parametrize("names", [("cost $\\frac$", "b"), ("$x_$", "b")])
 def test_dollars_in_a_class_name_are_no_formula(tmp_path, names):
-    """A name is drawn as it is written: a finished training isn't lost to a report that can't be drawn."""
+    """Class names with special characters are drawn as they are."""
     reported([0, 1, 1], [0, 1, 0], names, tmp_path / "test")
     assert png(tmp_path / "test" / "worst_mistakes.png")
 
 
 def test_a_class_name_in_any_script_makes_no_warning(tmp_path):
-    """Chinese or Arabic names give a report without lines of warnings on the terminal."""
+    """Chinese and Arabic class names cause no warnings."""
     reported([0, 1, 1], [0, 1, 0], ("猫", "كلب"), tmp_path / "test")
     assert rows_of(tmp_path / "test" / "confusion_matrix.csv")[1][0] == "猫"
 
 
 def test_where_the_disk_is_full_it_is_a_failure_of_storage(tmp_path):
-    """A report that can't be written is exit 4 with the file's name, as for everything that a run writes."""
+    """A report that can't be written exits with 4 and names the file."""
     with files_limited(100), pytest.raises(StorageError), storage_errors(tmp_path):
         reported([0, 1, 2], [0, 1, 1], ANIMALS, tmp_path / "test")

@@ -1,4 +1,4 @@
-"""The pictures of a report are laid out by hand: everything is where it belongs, and nothing is cut off."""
+"""Tests of the layout of a report's images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from microstep.utils.plotting import png_bytes
 
 
 def pixels_of(file: Path) -> np.ndarray:
-    """Return a picture's pixels, H × W × 3."""
+    """Return an image's pixels (H × W × 3)."""
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
@@ -32,7 +32,7 @@ def inked(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 4, 6, 16])
 def test_mistakes_stand_four_in_a_row(tmp_path: Path, count: int) -> None:
-    """Each picture in its own place, whole and in order; its caption is above it."""
+    """Each image is drawn completely and in order, below its caption."""
     images = torch.arange(1, count + 1).view(-1, 1, 1, 1).expand(-1, 3, 8, 8) / 20
     (tmp_path / "sheet.png").write_bytes(png_bytes(draw_image_grid(images, ["a (99%)\ntrue: b"] * count, "headline")))
     pixels = pixels_of(tmp_path / "sheet.png")
@@ -47,7 +47,7 @@ def test_mistakes_stand_four_in_a_row(tmp_path: Path, count: int) -> None:
 
 
 def test_a_picture_keeps_its_proportions(tmp_path: Path) -> None:
-    """One twice as wide as high is half as high as its place, and in the middle of it."""
+    """An image twice as wide as high takes half the height of its cell and is centered."""
     (tmp_path / "sheet.png").write_bytes(png_bytes(draw_image_grid(torch.zeros(1, 1, 16, 32), [""], "")))
     top, bottom, left, right = inked(pixels_of(tmp_path / "sheet.png"))
     assert (right - left, bottom - top) == (
@@ -60,7 +60,7 @@ def test_a_picture_keeps_its_proportions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("classes", [1, 3, 10, 70])
 @pytest.mark.parametrize("name", ["x", "a class with a long name, WWWWWWWWWWWWWWWWWWWWWWWWWWWWWW"])
 def test_the_matrix_has_room_for_its_names(tmp_path: Path, classes: int, name: str) -> None:
-    """Names of any length are within the picture, which stays of a size that can be looked at."""
+    """Names of any length are within the image, whose size is limited."""
     (tmp_path / "val").mkdir()
     file = tmp_path / "val" / "confusion_matrix.png"
     draw_confusion(np.diag(np.full(classes, 3)), [f"{n} {name}" for n in range(classes)], file)
@@ -73,7 +73,7 @@ def test_the_matrix_has_room_for_its_names(tmp_path: Path, classes: int, name: s
 
 
 def test_cells_are_coloured_by_their_row(tmp_path: Path) -> None:
-    """Dark where a true class went, light elsewhere, however rare it is: rows are true, columns predicted."""
+    """Cells are colored by their share of the true class, even of a rare one. Rows are true classes."""
     (tmp_path / "val").mkdir()
     matrix = np.array([[0, 100, 0], [0, 1, 0], [0, 0, 0]])
     draw_confusion(matrix, "abc", tmp_path / "val" / "confusion_matrix.png")

@@ -18,8 +18,7 @@ from microstep.components.precision.torch_precision import TorchPrecision
 from microstep.errors import CheckpointRefused, ConfigError
 
 log = logging.getLogger("microstep.notice")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-PRECISION_NAMES = {"float32": "fp32", "float64": "fp64"}
+FULL = {"float32": ("fp32", torch.float32, "full precision"), "float64": ("fp64", torch.float64, "for verification")}
 
 
 def full(
@@ -28,20 +27,19 @@ def full(
     """Return a precision that computes and stores everything in one dtype.
 
     Args:
-        channels_last: null chooses it for fp32 on CPUs, whose convolutions were measured to be faster
-            (benchmarks/README.md).
+        channels_last: null chooses it for fp32 on CPUs, where convolutions are faster with it (benchmarks/README.md).
 
     Raises:
         ValueError: if the dtype is neither float32 nor float64, or the device has no float64.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype} is no full precision: the options are {', '.join(DTYPES)}")
+    if dtype not in FULL:
+        raise ValueError(f"dtype={dtype} is no full precision: the options are {', '.join(FULL)}")
     if device.type == "mps" and dtype == "float64":
         raise ValueError("float64 does not exist on mps; add device=cpu")
     if channels_last is None:
         channels_last = device.type == "cpu" and dtype == "float32"
-    reason = reason or {"float32": "full precision", "float64": "for verification"}[dtype]
-    return TorchPrecision(PRECISION_NAMES[dtype], reason, device, DTYPES[dtype], channels_last=channels_last)
+    name, torch_dtype, purpose = FULL[dtype]
+    return TorchPrecision(name, reason or purpose, device, torch_dtype, channels_last=channels_last)
 
 
 def tf32(

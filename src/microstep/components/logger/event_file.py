@@ -1,7 +1,6 @@
-"""Writes TensorBoard event files.
+"""Writes TensorBoard event files in the calling thread, so that an error reaches the caller.
 
-torch's SummaryWriter has a queue and a thread of its own, which prints a traceback and stops if the disk is full. Here
-each event is written at once by the calling thread, so an error reaches the caller.
+The thread of torch's SummaryWriter prints a traceback and stops if the disk is full.
 """
 
 import os

@@ -50,7 +50,7 @@ class SmallCNN(nn.Module):
 
 
 def make_convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3×3 convolution initialised for ReLU (He et al., ICCV 2015)."""
+    """Return a 3×3 convolution initialized for ReLU (He et al., ICCV 2015)."""
     layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

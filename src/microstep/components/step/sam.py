@@ -28,8 +28,8 @@ class SAMStep:
     def __init__(
         self, precision: Precision, task: Task, metrics: Metrics, max_grad_norm: float | None, rho: float = 0.05
     ) -> None:
-        self.precision, self.task, self.metrics, self.max_grad_norm = precision, task, metrics, max_grad_norm
-        self.rho = rho
+        self.precision, self.task, self.metrics = precision, task, metrics
+        self.max_grad_norm, self.rho = max_grad_norm, rho
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
         """Take one step over the window. `weight` is the sum of its samples' weights."""

@@ -15,8 +15,8 @@ def accumulate_gradient(
 ) -> Tensor:
     """Add the gradient of the window's weighted mean loss to the parameters.
 
-    Each micro-batch contributes `loss_sum / weight`. As `weight` is that of the whole window, the contributions add up
-    to the mean over all samples, however they are split into micro-batches. One micro-batch is in memory at a time.
+    Each micro-batch contributes `loss_sum / weight`. As `weight` is that of the window, the sum does not depend on the
+    split into micro-batches. One micro-batch is in memory at a time.
 
     Args:
         weight: sum of the weights of the window's samples.

@@ -23,8 +23,7 @@ class ClassificationMetrics:
     direction: Literal["max", "min"] = "max"
 
     def __init__(self, classes: int, class_weights: Tensor | None, device: torch.device) -> None:
-        self.classes = classes
-        self.class_weights = class_weights
+        self.classes, self.class_weights = classes, class_weights
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=self.sum_dtype, device=device)

@@ -73,12 +73,8 @@ def write_confusion_matrix(truth: Tensor, predicted: Tensor, class_names: Sequen
 
 
 def write_predictions(predictions: Predictions, predicted: Tensor, confidence: Tensor, file: Path) -> None:
-    columns = {
-        "index": predictions.indices.numpy(),
-        "label": predictions.targets.numpy(),
-        "prediction": predicted.numpy(),
-        "confidence": confidence.numpy(),
-    }
+    labels = {"index": predictions.indices, "label": predictions.targets, "prediction": predicted}
+    columns = {name: tensor.numpy() for name, tensor in (labels | {"confidence": confidence}).items()}
     write_columns(columns | ({} if predictions.files is None else {"file": predictions.files}), file)
 
 

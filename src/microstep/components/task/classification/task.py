@@ -36,9 +36,7 @@ class Classification:
         class_weights: Sequence[float] | str | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
-        self.class_names = tuple(class_names)
-        self.label_smoothing = label_smoothing
-        self.device = device
+        self.class_names, self.label_smoothing, self.device = tuple(class_names), label_smoothing, device
         self.class_weights = resolve_class_weights(class_weights, train_targets, len(self.class_names))
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.device_class_weights = None if self.class_weights is None else self.class_weights.to(device, dtype)

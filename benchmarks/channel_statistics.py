@@ -2,10 +2,10 @@
 
     python benchmarks/channel_statistics.py [rounds] [Fashion-MNIST's directory]
 
-Contestants take turns in one process; medians, and medians of the pairs' ratios. Peak memory above the pictures'
-own is the kernel's high-water mark (Linux), each contestant alone in a fresh process, first call included.
+The contestants alternate in one process. Prints medians, and medians of the ratios of pairs. Peak memory above that of
+the images is the kernel's high-water mark (Linux), of each contestant in a new process, including the first call.
 
-It is not called statistics.py: the benchmarks beside it would import it in place of Python's own module.
+The name is not statistics.py, since the other benchmarks would import it instead of Python's module.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Cost of checkpoints: `python benchmarks/checkpoints.py [pairs]`.
 
-resnet18 on made-up 32×32 pictures, everything on (a durable checkpoint after every epoch, its logs flushed, its
-predecessor verified), against the same trainer with saves that do nothing: two epochs with and two without take turns,
-and the ratio is the median over the pairs. The second thread writes while the next epoch trains; the last of the two is
-waited for. The pause is what training stands still for.
+Trains resnet18 on synthetic 32×32 images with a durable checkpoint after every epoch (logs flushed, the previous
+checkpoint verified), and with saves that do nothing. Two epochs with and two without alternate. The ratio is the median
+over the pairs. The second thread writes during the next epoch; its last write is included. The pause is the time that
+training is blocked.
 """
 
 from __future__ import annotations

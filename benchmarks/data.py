@@ -2,9 +2,9 @@
 
     python benchmarks/data.py pipeline            resident crop_flip against transforms in a DataLoader
     python benchmarks/data.py wait [rounds]       an epoch of Fashion-MNIST against one prepared batch repeated
-    python benchmarks/data.py folder ROOT         decoding and training on a folder of pictures
+    python benchmarks/data.py folder ROOT         decoding and training on a folder of images
 
-Contestants take turns in one process; medians are printed, and ratios as medians of pairs.
+The contestants alternate in one process. Prints medians, and medians of the ratios of pairs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from microstep.config.compose import compose
 from microstep.training.build import build_trainer
 
 MEAN, STD = [0.5], [0.25]
-PASSES = 4  #: over the folder's pictures in a round of decoding: one alone is half a second
-EPOCHS = 20  #: of resident data in a round: one alone would be over before it is warm
+PASSES = 4  #: over the folder's images in a round of decoding; one pass takes half a second
+EPOCHS = 20  #: of resident data in a round; one is too short to warm up
 
 
 def trainer_of(*words: str):

@@ -2,10 +2,10 @@
 
     python benchmarks/epochs.py digits|fashion_mnist [rounds]
 
-They take turns in one process, an epoch each; medians and ratios are printed. Ours has bars, TensorBoard, metrics.csv,
-run.json and a checkpoint an epoch; the bare loop has a resident, already normalised data set and a fused optimizer, and
-does none of that; the tutorials' loop is a DataLoader over per-sample transforms with tqdm and `.item()` each step.
-Start-up and the final report are not in these figures.
+They alternate in one process, one epoch each. Prints medians and ratios. microstep has bars, TensorBoard, metrics.csv,
+run.json and a checkpoint per epoch. The bare loop has none of these, a resident, normalized dataset and a fused
+optimizer. The tutorials' loop is a DataLoader over per-sample transforms with tqdm and `.item()` in each step. The
+times do not include start-up and the final report.
 """
 
 from __future__ import annotations

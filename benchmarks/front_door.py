@@ -2,7 +2,7 @@
 
     python benchmarks/front_door.py [rounds]
 
-Whole processes, in turn; medians, and the ratio to importing torch.
+Measures whole processes, alternating. Prints medians and the ratio to importing torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""precision=amp, channels-last, against fp32 in the default layout: steady training of small_cnn on 28×28 pictures.
+"""precision=amp, channels-last, against fp32 in the default layout: steady training of small_cnn on 28×28 images.
 
     python benchmarks/mixed_precision.py [rounds]
 
-The contestants take turns in one process, a part of an epoch each (made-up pictures of Fashion-MNIST's shape).
+The contestants alternate in one process, part of an epoch each (synthetic images of Fashion-MNIST's shape).
 """
 
 from __future__ import annotations

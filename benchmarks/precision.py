@@ -1,9 +1,9 @@
-"""check=precision against a plain loop written by hand: the milliseconds that a step takes in each precision.
+"""check=precision against a hand-written loop: milliseconds per step in each precision.
 
     python benchmarks/precision.py [rounds]
 
-small_cnn, batch 64, fused SGD, on digits and on Fashion-MNIST. Both sides take turns, round by round; the loop warms up
-and times as many steps as take about half a second. Ratios are medians of the rounds' ratios.
+small_cnn, batch 64, fused SGD, on digits and on Fashion-MNIST. Both alternate by rounds. The loop warms up and times
+as many steps as take about half a second. Ratios are medians over the rounds.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/sweeps.py [runs] [epochs] [rounds]
 
-Twelve runs of digits in one sweep are held against the sum of their training times (`train_seconds` in run.json) and
-one start-up: that of a single run, all its time besides training. The same sweep by `hydra/launcher=local` on all cores
-is held against the one in turn. Both take turns.
+Compares twelve runs of digits in one sweep with the sum of their training times (`train_seconds` in run.json) plus one
+start-up, which is the time of a single run without training. Compares the same sweep with `hydra/launcher=local` on all
+cores with the serial one. Both alternate.
 """
 
 from __future__ import annotations

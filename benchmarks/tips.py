@@ -2,9 +2,9 @@
 
     python benchmarks/tips.py [1|2|3|4|5]
 
-One tip or all: mixed precision, progress bars, accumulation, classification report, mean and deviation. One thread;
-contestants take turns in one process; medians, and medians of the pairs' ratios. Tip 5 reads Fashion-MNIST from where
-conf/dataset/fashion_mnist.yaml says.
+Measures one tip or all: mixed precision, progress bars, accumulation, classification report, mean and standard
+deviation. The contestants alternate in one process with one thread. Prints medians, and medians of the ratios of pairs.
+Tip 5 reads Fashion-MNIST from the root in conf/dataset/fashion_mnist.yaml.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Usual:
 
 @dataclass(frozen=True)
 class Own:
-    """microstep's step over microstep's windows, of the same samples in the same order."""
+    """microstep's step and windows, with the same samples in the same order."""
 
     precision: Precision
     weights: list[float] | None = None
@@ -93,7 +93,7 @@ class Own:
 
 
 def exact(net: nn.Module, rows: Tensor, weights: list[float] | None) -> Tensor:
-    """Return the gradient of the mean loss of these digits, uncut, in fp64."""
+    """Return the gradient of the mean loss of these digits in one batch, in fp64."""
     inputs, targets = digits()
     twin = network().double()
     twin.load_state_dict(net.state_dict())
@@ -127,7 +127,7 @@ def contestants() -> dict[str, Usual | Own]:
 
 
 def ends(epochs: int = 20) -> None:
-    """Print how far apart trainings in fp32 end, from microstep's in the same cut."""
+    """Print the distances of final weights in fp32 from those of microstep with the same micro-batches."""
     inputs, targets = digits()
     others = slice(SAMPLES, None)
     rules = {"microstep": Own(full(CPU)), "snippet": Usual(torch.float32, False)}

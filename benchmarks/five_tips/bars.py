@@ -101,7 +101,7 @@ def epoch_of_digits() -> Callable[[], list[Callable]]:
 
 
 def costs() -> tuple[dict[str, float], dict[str, float]]:
-    """Return microseconds a step by bar, around nothing; and an epoch of digits by bar, over one without."""
+    """Return microseconds per step of each bar, and the ratio of an epoch of digits to one without a bar."""
     epoch = epoch_of_digits()
     with terminal():
         empty = in_turn(
@@ -115,7 +115,7 @@ def costs() -> tuple[dict[str, float], dict[str, float]]:
 
 
 def written(bar: Callable, steps: list[Callable]) -> str:
-    """Return what an epoch's bar writes into a log file."""
+    """Return the text that an epoch's bar writes into a log file."""
     shown, sys.stderr = sys.stderr, io.StringIO()
     try:
         bar(steps, len(steps))
@@ -181,7 +181,7 @@ def in_a_log(log: str, lines: list[str]) -> str:
 
 
 def report(epochs: list[list[tuple[int, float]]]) -> None:
-    """Print how far the number that stays on the screen is from the epoch's mean."""
+    """Print the distance of the number left on the screen from the epoch's mean."""
     for number, seen in enumerate(epochs, 1):
         mean, (size, last) = running(seen)[-1], seen[-1]
         assert sum(n for n, _ in seen) == SAMPLES

@@ -14,11 +14,11 @@ from microstep.config.compose import compose
 from .drawing import EXACT, MENDED, OURS, USUAL, picture
 
 BATCH, SIZES = 64, (1, 4, 16, 64, 256)
-MNIST = (0.1307, 0.3081)  #: what is copied from example to example
+MNIST = (0.1307, 0.3081)  #: mean and standard deviation copied from example to example
 
 
 def pictures(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a split's bytes and labels, from where the project's own config finds them."""
+    """Return the bytes and labels of a split from the root in the config."""
     root = Path(compose(["dataset=fashion_mnist"]).dataset.root)
     return read_idx_split(root, split, "give its directory as dataset.root=DIR")
 

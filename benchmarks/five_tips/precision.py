@@ -64,7 +64,7 @@ def plain(count: int, inputs: Tensor, targets: Tensor, context: Callable, scaler
 
 
 def own(count: int, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
-    """Return a function that takes some of microstep's steps with precision=amp."""
+    """Return a function that takes some steps of microstep with precision=amp."""
     precision = amp(CPU)
     net = precision.prepare(network(tuple(inputs.shape[1:])))
     task = Classification([str(n) for n in range(10)], torch.arange(10), CPU)
@@ -142,7 +142,7 @@ def window_gradient(net: nn.Module, dtype: torch.dtype, scale: float) -> Tensor:
 
 
 def underflow(epochs: int = 20) -> dict[float, tuple[float, float]]:
-    """Return by scale the share of entries that fp16 makes zero, and the gradient's error, of a trained network."""
+    """Return the fraction of gradients that fp16 rounds to 0, and the gradient's error, by scale, after training."""
     net, (inputs, targets) = network(), digits()
     optimizer = sgd(net)
     for epoch in range(epochs):

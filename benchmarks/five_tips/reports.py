@@ -52,7 +52,7 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def averaged(score: Callable, labels: np.ndarray, predictions: np.ndarray, batch: int) -> np.ndarray:
-    """Return the mean of the batches' scores, for many orders of the same samples."""
+    """Return the mean of the scores of batches, for many orders of the same samples."""
     generator, found = np.random.default_rng(0), []
     for _ in range(ORDERS):
         order = generator.permutation(len(labels))

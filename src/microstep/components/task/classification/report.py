@@ -37,13 +37,13 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
     bins = plots.bin_confidences(confidence, predicted == truth)
     write_columns(bins, directory / "calibration.csv")
-    pictures = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
-    plots.draw_confusion(matrix, class_names, pictures["confusion_matrix"])
-    plots.draw_reliability(bins, pictures["reliability"])
+    image_files = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
+    plots.draw_confusion(matrix, class_names, image_files["confusion_matrix"])
+    plots.draw_reliability(bins, image_files["reliability"])
     if plots.draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
-        pictures["worst_mistakes"] = directory / "worst_mistakes.png"
+        image_files["worst_mistakes"] = directory / "worst_mistakes.png"
     curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:MAX_CURVES])}
-    return Report(text, pictures, curves)
+    return Report(text, image_files, curves)
 
 
 def warn_absent_classes(truth: Tensor, class_names: Sequence[str], split: str) -> None:

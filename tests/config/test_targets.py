@@ -178,4 +178,4 @@ def test_runs_of_one_experiment_are_one_group(components: str, tmp_path: Path) -
     asked = ReportRequest("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
     (found,) = group_runs([read_compared_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
     assert found.seeds == [0, 1]
-    assert found.first.setting["model"]["_target_"] == f"{components}.model.mlp"
+    assert found.first.settings["model"]["_target_"] == f"{components}.model.mlp"

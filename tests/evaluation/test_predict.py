@@ -190,7 +190,7 @@ def test_bad_files_do_not_stop_the_others(run, tmp_path, workers):
     for name in BAD:
         assert not any(value for column, value in rows[name].items() if column not in ("file", "error"))
     assert "9,000 × 9,000 pixels" in rows["bomb.pgm"]["error"]
-    assert (len(done.answers.rows), len(done.answers.unreadable)) == (40, 5)
+    assert (len(done.classified.rows), len(done.classified.unreadable)) == (40, 5)
 
 
 def test_batches_make_no_difference(run, tmp_path):
@@ -359,12 +359,12 @@ def test_a_run_on_folders_of_colours(tmp_path):
 def test_only_a_classifier_of_pictures_will_do(run):
     """Channels that no file holds, data that are no pictures, another task: each is a line that says so."""
     cpu = torch.device("cpu")
-    with pytest.raises(ConfigError, match="input=in: the run's pictures have 2 channels; give a run that classifies"):
+    with pytest.raises(ConfigError, match="input=in: the run's images have 2 channels; give a run that classifies"):
         make_decoder(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
     parts = build_components(load_run_config(run, ALLOW_ALL), ALLOW_ALL, "cpu")
-    with pytest.raises(ConfigError, match="input=in: the run's data are no pictures; "):
+    with pytest.raises(ConfigError, match="input=in: the run's data are not images; "):
         check_classifies_images(replace(parts, dataset=object()), "in")
-    with pytest.raises(ConfigError, match="input=in: the run's task is object, no Classification; "):
+    with pytest.raises(ConfigError, match="input=in: the run's task is object, not Classification; "):
         check_classifies_images(replace(parts, task=object()), "in")
 
 

@@ -50,7 +50,7 @@ def test_a_run_whose_data_moved_is_evaluated_on_the_new_path(home: Path) -> None
 def test_a_run_whose_data_moved_classifies_images(home: Path, photos: Path) -> None:
     """The same for `input=`."""
     done = predict_input(home / "resumed", str(photos / "test"), "best", ALLOW_ALL, None, ProgressBars(False))
-    assert len(done.answers.rows) == 15
+    assert len(done.classified.rows) == 15
 
 
 def test_a_device_of_a_resume_is_used(trained: Path, tmp_path: Path, photos: Path) -> None:
@@ -61,7 +61,8 @@ def test_a_device_of_a_resume_is_used(trained: Path, tmp_path: Path, photos: Pat
     (run / "run.json").write_text(json.dumps(record | {"resumed": [{"overrides": {"device": "cpu"}}]}))
     assert evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False)).epoch == 3
     assert (
-        len(predict_input(run, str(photos / "test"), "best", ALLOW_ALL, None, ProgressBars(False)).answers.rows) == 15
+        len(predict_input(run, str(photos / "test"), "best", ALLOW_ALL, None, ProgressBars(False)).classified.rows)
+        == 15
     )
 
 

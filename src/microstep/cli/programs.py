@@ -124,8 +124,8 @@ def input_report(config: DictConfig, gate: Allowlist) -> str:
         Path(config.run), config.input, config.checkpoint, gate, config.device, ProgressBars(config.progress)
     )
     rows = {
-        "pictures": f"{len(done.answers.rows):,} classified, {len(done.answers.unreadable):,} unreadable",
-        "classes": format_class_counts(done.answers),
+        "pictures": f"{len(done.classified.rows):,} classified, {len(done.classified.unreadable):,} unreadable",
+        "classes": format_class_counts(done.classified),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),
         "contact sheet": escape_unprintable(display_path(done.directory / "contact_sheet.png")),

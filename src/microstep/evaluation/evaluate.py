@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from microstep.components.dataset.workers import loader_errors
 from microstep.config.allowlist import Allowlist
@@ -25,7 +24,7 @@ from microstep.utils.progress_bar import ProgressBars
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """Result of a split."""
+    """Metrics and report of one split of a saved run."""
 
     result: SplitResult
     directory: Path  #: directory of the report
@@ -36,16 +35,23 @@ class EvaluatedRun:
 def evaluate_run(
     run_dir: Path, split: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> EvaluatedRun:
-    """Evaluate a split with the model, data and precision of a run; write the report into its directory.
+    """Evaluate a split with the model, data and precision of a run, and write the report into its directory.
+
+    Args:
+        run_dir: the run directory.
+        split: name of a split of the run's dataset.
+        checkpoint, allowlist, device: see `load_run`.
+        bars: progress bars to show.
 
     Raises:
-        ConfigError: if the data have no such split; see also `load_run`.
+        ConfigError: if the dataset has no such split; see also `load_run`.
+        StorageError: if the report cannot be written.
     """
-    _, parts, epoch = load_run(run_dir, allowlist, device, checkpoint)
-    if split not in parts.dataset.splits:
-        raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(parts.dataset.splits)}")
+    _, components, epoch = load_run(run_dir, allowlist, device, checkpoint)
+    if split not in components.dataset.splits:
+        raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
     directory = get_report_directory(run_dir, split, checkpoint)
-    return EvaluatedRun(evaluate_split(parts, split, directory, bars), directory, epoch)
+    return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
 
 
 def load_run(
@@ -69,44 +75,36 @@ def load_run(
     """
     saved = SavedRun.read(directory)
     config = saved.config(allowlist)
-    parts = build_components(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
-    saved.check_data(parts.dataset.fingerprint)
-    return config, parts, load_weights(parts, directory, checkpoint)
+    components = build_components(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
+    saved.check_data(components.dataset.fingerprint)
+    return config, components, load_weights(components.model, directory, checkpoint)
 
 
-def load_weights(components: Components, run_dir: Path, name: str) -> int:
-    """Load the weights of a checkpoint into the model; return their epoch."""
-    weights_path = run_dir / (WEIGHTS_FILENAME if name == WEIGHTS_FILENAME else "checkpoints")
-    state, epoch = (
-        read_exported_weights(weights_path)
-        if name == WEIGHTS_FILENAME
-        else load_model_state(Checkpoints(weights_path), name)
-    )
+def load_weights(model: nn.Module, run_dir: Path, checkpoint: str) -> int:
+    """Load the weights of a checkpoint into the model; return the epoch of the checkpoint."""
+    if checkpoint == WEIGHTS_FILENAME:
+        path = run_dir / WEIGHTS_FILENAME
+        state, epoch = read_exported_weights(path)
+    else:
+        path = run_dir / "checkpoints"
+        checkpoints = Checkpoints(path)
+        state, epoch = checkpoints.load(checkpoint).get("model", {}), checkpoints.entry(checkpoint).epoch
     try:
-        components.model.load_state_dict(state)
+        model.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = f"it is not this model's: {str(error).splitlines()[0]}"
-        raise CheckpointRefused(str(weights_path), reason, "check model.* in config.yaml") from None
+        raise CheckpointRefused(str(path), reason, "check model.* in config.yaml") from None
     return epoch
 
 
-def load_model_state(checkpoints: Checkpoints, name: str) -> tuple[Mapping[str, Any], int]:
-    """Return the model's state of a checkpoint, and the epoch after which it was written."""
-    return checkpoints.load(name).get("model", {}), checkpoints.entry(name).epoch
-
-
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    """Return the directory of a report; reports of other weights than the best have the checkpoint in its name."""
+    """Return the directory of a report; its name contains the checkpoint unless that is the best."""
     return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 
 def evaluate_split(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
-    """Evaluate a split under a progress bar, and write its report."""
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)
     batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running)
-    return SplitResult(
-        *evaluate_and_report(
-            components.model, split, batches, components.precision, components.task, metrics, directory
-        )
-    )
+    model, precision, task = components.model, components.precision, components.task
+    return SplitResult(*evaluate_and_report(model, split, batches, precision, task, metrics, directory))

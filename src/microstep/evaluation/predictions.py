@@ -1,10 +1,10 @@
-"""What a classifier says of pictures without labels: a table of the likeliest classes."""
+"""Predictions for images without labels, as a table of the most probable classes."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,55 +13,54 @@ from microstep.errors import escape_unprintable
 from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
-TOP_K = 5  #: classes told of each picture
-MAX_NAMED_FILES = 10  #: unreadable pictures warned about by name
+TOP_K = 5  #: classes listed for each image
+MAX_NAMED_FILES = 10  #: unreadable images named in warnings
 MAX_COUNTED_CLASSES = 6  #: classes counted on the terminal
 
 
 @dataclass(frozen=True)
 class ClassifiedImages:
-    """Of N pictures: the k likeliest classes of each of the M that could be read, and why the others couldn't."""
+    """The k most probable classes of the M readable ones of N images, and the errors of the others."""
 
     files: Sequence[str]  #: N
     class_names: tuple[str, ...]
-    rows: Tensor  #: M, int64: the place in `files` of each picture that could be read
-    classes: Tensor  #: M × k, int64: the likeliest first
+    rows: Tensor  #: M, int64: index in `files` of each readable image
+    classes: Tensor  #: M × k, int64: the most probable first
     confidence: Tensor  #: M × k, float64, in 0…1
-    unreadable: Mapping[int, str]  #: by place in `files`
+    unreadable: Mapping[int, str]  #: error message by index in `files`
 
     def top(self, row: int) -> tuple[str, float]:
-        """Return the likeliest class of the row-th readable picture, and its confidence."""
+        """Return the most probable class of the row-th readable image, and its confidence."""
         return self.class_names[int(self.classes[row, 0])], float(self.confidence[row, 0])
 
 
-def top_classes(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the likeliest classes of N × C outputs and their confidences, on the CPU; of equals the first wins."""
-    probabilities = outputs.cpu().double().softmax(1)
+def top_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the most probable classes and their confidence: N × k each, on the CPU, for logits of N × C.
+
+    Of equally probable classes, the first wins.
+    """
+    probabilities = logits.cpu().double().softmax(1)
     confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
-    return classes[:, :TOP_K].clone(), confidence[:, :TOP_K].clone()  # all of them would stay in memory
+    return classes[:, :TOP_K].clone(), confidence[:, :TOP_K].clone()  # a view would keep all C columns in memory
 
 
 def format_predictions_csv(classified: ClassifiedImages) -> bytes:
-    """Return `file,class_1,confidence_1,…,error`, a row a picture; bytes of a name that are no UTF-8 become \\udcXX."""
-    k, told = (
-        classified.classes.shape[1],
-        dict(zip(classified.rows.tolist(), iter_prediction_cells(classified), strict=True)),
-    )
+    """Return `file,class_1,confidence_1,…,error` with a row for each image; bytes that are not UTF-8 become \\udcXX."""
+    k = classified.classes.shape[1]
     head = ["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"]
-    rows = (
-        [file, *told.get(n, [""] * 2 * k), classified.unreadable.get(n, "")] for n, file in enumerate(classified.files)
-    )
-    return csv_bytes([head, *rows])
-
-
-def iter_prediction_cells(classified: ClassifiedImages) -> Iterator[list[str]]:
-    """Yield class, confidence, class, confidence, … of each picture that could be read."""
-    for pairs in zip(classified.classes.tolist(), classified.confidence.tolist(), strict=True):
-        yield [cell for c, p in zip(*pairs, strict=True) for cell in (classified.class_names[c], f"{p:.6f}")]
+    columns = (classified.rows, classified.classes, classified.confidence)
+    cells = {
+        row: [
+            cell for c, p in zip(classes, confidence, strict=True) for cell in (classified.class_names[c], f"{p:.6f}")
+        ]
+        for row, classes, confidence in zip(*(column.tolist() for column in columns), strict=True)
+    }
+    files, errors = enumerate(classified.files), classified.unreadable
+    return csv_bytes([head, *([file, *cells.get(n, [""] * 2 * k), errors.get(n, "")] for n, file in files)])
 
 
 def format_class_counts(classified: ClassifiedImages) -> str:
-    """Return how often each class is the likeliest, the most frequent first, in one line."""
+    """Return how often each class is the most probable one, the most frequent first, in one line."""
     found = Counter(classified.classes[:, 0].tolist()).most_common()
     line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:MAX_COUNTED_CLASSES])
     others = sum(count for _, count in found[MAX_COUNTED_CLASSES:])
@@ -69,7 +68,7 @@ def format_class_counts(classified: ClassifiedImages) -> str:
 
 
 def warn_unreadable(classified: ClassifiedImages) -> None:
-    """Warn of pictures that could not be read, a line each; of many, of the first few."""
+    """Warn about images that could not be read: a line for each of the first few, and the number of the others."""
     for row, reason in list(classified.unreadable.items())[:MAX_NAMED_FILES]:
         log.warning("%s: %s", escape_unprintable(classified.files[row]), escape_unprintable(reason))
     if (more := len(classified.unreadable) - MAX_NAMED_FILES) > 0:

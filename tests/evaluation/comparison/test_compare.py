@@ -123,7 +123,7 @@ def test_samples_are_paired_by_their_index(here):
 def test_a_pattern_is_a_setting_over_its_seeds(here):
     """Accuracy is the mean over the seeds, which are paired; each seed's own test stands beside the whole."""
     one = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0]
-    found = one.verdict.figures
+    found = one.result
     assert (one.names, one.match.run.seeds, one.match.baseline.seeds) == (("epochs-4", "epochs-1"), [0, 1], [0, 1])
     means = [np.mean([np.equal(*columns(here / name(epochs, seed))).mean() for seed in (0, 1)]) for epochs in (4, 1)]
     assert (found.accuracy.run, found.accuracy.baseline) == pytest.approx(tuple(means))
@@ -139,7 +139,7 @@ def test_several_settings_are_corrected_for(here):
     assert [one.names for one in found.comparisons] == [("epochs-2", "epochs-1"), ("epochs-4", "epochs-1")]
     assert [path.name for path in found.directories] == ["epochs-2-against-epochs-1", "epochs-4-against-epochs-1"]
     verdicts = [one.verdict for one in found.comparisons]
-    assert [one.p_value for one in verdicts] == correct_holm([one.figures.p_value for one in verdicts])
+    assert [one.p_value for one in verdicts] == correct_holm([one.result.p_value for one in verdicts])
     lines = found.text.splitlines()
     assert [line.split("  ")[1] for line in lines[3:6]] == ["epochs-1", "epochs-2", "epochs-4"]
     assert lines[-2:] == [one.sentence for one in found.comparisons]
@@ -176,7 +176,7 @@ def test_runs_that_are_not_finished_are_left_out_of_a_pattern(here, caplog):
     """They are named; given by its own directory one is compared as it is, with a warning."""
     edited(here / name(4, 1) / "run.json", '"status": "finished"', '"status": "interrupted"')
     assert compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0].match.run.seeds == [0]
-    assert "left out, for they are not finished: epochs-4_model-mlp_seed-1_threads-1" in caplog.text
+    assert "left out because they are not finished: epochs-4_model-mlp_seed-1_threads-1" in caplog.text
     compared(name(4, 1), name(1, 1))
     assert "the run is not finished; its report is compared as it is" in caplog.text
 
@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "no baseline": ((A, "nowhere"), "baseline=nowhere: config.yaml is not there; "),
     "neither": (("nowhere", "nowhere"), "baseline=nowhere: config.yaml is not there; give the directory"),
     "no match": ((f"{SWEEP}/x*", B), f"run={SWEEP}/x*: it matches no run directory; "),
-    "itself": ((A, A), f"run={A}: it names no run but the baseline's; "),
+    "itself": ((A, A), f"run={A}: it names only runs of the baseline; "),
     "several baselines": ((A, f"{SWEEP}/*d-1*"), f"baseline={SWEEP}/*d-1*: it matches 2 settings: epochs-1_seed-1, "),
     "split": ((A, B, "tset"), "split=tset: no such split; the options are train, val, test"),
     "escape": ((A, B, "../../x"), "split=../../x: no such split; "),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from microstep.evaluation.comparison import results as figures
+from microstep.evaluation.comparison import results
 from microstep.evaluation.comparison.paired import PairedPredictions
 from microstep.evaluation.comparison.results import central_interval, sample_intervals, seed_and_sample_intervals
 from microstep.evaluation.comparison.significance import SeedSampleVariance
@@ -24,8 +24,8 @@ CLASSES = 3
 @pytest.fixture
 def fewer(monkeypatch) -> None:
     """Let few resamples do: the coverage is the same within half a percent."""
-    monkeypatch.setattr(figures, "RESAMPLES", 300)
-    monkeypatch.setattr(figures, "FEWER", 100)
+    monkeypatch.setattr(results, "RESAMPLES", 300)
+    monkeypatch.setattr(results, "COVARIANCE_RESAMPLES", 100)
 
 
 def one_seed(samples: int, right: tuple[float, float, float], rng: np.random.Generator) -> PairedPredictions:
@@ -85,7 +85,7 @@ def test_the_interval_over_seeds_and_samples_covers_95_percent(seeds, samples, b
     """Seeds that differ from one another, and few of them: the interval is for other seeds and other samples."""
 
     def interval(pair: PairedPredictions) -> list[Ends]:
-        return [SeedSampleVariance.of_means(pair.differences).interval(figures.SIGNIFICANCE_LEVEL)]
+        return [SeedSampleVariance.from_values(pair.differences).interval(results.SIGNIFICANCE_LEVEL)]
 
     assert 0.93 <= coverage(lambda rng: several_seeds(seeds, samples, between, rng), interval)[0] <= 0.97
 
@@ -95,7 +95,7 @@ def test_with_three_seeds_both_scores_are_covered():
     """The covariance of macro F1 between seeds comes from the bootstrap."""
 
     def interval(pair: PairedPredictions) -> list[Ends]:
-        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in figures.compute_seed_scores(pair))
+        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in results.compute_seed_scores(pair))
         return seed_and_sample_intervals(pair, run - baseline)
 
     for found in coverage(lambda rng: several_seeds(3, 180, 0.2, rng), interval):

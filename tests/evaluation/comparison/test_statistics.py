@@ -92,7 +92,7 @@ def test_the_scores_are_scikit_learns():
     rng = np.random.default_rng(1)
     labels, predictions = rng.integers(4, size=30), rng.integers(5, size=30)
     counts = rng.multinomial(30, np.full(30, 1 / 30), 20)
-    found = ClassScores.of(counts, labels, predictions, 6)
+    found = ClassScores.from_counts(counts, labels, predictions, 6)
     for row, weights in enumerate(counts):
         truth, answers = np.repeat(labels, weights), np.repeat(predictions, weights)
         options = {"labels": range(6), "average": None, "zero_division": 0}
@@ -105,7 +105,7 @@ def test_the_scores_are_scikit_learns():
 def test_the_bootstrap_is_scipys():
     """Resampling cells instead of samples gives SciPy's paired percentile interval, within its own noise."""
     paired = noisy(1, 400, 3)
-    accuracy, macro_f1 = bootstrap_differences(UniqueSamples.of(paired), 400, 20_000)
+    accuracy, macro_f1 = bootstrap_differences(UniqueSamples.from_predictions(paired), 400, 20_000)
     columns = (paired.labels, paired.run[0], paired.baseline[0])
 
     def difference(labels, run, baseline):
@@ -122,23 +122,26 @@ def test_the_bootstrap_is_scipys():
 
 def test_cells_lose_no_sample():
     """Equal samples are one cell with their weight; what the bootstrap draws adds up to as many samples."""
-    cells = UniqueSamples.of(constructed(both=90, run=6, baseline=3, neither=1))
+    cells = UniqueSamples.from_predictions(constructed(both=90, run=6, baseline=3, neither=1))
     assert (len(cells.labels), cells.weights.sum()) == (7, 100)
-    parts = list(cells.draws(100, 50))
+    parts = list(cells.iter_resamples(100, 50))
     assert np.concatenate(parts).sum(1).tolist() == [100] * 50
 
 
 def test_the_bootstrap_is_held_in_parts(monkeypatch):
     """However much memory may be used, every resample is made."""
     monkeypatch.setattr("microstep.evaluation.comparison.bootstrap.MAX_NUMBERS_HELD", 64)
-    accuracy, macro_f1 = bootstrap_differences(UniqueSamples.of(noisy(2, 50, 3)), 50, 31)
+    accuracy, macro_f1 = bootstrap_differences(UniqueSamples.from_predictions(noisy(2, 50, 3)), 50, 31)
     assert accuracy.shape == macro_f1.shape == (31, 2)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_same_predictions_give_the_same_interval(seeds):
     """Nothing depends on when it is asked."""
-    assert ComparisonResult.of(noisy(seeds, 100, 3)).macro_f1 == ComparisonResult.of(noisy(seeds, 100, 3)).macro_f1
+    assert (
+        ComparisonResult.from_predictions(noisy(seeds, 100, 3)).macro_f1
+        == ComparisonResult.from_predictions(noisy(seeds, 100, 3)).macro_f1
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
@@ -146,8 +149,8 @@ def test_exchanging_the_sides_exchanges_the_signs(seeds):
     """A against B is B against A, within the bootstrap's noise: no side is favoured."""
     paired = noisy(seeds, 150, 3)
     one, other = (
-        ComparisonResult.of(paired),
-        ComparisonResult.of(PairedPredictions(paired.labels, paired.baseline, paired.run, 3)),
+        ComparisonResult.from_predictions(paired),
+        ComparisonResult.from_predictions(PairedPredictions(paired.labels, paired.baseline, paired.run, 3)),
     )
     assert one.p_value == other.p_value
     for a, b in ((one.accuracy, other.accuracy), (one.macro_f1, other.macro_f1)):
@@ -159,7 +162,7 @@ def test_equal_predictions_prove_no_equality(seeds):
     """Where the two never disagree the difference is 0 and p is 1, but the interval keeps 3 ÷ N on either side."""
     paired = constructed(both=170, run=0, baseline=0, neither=10)
     paired = PairedPredictions(paired.labels, *(np.repeat(side, seeds, 0) for side in (paired.run, paired.baseline)), 2)
-    found = ComparisonResult.of(paired)
+    found = ComparisonResult.from_predictions(paired)
     assert (found.accuracy.difference, found.p_value) == (0, 1)
     for score in (found.accuracy, found.macro_f1):
         assert (score.low, score.high) == pytest.approx((-3 / 180, 3 / 180), abs=2e-3)
@@ -169,14 +172,14 @@ def test_equal_predictions_prove_no_equality(seeds):
 def test_two_ways_without_samples_is_students():
     """Where samples add next to nothing, the interval over seeds is Student's of their differences."""
     differences = np.array([0.02, 0.05, 0.01, 0.04])
-    found = SeedSampleVariance.of(differences, np.zeros((4, 4)), 10**6)
+    found = SeedSampleVariance.from_covariance(differences, np.zeros((4, 4)), 10**6)
     reach = t.ppf(0.975, 3) * differences.std(ddof=1) / 2
     assert found.interval(0.05) == pytest.approx((0.03 - reach, 0.03 + reach), abs=1e-5)
 
 
 def test_two_ways_without_seeds_is_normal():
     """Where all seeds differ alike, the interval is the normal one over samples."""
-    found = SeedSampleVariance.of(np.full(3, 0.03), np.full((3, 3), 1e-4), 1000)
+    found = SeedSampleVariance.from_covariance(np.full(3, 0.03), np.full((3, 3), 1e-4), 1000)
     assert found.interval(0.05) == pytest.approx((0.03 - norm.ppf(0.975) / 100, 0.03 + norm.ppf(0.975) / 100), abs=1e-9)
 
 
@@ -187,16 +190,16 @@ def test_two_ways_are_the_sum_of_both_errors(over_seeds, over_samples, seeds):
     errors = rng.standard_t(seeds - 1, 10**6) * over_seeds**0.5 + rng.normal(size=10**6) * over_samples**0.5
     found = SeedSampleVariance(0.0, over_seeds, over_samples, seeds)
     for distance in (0.0, 0.01, 0.03):
-        assert found.beyond(distance) == pytest.approx(np.mean(errors > distance), abs=2e-3)
+        assert found.tail_probability(distance) == pytest.approx(np.mean(errors > distance), abs=2e-3)
     assert found.p_value(found.interval(0.05)[1]) == pytest.approx(0.05, abs=1e-6)
 
 
 def test_the_means_covariance_is_the_bootstraps():
     """What is taken from a formula for accuracy is what resampling gives."""
     paired = noisy(3, 200, 4)
-    accuracy, _ = bootstrap_differences(UniqueSamples.of(paired), 200, 20_000)
-    by_resampling = SeedSampleVariance.of(paired.differences.mean(1), np.cov(accuracy, rowvar=False), 200)
-    assert SeedSampleVariance.of_means(paired.differences).over_samples == pytest.approx(
+    accuracy, _ = bootstrap_differences(UniqueSamples.from_predictions(paired), 200, 20_000)
+    by_resampling = SeedSampleVariance.from_covariance(paired.differences.mean(1), np.cov(accuracy, rowvar=False), 200)
+    assert SeedSampleVariance.from_values(paired.differences).over_samples == pytest.approx(
         by_resampling.over_samples, rel=0.1
     )
 
@@ -212,20 +215,22 @@ SAID = {
 def test_the_sentence_says_what_the_figures_do(word):
     """Better, worse or no difference, with the difference, its interval, p, and what could have shown."""
     (both, run, baseline), said = SAID[word]
-    found = make_verdicts([ComparisonResult.of(constructed(both, run, baseline, 180 - both - run - baseline))])[0]
+    found = make_verdicts(
+        [ComparisonResult.from_predictions(constructed(both, run, baseline, 180 - both - run - baseline))]
+    )[0]
     assert found.word == word
-    assert found.sentence("A", "B").startswith(said)
-    assert ("would have shown in 4 of 5" in found.sentence("A", "B")) == (word == "no difference")
+    assert found.format_sentence("A", "B").startswith(said)
+    assert ("would have shown in 4 of 5" in found.format_sentence("A", "B")) == (word == "no difference")
 
 
 @pytest.mark.parametrize("run", range(22))
 @pytest.mark.parametrize("baseline", [0, 1, 4])
 def test_the_sentence_contradicts_no_figure(run, baseline):
     """It claims a difference where p is below 0.05 and the interval leaves zero out, and says where they disagree."""
-    found = make_verdicts([ComparisonResult.of(constructed(150, run, baseline, 5))])[0]
-    low, high, p = found.figures.accuracy.low, found.figures.accuracy.high, found.figures.p_value
+    found = make_verdicts([ComparisonResult.from_predictions(constructed(150, run, baseline, 5))])[0]
+    low, high, p = found.result.accuracy.low, found.result.accuracy.high, found.result.p_value
     assert (found.word != "no difference") == (p < 0.05 and (low > 0 or high < 0))
-    assert ("at the margin" in found.sentence("A", "B")) == ((p < 0.05) != (low > 0 or high < 0))
+    assert ("at the margin" in found.format_sentence("A", "B")) == ((p < 0.05) != (low > 0 or high < 0))
 
 
 @pytest.mark.parametrize(
@@ -233,32 +238,32 @@ def test_the_sentence_contradicts_no_figure(run, baseline):
 )
 def test_test_and_interval_must_agree(p, low, word):
     """A difference is claimed where both find it; where one alone does, the sentence says that they disagree."""
-    found = ComparisonResult.of(constructed(150, 18, 4, 8))
+    found = ComparisonResult.from_predictions(constructed(150, 18, 4, 8))
     verdict = Verdict(replace(found, p_value=p, accuracy=replace(found.accuracy, low=low)), p, 1)
     assert verdict.word == word
-    assert ("at the margin" in verdict.sentence("A", "B")) == (word == "no difference")
+    assert ("at the margin" in verdict.format_sentence("A", "B")) == (word == "no difference")
 
 
 def test_several_comparisons_are_held_to_more():
     """What one comparison would call better isn't one of five; the difference that could show grows as well."""
-    one = ComparisonResult.of(constructed(160, 12, 2, 6))
+    one = ComparisonResult.from_predictions(constructed(160, 12, 2, 6))
     alone, of_five = make_verdicts([one])[0], make_verdicts([one] * 5)[0]
     assert (alone.word, of_five.word) == ("better", "no difference")
     assert of_five.p_value == pytest.approx(5 * alone.p_value)
     assert of_five.smallest_difference > alone.smallest_difference
-    assert "p = 0.013 alone, p = 0.065 corrected for 5 comparisons" in of_five.sentence("A", "B")
+    assert "p = 0.013 alone, p = 0.065 corrected for 5 comparisons" in of_five.format_sentence("A", "B")
 
 
 def test_few_samples_can_show_nothing():
     """Five samples, all of them right with the run alone: the sentence says that no difference could have shown."""
-    found = Verdict(ComparisonResult.of(constructed(0, 5, 0)), 0.0625, 1)
-    assert found.sentence("A", "B").endswith("; so few could show none at all.")
+    found = Verdict(ComparisonResult.from_predictions(constructed(0, 5, 0)), 0.0625, 1)
+    assert found.format_sentence("A", "B").endswith("; they are too few to show any difference.")
 
 
 def test_classes_are_counted_each_by_itself():
     """Recall, F1 and who alone is right are those of the class's own samples; absent classes are left out."""
     paired = noisy(3, 200, 4)
-    found = ComparisonResult.of(PairedPredictions(paired.labels, paired.run, paired.baseline, 6)).classes
+    found = ComparisonResult.from_predictions(PairedPredictions(paired.labels, paired.run, paired.baseline, 6)).classes
     assert [one.label for one in found] == [0, 1, 2, 3]
     for one in found:
         chosen = paired.labels == one.label
@@ -275,4 +280,4 @@ def test_a_class_of_one_sample_is_no_trouble(seeds):
     paired = noisy(seeds, 60, 3)
     labels = np.append(paired.labels, 3)
     sides = [np.hstack([side, np.full((seeds, 1), value)]) for side, value in ((paired.run, 3), (paired.baseline, 0))]
-    assert ComparisonResult.of(PairedPredictions(labels, *sides, 4)).classes[3].p_value == 1
+    assert ComparisonResult.from_predictions(PairedPredictions(labels, *sides, 4)).classes[3].p_value == 1

@@ -1,4 +1,4 @@
-"""Compares two groups of runs on the same samples, with confidence intervals and tests."""
+"""Compares groups of runs on the same samples, with confidence intervals and tests."""
 
 from microstep.evaluation.comparison.paired import PairedPredictions
 from microstep.evaluation.comparison.results import ComparisonResult

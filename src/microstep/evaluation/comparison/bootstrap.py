@@ -1,6 +1,6 @@
-"""The paired bootstrap over samples: what the scores would have been on other samples of the same kind.
+"""Paired bootstrap over samples.
 
-Both settings and all seeds are scored on the same resampled samples, so that what is hard for all of them cancels.
+Both groups and all seeds are scored on the same resampled samples, so that the difficulty of the samples cancels out.
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
 """
 
@@ -13,16 +13,16 @@ import numpy as np
 
 from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions
 
-BOOTSTRAP_SEED = 0  #: of every bootstrap: the same predictions give the same interval, digit by digit
-MAX_NUMBERS_HELD = 2**22  #: numbers at once, about
+BOOTSTRAP_SEED = 0  #: the same for every bootstrap, so that the same predictions give the same interval
+MAX_NUMBERS_HELD = 2**22  #: approximate limit of numbers in memory
 
 
 @dataclass(frozen=True)
 class UniqueSamples:
-    """The distinct samples: those with the same label and the same predictions are one cell with a weight.
+    """Samples without duplicates: those with the same label and predictions become one with a weight.
 
-    To draw N of N samples with replacement is to draw how often each cell is met, from a multinomial distribution:
-    10,000 samples are a few hundred cells, and no sample is ever copied.
+    Drawing N of N samples with replacement equals drawing the count of each unique sample from a multinomial
+    distribution. 10,000 samples give a few hundred unique ones, and none is copied.
     """
 
     labels: Array  #: C
@@ -32,20 +32,20 @@ class UniqueSamples:
     classes: int
 
     @classmethod
-    def of(cls, paired: PairedPredictions) -> UniqueSamples:
-        """Return the cells of some samples."""
+    def from_predictions(cls, paired: PairedPredictions) -> UniqueSamples:
+        """Return the unique samples of paired predictions."""
         rows = np.vstack([paired.labels[None], paired.run, paired.baseline])
         distinct, weights = np.unique(rows, axis=1, return_counts=True)
         run, baseline = distinct[1 : 1 + paired.seeds], distinct[1 + paired.seeds :]
         return cls(distinct[0], run, baseline, weights.astype(float), paired.classes)
 
-    def smoothed(self) -> UniqueSamples:
-        """Return the cells with one sample more that only the run gets right, and one that only the baseline does.
+    def add_pseudo_samples(self) -> UniqueSamples:
+        """Return the samples with one more that only the run gets right, and one that only the baseline does.
 
-        They are spread over the classes as the samples are; their wrong answer is the most frequent other class. Few
-        samples may show no disagreement at all, which doesn't mean that there is none. Bonett and Price, Adjusted Wald
+        A small number of samples may show no disagreement although there is some: Bonett and Price, Adjusted Wald
         Confidence Interval for a Difference of Binomial Proportions Based on Paired Data (Journal of Educational and
-        Behavioral Statistics 37, 2012).
+        Behavioral Statistics 37, 2012). Both are distributed over the classes like the samples. Their wrong prediction
+        is the most frequent other class.
         """
         present = np.bincount(self.labels, self.weights, self.classes)
         known = np.flatnonzero(present)
@@ -61,29 +61,35 @@ class UniqueSamples:
             self.classes,
         )
 
-    def draws(self, samples: int, resamples: int) -> Iterator[Array]:
-        """Yield how often each cell is met (B × C), in parts that fit in memory, `resamples` rows in all."""
+    def iter_resamples(self, samples: int, resamples: int) -> Iterator[Array]:
+        """Yield the counts of the unique samples (B × C) in chunks that fit in memory, `resamples` rows in total."""
         generator = np.random.default_rng(BOOTSTRAP_SEED)
-        part = max(1, MAX_NUMBERS_HELD // max(len(self.labels), self.classes))
-        for start in range(0, resamples, part):
-            yield generator.multinomial(samples, self.weights / self.weights.sum(), min(part, resamples - start))
+        chunk = max(1, MAX_NUMBERS_HELD // max(len(self.labels), self.classes))
+        for start in range(0, resamples, chunk):
+            yield generator.multinomial(samples, self.weights / self.weights.sum(), min(chunk, resamples - start))
 
 
 def bootstrap_differences(unique: UniqueSamples, samples: int, resamples: int) -> tuple[Array, Array]:
-    """Return the differences in accuracy and in macro F1 on resampled samples: B × S each."""
-    parts = [compute_score_differences(counts, unique) for counts in unique.draws(samples, resamples)]
-    accuracy, macro_f1 = (np.concatenate(column) for column in zip(*parts, strict=True))
+    """Return the differences in accuracy and in macro F1 on resampled samples.
+
+    Args:
+        unique: the samples.
+        samples: number of samples that each resample draws.
+        resamples: number B of resamples.
+
+    Returns:
+        Two arrays of B × S.
+    """
+    chunks = [compute_score_differences(counts, unique) for counts in unique.iter_resamples(samples, resamples)]
+    accuracy, macro_f1 = (np.concatenate(column) for column in zip(*chunks, strict=True))
     return accuracy, macro_f1
 
 
 def compute_score_differences(counts: Array, unique: UniqueSamples) -> tuple[Array, Array]:
-    """Return the differences in accuracy and in macro F1 of some weightings: B × S each."""
-    found = [compute_seed_differences(counts, unique, *pair) for pair in zip(unique.run, unique.baseline, strict=True)]
-    accuracy, macro_f1 = (np.stack(column, 1) for column in zip(*found, strict=True))
-    return accuracy, macro_f1
-
-
-def compute_seed_differences(counts: Array, unique: UniqueSamples, run: Array, baseline: Array) -> tuple[Array, Array]:
-    """Return one seed's differences: B each."""
-    one, other = (ClassScores.of(counts, unique.labels, answers, unique.classes) for answers in (run, baseline))
-    return one.accuracy - other.accuracy, one.macro_f1 - other.macro_f1
+    """Return the differences in accuracy and in macro F1 for B × C counts: B × S each."""
+    accuracy, macro_f1 = [], []
+    for pair in zip(unique.run, unique.baseline, strict=True):
+        run, baseline = (ClassScores.from_counts(counts, unique.labels, side, unique.classes) for side in pair)
+        accuracy.append(run.accuracy - baseline.accuracy)
+        macro_f1.append(run.macro_f1 - baseline.macro_f1)
+    return np.stack(accuracy, 1), np.stack(macro_f1, 1)

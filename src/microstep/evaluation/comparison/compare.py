@@ -48,114 +48,106 @@ class WrittenComparisons:
 
     @property
     def text(self) -> str:
-        """Report text: a page for one comparison, a table for several; the verdicts come last."""
-        written = "\n".join(f"  written to {display_path(directory)}" for directory in self.directories)
-        said = (
-            comparison_report_text(self.comparisons[0])
-            if len(self.comparisons) == 1
-            else format_comparison_summary(self.comparisons)
+        """Full report of one comparison, or a table of several; the verdicts come last."""
+        several = len(self.comparisons) > 1
+        results = (
+            format_comparison_summary(self.comparisons) if several else comparison_report_text(self.comparisons[0])
         )
-        return "\n\n".join(["", said, written, "\n".join(one.sentence for one in self.comparisons)])
+        directories = "\n".join(f"  written to {display_path(directory)}" for directory in self.directories)
+        return "\n\n".join(["", results, directories, "\n".join(one.sentence for one in self.comparisons)])
 
 
 @loader_errors()
 def compare_runs(
     run: str, baseline: str, split: str, checkpoint: str, make_allowlist: AllowlistFactory
 ) -> WrittenComparisons:
-    """Compare the settings of some runs with a baseline setting, and write the comparisons.
+    """Compare groups of runs, which differ only in their seed, with a baseline group, and write the comparisons.
 
     Args:
         run: a run directory, or a pattern that matches several (`outputs/sweeps/s/*`).
         baseline: the same for the baseline.
-        split: split of the reports that are compared.
+        split: split of the reports to compare.
         checkpoint: checkpoint of these reports. `evaluate.py` makes a missing report.
-        make_allowlist: returns the gate for the configs of some run directories.
+        make_allowlist: returns the allowlist for the configs of some run directories.
 
     Raises:
-        ConfigError: if runs or reports are missing, `baseline` matches several settings, or the two sides differ in
-            data or classes, or share no seed.
+        ConfigError: if runs or reports are missing, `baseline` matches several groups, or the two sides differ in data
+            or classes, or have no seed in common.
         DataError: if a report is damaged.
-        StorageError: if nothing can be written.
+        StorageError: if the files cannot be written.
     """
     report = get_report_directory(Path(), split, checkpoint)
-    sides = [
-        ReportRequest(key, value, split, checkpoint, report) for key, value in (("run", run), ("baseline", baseline))
-    ]
-    found = [find_run_directories(side) for side in sides]
-    gate = make_allowlist([*found[0], *found[1]])
-    base = require_one_group([read_compared_run(path, sides[1], gate) for path in found[1]], sides[1])
-    ours = exclude_runs(found[0], found[1], sides[0])
-    settings = group_runs([read_compared_run(path, sides[0], gate) for path in ours], "run")
-    check_comparable(settings, base)
-    comparisons = make_comparisons(settings, base, split, checkpoint)
-    return WrittenComparisons(comparisons, [write_comparison(one, gate) for one in comparisons])
+    run_request = ReportRequest("run", run, split, checkpoint, report)
+    baseline_request = ReportRequest("baseline", baseline, split, checkpoint, report)
+    run_paths, baseline_paths = find_run_directories(run_request), find_run_directories(baseline_request)
+    allowlist = make_allowlist([*run_paths, *baseline_paths])
+    baseline_runs = [read_compared_run(path, baseline_request, allowlist) for path in baseline_paths]
+    baseline_group = require_one_group(baseline_runs, baseline_request)
+    run_paths = exclude_runs(run_paths, baseline_paths, run_request)
+    groups = group_runs([read_compared_run(path, run_request, allowlist) for path in run_paths], "run")
+    for one in (one for group in (baseline_group, *groups) for one in group.runs):
+        check_same_data(one, baseline_group.first)
+    comparisons = make_comparisons(groups, baseline_group, split, checkpoint)
+    return WrittenComparisons(comparisons, [write_comparison(one, allowlist) for one in comparisons])
 
 
 def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: ReportRequest) -> list[Path]:
-    """Return the runs that are not in the baseline: a pattern may match these too."""
-    away = {path.resolve() for path in excluded}
-    left = [path for path in paths if path.resolve() not in away]
-    if not left:
-        raise ConfigError(request.subject, "it names no run but the baseline's", "name another, to compare with it")
-    return left
+    """Return the paths of runs that are not in the baseline; a pattern may match both."""
+    resolved = {path.resolve() for path in excluded}
+    remaining = [path for path in paths if path.resolve() not in resolved]
+    if not remaining:
+        raise ConfigError(request.subject, "it names only runs of the baseline", "give another run to compare")
+    return remaining
 
 
 def require_one_group(runs: Sequence[ReportedRun], request: ReportRequest) -> RunGroup:
-    """Return the one group of the baseline runs."""
-    settings = group_runs(runs, "baseline")
-    if len(settings) > 1:
-        reason = f"it matches {len(settings)} settings: {', '.join(name_groups(settings))}"
+    groups = group_runs(runs, "baseline")
+    if len(groups) > 1:
+        reason = f"it matches {len(groups)} settings: {', '.join(name_groups(groups))}"
         raise ConfigError(request.subject, reason, "narrow it to one, over seeds")
-    return settings[0]
-
-
-def check_comparable(groups: Sequence[RunGroup], baseline: RunGroup) -> None:
-    """Refuse to compare runs on different data."""
-    for run in (run for setting in (baseline, *groups) for run in setting.runs):
-        check_same_data(run, baseline.first)
+    return groups[0]
 
 
 def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
-    """Return the comparisons, corrected for their number."""
-    *own, base = name_groups([*groups, baseline])
-    matches = [pair_by_seed(setting, baseline) for setting in groups]
-    found = make_verdicts([ComparisonResult.of(one.paired) for one in matches])
-    pairs = zip(matches, found, own, strict=True)
-    return [Comparison(one, verdict, (name, base), split, checkpoint) for one, verdict, name in pairs]
+    """Return the comparisons of groups with the baseline, with p-values corrected for their number."""
+    *names, baseline_name = name_groups([*groups, baseline])
+    matches = [pair_by_seed(group, baseline) for group in groups]
+    verdicts = make_verdicts([ComparisonResult.from_predictions(match.paired) for match in matches])
+    return [
+        Comparison(match, verdict, (name, baseline_name), split, checkpoint)
+        for match, verdict, name in zip(matches, verdicts, names, strict=True)
+    ]
 
 
 def write_comparison(comparison: Comparison, allowlist: Allowlist) -> Path:
     """Write the files of a comparison; return their directory."""
-    directory, found = get_comparison_directory(comparison), find_flips(comparison.match)
+    directory, flips = get_comparison_directory(comparison), find_flips(comparison.match)
+    class_names, seeds = comparison.class_names, comparison.result.paired.seeds
+    text = f"{comparison_report_text(comparison)}\n\n{comparison.sentence}\n"
     files = {
-        "comparison.txt": f"{comparison_report_text(comparison)}\n\n{comparison.sentence}\n".encode(
-            errors="backslashreplace"
-        ),
+        "comparison.txt": text.encode(errors="backslashreplace"),
         "comparison.json": format_comparison_json(comparison),
         "per_class.csv": format_per_class_csv(comparison),
-        "flips.csv": format_flips_csv(found, comparison.class_names, comparison.verdict.figures.paired.seeds),
+        "flips.csv": format_flips_csv(flips, class_names, seeds),
     }
-    images = load_flip_images(comparison, decisive_flips(found), allowlist)
+    images = load_flip_images(comparison, decisive_flips(flips), allowlist)
     if images is not None:
-        seeds = comparison.verdict.figures.paired.seeds
-        files["flips.png"] = draw_flips(found, images, comparison.class_names, seeds, comparison.names)
-    write_comparison_files(comparison, files, directory)
+        files["flips.png"] = draw_flips(flips, images, class_names, seeds, comparison.names)
+    write_comparison_files(files, directory)
     return directory
 
 
-def load_flip_images(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
+def load_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
     """Return the samples as images; None if they are no images, or with a warning if they cannot be loaded."""
-    if not shown_ones:
-        return None
     try:
-        return fetch_flip_images(comparison, shown_ones, allowlist)
+        return fetch_flip_images(comparison, flips, allowlist) if flips else None
     except MicrostepError as error:
         log.warning("flips.png is left out: %s", error)
         return None
 
 
-def fetch_flip_images(comparison: Comparison, shown_ones: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
-    """Return the samples from the dataset of the baseline.
+def fetch_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
+    """Return the samples from the dataset of the baseline as N × C × H × W images in 0…1; None if they are no images.
 
     Raises:
         MicrostepError: if the data are missing or have changed.
@@ -165,5 +157,5 @@ def fetch_flip_images(comparison: Comparison, shown_ones: Sequence[Flip], allowl
     run.check_data(dataset.fingerprint)
     split = dataset.splits[comparison.split]
     row_of_index = {index: row for row, index in enumerate(split.indices.tolist())}
-    rows = torch.tensor([row_of_index[flip.index] for flip in shown_ones])
+    rows = torch.tensor([row_of_index[flip.index] for flip in flips])
     return split.shown(split.fetch(rows, rows).inputs)

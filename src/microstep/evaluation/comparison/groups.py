@@ -34,14 +34,18 @@ class RunGroup:
         return [run.seed for run in self.runs]
 
     @property
+    def directories(self) -> list[str]:
+        return [display_path(run.directory) for run in self.runs]
+
+    @property
     def first(self) -> ReportedRun:
         return self.runs[0]
 
-    def of(self, seeds: Sequence[int]) -> RunGroup:
+    def select_seeds(self, seeds: Sequence[int]) -> RunGroup:
         """Return the group with only some of its seeds."""
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
-    def stacked(self, name: str) -> Array:
+    def stack_column(self, name: str) -> Array:
         """Return a column of the reports (S seeds × N samples)."""
         return np.stack([getattr(run.report, name) for run in self.runs])
 
@@ -57,19 +61,23 @@ class GroupPair:
     def paired(self) -> PairedPredictions:
         """Predictions of both, paired by seed."""
         report = self.baseline.first.report
-        run, baseline = (setting.stacked("predictions") for setting in (self.run, self.baseline))
+        run, baseline = (group.stack_column("predictions") for group in (self.run, self.baseline))
         return PairedPredictions(report.labels, run, baseline, len(report.class_names))
 
 
 def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
     """Return the groups of some runs, in the order of their first runs.
 
+    Args:
+        runs: the runs.
+        key: key of the command line that named them; the error begins with it.
+
     Raises:
         ConfigError: if two runs of a group have the same seed.
     """
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(run.setting, sort_keys=True, default=str), []).append(run)
+        groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), []).append(run)
     for group in groups.values():
         group.sort(key=lambda run: run.seed)
         for one, other in pairwise(group):
@@ -85,63 +93,59 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
     Raises:
         ConfigError: if they have no seed in common.
     """
+    directory = run.first.directory
     if len(run.runs) == len(baseline.runs) == 1:
         if run.seeds != baseline.seeds:
-            seeds = (run.first.directory, *run.seeds, *baseline.seeds)
-            log.warning("run=%s: its seed is %d, the baseline's %d: chance in training differs too", *seeds)
+            seeds = (*run.seeds, *baseline.seeds)
+            log.warning("run=%s: its seed is %d, the baseline's %d: chance in training differs too", directory, *seeds)
         return GroupPair(run, baseline)
     common = sorted({*run.seeds} & {*baseline.seeds})
     if not common:
-        reason = (
-            f"its seeds {format_seed_list(run.seeds)} and the baseline's {format_seed_list(baseline.seeds)} "
-            f"have none in common"
-        )
-        raise ConfigError(f"run={run.first.directory}", reason, "train both with the same seeds: -m seed=0,1,2")
+        sides = f"its seeds {format_seed_list(run.seeds)} and the baseline's {format_seed_list(baseline.seeds)}"
+        remedy = "train both with the same seeds: -m seed=0,1,2"
+        raise ConfigError(f"run={directory}", f"{sides} have none in common", remedy)
     if alone := sorted({*run.seeds} ^ {*baseline.seeds}):
-        log.warning(
-            "run=%s: seeds that only one side has are left out: %s", run.first.directory, format_seed_list(alone)
-        )
-    return GroupPair(run.of(common), baseline.of(common))
+        log.warning("run=%s: seeds that only one side has are left out: %s", directory, format_seed_list(alone))
+    return GroupPair(run.select_seeds(common), baseline.select_seeds(common))
 
 
-def format_seed_list(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values))
+def format_seed_list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def name_groups(groups: Sequence[RunGroup]) -> list[str]:
-    """Return a name for each group, of the shortest kind that is distinct."""
-    short = [shorten_group_name(setting) for setting in groups]
-    long = [
-        f"{setting.first.directory.resolve().parent.name}/{name}" for setting, name in zip(groups, short, strict=True)
-    ]
-    kinds = (strip_common_words(short), short, long)
-    return next(filter(are_distinct, kinds), [display_path(setting.first.directory) for setting in groups])
+    """Return a distinct name for each group, as short as possible."""
+    short = [shorten_group_name(group) for group in groups]
+    parents = [group.first.directory.resolve().parent.name for group in groups]
+    long = [f"{parent}/{name}" for parent, name in zip(parents, short, strict=True)]
+    candidates = (strip_common_words(short), short, long)
+    return next(filter(are_distinct, candidates), [group.directories[0] for group in groups])
 
 
-def are_distinct(candidates: Sequence[str]) -> bool:
+def are_distinct(names: Sequence[str]) -> bool:
     """Return whether names are distinct and not empty."""
-    return all(candidates) and len({*candidates}) == len(candidates)
+    return all(names) and len({*names}) == len(names)
 
 
 def shorten_group_name(group: RunGroup) -> str:
     """Return the name of the first run's directory, without the seed if there are several runs."""
-    directory = group.first.directory.resolve().name
-    return (SEED_IN_NAME.sub("", directory).strip("_") if len(group.runs) > 1 else "") or directory
+    name = group.first.directory.resolve().name
+    return (SEED_IN_NAME.sub("", name).strip("_") if len(group.runs) > 1 else "") or name
 
 
-def strip_common_words(directory_names: Sequence[str]) -> list[str]:
+def strip_common_words(names: Sequence[str]) -> list[str]:
     """Return names without the words, other than a seed, that all of them contain."""
-    common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in directory_names))
-    return ["_".join(word for word in name.split("_") if word not in common) for name in directory_names]
+    common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in names))
+    return ["_".join(word for word in name.split("_") if word not in common) for name in names]
 
 
 def find_setting_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
     """Return the values in which two groups differ, by dotted key, with the effective batch size."""
-    sides: list[dict[str, Any]] = [dict(flatten(one.first.setting)) for one in (run, baseline)]
-    for side, one in zip(sides, (run, baseline), strict=True):
-        side["effective batch"] = one.first.effective_batch_size
-    keys = dict.fromkeys([*sides[0], *sides[1]])
-    pairs = {key: (format_setting(sides[0].get(key)), format_setting(sides[1].get(key))) for key in keys}
+    sides: list[dict[str, Any]] = [
+        dict(flatten(group.first.settings)) | {"effective batch": group.first.effective_batch_size}
+        for group in (run, baseline)
+    ]
+    pairs = {key: (format_setting(sides[0].get(key)), format_setting(sides[1].get(key))) for key in sides[0] | sides[1]}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -154,17 +158,17 @@ def find_brief_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple
         for key, pair in found.items()
         if not key.endswith("._target_") and (key.rpartition(".")[0] not in others or ABSENT not in pair)
     }
-    return {part: (get_option(run, part), get_option(baseline, part)) for part in others} | kept
+    return {component: (get_option(run, component), get_option(baseline, component)) for component in others} | kept
 
 
 def get_option(group: RunGroup, component: str) -> str:
     """Return the option chosen for a config group, or the name of its target."""
-    built = dict(flatten(group.first.setting)).get(f"{component}._target_")
-    return group.first.saved.record.choices.get(component) or str(built).rpartition(".")[2]
+    target = dict(flatten(group.first.settings)).get(f"{component}._target_")
+    return group.first.saved.record.choices.get(component) or str(target).rpartition(".")[2]
 
 
 def format_setting(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
+    """Return a value as typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ABSENT if value is None else str(value)

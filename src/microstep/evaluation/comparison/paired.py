@@ -1,4 +1,4 @@
-"""Paired predictions of two groups of runs, and their scores per sample."""
+"""Paired predictions of two groups of runs, and scores of weighted samples."""
 
 from __future__ import annotations
 
@@ -9,66 +9,17 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-
-@dataclass(frozen=True)
-class ClassScores:
-    """How often each class is there, predicted, and predicted rightly: B × classes each, B weightings."""
-
-    present: Array
-    predicted: Array
-    right: Array
-
-    @classmethod
-    def of(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> ClassScores:
-        """Return the scores of samples that count more than once.
-
-        Args:
-            counts: B × C: how often each of C samples counts.
-            labels, predictions: C; `classes` stands for a prediction of no class at all.
-        """
-        right = labels == predictions
-        present, predicted = (counts @ sparse_one_hot(which, classes) for which in (labels, predictions))
-        return cls(present, predicted, counts @ sparse_one_hot(np.where(right, labels, classes), classes))
-
-    @property
-    def accuracy(self) -> Array:
-        """B: the share of samples that are right."""
-        return np.asarray(self.right.sum(1) / self.present.sum(1))
-
-    @property
-    def recall(self) -> Array:
-        """B × classes: the share of each class's samples that are right; 0 where it has none, as scikit-learn's."""
-        return np.asarray(self.right / np.maximum(1, self.present))
-
-    @property
-    def f1(self) -> Array:
-        """B × classes: 2 · right ÷ (present + predicted); 0 where a class is neither, as scikit-learn's."""
-        return np.asarray(2 * self.right / np.maximum(1, self.present + self.predicted))
-
-    @property
-    def macro_f1(self) -> Array:
-        """B: the mean of all classes' F1."""
-        return np.asarray(self.f1.mean(1))
-
-
-def sparse_one_hot(classes_of_rows: Array, classes: int) -> Any:
-    """Return a sparse C × classes matrix with a 1 in each row, none where `classes_of_rows` is `classes`."""
-    known = classes_of_rows < classes
-    ends = np.concatenate([[0], np.cumsum(known)])
-    return csr_array((np.ones(ends[-1], np.int64), classes_of_rows[known], ends), shape=(len(classes_of_rows), classes))
-
-
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class PairedPredictions:
-    """What two settings say of the same N samples, each with the same S seeds.
+    """Predictions of two groups of runs for the same N samples, each with the same S seeds.
 
     Args:
-        labels: N true classes.
-        run, baseline: S × N predicted classes; a row a seed, in the same order.
-        classes: how many there are; all of the above lie in 0…classes − 1.
+        labels: N true classes, in 0…classes − 1.
+        run, baseline: S × N predicted classes, with a row for each seed in the same order.
+        classes: number of classes.
     """
 
     labels: Array
@@ -86,25 +37,73 @@ class PairedPredictions:
 
     @cached_property
     def differences(self) -> Array:
-        """S × N: 1 where only the run is right, −1 where only the baseline is, else 0."""
+        """S × N: 1 if only the run is right, −1 if only the baseline is, else 0."""
         return np.asarray(np.subtract(self.run == self.labels, self.baseline == self.labels, dtype=np.int8))
 
     @property
     def only_run(self) -> Array:
-        """S: samples that only the run gets right."""
+        """S: number of samples that only the run gets right."""
         return np.asarray((self.differences > 0).sum(1))
 
     @property
     def only_baseline(self) -> Array:
-        """S: samples that only the baseline gets right."""
+        """S: number of samples that only the baseline gets right."""
         return np.asarray((self.differences < 0).sum(1))
 
     @property
     def disagreement(self) -> float:
-        """The share of samples that exactly one of the two gets right."""
+        """Share of samples that exactly one of the two gets right."""
         return float(np.abs(self.differences).mean())
 
-    def of_class(self, label: int) -> PairedPredictions:
-        """Return the samples of one class."""
-        chosen = self.labels == label
-        return PairedPredictions(self.labels[chosen], self.run[:, chosen], self.baseline[:, chosen], self.classes)
+    def select_class(self, label: int) -> PairedPredictions:
+        """Return the predictions for the samples of one class."""
+        mask = self.labels == label
+        return PairedPredictions(self.labels[mask], self.run[:, mask], self.baseline[:, mask], self.classes)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Counts of each class for B weightings of the samples: B × classes each."""
+
+    present: Array
+    predicted: Array
+    correct: Array
+
+    @classmethod
+    def from_counts(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> ClassScores:
+        """Return the scores of weighted samples.
+
+        Args:
+            counts: B × C, the weight of each of C samples.
+            labels, predictions: C classes; a prediction equal to `classes` is none of them.
+            classes: number of classes.
+        """
+        hits = np.where(labels == predictions, labels, classes)
+        return cls(*(counts @ sparse_one_hot(column, classes) for column in (labels, predictions, hits)))
+
+    @property
+    def accuracy(self) -> Array:
+        """B."""
+        return np.asarray(self.correct.sum(1) / self.present.sum(1))
+
+    @property
+    def recall(self) -> Array:
+        """B × classes; 0 for a class without samples, as in scikit-learn."""
+        return np.asarray(self.correct / np.maximum(1, self.present))
+
+    @property
+    def f1(self) -> Array:
+        """B × classes: 2 · correct ÷ (present + predicted); 0 for a class that has neither, as in scikit-learn."""
+        return np.asarray(2 * self.correct / np.maximum(1, self.present + self.predicted))
+
+    @property
+    def macro_f1(self) -> Array:
+        """B: mean of F1 over all classes."""
+        return np.asarray(self.f1.mean(1))
+
+
+def sparse_one_hot(labels: Array, classes: int) -> Any:
+    """Return a sparse C × classes matrix of one-hot rows; a label equal to `classes` gives a row of zeros."""
+    known = labels < classes
+    ends = np.concatenate([[0], np.cumsum(known)])
+    return csr_array((np.ones(ends[-1], np.int64), labels[known], ends), shape=(len(labels), classes))

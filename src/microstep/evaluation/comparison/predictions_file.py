@@ -1,4 +1,4 @@
-"""A run's predictions, from its report: files that anybody may have made."""
+"""Reads the predictions in a run's report. Anyone may have written the files, so each is checked."""
 
 from __future__ import annotations
 
@@ -15,42 +15,32 @@ from microstep.errors import DataError
 from microstep.evaluation.comparison.paired import Array
 from microstep.utils.json_files import read_limited
 
-MAX_TABLE_BYTES = 2**27  #: bytes of a table: some millions of samples
+MAX_TABLE_BYTES = 2**27  #: bytes of a table, for a few million samples
 PREDICTION_COLUMNS = ["index", "label", "prediction", "confidence"]
-EVALUATE_REMEDY = "evaluate the run again"
 
 
 @dataclass(frozen=True)
 class SavedPredictions:
-    """What a run said of a split, sorted by the samples' indices.
+    """Predictions of a run for the N samples of a split, sorted by the index of the samples."""
 
-    Args:
-        indices, labels, predictions: N each, int64; labels and predictions are classes.
-        confidence: N, in 0…1.
-        files: the samples' files, where they are some.
-        class_names: by number.
-    """
-
-    indices: Array
-    labels: Array
-    predictions: Array
-    confidence: Array
-    files: tuple[str, ...] | None
+    indices: Array  #: N, int64
+    labels: Array  #: N, int64: true classes
+    predictions: Array  #: N, int64: predicted classes
+    confidence: Array  #: N, in 0…1
+    files: tuple[str, ...] | None  #: files of the samples, if they are files
     class_names: tuple[str, ...]
 
 
 def read_predictions(directory: Path) -> SavedPredictions:
-    """Return the report in a directory.
+    """Return the predictions in the directory of a report.
 
     Raises:
-        FileNotFoundError: where there is none.
-        DataError: where a file is damaged: no table, of no size, with labels that are no classes.
+        FileNotFoundError: if there is no report.
+        DataError: if a file is damaged or too large, or a label is not a class.
     """
     names = read_class_names(directory / "confusion_matrix.csv")
     file = directory / "predictions.csv"
-    table = iter_table_rows(file)
-    header = next(table, [])
-    rows = list(table)
+    header, *rows = list(iter_table_rows(file)) or [[]]
     try:
         if header[:4] != PREDICTION_COLUMNS or any(len(row) != len(header) for row in rows):
             raise ValueError(f"its columns are not {', '.join(PREDICTION_COLUMNS)}")
@@ -60,10 +50,11 @@ def read_predictions(directory: Path) -> SavedPredictions:
 
 
 def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> SavedPredictions:
-    """Return the rows as a report.
+    """Return the predictions in the rows of a table.
 
     Raises:
-        ValueError: for what no run writes; OverflowError for numbers that nothing here can count to.
+        ValueError: if a cell is not valid, or there are fewer than two samples.
+        OverflowError: if a number does not fit into 64 bits.
     """
     numbers = np.array([[int(cell) for cell in row[:3]] for row in rows], np.int64).reshape(-1, 3)
     confidence = np.array([float(row[3]) for row in rows], np.float64)
@@ -75,12 +66,12 @@ def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> 
         raise ValueError(f"a class is not in 0…{len(names) - 1}")
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("a confidence is not in 0…1")
-    files = tuple(rows[place][4] for place in order) if len(rows[0]) > 4 else None
+    files = tuple(rows[index][4] for index in order) if len(rows[0]) > 4 else None
     return SavedPredictions(indices, labels, predictions, confidence[order], files, names)
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
-    """Return the classes, in order: the head of the confusion matrix."""
+    """Return the class names in the header of a confusion matrix."""
     head = next(iter_table_rows(file), [])
     if len(head) < 2:
         raise damaged_table_error(file, ValueError("it names no classes"))
@@ -88,8 +79,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def iter_table_rows(file: Path) -> Iterator[list[str]]:
-    """Yield the rows of a table; a cell may be as long as the whole of it."""
-    csv.field_size_limit(min(MAX_TABLE_BYTES, sys.maxsize))
+    csv.field_size_limit(min(MAX_TABLE_BYTES, sys.maxsize))  # a cell may be as long as the file
     try:
         yield from csv.reader(StringIO(read_limited(file, MAX_TABLE_BYTES).decode(), newline=""), strict=True)
     except FileNotFoundError:
@@ -99,5 +89,4 @@ def iter_table_rows(file: Path) -> Iterator[list[str]]:
 
 
 def damaged_table_error(file: Path, error: Exception) -> DataError:
-    """Return what is wrong with a table, in one line."""
-    return DataError(str(file), f"it is damaged: {error}", EVALUATE_REMEDY)
+    return DataError(str(file), f"it is damaged: {error}", "evaluate the run again")

@@ -1,4 +1,4 @@
-"""What is found of two settings: scores with their intervals, p-values, classes."""
+"""Results of a comparison: scores with confidence intervals, p-values, and scores of each class."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from microstep.evaluation.comparison.significance import (
 SIGNIFICANCE_LEVEL = 0.05
 RESAMPLES = 10_000  #: for the ends of an interval
 COVARIANCE_RESAMPLES = 2_000  #: for a covariance, which needs fewer
+IntervalEnds = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class ScoreComparison:
-    """A score of both, in the mean over seeds; the 95 % interval is that of the difference."""
+    """A score of run and baseline, averaged over seeds, and the 95 % interval of the difference."""
 
     run: float
     baseline: float
@@ -33,13 +34,13 @@ class ScoreComparison:
     high: float
 
     @property
-    def leaves_zero_out(self) -> bool:
+    def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class ClassComparison:
-    """How the two do on one class, in the mean over seeds."""
+    """Scores on the samples of one class, averaged over seeds."""
 
     label: int
     samples: int
@@ -47,125 +48,118 @@ class ClassComparison:
     f1: tuple[float, float]
     only_run: float  #: samples that only the run gets right
     only_baseline: float
-    p_value: float  #: of the recalls being equal, corrected for the number of classes
+    p_value: float  #: for equal recall, corrected for the number of classes
 
     @property
     def difference(self) -> float:
-        """In recall, which is the accuracy within the class."""
+        """Difference in recall, which is the accuracy within the class."""
         return self.recall[0] - self.recall[1]
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """All that is found of one pair of settings. Make it with `of`."""
+    """Statistics of one pair of groups."""
 
     paired: PairedPredictions
     accuracy: ScoreComparison
     macro_f1: ScoreComparison
-    p_value: float  #: one seed: McNemar's exact test; several: that of the interval over seeds and samples
+    p_value: float  #: one seed: McNemar's exact test; several: consistent with the interval over seeds and samples
 
     @classmethod
-    def of(cls, paired: PairedPredictions) -> ComparisonResult:
-        """Return the figures: over samples, and over seeds and samples where there are several seeds."""
+    def from_predictions(cls, paired: PairedPredictions) -> ComparisonResult:
+        """Return the statistics over samples, or over seeds and samples if there are several seeds."""
         scores = compute_seed_scores(paired)
-        accuracy, macro_f1 = ([[getattr(one, name)[0] for one in side] for side in scores] for name in SCORE_NAMES)
+        accuracy, macro_f1 = (stack_scores(scores, name) for name in ("accuracy", "macro_f1"))
         intervals = (
             sample_intervals(paired)
             if paired.seeds == 1
-            else seed_and_sample_intervals(paired, np.subtract(*np.array(macro_f1)))
+            else seed_and_sample_intervals(paired, macro_f1[0] - macro_f1[1])
         )
-        return cls(
-            paired,
-            summarize_score(accuracy, intervals[0]),
-            summarize_score(macro_f1, intervals[1]),
-            compute_p_value(paired),
-        )
+        compared = (summarize_score(*pair) for pair in zip((accuracy, macro_f1), intervals, strict=True))
+        return cls(paired, *compared, compute_p_value(paired))
 
     @property
     def by_seed(self) -> list[tuple[int, int, float]]:
-        """Each seed's samples that only the run gets right, only the baseline, and the exact test's p-value."""
+        """For each seed: the samples that only the run gets right, only the baseline, and McNemar's p-value."""
         counts = zip(self.paired.only_run.tolist(), self.paired.only_baseline.tolist(), strict=True)
         return [(run, baseline, mcnemar_p_value(run, baseline)) for run, baseline in counts]
 
     @cached_property
     def classes(self) -> list[ClassComparison]:
-        """The classes that have samples, in order."""
+        """Results of the classes that have samples, in order."""
         return compare_classes(self.paired)
 
     def smallest_difference(self, comparisons: int) -> float | None:
-        """Return the least true difference in accuracy that would show in four of five such comparisons.
+        """Return the smallest true difference in accuracy that four of five such comparisons would detect.
 
         Args:
-            comparisons: made together: each is then held to a stricter level, Bonferroni's, which is Holm's first.
+            comparisons: number of comparisons made together. Each uses Bonferroni's level, the first step of Holm's.
         """
         level = SIGNIFICANCE_LEVEL / comparisons
         if self.paired.seeds > 1:
-            return SeedSampleVariance.of_means(self.paired.differences).smallest_difference(level, POWER)
+            return SeedSampleVariance.from_values(self.paired.differences).smallest_difference(level, POWER)
         return find_smallest_difference(self.paired.samples, self.paired.disagreement, level)
 
 
-SCORE_NAMES = ("accuracy", "macro_f1")
-IntervalEnds = tuple[float, float]
-
-
 def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
-    """Return the scores of run and baseline, a seed each."""
+    """Return the scores of run and baseline for each seed."""
     counts = np.ones((1, paired.samples), np.int64)
     sides = (paired.run, paired.baseline)
-    return [[ClassScores.of(counts, paired.labels, answers, paired.classes) for answers in side] for side in sides]
+    return [[ClassScores.from_counts(counts, paired.labels, row, paired.classes) for row in side] for side in sides]
 
 
-def summarize_score(values: list[list[float]], ends: IntervalEnds) -> ScoreComparison:
-    """Return a score's mean over seeds on both sides."""
+def stack_scores(scores: list[list[ClassScores]], name: str) -> Array:
+    """Return one score of both sides and all seeds: 2 × S, or 2 × S × classes for recall and F1."""
+    return np.array([[getattr(one, name)[0] for one in side] for side in scores])
+
+
+def summarize_score(values: Array, ends: IntervalEnds) -> ScoreComparison:
     run, baseline = (float(np.mean(side)) for side in values)
     return ScoreComparison(run, baseline, run - baseline, *ends)
 
 
 def sample_intervals(paired: PairedPredictions) -> list[IntervalEnds]:
-    """Return the ends of both intervals of one seed: quantiles of the paired bootstrap."""
-    found = bootstrap_differences(UniqueSamples.of(paired).smoothed(), paired.samples, RESAMPLES)
-    return [central_interval(values[:, 0]) for values in found]
+    """Return the intervals of accuracy and macro F1 for one seed: quantiles of the paired bootstrap."""
+    unique = UniqueSamples.from_predictions(paired).add_pseudo_samples()
+    return [central_interval(values[:, 0]) for values in bootstrap_differences(unique, paired.samples, RESAMPLES)]
 
 
 def central_interval(values: Array) -> IntervalEnds:
-    """Return the ends between which 95 % of the values lie."""
+    """Return the quantiles that contain the central 95 % of the values."""
     low, high = np.quantile(values, [SIGNIFICANCE_LEVEL / 2, 1 - SIGNIFICANCE_LEVEL / 2])
     return float(low), float(high)
 
 
 def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> list[IntervalEnds]:
-    """Return the ends of both intervals over seeds and samples; `macro_f1` are the seeds' differences."""
-    _, found = bootstrap_differences(UniqueSamples.of(paired), paired.samples, COVARIANCE_RESAMPLES)
-    f1 = SeedSampleVariance.of(macro_f1, np.cov(found, rowvar=False), paired.samples)
-    return [
-        SeedSampleVariance.of_means(paired.differences).interval(SIGNIFICANCE_LEVEL),
-        f1.interval(SIGNIFICANCE_LEVEL),
-    ]
+    """Return the intervals of accuracy and macro F1 over seeds and samples.
+
+    Args:
+        paired: predictions of several seeds.
+        macro_f1: S differences in macro F1, one for each seed.
+    """
+    unique = UniqueSamples.from_predictions(paired)
+    _, resampled = bootstrap_differences(unique, paired.samples, COVARIANCE_RESAMPLES)
+    accuracy = SeedSampleVariance.from_values(paired.differences)
+    f1 = SeedSampleVariance.from_covariance(macro_f1, np.cov(resampled, rowvar=False), paired.samples)
+    return [accuracy.interval(SIGNIFICANCE_LEVEL), f1.interval(SIGNIFICANCE_LEVEL)]
 
 
 def compute_p_value(paired: PairedPredictions) -> float:
-    """Return the p-value of equal accuracies."""
+    """Return the p-value for equal accuracy."""
     if paired.seeds == 1:
         return mcnemar_p_value(int(paired.only_run[0]), int(paired.only_baseline[0]))
-    return SeedSampleVariance.of_means(paired.differences).p_value() if paired.samples > 1 else 1.0
+    return SeedSampleVariance.from_values(paired.differences).p_value() if paired.samples > 1 else 1.0
 
 
 def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:
-    """Return the classes that have samples; Holm's correction is for their number."""
-    known = np.unique(paired.labels).tolist()
-    each = [paired.of_class(label) for label in known]
-    p_values = correct_holm([compute_p_value(one) for one in each])
-    sides = compute_seed_scores(paired)
-    recall, f1 = (
-        np.array([[getattr(s, name)[0] for s in side] for side in sides]).mean(1) for name in ("recall", "f1")
-    )
-    counts = [(float(one.only_run.mean()), float(one.only_baseline.mean())) for one in each]
+    """Return the results of the classes that have samples, with p-values corrected for their number."""
+    labels = np.unique(paired.labels).tolist()
+    parts = [paired.select_class(label) for label in labels]
+    p_values = correct_holm([compute_p_value(part) for part in parts])
+    scores = compute_seed_scores(paired)
+    recall, f1 = (stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
+    counts = [(float(part.only_run.mean()), float(part.only_baseline.mean())) for part in parts]
     return [
-        ClassComparison(label, one.samples, get_class_values(recall, label), get_class_values(f1, label), *count, p)
-        for label, one, count, p in zip(known, each, counts, p_values, strict=True)
+        ClassComparison(label, part.samples, tuple(recall[label]), tuple(f1[label]), *count, p)
+        for label, part, count, p in zip(labels, parts, counts, p_values, strict=True)
     ]
-
-
-def get_class_values(values: Array, label: int) -> tuple[float, float]:
-    """Return a class's value on both sides."""
-    return float(values[0, label]), float(values[1, label])

@@ -1,4 +1,4 @@
-"""Finds the saved runs that are compared, and reads their reports."""
+"""Finds the saved runs to compare, and reads their reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size, precision_is_measured
@@ -22,7 +24,7 @@ from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
 
-#: Keys in which runs of one setting may differ. The fingerprint tells whether the data are the same.
+#: Keys in which runs of one group may differ. The fingerprint tells whether the data are the same.
 IGNORED_KEYS = frozenset({"seed", "dataset.root"})
 
 
@@ -32,7 +34,7 @@ class ReportedRun:
 
     saved: SavedRun
     seed: int
-    setting: Mapping[str, Any]  #: the experiment without its seed, with the epochs of the last resume
+    settings: Mapping[str, Any]  #: the experiment without its seed, with the epochs of the last resume
     effective_batch_size: int
     fingerprint: str  #: of the data and their splits
     report: SavedPredictions
@@ -44,7 +46,7 @@ class ReportedRun:
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """The report of a split that is asked for, and the runs whose reports are."""
+    """Runs to compare, and the report to read from each."""
 
     key: str  #: run or baseline
     value: str  #: a run directory or a pattern
@@ -56,10 +58,10 @@ class ReportRequest:
     def subject(self) -> str:
         return f"{self.key}={self.value}"
 
-    def again(self, directory: Path) -> str:
+    def evaluate_command(self, directory: Path) -> str:
         """Return the command that makes the report of a run."""
-        also = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
-        return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{also}"
+        checkpoint = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
+        return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{checkpoint}"
 
 
 def find_run_directories(request: ReportRequest) -> list[Path]:
@@ -72,11 +74,11 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
     """
     if (Path(request.value) / "config.yaml").exists() or not has_magic(request.value):
         return [Path(request.value)]
-    everything = sorted(glob(request.value))  # noqa: PTH207  # Path.glob takes no absolute pattern
-    found = [path for path in map(Path, everything) if (path / "config.yaml").exists()]
+    paths = map(Path, sorted(glob(request.value)))  # noqa: PTH207  # Path.glob takes no absolute pattern
+    found = [path for path in paths if (path / "config.yaml").exists()]
     finished = [path for path in found if RunRecord.read(path).status == "finished"]
-    if left := [path.name for path in found if path not in finished]:
-        log.warning("%s: left out, for they are not finished: %s", request.subject, ", ".join(left))
+    if unfinished := [path.name for path in found if path not in finished]:
+        log.warning("%s: left out because they are not finished: %s", request.subject, ", ".join(unfinished))
     if not finished:
         reason = "it matches no run that is finished" if found else "it matches no run directory"
         raise ConfigError(request.subject, reason, "give a run's directory, or a pattern that matches several, quoted")
@@ -92,7 +94,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
         DataError: if the report is damaged.
     """
     saved = SavedRun.read(directory, request.key)
-    config = saved.config(allowlist, keys={"epochs"})  # of the overrides of a resume, only this one changes the result
+    config = saved.config(allowlist, keys={"epochs"})  # the only override of a resume that changes the result
     fingerprint, splits = saved.fingerprint, saved.record.splits
     if request.split not in splits:
         raise ConfigError(f"split={request.split}", "no such split", f"the options are {', '.join(splits)}")
@@ -100,13 +102,13 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
         report = read_predictions(directory / request.report)
     except FileNotFoundError:
         reason = f"it has no {request.report}/predictions.csv"
-        raise ConfigError(saved.subject, reason, f"{request.again(directory)} makes it") from None
+        raise ConfigError(saved.subject, reason, f"{request.evaluate_command(directory)} makes it") from None
     if saved.record.status != "finished":
         log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
-    setting = renamed(drop_keys(extract_experiment(config), IGNORED_KEYS), current)
+    settings = renamed(drop_keys(extract_experiment(config), IGNORED_KEYS), current)
     if precision_is_measured(config):
-        setting["precision"] |= {"chosen": saved.record.precision}
-    return ReportedRun(saved, config.seed, setting, micro_batch_size(config) * config.accum, fingerprint, report)
+        settings["precision"] |= {"chosen": saved.record.precision}
+    return ReportedRun(saved, config.seed, settings, micro_batch_size(config) * config.accum, fingerprint, report)
 
 
 def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
@@ -115,14 +117,15 @@ def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
     Raises:
         ConfigError: names both fingerprints.
     """
-    prints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
-    subject, other = f"run={run.directory}", f"baseline={baseline.directory}"
-    if run.fingerprint != baseline.fingerprint:
-        raise ConfigError(subject, f"its data are not those of {other} {prints}", "compare runs on the same data")
+    fingerprints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
+    other = f"baseline={baseline.directory} {fingerprints}"
     one, two = run.report, baseline.report
-    if one.class_names != two.class_names:
-        raise ConfigError(subject, f"its classes are not those of {other} {prints}", "compare runs of the same classes")
-    same = len(one.indices) == len(two.indices) and (one.indices == two.indices).all()
-    if not same or (one.labels != two.labels).any():
-        reason = f"its report is of other samples or labels than that of {other} {prints}"
-        raise ConfigError(subject, reason, "evaluate both again")
+    if run.fingerprint != baseline.fingerprint:
+        reason, remedy = f"its data are not those of {other}", "compare runs on the same data"
+    elif one.class_names != two.class_names:
+        reason, remedy = f"its classes are not those of {other}", "compare runs of the same classes"
+    elif not np.array_equal(one.indices, two.indices) or not np.array_equal(one.labels, two.labels):
+        reason, remedy = f"its report is of other samples or labels than that of {other}", "evaluate both again"
+    else:
+        return
+    raise ConfigError(f"run={run.directory}", reason, remedy)

@@ -1,27 +1,32 @@
-"""A comparison as the terminal and comparison.txt show it; the sentence comes last."""
+"""Text of comparisons, for the terminal and comparison.txt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from microstep.errors import escape_unprintable
-from microstep.evaluation.comparison.groups import GroupPair, find_brief_differences
-from microstep.evaluation.comparison.results import ClassComparison, ScoreComparison
-from microstep.evaluation.comparison.verdict import Verdict, format_interval, format_p_value, format_points
+from microstep.evaluation.comparison.groups import GroupPair, RunGroup, find_brief_differences, format_seed_list
+from microstep.evaluation.comparison.results import ClassComparison, ComparisonResult, ScoreComparison
+from microstep.evaluation.comparison.verdict import (
+    POWER_PHRASE,
+    Verdict,
+    format_interval,
+    format_p_value,
+    format_points,
+)
 from microstep.utils.tables import format_table
-from microstep.utils.text import display_path, format_percent, truncate_middle
+from microstep.utils.text import format_percent, truncate_middle
 
-MAX_DIFFERENCES_SHOWN = 6  #: keys in which settings differ; all are in comparison.json
-MAX_CLASSES_SHOWN = 5  #: that changed most; all are in per_class.csv
-MAX_SEEDS_SHOWN = 10  #: told one by one
-TABLE_NAME_LETTERS = 40  #: of a name in a table
+MAX_DIFFERENCES_SHOWN = 6  #: keys in which the groups differ; comparison.json has all
+MAX_CLASSES_SHOWN = 5  #: classes that changed most; per_class.csv has all
+MAX_SEEDS_SHOWN = 10  #: seeds with a row each
+TABLE_NAME_LETTERS = 40  #: letters of a name in a table
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One setting compared with the baseline."""
+    """Comparison of one group of runs with the baseline."""
 
     match: GroupPair
     verdict: Verdict
@@ -30,150 +35,127 @@ class Comparison:
     checkpoint: str
 
     @property
+    def result(self) -> ComparisonResult:
+        return self.verdict.result
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return self.match.baseline.first.report.class_names
 
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        run, baseline = map(escape_unprintable, self.names)
-        return self.verdict.sentence(run, baseline)
+        return self.verdict.format_sentence(*map(escape_unprintable, self.names))
 
 
 def comparison_report_text(comparison: Comparison) -> str:
-    """Return all that is shown of one comparison but the sentence."""
-    rows = [["", ""], *comparison_rows(comparison), *format_test_rows(comparison)]
-    facts_and_tests = format_table(rows, "<")[1:]
-    middle = len(comparison_rows(comparison))
-    blocks = [
-        facts_and_tests[:middle],
-        format_scores(comparison),
-        facts_and_tests[middle:],
-        format_changed_classes(comparison),
-    ]
+    """Return the report of one comparison without the verdict."""
+    facts = comparison_rows(comparison)
+    lines = format_table([*facts, *format_test_rows(comparison)], "<")
+    scores, classes = format_scores(comparison.result), format_changed_classes(comparison)
+    blocks = [lines[: len(facts)], scores, lines[len(facts) :], classes]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def comparison_rows(comparison: Comparison) -> list[list[str]]:
-    paired = comparison.verdict.figures.paired
-    extent = (
-        f"{paired.samples:,} samples of {comparison.split}, {paired.classes:,} classes; {comparison.checkpoint} weights"
-    )
+    match, paired = comparison.match, comparison.result.paired
+    samples = f"{paired.samples:,} samples of {comparison.split}, {paired.classes:,} classes"
     return [
-        ["run", format_name_and_directory(comparison.names[0], [run.directory for run in comparison.match.run.runs])],
-        [
-            "baseline",
-            format_name_and_directory(comparison.names[1], [run.directory for run in comparison.match.baseline.runs]),
-        ],
-        ["they differ in", format_differing_settings(comparison)],
-        ["compared on", f"{extent}; {format_seeds(comparison)}"],
+        ["run", format_name_and_directory(comparison.names[0], match.run)],
+        ["baseline", format_name_and_directory(comparison.names[1], match.baseline)],
+        ["they differ in", format_differing_settings(match)],
+        ["compared on", f"{samples}; {comparison.checkpoint} weights; {format_seeds(match)}"],
     ]
 
 
-def format_name_and_directory(name: str, directories: Sequence[Path]) -> str:
-    """Return a name with the directory it stands for, or the first of several."""
-    more = f" and {len(directories) - 1} more" if len(directories) > 1 else ""
-    directory_text = escape_unprintable(display_path(directories[0]))
-    return (
-        f"{directory_text}{more}"
-        if directory_text == name and not more
-        else f"{escape_unprintable(name)}: {directory_text}{more}"
-    )
+def format_name_and_directory(name: str, group: RunGroup) -> str:
+    """Return a group's name, its first directory, and the number of the others."""
+    directory, others = escape_unprintable(group.directories[0]), len(group.runs) - 1
+    prefix = "" if directory == name and not others else f"{escape_unprintable(name)}: "
+    return f"{prefix}{directory}{f' and {others} more' if others else ''}"
 
 
-def format_differing_settings(comparison: Comparison) -> str:
-    """Return what the two were told differently, in one line."""
-    pairs = find_brief_differences(comparison.match.run, comparison.match.baseline).items()
+def format_differing_settings(match: GroupPair) -> str:
+    pairs = find_brief_differences(match.run, match.baseline).items()
     found = [(key, *(truncate_middle(value, TABLE_NAME_LETTERS) for value in pair)) for key, pair in pairs]
     cells = [f"{key} {run}, not {other}" for key, run, other in found[:MAX_DIFFERENCES_SHOWN]]
     more = [f"{len(found) - MAX_DIFFERENCES_SHOWN} more keys"] if len(found) > MAX_DIFFERENCES_SHOWN else []
     return escape_unprintable("; ".join([*cells, *more])) or "nothing but the seed"
 
 
-def format_seeds(comparison: Comparison) -> str:
-    """Return the seeds, and what one alone can't tell."""
-    run, baseline = comparison.match.run.seeds, comparison.match.baseline.seeds
+def format_seeds(match: GroupPair) -> str:
+    run, baseline = match.run.seeds, match.baseline.seeds
     if len(run) > 1:
-        return f"seeds {', '.join(map(str, run))}"
-    which = f"seed {run[0]}" if run == baseline else f"seeds {run[0]} and {baseline[0]}"
-    return f"{which}, which says nothing of other seeds"
+        return f"seeds {format_seed_list(run)}"
+    seeds = f"seed {run[0]}" if run == baseline else f"seeds {run[0]} and {baseline[0]}"
+    return f"{seeds}, which says nothing of other seeds"
 
 
-def format_scores(comparison: Comparison) -> list[str]:
-    """Return both scores and the difference in each."""
-    found = comparison.verdict.figures
+def format_scores(result: ComparisonResult) -> list[str]:
     head = ["", "run", "baseline", "difference", "95 % interval"]
-    return format_table(
-        [head, format_score_row("accuracy", found.accuracy), format_score_row("macro F1", found.macro_f1)], "<>"
-    )
+    rows = [["accuracy", *score_cells(result.accuracy)], ["macro F1", *score_cells(result.macro_f1)]]
+    return format_table([head, *rows], "<>")
 
 
-def format_score_row(name: str, score: ScoreComparison) -> list[str]:
-    ends_of_it = format_interval(score.low, score.high)
-    return [
-        name,
-        format_percent(score.run),
-        format_percent(score.baseline),
-        format_points(score.difference),
-        ends_of_it,
-    ]
+def score_cells(score: ScoreComparison) -> list[str]:
+    return [*pair_cells(score.run, score.baseline), format_interval(score.low, score.high)]
+
+
+def pair_cells(run: float, baseline: float) -> list[str]:
+    """Return a score of both, and the difference."""
+    return [format_percent(run), format_percent(baseline), format_points(run - baseline)]
 
 
 def format_test_rows(comparison: Comparison) -> list[list[str]]:
-    """Return who alone is right, seed by seed, with the exact test; what decides; what could have shown."""
-    found, several = comparison.verdict.figures, comparison.verdict.figures.paired.seeds > 1
-    rows = []
-    for seed, (run, baseline, p) in list(zip(comparison.match.run.seeds, found.by_seed, strict=True))[:MAX_SEEDS_SHOWN]:
-        label = f"right alone{f', seed {seed}' if several else ''}"
+    """Return McNemar's test for each seed, the tests over seeds and comparisons, and the detectable difference."""
+    verdict, result = comparison.verdict, comparison.result
+    several, rows = result.paired.seeds > 1, []
+    for seed, (run, baseline, p) in list(zip(comparison.match.run.seeds, result.by_seed, strict=True))[
+        :MAX_SEEDS_SHOWN
+    ]:
         sides = f"{run:,} with the run, {baseline:,} with the baseline"
+        label = f"right alone, seed {seed}" if several else "right alone"
         rows.append([label, f"{sides}: {format_p_value(p)} (McNemar's exact test)"])
     if several:
-        rows.append(["over seeds, samples", format_p_value(found.p_value)])
-    if comparison.verdict.comparisons > 1:
-        rows.append(
-            [
-                f"of {comparison.verdict.comparisons} comparisons",
-                f"{format_p_value(comparison.verdict.p_value)} (Holm's correction)",
-            ]
-        )
-    return [*rows, ["could have shown", comparison.verdict.least]]
+        rows.append(["over seeds, samples", format_p_value(result.p_value)])
+    if verdict.comparisons > 1:
+        rows.append([f"of {verdict.comparisons} comparisons", f"{format_p_value(verdict.p_value)} (Holm's correction)"])
+    detectable = f"{verdict.detectable}, {POWER_PHRASE}" if verdict.detectable else "no difference at all"
+    return [*rows, ["could have shown", detectable]]
 
 
 def format_changed_classes(comparison: Comparison) -> list[str]:
-    """Return the classes on which most samples changed sides, if any did."""
-    changed = [found for found in comparison.verdict.figures.classes if found.only_run != found.only_baseline]
+    """Return a table of the classes in which the run gained or lost most samples, if there are any."""
+    changed = [found for found in comparison.result.classes if found.only_run != found.only_baseline]
     changed.sort(key=lambda found: -abs(found.only_run - found.only_baseline))
     head = ["classes that differ most", "samples", "recall", "baseline", "difference", "F1", "baseline", "difference"]
-    rows = [format_class_row(comparison, found) for found in changed[:MAX_CLASSES_SHOWN]]
+    rows = [class_cells(found, comparison.class_names) for found in changed[:MAX_CLASSES_SHOWN]]
     return format_table([[*head, "p, corrected"], *rows], "<>") if rows else []
 
 
-def format_class_row(comparison: Comparison, result: ClassComparison) -> list[str]:
-    pairs = (cell for pair in (result.recall, result.f1) for cell in iter_pair_cells(pair))
-    name = truncate_middle(comparison.class_names[result.label], TABLE_NAME_LETTERS)
-    return [name, f"{result.samples:,}", *pairs, format_p_value(result.p_value).removeprefix("p ").removeprefix("= ")]
+def class_cells(found: ClassComparison, class_names: Sequence[str]) -> list[str]:
+    name = truncate_middle(class_names[found.label], TABLE_NAME_LETTERS)
+    scores = [*pair_cells(*found.recall), *pair_cells(*found.f1)]
+    return [name, f"{found.samples:,}", *scores, bare_p_value(found.p_value)]
 
 
-def iter_pair_cells(pair: tuple[float, float]) -> Iterator[str]:
-    """Yield a score of both, and the difference."""
-    yield from map(format_percent, pair)
-    yield format_points(pair[0] - pair[1])
+def bare_p_value(value: float) -> str:
+    """Return a p-value for a column that is headed p."""
+    return format_p_value(value).removeprefix("p ").removeprefix("= ")
 
 
 def format_comparison_summary(comparisons: Sequence[Comparison]) -> str:
-    """Return a table of several settings, each compared with the same baseline."""
+    """Return a table of several groups, each compared with the same baseline."""
     head = ["", "accuracy", "macro F1", "difference", "95 % interval", "p", "corrected"]
-    found = comparisons[0].verdict.figures
-    baseline = [truncate_middle(comparisons[0].names[1], TABLE_NAME_LETTERS), format_percent(found.accuracy.baseline)]
-    rows = [[*baseline, format_percent(found.macro_f1.baseline), "", "", "", ""], *map(format_summary_row, comparisons)]
-    return "\n".join(format_table([head, *rows], "<>"))
+    name, result = comparisons[0].names[1], comparisons[0].result
+    scores = map(format_percent, (result.accuracy.baseline, result.macro_f1.baseline))
+    baseline = [truncate_middle(name, TABLE_NAME_LETTERS), *scores, *[""] * 4]
+    return "\n".join(format_table([head, baseline, *map(summary_cells, comparisons)], "<>"))
 
 
-def format_summary_row(comparison: Comparison) -> list[str]:
-    found, score = comparison.verdict.figures, comparison.verdict.figures.accuracy
-    p_values = (
-        format_p_value(p).removeprefix("p ").removeprefix("= ") for p in (found.p_value, comparison.verdict.p_value)
-    )
-    told = [format_points(score.difference), format_interval(score.low, score.high)]
-    scores = map(format_percent, (score.run, found.macro_f1.run))
-    return [truncate_middle(comparison.names[0], TABLE_NAME_LETTERS), *scores, *told, *p_values]
+def summary_cells(comparison: Comparison) -> list[str]:
+    result, accuracy = comparison.result, comparison.result.accuracy
+    scores = map(format_percent, (accuracy.run, result.macro_f1.run))
+    difference = [format_points(accuracy.difference), format_interval(accuracy.low, accuracy.high)]
+    p_values = map(bare_p_value, (result.p_value, comparison.verdict.p_value))
+    return [truncate_middle(comparison.names[0], TABLE_NAME_LETTERS), *scores, *difference, *p_values]

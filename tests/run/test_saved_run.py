@@ -10,7 +10,7 @@ import pytest
 
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.evaluation.comparison.compare import compare_runs, fetch_flip_images
-from microstep.evaluation.comparison.flips import Flip, SidePredictions
+from microstep.evaluation.comparison.flips import Flip
 from microstep.evaluation.comparison.groups import group_runs
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.evaluation.evaluate import evaluate_run
@@ -83,9 +83,7 @@ def test_a_comparison_shows_the_samples_of_a_run_whose_data_moved(home: Path, mo
     """They are read from the new path."""
     monkeypatch.chdir(home)
     (one,) = compare_runs("whole", "resumed", "test", "best", lambda paths: ALLOW_ALL).comparisons
-    images = fetch_flip_images(
-        one, [Flip(index, 0, SidePredictions(0, 0), SidePredictions(0, 0), None) for index in (0, 1)], ALLOW_ALL
-    )
+    images = fetch_flip_images(one, [Flip(index, 0, (0, 0), (0, 0), None) for index in (0, 1)], ALLOW_ALL)
     assert images is not None
     assert images.shape == (2, 3, 8, 8)
 

@@ -73,7 +73,7 @@ def tile_thumbnails(thumbnails: np.ndarray) -> tuple[np.ndarray, list[tuple[int,
 
 
 def write_caption(axes: Axes, classified: ClassifiedImages, row: int, middle: float, bottom: float) -> None:
-    name, confidence = classified.top(row)
+    name, confidence = classified.class_names[int(classified.classes[row, 0])], float(classified.confidence[row, 0])
     color = INK if confidence >= UNSURE_BELOW else RED
     file = truncate_middle(classified.files[int(classified.rows[row])].rpartition("/")[2], CAPTION_LETTERS + 4)
     prediction = f"{truncate_middle(name, CAPTION_LETTERS - 5)} {confidence:.0%}"

@@ -38,10 +38,7 @@ def evaluate_run(
     """Evaluate a split with the model, data and precision of a run, and write the report into its directory.
 
     Args:
-        run_dir: the run directory.
-        split: name of a split of the run's dataset.
-        checkpoint, allowlist, device: see `load_run`.
-        bars: progress bars to show.
+        split: name of a split of the run's dataset. For the other arguments see `load_run`.
 
     Raises:
         ConfigError: if the dataset has no such split; see also `load_run`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.unlabeled import (
     ReadableBatches,
+    ReadResult,
     find_unlabeled_images,
     make_input_workers,
     read_input,
@@ -52,10 +53,7 @@ def predict_input(
     of an earlier call with that folder name. An image that cannot be read gets a warning and a row without classes.
 
     Args:
-        run_dir: the run directory.
-        input_path: a folder, searched recursively, or one image.
-        checkpoint, allowlist, device: see `load_run`.
-        bars: progress bars to show.
+        input_path: a folder, searched recursively, or one image. For the other arguments see `load_run`.
 
     Raises:
         ConfigError: if the run does not classify images; see also `load_run`.
@@ -66,7 +64,9 @@ def predict_input(
     config, components, epoch = load_run(run_dir, allowlist, device, checkpoint)
     dataset, task = check_classifies_images(components, input_path)
     files = replace(files, decoder=make_decoder(dataset, input_path))
-    classified = classify_images(components, dataset, task, files, worker_count(config.num_workers), bars)
+    results = read_input(make_input_workers(files, worker_count(config.num_workers)), len(files))
+    read = bars.samples(results, "images", len(files), lambda one: 1, dict)
+    classified = classify_images(components, dataset, task, files, read)
     name = Path(input_path).resolve().name or "root"
     directory = get_report_directory(run_dir, f"input-{name}", checkpoint)
     write_prediction_files(classified, files, directory, name)
@@ -94,21 +94,11 @@ def make_decoder(dataset: ImageDataset, input_path: str) -> Decoder:
 
 
 def classify_images(
-    components: Components,
-    dataset: ImageDataset,
-    task: Classification,
-    files: ImageFiles,
-    processes: int,
-    bars: ProgressBars,
+    components: Components, dataset: ImageDataset, task: Classification, files: ImageFiles, read: Iterator[ReadResult]
 ) -> ClassifiedImages:
-    """Return the predictions of the model for images that loader processes read.
-
-    The files hold bytes, in which 255 is 1.0, even if the run's data have another scale. They get the run's
-    normalization.
-    """
-    normalization, count = dataset.normalisation, len(files)
+    """Return the predictions of the model. 255 in a file is 1.0, even if the run's data have another scale."""
+    normalization = dataset.normalisation
     normalizer = Normalizer(files.scale, normalization.mean, normalization.std, components.device)
-    read = bars.samples(read_input(make_input_workers(files, processes), count), "images", count, lambda one: 1, dict)
     batches = ReadableBatches(read, components.loaders.eval_batch_size, files.shape, normalizer, components.device)
     outputs = iter_outputs(components.model, batches, components.precision)
     found = [(batch.indices.cpu(), *top_classes(logits)) for batch, logits in outputs]

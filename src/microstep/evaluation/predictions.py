@@ -29,10 +29,6 @@ class ClassifiedImages:
     confidence: Tensor  #: M × k, float64, in 0…1
     unreadable: Mapping[int, str]  #: error message by index in `files`
 
-    def top(self, row: int) -> tuple[str, float]:
-        """Return the most probable class of the row-th readable image, and its confidence."""
-        return self.class_names[int(self.classes[row, 0])], float(self.confidence[row, 0])
-
 
 def top_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the most probable classes and their confidence: N × k each, on the CPU, for logits of N × C.
@@ -60,7 +56,7 @@ def format_predictions_csv(classified: ClassifiedImages) -> bytes:
 
 
 def format_class_counts(classified: ClassifiedImages) -> str:
-    """Return how often each class is the most probable one, the most frequent first, in one line."""
+    """Return how often each class is predicted, the most frequent first, in one line."""
     found = Counter(classified.classes[:, 0].tolist()).most_common()
     line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:MAX_COUNTED_CLASSES])
     others = sum(count for _, count in found[MAX_COUNTED_CLASSES:])

@@ -145,9 +145,10 @@ def test_several_settings_are_corrected_for(here):
     assert lines[-2:] == [one.sentence for one in found.comparisons]
 
 
-def test_another_split_and_other_weights_have_a_directory_of_their_own(here):
+def test_another_split_and_other_weights_have_a_directory_of_their_own(here, monkeypatch):
     """`split=val` compares the validation reports; what nobody has evaluated is told of with the command for it."""
     assert compared(name(4, 0), name(1, 0), "val").directories[0].name.endswith("-against-epochs-1_seed-0-val")
+    monkeypatch.setattr("sys.argv", ["evaluate.py"])
     with pytest.raises(ConfigError) as caught:
         compared(name(4, 0), name(1, 0), "train", "last")
     command = f"python evaluate.py run={name(1, 0)} split=train checkpoint=last makes it"

@@ -33,7 +33,6 @@ class UniqueSamples:
 
     @classmethod
     def from_predictions(cls, paired: PairedPredictions) -> UniqueSamples:
-        """Return the unique samples of paired predictions."""
         rows = np.vstack([paired.labels[None], paired.run, paired.baseline])
         distinct, weights = np.unique(rows, axis=1, return_counts=True)
         run, baseline = distinct[1 : 1 + paired.seeds], distinct[1 + paired.seeds :]
@@ -53,13 +52,9 @@ class UniqueSamples:
         others = np.where(known == first, second, first)
         right, wrong = (np.broadcast_to(one, (len(self.run), len(known))) for one in (known, others))
         share = present[known] / present.sum()
-        return UniqueSamples(
-            np.concatenate([self.labels, known, known]),
-            np.hstack([self.run, right, wrong]),
-            np.hstack([self.baseline, wrong, right]),
-            np.concatenate([self.weights, share, share]),
-            self.classes,
-        )
+        labels, weights = np.concatenate([self.labels, known, known]), np.concatenate([self.weights, share, share])
+        run, baseline = np.hstack([self.run, right, wrong]), np.hstack([self.baseline, wrong, right])
+        return UniqueSamples(labels, run, baseline, weights, self.classes)
 
     def iter_resamples(self, samples: int, resamples: int) -> Iterator[Array]:
         """Yield the counts of the unique samples (B × C) in chunks that fit in memory, `resamples` rows in total."""
@@ -70,16 +65,7 @@ class UniqueSamples:
 
 
 def bootstrap_differences(unique: UniqueSamples, samples: int, resamples: int) -> tuple[Array, Array]:
-    """Return the differences in accuracy and in macro F1 on resampled samples.
-
-    Args:
-        unique: the samples.
-        samples: number of samples that each resample draws.
-        resamples: number B of resamples.
-
-    Returns:
-        Two arrays of B × S.
-    """
+    """Return the differences in accuracy and in macro F1 on B resamples, each of `samples` samples: B × S each."""
     chunks = [compute_score_differences(counts, unique) for counts in unique.iter_resamples(samples, resamples)]
     accuracy, macro_f1 = (np.concatenate(column) for column in zip(*chunks, strict=True))
     return accuracy, macro_f1

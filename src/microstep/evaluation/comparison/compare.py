@@ -13,22 +13,11 @@ from torch import Tensor
 from microstep.components.dataset.workers import loader_errors
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError
+from microstep.evaluation.comparison import output_files
 from microstep.evaluation.comparison.flips import Flip, decisive_flips, draw_flips, find_flips, format_flips_csv
 from microstep.evaluation.comparison.groups import RunGroup, group_runs, name_groups, pair_by_seed
-from microstep.evaluation.comparison.output_files import (
-    format_comparison_json,
-    format_per_class_csv,
-    get_comparison_directory,
-    write_comparison_files,
-)
 from microstep.evaluation.comparison.results import ComparisonResult
-from microstep.evaluation.comparison.runs import (
-    ReportedRun,
-    ReportRequest,
-    check_same_data,
-    find_run_directories,
-    read_compared_run,
-)
+from microstep.evaluation.comparison.runs import ReportRequest, check_same_data, find_run_directories, read_compared_run
 from microstep.evaluation.comparison.text import Comparison, comparison_report_text, format_comparison_summary
 from microstep.evaluation.comparison.verdict import make_verdicts
 from microstep.evaluation.evaluate import get_report_directory
@@ -50,11 +39,9 @@ class WrittenComparisons:
     def text(self) -> str:
         """Full report of one comparison, or a table of several; the verdicts come last."""
         several = len(self.comparisons) > 1
-        results = (
-            format_comparison_summary(self.comparisons) if several else comparison_report_text(self.comparisons[0])
-        )
+        report = format_comparison_summary(self.comparisons) if several else comparison_report_text(self.comparisons[0])
         directories = "\n".join(f"  written to {display_path(directory)}" for directory in self.directories)
-        return "\n\n".join(["", results, directories, "\n".join(one.sentence for one in self.comparisons)])
+        return "\n\n".join(["", report, directories, "\n".join(one.sentence for one in self.comparisons)])
 
 
 @loader_errors()
@@ -82,7 +69,7 @@ def compare_runs(
     run_paths, baseline_paths = find_run_directories(run_request), find_run_directories(baseline_request)
     allowlist = make_allowlist([*run_paths, *baseline_paths])
     baseline_runs = [read_compared_run(path, baseline_request, allowlist) for path in baseline_paths]
-    baseline_group = require_one_group(baseline_runs, baseline_request)
+    baseline_group = require_one_group(group_runs(baseline_runs, "baseline"), baseline_request)
     run_paths = exclude_runs(run_paths, baseline_paths, run_request)
     groups = group_runs([read_compared_run(path, run_request, allowlist) for path in run_paths], "run")
     for one in (one for group in (baseline_group, *groups) for one in group.runs):
@@ -100,8 +87,7 @@ def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: Repor
     return remaining
 
 
-def require_one_group(runs: Sequence[ReportedRun], request: ReportRequest) -> RunGroup:
-    groups = group_runs(runs, "baseline")
+def require_one_group(groups: Sequence[RunGroup], request: ReportRequest) -> RunGroup:
     if len(groups) > 1:
         reason = f"it matches {len(groups)} settings: {', '.join(name_groups(groups))}"
         raise ConfigError(request.subject, reason, "narrow it to one, over seeds")
@@ -109,31 +95,28 @@ def require_one_group(runs: Sequence[ReportedRun], request: ReportRequest) -> Ru
 
 
 def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
-    """Return the comparisons of groups with the baseline, with p-values corrected for their number."""
     *names, baseline_name = name_groups([*groups, baseline])
     matches = [pair_by_seed(group, baseline) for group in groups]
     verdicts = make_verdicts([ComparisonResult.from_predictions(match.paired) for match in matches])
-    return [
-        Comparison(match, verdict, (name, baseline_name), split, checkpoint)
-        for match, verdict, name in zip(matches, verdicts, names, strict=True)
-    ]
+    rows = zip(matches, verdicts, names, strict=True)
+    return [Comparison(match, verdict, (name, baseline_name), split, checkpoint) for match, verdict, name in rows]
 
 
 def write_comparison(comparison: Comparison, allowlist: Allowlist) -> Path:
     """Write the files of a comparison; return their directory."""
-    directory, flips = get_comparison_directory(comparison), find_flips(comparison.match)
+    directory, flips = output_files.get_comparison_directory(comparison), find_flips(comparison.match)
     class_names, seeds = comparison.class_names, comparison.result.paired.seeds
     text = f"{comparison_report_text(comparison)}\n\n{comparison.sentence}\n"
     files = {
         "comparison.txt": text.encode(errors="backslashreplace"),
-        "comparison.json": format_comparison_json(comparison),
-        "per_class.csv": format_per_class_csv(comparison),
+        "comparison.json": output_files.format_comparison_json(comparison),
+        "per_class.csv": output_files.format_per_class_csv(comparison),
         "flips.csv": format_flips_csv(flips, class_names, seeds),
     }
     images = load_flip_images(comparison, decisive_flips(flips), allowlist)
     if images is not None:
         files["flips.png"] = draw_flips(flips, images, class_names, seeds, comparison.names)
-    write_comparison_files(files, directory)
+    output_files.write_comparison_files(files, directory)
     return directory
 
 
@@ -147,11 +130,7 @@ def load_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: A
 
 
 def fetch_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
-    """Return the samples from the dataset of the baseline as N × C × H × W images in 0…1; None if they are no images.
-
-    Raises:
-        MicrostepError: if the data are missing or have changed.
-    """
+    """Return the samples as images; raise a MicrostepError if the baseline's data are missing or have changed."""
     run = comparison.match.baseline.first.saved
     dataset = build_dataset(run.config(allowlist), torch.device("cpu"), allowlist, num_workers=0)
     run.check_data(dataset.fingerprint)

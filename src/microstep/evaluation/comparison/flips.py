@@ -11,7 +11,6 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from microstep.evaluation.comparison.groups import GroupPair
-from microstep.evaluation.comparison.paired import Array
 from microstep.utils.plotting import GREEN, INK, RED, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import format_count, sample_caption, truncate_middle
@@ -23,27 +22,19 @@ CELL_INCHES, BAND_HEAD_INCHES, TITLE_INCHES = 1.62, 0.42, 0.62
 
 
 @dataclass(frozen=True)
-class SidePredictions:
-    """Predictions of one group for a sample."""
-
-    prediction: int  #: most frequent class over seeds; the smallest of equally frequent ones
-    num_right: int  #: number of seeds that are right
-
-
-@dataclass(frozen=True)
 class Flip:
     """A sample that one group gets right more often than the other."""
 
     index: int  #: in the official split
     label: int
-    run: SidePredictions
-    baseline: SidePredictions
+    predictions: Sequence[int]  #: of run and baseline: the most frequent class over seeds, the smallest of equals
+    num_right: Sequence[int]  #: number of seeds of run and baseline that are right
     file: str | None
 
     @property
     def is_gained(self) -> bool:
         """Whether the run is right more often."""
-        return self.run.num_right > self.baseline.num_right
+        return self.num_right[0] > self.num_right[1]
 
 
 def find_flips(match: GroupPair) -> list[Flip]:
@@ -55,15 +46,12 @@ def find_flips(match: GroupPair) -> list[Flip]:
     order = np.lexsort((rows, -np.sum(confidence, axis=0), -np.abs(differences[rows])))
     flips = []
     for row in rows[order].tolist():
-        label = int(report.labels[row])
-        run, baseline = (summarize_seeds(side[:, row], label) for side in (paired.run, paired.baseline))
+        label, sides = int(report.labels[row]), (paired.run[:, row], paired.baseline[:, row])
+        predictions = [int(np.bincount(side).argmax()) for side in sides]
+        num_right = [int((side == label).sum()) for side in sides]
         file = None if report.files is None else report.files[row]
-        flips.append(Flip(int(report.indices[row]), label, run, baseline, file))
+        flips.append(Flip(int(report.indices[row]), label, predictions, num_right, file))
     return flips
-
-
-def summarize_seeds(predictions: Array, label: int) -> SidePredictions:
-    return SidePredictions(int(np.bincount(predictions).argmax()), int((predictions == label).sum()))
 
 
 def format_flips_csv(flips: Sequence[Flip], class_names: tuple[str, ...], seeds: int) -> bytes:
@@ -74,8 +62,8 @@ def format_flips_csv(flips: Sequence[Flip], class_names: tuple[str, ...], seeds:
 
 
 def flip_cells(flip: Flip, class_names: tuple[str, ...], seeds: int) -> list[str]:
-    names = [class_names[label] for label in (flip.label, flip.run.prediction, flip.baseline.prediction)]
-    shares = [f"{side.num_right / seeds:g}" for side in (flip.run, flip.baseline)]
+    names = [class_names[label] for label in (flip.label, *flip.predictions)]
+    shares = [f"{num_right / seeds:g}" for num_right in flip.num_right]
     return [str(flip.index), *names, *shares, *([] if flip.file is None else [flip.file])]
 
 
@@ -92,10 +80,7 @@ def draw_flips(
     """Return a PNG of the decisive flips in two bands: gained and lost by the run.
 
     Args:
-        flips: all flips.
         images: images of `decisive_flips(flips)`: N × C × H × W, in 0…1.
-        class_names: by label.
-        seeds: number of seeds.
         names: of run and baseline.
     """
     drawn = list(zip(decisive_flips(flips), images, strict=True))
@@ -122,17 +107,12 @@ def draw_band(
     rows = -(-len(band) // FLIPS_PER_ROW)
     for index, (flip, image) in enumerate(band):
         axes = subfigure.add_subplot(rows, FLIPS_PER_ROW, index + 1)
-        label = f"true {truncate_middle(class_names[flip.label], FLIP_NAME_LETTERS - 4)}"
-        lines = [
-            f"{label}{sample_caption(flip.file, flip.index, FLIP_NAME_LETTERS + 4)}",
-            format_prediction("run", flip.run, class_names, seeds),
-            format_prediction("baseline", flip.baseline, class_names, seeds),
-        ]
+        true, *predicted = (
+            truncate_middle(class_names[label], FLIP_NAME_LETTERS - 4) for label in (flip.label, *flip.predictions)
+        )
+        shares = [f" ({num_right} of {seeds})" if seeds > 1 else "" for num_right in flip.num_right]
+        lines = [f"true {true}{sample_caption(flip.file, flip.index, FLIP_NAME_LETTERS + 4)}"]
+        lines += map("".join, zip(("run ", "baseline "), predicted, shares, strict=True))
         draw_image(axes, image.numpy(), 0, 0, 1)
         axes.set_axis_off()
         axes.set_title("\n".join(lines), fontsize=7.5, color=INK)
-
-
-def format_prediction(side_name: str, side: SidePredictions, class_names: Sequence[str], seeds: int) -> str:
-    share = f" ({side.num_right} of {seeds})" if seeds > 1 else ""
-    return f"{side_name} {truncate_middle(class_names[side.prediction], FLIP_NAME_LETTERS - 4)}{share}"

@@ -42,7 +42,6 @@ class RunGroup:
         return self.runs[0]
 
     def select_seeds(self, seeds: Sequence[int]) -> RunGroup:
-        """Return the group with only some of its seeds."""
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
     def stack_column(self, name: str) -> Array:
@@ -68,12 +67,8 @@ class GroupPair:
 def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
     """Return the groups of some runs, in the order of their first runs.
 
-    Args:
-        runs: the runs.
-        key: key of the command line that named them; the error begins with it.
-
     Raises:
-        ConfigError: if two runs of a group have the same seed.
+        ConfigError: if two runs of a group have the same seed. The line begins with `key`.
     """
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
@@ -119,12 +114,8 @@ def name_groups(groups: Sequence[RunGroup]) -> list[str]:
     parents = [group.first.directory.resolve().parent.name for group in groups]
     long = [f"{parent}/{name}" for parent, name in zip(parents, short, strict=True)]
     candidates = (strip_common_words(short), short, long)
-    return next(filter(are_distinct, candidates), [group.directories[0] for group in groups])
-
-
-def are_distinct(names: Sequence[str]) -> bool:
-    """Return whether names are distinct and not empty."""
-    return all(names) and len({*names}) == len(names)
+    distinct = (names for names in candidates if all(names) and len({*names}) == len(names))
+    return next(distinct, [group.directories[0] for group in groups])
 
 
 def shorten_group_name(group: RunGroup) -> str:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from microstep.config.names import MAX_NAME_LENGTH, UNSAFE_CHARACTERS, safe_name
-from microstep.evaluation.comparison.groups import RunGroup, find_setting_differences
+from microstep.evaluation.comparison.groups import find_setting_differences
 from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL
 from microstep.evaluation.comparison.text import Comparison
 from microstep.utils.files import write_directory
@@ -45,11 +44,7 @@ def read_compared_directories(directory: Path) -> list[list[str]] | None:
 
 
 def write_comparison_files(files: Mapping[str, bytes], directory: Path) -> None:
-    """Write files by name into a directory.
-
-    Raises:
-        StorageError: if they cannot be written. The files of an earlier comparison are kept then.
-    """
+    """Write all files or, with a StorageError, none; the files of an earlier comparison are kept then."""
     with write_directory(directory) as draft:
         for name, content in files.items():
             (draft / name).write_bytes(content)
@@ -60,14 +55,14 @@ def write_comparison_files(files: Mapping[str, bytes], directory: Path) -> None:
 def format_comparison_json(comparison: Comparison) -> bytes:
     result, verdict = comparison.result, comparison.verdict
     run, baseline = comparison.match.run, comparison.match.baseline
-    samples = result.paired.samples
+    data = {"fingerprint": baseline.first.fingerprint, "split": comparison.split, "samples": result.paired.samples}
     content = {
         "verdict": verdict.word,
         "sentence": comparison.sentence,
-        "run": group_as_json(run, comparison.names[0]),
-        "baseline": group_as_json(baseline, comparison.names[1]),
+        "run": {"name": comparison.names[0], "directories": run.directories, "seeds": run.seeds},
+        "baseline": {"name": comparison.names[1], "directories": baseline.directories, "seeds": baseline.seeds},
         "differences": {key: list(pair) for key, pair in find_setting_differences(run, baseline).items()},
-        "data": {"fingerprint": baseline.first.fingerprint, "split": comparison.split, "samples": samples},
+        "data": data,
         "checkpoint": comparison.checkpoint,
         "accuracy": asdict(result.accuracy),
         "macro_f1": asdict(result.macro_f1),
@@ -82,10 +77,6 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         ],
     }
     return f"{json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
-
-
-def group_as_json(group: RunGroup, name: str) -> dict[str, Any]:
-    return {"name": name, "directories": group.directories, "seeds": group.seeds}
 
 
 def format_per_class_csv(comparison: Comparison) -> bytes:

@@ -83,7 +83,6 @@ class ClassScores:
 
     @property
     def accuracy(self) -> Array:
-        """B."""
         return np.asarray(self.correct.sum(1) / self.present.sum(1))
 
     @property

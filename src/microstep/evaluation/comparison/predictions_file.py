@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -38,24 +39,19 @@ def read_predictions(directory: Path) -> SavedPredictions:
         FileNotFoundError: if there is no report.
         DataError: if a file is damaged or too large, or a label is not a class.
     """
-    names = read_class_names(directory / "confusion_matrix.csv")
-    file = directory / "predictions.csv"
-    header, *rows = list(iter_table_rows(file)) or [[]]
-    try:
+    with damage_errors(directory / "confusion_matrix.csv") as file:
+        head = next(iter_table_rows(file), [])
+        if len(head) < 2:
+            raise ValueError("it names no classes")
+    with damage_errors(directory / "predictions.csv") as file:
+        header, *rows = list(iter_table_rows(file)) or [[]]
         if header[:4] != PREDICTION_COLUMNS or any(len(row) != len(header) for row in rows):
             raise ValueError(f"its columns are not {', '.join(PREDICTION_COLUMNS)}")
-        return parse_predictions(rows, names)
-    except (ValueError, OverflowError) as error:
-        raise damaged_table_error(file, error) from None
+        return parse_predictions(rows, tuple(head[1:]))
 
 
 def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> SavedPredictions:
-    """Return the predictions in the rows of a table.
-
-    Raises:
-        ValueError: if a cell is not valid, or there are fewer than two samples.
-        OverflowError: if a number does not fit into 64 bits.
-    """
+    """Return the predictions in the rows of a table; raise a ValueError or OverflowError if a cell is not valid."""
     numbers = np.array([[int(cell) for cell in row[:3]] for row in rows], np.int64).reshape(-1, 3)
     confidence = np.array([float(row[3]) for row in rows], np.float64)
     order = np.argsort(numbers[:, 0], kind="stable")
@@ -70,23 +66,17 @@ def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> 
     return SavedPredictions(indices, labels, predictions, confidence[order], files, names)
 
 
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """Return the class names in the header of a confusion matrix."""
-    head = next(iter_table_rows(file), [])
-    if len(head) < 2:
-        raise damaged_table_error(file, ValueError("it names no classes"))
-    return tuple(head[1:])
-
-
 def iter_table_rows(file: Path) -> Iterator[list[str]]:
     csv.field_size_limit(min(MAX_TABLE_BYTES, sys.maxsize))  # a cell may be as long as the file
+    return csv.reader(StringIO(read_limited(file, MAX_TABLE_BYTES).decode(), newline=""), strict=True)
+
+
+@contextmanager
+def damage_errors(file: Path) -> Iterator[Path]:
+    """Yield a file; turn errors in its content into a DataError that names it."""
     try:
-        yield from csv.reader(StringIO(read_limited(file, MAX_TABLE_BYTES).decode(), newline=""), strict=True)
+        yield file
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise damaged_table_error(file, error) from None
-
-
-def damaged_table_error(file: Path, error: Exception) -> DataError:
-    return DataError(str(file), f"it is damaged: {error}", "evaluate the run again")
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        raise DataError(str(file), f"it is damaged: {error}", "evaluate the run again") from None

@@ -70,13 +70,10 @@ class ComparisonResult:
         """Return the statistics over samples, or over seeds and samples if there are several seeds."""
         scores = compute_seed_scores(paired)
         accuracy, macro_f1 = (stack_scores(scores, name) for name in ("accuracy", "macro_f1"))
-        intervals = (
-            sample_intervals(paired)
-            if paired.seeds == 1
-            else seed_and_sample_intervals(paired, macro_f1[0] - macro_f1[1])
-        )
-        compared = (summarize_score(*pair) for pair in zip((accuracy, macro_f1), intervals, strict=True))
-        return cls(paired, *compared, compute_p_value(paired))
+        several, differences = paired.seeds > 1, macro_f1[0] - macro_f1[1]
+        intervals = seed_and_sample_intervals(paired, differences) if several else sample_intervals(paired)
+        compared = [summarize_score(*pair) for pair in zip((accuracy, macro_f1), intervals, strict=True)]
+        return cls(paired, compared[0], compared[1], compute_p_value(paired))
 
     @property
     def by_seed(self) -> list[tuple[int, int, float]]:
@@ -102,7 +99,6 @@ class ComparisonResult:
 
 
 def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
-    """Return the scores of run and baseline for each seed."""
     counts = np.ones((1, paired.samples), np.int64)
     sides = (paired.run, paired.baseline)
     return [[ClassScores.from_counts(counts, paired.labels, row, paired.classes) for row in side] for side in sides]
@@ -131,12 +127,7 @@ def central_interval(values: Array) -> IntervalEnds:
 
 
 def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> list[IntervalEnds]:
-    """Return the intervals of accuracy and macro F1 over seeds and samples.
-
-    Args:
-        paired: predictions of several seeds.
-        macro_f1: S differences in macro F1, one for each seed.
-    """
+    """Return the intervals of accuracy and macro F1 over seeds and samples; `macro_f1` has the S differences."""
     unique = UniqueSamples.from_predictions(paired)
     _, resampled = bootstrap_differences(unique, paired.samples, COVARIANCE_RESAMPLES)
     accuracy = SeedSampleVariance.from_values(paired.differences)
@@ -145,7 +136,6 @@ def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> lis
 
 
 def compute_p_value(paired: PairedPredictions) -> float:
-    """Return the p-value for equal accuracy."""
     if paired.seeds == 1:
         return mcnemar_p_value(int(paired.only_run[0]), int(paired.only_baseline[0]))
     return SeedSampleVariance.from_values(paired.differences).p_value() if paired.samples > 1 else 1.0

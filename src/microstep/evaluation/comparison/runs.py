@@ -59,7 +59,6 @@ class ReportRequest:
         return f"{self.key}={self.value}"
 
     def evaluate_command(self, directory: Path) -> str:
-        """Return the command that makes the report of a run."""
         checkpoint = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
         return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{checkpoint}"
 
@@ -112,11 +111,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
 
 
 def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
-    """Refuse runs whose data, classes or samples differ.
-
-    Raises:
-        ConfigError: names both fingerprints.
-    """
+    """Raise a ConfigError with both fingerprints if the data, classes or samples of two runs differ."""
     fingerprints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
     other = f"baseline={baseline.directory} {fingerprints}"
     one, two = run.report, baseline.report

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from microstep.errors import escape_unprintable
 from microstep.evaluation.comparison.groups import GroupPair, RunGroup, find_brief_differences, format_seed_list
 from microstep.evaluation.comparison.results import ClassComparison, ComparisonResult, ScoreComparison
-from microstep.evaluation.comparison.verdict import (
-    POWER_PHRASE,
-    Verdict,
-    format_interval,
-    format_p_value,
-    format_points,
-)
+from microstep.evaluation.comparison.verdict import Verdict, format_interval, format_p_value, format_points
 from microstep.utils.tables import format_table
 from microstep.utils.text import format_percent, truncate_middle
 
@@ -44,7 +38,6 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence."""
         return self.verdict.format_sentence(*map(escape_unprintable, self.names))
 
 
@@ -102,7 +95,6 @@ def score_cells(score: ScoreComparison) -> list[str]:
 
 
 def pair_cells(run: float, baseline: float) -> list[str]:
-    """Return a score of both, and the difference."""
     return [format_percent(run), format_percent(baseline), format_points(run - baseline)]
 
 
@@ -110,9 +102,8 @@ def format_test_rows(comparison: Comparison) -> list[list[str]]:
     """Return McNemar's test for each seed, the tests over seeds and comparisons, and the detectable difference."""
     verdict, result = comparison.verdict, comparison.result
     several, rows = result.paired.seeds > 1, []
-    for seed, (run, baseline, p) in list(zip(comparison.match.run.seeds, result.by_seed, strict=True))[
-        :MAX_SEEDS_SHOWN
-    ]:
+    seeds = list(zip(comparison.match.run.seeds, result.by_seed, strict=True))
+    for seed, (run, baseline, p) in seeds[:MAX_SEEDS_SHOWN]:
         sides = f"{run:,} with the run, {baseline:,} with the baseline"
         label = f"right alone, seed {seed}" if several else "right alone"
         rows.append([label, f"{sides}: {format_p_value(p)} (McNemar's exact test)"])
@@ -120,7 +111,7 @@ def format_test_rows(comparison: Comparison) -> list[list[str]]:
         rows.append(["over seeds, samples", format_p_value(result.p_value)])
     if verdict.comparisons > 1:
         rows.append([f"of {verdict.comparisons} comparisons", f"{format_p_value(verdict.p_value)} (Holm's correction)"])
-    detectable = f"{verdict.detectable}, {POWER_PHRASE}" if verdict.detectable else "no difference at all"
+    detectable = f"{verdict.detectable}, in 4 of 5 such comparisons" if verdict.detectable else "no difference at all"
     return [*rows, ["could have shown", detectable]]
 
 

@@ -12,7 +12,6 @@ from microstep.evaluation.comparison.significance import correct_holm
 from microstep.utils.text import format_count
 
 VerdictWord = Literal["better", "worse", "no difference"]
-POWER_PHRASE = "in 4 of 5 such comparisons"
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,16 @@ class Verdict:
         return None if found is None or found > 1 else found
 
     def format_sentence(self, run: str, baseline: str) -> str:
-        """Return the verdict in one sentence.
-
-        Args:
-            run, baseline: names of the two groups.
-        """
+        """Return the verdict in one sentence about the names of the two groups."""
         if self.word != "no difference":
             return f"{run} is {self.word} than {baseline}: {self.evidence} on {self.extent}."
-        limit = (
-            f"{self.detectable} would have shown {POWER_PHRASE}"
-            if self.detectable
-            else "they are too few to show any difference"
-        )
+        limit = "they are too few to show any difference"
+        if self.detectable:
+            limit = f"{self.detectable} would have shown in 4 of 5 such comparisons"
         return f"No difference between {run} and {baseline} that {self.extent} could show: {self.evidence}; {limit}."
 
     @property
     def evidence(self) -> str:
-        """The difference, its interval and the p-value."""
         accuracy = self.result.accuracy
         interval = format_interval(accuracy.low, accuracy.high)
         return f"{format_points(accuracy.difference)} points of accuracy (95 % interval {interval}, {self.test})"
@@ -76,7 +68,6 @@ class Verdict:
 
     @property
     def extent(self) -> str:
-        """The number of samples and seeds."""
         samples = format_count(self.result.paired.samples, "sample")
         return samples if self.result.paired.seeds == 1 else f"{samples} and {self.result.paired.seeds} seeds"
 
@@ -100,7 +91,6 @@ def format_points(difference: float) -> str:
 
 
 def format_interval(low: float, high: float) -> str:
-    """Return the ends of an interval in percentage points."""
     return f"{format_points(low)} to {format_points(high)}"
 
 

@@ -1,4 +1,4 @@
-"""evaluate.py, the program: a run's report again, byte for byte, and one line where there is none to be had."""
+"""evaluate.py: reproduces the report of a run byte for byte, or fails with one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(trained, tmp_path) -> Path:
 
 
 def with_worse_last(run: Path) -> Path:
-    """Add a last checkpoint whose model answers with the same class whatever it sees."""
+    """Add a last checkpoint whose model predicts the same class for every input."""
     checkpoints = Checkpoints(run / "checkpoints")
     state = checkpoints.load("best")
     for value in state["model"].values():
@@ -62,7 +62,7 @@ def edited(run: Path, old: str, new: str) -> Path:
 
 
 def test_the_test_report_is_written_again_byte_for_byte(run):
-    """A new process, from the directory alone, comes to what training wrote; no directory of its own is made."""
+    """A new process writes the report of the training from the run directory alone, and makes no other directory."""
     before = texts(run / "reports" / "test")
     shutil.rmtree(run / "reports")
     done = call("evaluate.py", "run=run", cwd=run.parent)
@@ -73,7 +73,7 @@ def test_the_test_report_is_written_again_byte_for_byte(run):
 
 
 def test_the_rest_of_a_run_is_left_as_it_was(run):
-    """Evaluation writes into reports/ and changes nothing else that the run left behind."""
+    """Evaluation writes into reports/ and changes no other file of the run."""
     kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "reports" not in path.parts}
     again(run, "val")
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "reports" not in path.parts}
@@ -81,7 +81,7 @@ def test_the_rest_of_a_run_is_left_as_it_was(run):
 
 
 def test_the_training_split_can_be_evaluated_too(zygote, run):
-    """`split=train` reports all 1437 samples, unshuffled; what is printed is what is written."""
+    """`split=train` reports all 1437 samples, unshuffled, and prints the accuracy that it writes."""
     done = zygote.call("evaluate.py", f"run={run}", "split=train", cwd=run.parent)
     assert done.returncode == 0, done.stderr
     with (run / "reports" / "train" / "predictions.csv").open() as stream:
@@ -93,7 +93,7 @@ def test_the_training_split_can_be_evaluated_too(zygote, run):
 
 
 def test_the_last_checkpoint_has_a_report_of_its_own(run):
-    """`checkpoint=last` loads the last, writes to test-last, and leaves the best one's report alone."""
+    """`checkpoint=last` loads the last checkpoint, writes to test-last, and keeps the report of the best."""
     before = texts(with_worse_last(run) / "reports" / "test")
     done = again(run, checkpoint="last")
     assert (done.directory, done.epoch) == (run / "reports" / "test-last", 4)
@@ -103,7 +103,7 @@ def test_the_last_checkpoint_has_a_report_of_its_own(run):
 
 
 def test_the_weights_for_others_give_the_same_report(zygote, run):
-    """`checkpoint=model.safetensors` needs no checkpoint: every digit is that of the best, in a report of its own."""
+    """`checkpoint=model.safetensors` needs no checkpoint and gives the report of the best in its own directory."""
     before = texts(run / "reports" / "test")
     shutil.rmtree(run / "checkpoints")
     done = zygote.call("evaluate.py", "run=run", "checkpoint=model.safetensors", cwd=run.parent)
@@ -113,19 +113,19 @@ def test_the_weights_for_others_give_the_same_report(zygote, run):
 
 
 def other_model(file: Path) -> None:
-    """Make the weights those of another model, soundly written."""
+    """Replace the weights by valid ones of another model."""
     WeightsFile(file, {}).write(torch.nn.Linear(2, 2), 1, {})
 
 
 def flipped(file: Path) -> None:
-    """Flip a bit of the last weight: safetensors itself would not notice."""
+    """Flip a bit of the last weight, which safetensors itself does not detect."""
     content = bytearray(file.read_bytes())
     content[-1] ^= 4
     file.write_bytes(content)
 
 
 def device_file(file: Path) -> None:
-    """Put a pipe in its place: to read it would take for ever."""
+    """Replace the file by a pipe, which would block a reader forever."""
     file.unlink()
     os.mkfifo(file)
 
@@ -145,7 +145,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
 def test_weights_that_are_not_what_was_written_are_refused(run, damage, said):
-    """Missing, no file at all, cut off, changed by one bit, another model's: exit 6, and no report."""
+    """Weights that are missing, not a file, cut off, changed by one bit or of another model: exit 6, and no report."""
     damage(run / "model.safetensors")
     with pytest.raises(CheckpointRefused) as caught:
         again(run, checkpoint="model.safetensors")
@@ -156,7 +156,7 @@ def test_weights_that_are_not_what_was_written_are_refused(run, damage, said):
 
 @pytest.fixture(scope="module")
 def refusals(zygote, trained, tmp_path_factory) -> Refusals:
-    """What the program says where it must refuse."""
+    """Results of the program for invalid arguments."""
     home = tmp_path_factory.mktemp("refusals")
     for name in ("sound", "flipped"):
         shutil.copytree(trained, home / name)
@@ -183,14 +183,14 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "code", "said"), CASES, ids=[case[0] for case in CASES])
 def test_what_can_not_be_evaluated_is_one_line_and_its_exit_code(refusals, name, code, said):
-    """An unknown split, an unknown run, a flipped bit: one line on stderr says which, and nothing is on stdout."""
+    """An unknown split or run, or a flipped bit: one line on stderr names it, and stdout is empty."""
     assert refusals[name].returncode == code
     assert said in error_of(refusals[name])
     assert refusals[name].stdout == ""
 
 
 def test_a_misspelt_split_names_the_options(run):
-    """The splits that there are stand in the line, and no report directory is made."""
+    """The error lists the splits, and no report directory is made."""
     with pytest.raises(ConfigError, match="the options are train, val, test"):
         again(run, "../escape")
     assert not (run / "escape").exists()
@@ -198,7 +198,7 @@ def test_a_misspelt_split_names_the_options(run):
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"data": {}}', "null", None])
 def test_a_run_without_a_sound_run_json_is_refused(run, damage):
-    """Without the fingerprint of its data there is no telling whether they are the same."""
+    """Without the fingerprint of the data, nobody can check that they are unchanged."""
     (run / "run.json").unlink()
     if damage is not None:
         (run / "run.json").write_text(damage)
@@ -215,7 +215,7 @@ def test_a_run_without_a_sound_run_json_is_refused(run, damage):
     ],
 )
 def test_changed_data_are_exit_2(run, old, new):
-    """Data cut otherwise are other data: a number about them would not be about this run, and none is given."""
+    """Data with another split are different data: the evaluation is refused, and the report is unchanged."""
     before = texts(run / "reports" / "test")
     with pytest.raises(DataError, match="the data have changed since the run") as caught:
         again(edited(run, old, new))
@@ -224,7 +224,7 @@ def test_changed_data_are_exit_2(run, old, new):
 
 
 def test_how_it_is_executed_makes_no_difference(run):
-    """Batches of another size, as a smaller machine would need, change no prediction and so no score."""
+    """Another batch size changes no prediction, and therefore no score."""
     before = texts(run / "reports" / "test")
     again(edited(run, "batch_size: 64", "batch_size: 3"))
     after = texts(run / "reports" / "test")
@@ -232,7 +232,7 @@ def test_how_it_is_executed_makes_no_difference(run):
 
 
 def test_a_report_that_can_not_be_written_is_a_failure_of_storage(run):
-    """Where a file has the directory's name, the error is exit 4, as for everything that can't be written."""
+    """A file with the directory's name is exit 4, like every storage failure."""
     shutil.rmtree(run / "reports")
     (run / "reports").write_text("in the way")
     with pytest.raises(StorageError):

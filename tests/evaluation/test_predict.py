@@ -1,4 +1,4 @@
-"""`evaluate.py input=FOLDER`: pictures without labels, classified as the run's own would be, whatever their form."""
+"""`evaluate.py input=FOLDER`: classifies images without labels like the run's own, in any image format."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows_of(directory: Path) -> list[dict[str, str]]:
 
 
 def digit(index: int) -> Image.Image:
-    """Return a digit, 8 × 8, whose bytes mean what the data set's 0…16 do, but for rounding."""
+    """Return an 8 × 8 digit with the dataset's 0…16 rescaled to bytes."""
     return Image.fromarray(np.round(DIGITS.images[index] * 255 / 16).astype(np.uint8))
 
 
@@ -63,7 +63,7 @@ def run(trained, tmp_path) -> Path:
 
 
 def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
-    """The test split as PNG files: the same classes, and the same confidence but for the rounding of a byte."""
+    """The test split as PNG files gets the same classes, and the same confidence up to the rounding to bytes."""
     done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
     truth = rows_of(done.directory)
     (tmp_path / "in").mkdir()
@@ -78,7 +78,7 @@ def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
 
 
 def test_the_weights_for_others_say_the_same(run, tmp_path):
-    """`checkpoint=model.safetensors` needs no checkpoint, and classifies as the best does, to the digit."""
+    """`checkpoint=model.safetensors` needs no checkpoint, and gives exactly the predictions of the best."""
     best = classify(run, written(tmp_path / "in", 20))
     shutil.rmtree(run / "checkpoints")
     done = classify(run, tmp_path / "in", "model.safetensors")
@@ -91,7 +91,7 @@ def palette(image: Image.Image) -> Image.Image:
 
 
 def transparent(image: Image.Image) -> Image.Image:
-    """Return a picture with an opaque alpha channel."""
+    """Return an image with an opaque alpha channel."""
     return image.convert("RGBA")
 
 
@@ -100,7 +100,7 @@ def sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def wide(image: Image.Image) -> Image.Image:
-    """Return a picture twice as wide, the digit in its middle."""
+    """Return an image twice as wide, with the digit in its middle."""
     canvas = Image.new("L", (128, 64), 255)
     canvas.paste(image, (32, 0))
     return canvas
@@ -120,7 +120,7 @@ FORMS = [
 
 
 def test_a_photographed_digit_is_recognised_in_any_form(run, tmp_path):
-    """64 × 64, colour, palettes, alpha, 16 bits, wide, many formats: at least 80 % of the labels are found."""
+    """At least 80 % of 64 × 64 images are correct: color, palette, alpha, 16 bits, wide, several formats."""
     (tmp_path / "in").mkdir()
     for index in range(180):
         suffix, form = FORMS[index % len(FORMS)]
@@ -133,7 +133,7 @@ def test_a_photographed_digit_is_recognised_in_any_form(run, tmp_path):
 
 
 def test_five_classes_in_falling_order(run, tmp_path):
-    """A row has the five likeliest of the ten classes, no class twice, and confidences that fall and stay below 1."""
+    """A row has the five most probable classes, each once, with decreasing confidences that sum to at most 1."""
     for row in rows_of(classify(run, written(tmp_path / "in", 20)).directory):
         confidences = [float(row[f"confidence_{i}"]) for i in range(1, 6)]
         assert len({row[f"class_{i}"] for i in range(1, 6)}) == 5
@@ -143,7 +143,7 @@ def test_five_classes_in_falling_order(run, tmp_path):
 
 
 def test_folders_of_folders_are_searched_and_hidden_ones_are_not(run, tmp_path):
-    """Files come sorted by their path below the folder, without hidden ones, pipes, and other suffixes."""
+    """Files are sorted by their path below the folder; hidden files, pipes and other suffixes are left out."""
     folder = written(tmp_path / "in", 3)
     written(folder / "b" / "deep", 1)
     written(folder / ".hidden", 1)
@@ -155,7 +155,7 @@ def test_folders_of_folders_are_searched_and_hidden_ones_are_not(run, tmp_path):
 
 
 def test_one_picture_can_be_given_whatever_it_is_called(run, tmp_path):
-    """A file is classified alone; its suffix doesn't matter, since it was named."""
+    """A single file is classified whatever its suffix."""
     folder = written(tmp_path / "in", 3)
     (folder / "0001.png").rename(folder / "one.picture")
     done = classify(run, folder / "one.picture")
@@ -164,7 +164,7 @@ def test_one_picture_can_be_given_whatever_it_is_called(run, tmp_path):
 
 
 def damaged(folder: Path) -> Path:
-    """Add files that are no pictures, cut short, gone, or far too large; return the folder."""
+    """Add files that are not images, cut off, missing, or far too large; return the folder."""
     (folder / "cut.png").write_bytes((folder / "0000.png").read_bytes()[:60])
     (folder / "text.jpg").write_text("no picture")
     (folder / "empty.png").touch()
@@ -178,7 +178,7 @@ BAD = {"cut.png", "text.jpg", "empty.png", "gone.png", "bomb.pgm"}
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_files_do_not_stop_the_others(run, tmp_path, workers):
-    """In this process or in others: the good are classified as without the bad, which say why not in their rows."""
+    """Readable images get the same predictions as without the bad files, whose rows have the error."""
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("num_workers: null", f"num_workers: {workers}"))
     folder = written(tmp_path / "in", 40)
@@ -194,7 +194,7 @@ def test_bad_files_do_not_stop_the_others(run, tmp_path, workers):
 
 
 def test_batches_make_no_difference(run, tmp_path):
-    """Bad files in between, and batches of another size: each row is still its own picture's."""
+    """With bad files in between and another batch size, each row still belongs to its image."""
     folder = damaged(written(tmp_path / "in", 30))
     before = rows_of(classify(run, folder).directory)
     text = (run / "config.yaml").read_text()
@@ -208,7 +208,7 @@ def test_batches_make_no_difference(run, tmp_path):
 
 
 def test_the_program_says_what_it_did(zygote, run, tmp_path):
-    """A table on stdout, exit 0, no directory more; a line a bad file on stderr, whatever its name, of many ten."""
+    """The program prints a table, exits with 0, and warns about the first ten bad files, a line each."""
     folder = written(tmp_path / "in", 4)
     odd = ["\x1b[31m.png", "a\nb.png", os.fsdecode(b"a\xff.png")]
     for name in [*odd, *(f"bad{number}.png" for number in range(9))]:
@@ -235,7 +235,7 @@ def test_the_program_says_what_it_did(zygote, run, tmp_path):
     ],
 )
 def test_where_there_is_nothing_to_classify_nothing_is_written(run, tmp_path, monkeypatch, caplog, place, said):
-    """No folder, no pictures, none that can be read: one error that names it, exit 2, no warnings, no report."""
+    """Without a folder, images or a readable image: one error that names it, exit 2, no warnings, no report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
@@ -250,14 +250,14 @@ def test_where_there_is_nothing_to_classify_nothing_is_written(run, tmp_path, mo
 
 
 def test_a_misspelt_folder_is_one_line(zygote, run):
-    """The program ends with 2 and one line."""
+    """The program exits with 2 and one line."""
     done = zygote.call("evaluate.py", "run=run", "input=in, (put)", cwd=run.parent)
     assert (done.returncode, done.stdout) == (2, "")
     assert error_of(done).startswith("error: input=in, (put): no such folder or file; ")
 
 
 def test_awkward_names_come_back_whole(run, tmp_path):
-    """Commas, quotes, newlines, $ and bytes that are no UTF-8: the CSV can be read, and each name be told."""
+    """Names with commas, quotes, newlines, $ or bytes that are not UTF-8 survive in a valid CSV."""
     folder = written(tmp_path / "awkward $, (1)", 1)
     names = ["a,b.png", 'say "x".png', "two\nlines.png", "c\rr.png", "$x^2$.png", "=1+1.png", "数字.png"]
     for name in [*map(os.fsencode, names), b"caf\xe9.png"]:
@@ -269,12 +269,12 @@ def test_awkward_names_come_back_whole(run, tmp_path):
 
 
 def test_names_can_not_steer_a_terminal():
-    """What isn't printable is written as Python writes it; the rest is left alone."""
+    """Unprintable characters are escaped as in Python; others are unchanged."""
     assert escape_unprintable("a\x1b[31m\nb\udce9 é数") == r"a\x1b[31m\nb\udce9 é数"
 
 
 def test_a_second_call_replaces_the_first_and_no_other_file(run, tmp_path):
-    """The same folder, other pictures: table and sheet are new, what else lies there stays, nothing is left over."""
+    """A second call for the folder replaces table and sheet, keeps other files, and leaves no temporary file."""
     directory = classify(run, written(tmp_path / "in", 12)).directory
     first = (directory / "contact_sheet.png").read_bytes()
     (directory / "notes.txt").write_text("mine")
@@ -286,7 +286,7 @@ def test_a_second_call_replaces_the_first_and_no_other_file(run, tmp_path):
 
 
 def test_twice_the_same_is_the_same_bytes(run, tmp_path):
-    """Neither file holds a date or anything else that differs."""
+    """Neither file contains a date or anything else that changes."""
     folder = written(tmp_path / "in", 5)
     files = [classify(run, folder).directory / name for name in ("predictions.csv", "contact_sheet.png")]
     before = [file.read_bytes() for file in files]
@@ -310,7 +310,7 @@ def test_the_last_checkpoint_has_files_of_its_own(run, tmp_path):
 
 
 def test_what_can_not_be_written_is_a_failure_of_storage(run, tmp_path):
-    """A full disk is exit 4, and the files of an earlier call are as they were."""
+    """A full disk is exit 4, and the files of an earlier call are unchanged."""
     folder = written(tmp_path / "in", 2)
     directory = classify(run, folder).directory
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
@@ -321,7 +321,7 @@ def test_what_can_not_be_written_is_a_failure_of_storage(run, tmp_path):
 
 
 def test_the_gate_is_no_wider(run, tmp_path):
-    """What the run directory asks to be built must be trusted for `input` as well; damage is refused as ever."""
+    """`input` uses the same allowlist as `split`, and refuses a damaged checkpoint, too."""
     folder = written(tmp_path / "in", 2)
     with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
         classify(run, folder, gate=allowlist_from([]))
@@ -332,7 +332,7 @@ def test_the_gate_is_no_wider(run, tmp_path):
 
 
 def test_changed_data_are_refused(run, tmp_path):
-    """Other data than the run's may have other classes and another normalisation."""
+    """Changed data may have other classes and another normalization."""
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("split_seed: 0", "split_seed: 1"))
     with pytest.raises(DataError, match="the data have changed since the run"):
@@ -340,7 +340,7 @@ def test_changed_data_are_refused(run, tmp_path):
 
 
 def test_a_run_on_folders_of_colours(tmp_path):
-    """Colour, a size of the run's own, two classes (so k is 2), fp64: red pictures are red, blue ones blue."""
+    """A run on color images of another size, two classes (k = 2) and fp64 tells red images from blue ones."""
     generator = np.random.default_rng(0)
     for place, count in (("data/red", 20), ("data/blue", 20), ("in", 6)):
         (tmp_path / place).mkdir(parents=True)
@@ -357,7 +357,7 @@ def test_a_run_on_folders_of_colours(tmp_path):
 
 
 def test_only_a_classifier_of_pictures_will_do(run):
-    """Channels that no file holds, data that are no pictures, another task: each is a line that says so."""
+    """Two channels, data that are not images, or another task: each is refused in one line."""
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="input=in: the run's images have 2 channels; give a run that classifies"):
         make_decoder(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
@@ -369,7 +369,7 @@ def test_only_a_classifier_of_pictures_will_do(run):
 
 
 def test_a_sheet_shows_all_or_a_few_evenly_spread():
-    """Up to SHOWN pictures all of them, in order; of more the first, the last and others, none twice."""
+    """Up to MAX_THUMBNAILS images are all shown, in order; of more, the first, the last and others, evenly spaced."""
     assert shown_indices(1) == [0]
     assert shown_indices(MAX_THUMBNAILS) == list(range(MAX_THUMBNAILS))
     for count in (MAX_THUMBNAILS + 1, 100, 12_345):
@@ -380,7 +380,7 @@ def test_a_sheet_shows_all_or_a_few_evenly_spread():
 
 @pytest.mark.parametrize(("count", "channels", "size"), [(1, 3, (16, 16)), (7, 1, (8, 8)), (60, 3, (30, 10))])
 def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size):
-    """Each thumbnail stands on the sheet pixel by pixel; a class name that looks like a formula is words."""
+    """The sheet contains each thumbnail pixel by pixel, and a class name with $ is drawn as text."""
     height, width = fit_thumbnail(*size)
     colours = np.random.default_rng(0).permutation(200)[:count].astype(np.uint8) + 20
     thumbnails = np.broadcast_to(colours[:, None, None, None], (count, channels, height, width))
@@ -393,7 +393,7 @@ def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size)
 
 
 def test_few_classes_make_few_columns():
-    """Of two classes both are told; of equals the first wins; what can't be read has an empty row."""
+    """Both of two classes are listed; of equally probable ones, the first wins; an unreadable image has an empty row."""
     answers = ClassifiedImages(
         ["a", "b"], ("x,y", "z"), torch.tensor([1]), *top_classes(torch.tensor([[0.0, 0.0]])), {0: "no"}
     )

@@ -39,10 +39,9 @@ def draw_contact_sheet(
     """Return a PNG of thumbnails, each above its most probable class, the confidence and the file name.
 
     Args:
-        classified: predictions for all images.
         indices: rows of `classified` to show; at least one.
         thumbnails: their images, N × C × H × W, uint8.
-        name: name of the folder, for the title.
+        name: name of the folder.
     """
     height, width = thumbnails.shape[2:]
     canvas, corners = tile_thumbnails(thumbnails)

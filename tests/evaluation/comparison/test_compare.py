@@ -1,4 +1,4 @@
-"""`evaluate.py run=A baseline=B`: two runs, or the settings of a sweep over its seeds, held against each other."""
+"""`evaluate.py run=A baseline=B`: compares two runs, or groups of runs over seeds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def columns(run: Path, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_two_runs_are_compared_sample_by_sample(zygote, home):
-    """The numbers are those that scikit-learn and SciPy find in both predictions.csv; the sentence comes last."""
+    """The numbers are those of scikit-learn and SciPy for both predictions.csv; the sentence comes last."""
     kept = {path: path.read_bytes() for path in (home / SWEEP).rglob("*") if path.is_file()}
     assert zygote.run("evaluate.py", f"run={name(4, 0)}", f"baseline={name(1, 0)}", cwd=home) == 0
     said = (home / "output.txt").read_text().splitlines()
@@ -90,7 +90,7 @@ def test_two_runs_are_compared_sample_by_sample(zygote, home):
 
 
 def test_the_samples_that_flipped_are_all_told_and_drawn(here):
-    """flips.csv has each sample that one side alone gets right, the picture the most decisive of them."""
+    """flips.csv has each sample that only one side gets right, and flips.png the most decisive of them."""
     directory = compared(name(4, 0), name(1, 0)).directories[0]
     labels, run = columns(here / name(4, 0))
     _, baseline = columns(here / name(1, 0))
@@ -104,7 +104,7 @@ def test_the_samples_that_flipped_are_all_told_and_drawn(here):
 
 
 def test_the_pictures_are_those_of_the_samples(here):
-    """What is drawn beside an index is the sample that the data set has there."""
+    """The image drawn for an index is the dataset's sample with that index."""
     found = compared(name(4, 0), name(1, 0)).comparisons[0]
     chosen = find_flips(found.match)[::-1][:5]
     images = fetch_flip_images(found, chosen, ALLOW_ALL)
@@ -112,7 +112,7 @@ def test_the_pictures_are_those_of_the_samples(here):
 
 
 def test_samples_are_paired_by_their_index(here):
-    """The order of the rows in predictions.csv is of no account."""
+    """The order of the rows in predictions.csv does not matter."""
     before = compared(name(4, 0), name(1, 0)).text
     file = Path(name(1, 0)) / "reports/test/predictions.csv"
     head, *rows = file.read_text().splitlines()
@@ -121,7 +121,7 @@ def test_samples_are_paired_by_their_index(here):
 
 
 def test_a_pattern_is_a_setting_over_its_seeds(here):
-    """Accuracy is the mean over the seeds, which are paired; each seed's own test stands beside the whole."""
+    """Accuracy is the mean over paired seeds, and each seed has its own test."""
     one = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0]
     found = one.result
     assert (one.names, one.match.run.seeds, one.match.baseline.seeds) == (("epochs-4", "epochs-1"), [0, 1], [0, 1])
@@ -131,7 +131,7 @@ def test_a_pattern_is_a_setting_over_its_seeds(here):
 
 
 def test_several_settings_are_corrected_for(here):
-    """A pattern over settings compares each with the baseline, which it may match too; p-values are Holm's."""
+    """A pattern over groups compares each with the baseline, which it may match too; p-values are corrected."""
     for seed in (0, 1):
         shutil.copytree(here / name(4, seed), here / name(2, seed))
         edited(here / name(2, seed) / "config.yaml", "\nepochs: 4\n", "\nepochs: 2\n")
@@ -146,7 +146,7 @@ def test_several_settings_are_corrected_for(here):
 
 
 def test_another_split_and_other_weights_have_a_directory_of_their_own(here, monkeypatch):
-    """`split=val` compares the validation reports; what nobody has evaluated is told of with the command for it."""
+    """`split=val` compares the validation reports; the error for a missing report has the command that makes it."""
     assert compared(name(4, 0), name(1, 0), "val").directories[0].name.endswith("-against-epochs-1_seed-0-val")
     monkeypatch.setattr("sys.argv", ["evaluate.py"])
     with pytest.raises(ConfigError) as caught:
@@ -156,7 +156,7 @@ def test_another_split_and_other_weights_have_a_directory_of_their_own(here, mon
 
 
 def test_seeds_that_only_one_side_has_are_left_out(here, caplog):
-    """They are named in a warning, and the others paired."""
+    """A warning names them, and the others are paired."""
     shutil.rmtree(here / name(1, 1))
     shutil.copytree(here / name(4, 0), here / "outputs/sweeps/s/epochs-4_third")
     edited(here / "outputs/sweeps/s/epochs-4_third/config.yaml", "\nseed: 0\n", "\nseed: 2\n")
@@ -166,7 +166,7 @@ def test_seeds_that_only_one_side_has_are_left_out(here, caplog):
 
 
 def test_one_run_each_of_different_seeds_is_compared_with_a_warning(here, caplog):
-    """Whether the setting or the seed made the difference, nobody can tell; the page says which seeds they are."""
+    """The difference may come from the seed, so a warning and the report name both seeds."""
     found = compared(name(4, 0), name(4, 1))
     assert "its seed is 0, the baseline's 1: chance in training differs too" in caplog.text
     assert "seeds 0 and 1, which says nothing of other seeds" in found.text
@@ -174,7 +174,7 @@ def test_one_run_each_of_different_seeds_is_compared_with_a_warning(here, caplog
 
 
 def test_runs_that_are_not_finished_are_left_out_of_a_pattern(here, caplog):
-    """They are named; given by its own directory one is compared as it is, with a warning."""
+    """A warning names them; a run given by its own directory is compared with a warning."""
     edited(here / name(4, 1) / "run.json", '"status": "finished"', '"status": "interrupted"')
     assert compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0].match.run.seeds == [0]
     assert "left out because they are not finished: epochs-4_model-mlp_seed-1_threads-1" in caplog.text
@@ -183,7 +183,7 @@ def test_runs_that_are_not_finished_are_left_out_of_a_pattern(here, caplog):
 
 
 def test_an_earlier_comparison_of_other_runs_stays(here):
-    """A second one of that name gets eight letters of a hash; the same again replaces its own."""
+    """A second comparison with that name gets eight letters of a hash; the same comparison replaces its own files."""
     first = compared(name(4, 0), name(1, 0)).directories[0]
     for path in (name(4, 0), name(1, 0)):
         (here / "other" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def test_an_earlier_comparison_of_other_runs_stays(here):
 
 
 def test_names_are_safe_and_bounded(here):
-    """A run's directory may be called anything; the comparison's has plain letters, at most 80."""
+    """Whatever a run directory is called, the name of the comparison is ASCII with at most 80 characters."""
     for number, seed in enumerate((0, 1)):
         shutil.copytree(here / name(4, seed), here / f"run {number}, (é)/{'long ' * 20}{number}")
     found = compared(*(f"run {number}, (é)/{'long ' * 20}{number}" for number in (0, 1)))
@@ -206,7 +206,7 @@ def test_names_are_safe_and_bounded(here):
 
 
 def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
-    """Data that changed since, or can't be had, are warned of; all numbers are there, and no picture of before is."""
+    """If the data changed, a warning is logged, all numbers are written, and an earlier flips.png is removed."""
     directory = compared(name(4, 0), name(1, 0)).directories[0]
     before = (directory / "comparison.json").read_bytes()
     edited(here / name(1, 0) / "run.json", fingerprint(here / name(1, 0)), "0" * 64)
@@ -218,14 +218,14 @@ def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
 
 
 def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
-    """Where the data set shows nothing, the rest is written all the same."""
+    """If the samples are not images, the other files are written."""
     monkeypatch.setattr("microstep.evaluation.comparison.compare.fetch_flip_images", lambda *words: None)
     directory = compared(name(4, 0), name(1, 0)).directories[0]
     assert "flips.png" not in [path.name for path in directory.iterdir()]
 
 
 def test_a_run_directory_is_not_trusted(here, caplog):
-    """What it would have built for the pictures must be named in one's own conf/; the numbers need nothing of it."""
+    """The dataset of the images must be on the allowlist; the numbers need no dataset."""
     edited(here / name(1, 0) / "config.yaml", "_target_: microstep.components.dataset.digits", "_target_: os.system")
     compared(name(4, 0), name(1, 0), gate=allowlist_from([CONF]))
     assert "dataset._target_=os.system: the run directory names it, your own conf/ does not" in caplog.text
@@ -256,7 +256,7 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
 
 @pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_can_not_be_compared_is_one_line(here, words, said):
-    """It names the key that was typed, the reason and what to do; nothing is written."""
+    """The error names the key that was typed, the reason and a remedy; nothing is written."""
     with pytest.raises(ConfigError) as caught:
         compared(*words)
     assert str(caught.value).startswith(said)
@@ -264,7 +264,7 @@ def test_what_can_not_be_compared_is_one_line(here, words, said):
 
 
 def test_the_same_run_twice_is_refused(here):
-    """Two runs of one setting with one seed are one run: counted twice they would prove too much."""
+    """Two runs of one experiment with the same seed would count twice, so they are refused."""
     shutil.copytree(here / A, here / SWEEP / "epochs-4_again")
     with pytest.raises(ConfigError, match=f"{name(4, 0)} is the same experiment with the same seed=0; narrow"):
         compared(f"{SWEEP}/epochs-4_*", B)
@@ -307,7 +307,7 @@ OTHERS = {
 
 @pytest.mark.parametrize(("change", "said", "theirs"), OTHERS.values(), ids=OTHERS)
 def test_other_data_are_refused_with_both_fingerprints(here, change, said, theirs):
-    """Different data, classes, samples or labels: numbers about them are about different things."""
+    """Different data, classes, samples or labels cannot be compared."""
     known = fingerprint(here / A)[:16]
     change(here / B)
     with pytest.raises(ConfigError) as caught:
@@ -335,7 +335,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_report_is_one_line(here, content):
-    """Whatever stands in predictions.csv, it is a table of classes or it is refused, with the file's name."""
+    """Any predictions.csv that is not a valid table of classes is refused with its name."""
     file = Path(A) / "reports/test/predictions.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
@@ -345,7 +345,7 @@ def test_a_damaged_report_is_one_line(here, content):
 
 
 def test_classes_that_are_not_named_are_refused(here):
-    """The confusion matrix names them."""
+    """The confusion matrix must name the classes."""
     (here / A / "reports/test/confusion_matrix.csv").write_text("")
     with pytest.raises(DataError, match="it is damaged: it names no classes; evaluate the run again"):
         compared(A, B)

@@ -1,6 +1,6 @@
-"""A 95 % interval covers the true difference 93 to 97 times in 100, in 2,000 simulated pairs each.
+"""95 % intervals cover the true difference in 93 to 97 % of 2,000 simulated pairs.
 
-A bootstrap that forgets that samples are paired, or that seeds are some of many, is seen not to.
+Intervals that ignore the pairing of samples or the variance over seeds do not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ CLASSES = 3
 
 @pytest.fixture
 def fewer(monkeypatch) -> None:
-    """Let few resamples do: the coverage is the same within half a percent."""
+    """Use fewer resamples; the coverage is the same within half a percent."""
     monkeypatch.setattr(results, "RESAMPLES", 300)
     monkeypatch.setattr(results, "COVARIANCE_RESAMPLES", 100)
 
 
 def one_seed(samples: int, right: tuple[float, float, float], rng: np.random.Generator) -> PairedPredictions:
-    """Return a pair whose samples are right with both, the run alone, the baseline alone, or neither, so often."""
+    """Return a pair; `right` has the shares of samples that both, only the run, and only the baseline get right."""
     labels = rng.integers(CLASSES, size=samples)
     kind = rng.choice(4, p=[*right, 1 - sum(right)], size=samples)
     wrong = (labels + rng.integers(1, CLASSES, size=samples)) % CLASSES
@@ -60,7 +60,7 @@ def coverage(
     intervals: Callable[[PairedPredictions], list[Ends]],
     pairs: int = PAIRS,
 ) -> list[float]:
-    """Return how often each interval has the true difference in it, 0.02, its ends included."""
+    """Return how often each interval contains the true difference of 0.02, ends included."""
     rng = np.random.default_rng(0)
     ends = np.array([intervals(make(rng)) for _ in range(pairs)])
     return list(((ends[..., 0] - 1e-9 <= 0.02) & (ends[..., 1] + 1e-9 >= 0.02)).mean(0))
@@ -72,7 +72,7 @@ ONE_SEED = {"180 samples": (180, (0.88, 0.04, 0.02)), "1,000 samples": (1000, (0
 @pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize(("samples", "right"), ONE_SEED.values(), ids=ONE_SEED)
 def test_the_interval_over_samples_covers_95_percent(samples, right):
-    """0.92 against 0.90 or so, correlated, one seed: accuracy, and macro F1, whose true difference is the same here."""
+    """Accuracy and macro F1 of about 0.92 and 0.90, correlated, one seed; their true differences are the same here."""
     for found in coverage(lambda rng: one_seed(samples, right, rng), sample_intervals):
         assert 0.93 <= found <= 0.97
 
@@ -82,7 +82,7 @@ SEVERAL = {"5 seeds": (5, 180, 0.1), "5 seeds, 1,000 samples": (5, 1000, 0.1)}
 
 @pytest.mark.parametrize(("seeds", "samples", "between"), SEVERAL.values(), ids=SEVERAL)
 def test_the_interval_over_seeds_and_samples_covers_95_percent(seeds, samples, between):
-    """Seeds that differ from one another, and few of them: the interval is for other seeds and other samples."""
+    """With few seeds that differ, the interval accounts for other seeds and other samples."""
 
     def interval(pair: PairedPredictions) -> list[Ends]:
         return [SeedSampleVariance.from_values(pair.differences).interval(results.SIGNIFICANCE_LEVEL)]
@@ -103,31 +103,31 @@ def test_with_three_seeds_both_scores_are_covered():
 
 
 def unpaired(pair: PairedPredictions) -> list[Ends]:
-    """The wrong interval that resamples each side by itself."""
+    """Return the wrong interval that resamples each side independently."""
     rng, samples = np.random.default_rng(0), pair.samples
     shares = [rng.binomial(samples, (side == pair.labels).mean(), 500) / samples for side in (pair.run, pair.baseline)]
     return [central_interval(shares[0] - shares[1])]
 
 
 def seeds_kept(pair: PairedPredictions) -> list[Ends]:
-    """The wrong interval that resamples samples alone, as if there were no other seeds."""
+    """Return the wrong interval that resamples only samples, as if there were no other seeds."""
     means, reach = pair.differences.mean(0), norm.ppf(0.975) / pair.samples**0.5
     return [(means.mean() - reach * means.std(), means.mean() + reach * means.std())]
 
 
 def seeds_resampled(pair: PairedPredictions) -> list[Ends]:
-    """The usual interval that resamples seeds and samples: three seeds are too few for it."""
+    """Return the usual interval that resamples seeds and samples, for which three seeds are too few."""
     rng = np.random.default_rng(0)
     seeds, samples = (rng.multinomial(n, np.full(n, 1 / n), 200) / n for n in pair.differences.shape)
     return [central_interval((seeds @ pair.differences * samples).sum(1))]
 
 
 def test_forgetting_that_samples_are_paired_is_seen():
-    """Intervals that are far too wide cover nearly always: above 97 %."""
+    """Unpaired intervals are far too wide and cover more than 97 %."""
     assert coverage(lambda rng: one_seed(180, (0.88, 0.04, 0.02), rng), unpaired)[0] > 0.97
 
 
 @pytest.mark.parametrize("wrong", [seeds_kept, seeds_resampled])
 def test_forgetting_seeds_or_drawing_from_three_is_seen(wrong):
-    """Seeds taken for all there are, or resampled though they are three: covered less than 90 times in 100."""
+    """Intervals that keep the seeds fixed, or resample three of them, cover less than 90 %."""
     assert coverage(lambda rng: several_seeds(3, 180, 0.4, rng), wrong, 500)[0] < 0.9

@@ -1,4 +1,4 @@
-"""The statistics of a comparison, against answers that are known without them."""
+"""Statistics of a comparison, checked against independent results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from microstep.evaluation.comparison.verdict import Verdict, make_verdicts
 
 
 def constructed(both: int, run: int, baseline: int, neither: int = 0) -> PairedPredictions:
-    """Return samples of two classes of which so many are right with both, with one alone, with neither."""
+    """Return samples of two classes with given numbers right with both, only the run, only the baseline, neither."""
     ours = [1] * both + [1] * run + [0] * baseline + [0] * neither
     theirs = [1] * both + [0] * run + [1] * baseline + [0] * neither
     labels = np.arange(len(ours)) % 2
@@ -34,7 +34,7 @@ def constructed(both: int, run: int, baseline: int, neither: int = 0) -> PairedP
 
 
 def noisy(seeds: int, samples: int, classes: int, seed: int = 0) -> PairedPredictions:
-    """Return predictions of which some are wrong at random."""
+    """Return predictions with random errors."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=samples)
     sides = [
@@ -46,7 +46,7 @@ def noisy(seeds: int, samples: int, classes: int, seed: int = 0) -> PairedPredic
 
 @pytest.mark.parametrize(("run", "baseline"), [(0, 0), (1, 0), (5, 0), (6, 0), (8, 2), (3, 3), (40, 21)])
 def test_mcnemar_is_the_sum_of_its_binomials(run, baseline):
-    """The p-value is that of as many tosses of a coin, both tails, summed by hand; of no tosses it is 1."""
+    """The p-value is the two-sided sum of binomial probabilities; 1 without disagreements."""
     n, k = run + baseline, max(run, baseline)
     tails = 2 * sum(comb(n, i) for i in range(k, n + 1)) / 2**n
     assert mcnemar_p_value(run, baseline) == pytest.approx(min(1.0, tails))
@@ -54,12 +54,12 @@ def test_mcnemar_is_the_sum_of_its_binomials(run, baseline):
 
 
 def test_five_to_nothing_is_not_enough_and_six_is():
-    """The least that McNemar's test can show at 5 %: 2/32 is above it, 2/64 below."""
+    """The smallest count that is significant at 5 % is 6:0, as 2/32 is above 5 % and 2/64 below."""
     assert (mcnemar_p_value(5, 0), mcnemar_p_value(6, 0)) == (0.0625, 0.03125)
 
 
 def test_holm_is_the_worked_example():
-    """0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02, in the order given; one alone stays as it is."""
+    """0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02 in the same order; a single p-value is unchanged."""
     assert correct_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert correct_holm([0.04]) == [0.04]
     assert correct_holm([0.6, 0.9]) == [1.0, 1.0]
@@ -79,7 +79,7 @@ def test_power_is_how_often_the_test_shows_it(samples, disagreement, difference)
 
 
 def test_the_smallest_difference_shows_in_four_of_five():
-    """At it the power is 0.8; fewer samples need more, a stricter level too, and five samples show nothing."""
+    """Its power is 0.8; it grows with fewer samples and a stricter level, and does not exist for five samples."""
     least = find_smallest_difference(180, 0.08, 0.05)
     assert exact_test_power(180, 0.08, least, 0.05) == pytest.approx(0.8, abs=1e-3)
     assert find_smallest_difference(90, 0.08, 0.05) > least < find_smallest_difference(180, 0.08, 0.05 / 3)
@@ -88,7 +88,7 @@ def test_the_smallest_difference_shows_in_four_of_five():
 
 
 def test_the_scores_are_scikit_learns():
-    """Accuracy, recall, F1 by class and macro F1 of a resample are scikit-learn's, absent classes included."""
+    """Accuracy, recall, F1 and macro F1 of a resample equal scikit-learn's, also for absent classes."""
     rng = np.random.default_rng(1)
     labels, predictions = rng.integers(4, size=30), rng.integers(5, size=30)
     counts = rng.multinomial(30, np.full(30, 1 / 30), 20)
@@ -103,7 +103,7 @@ def test_the_scores_are_scikit_learns():
 
 
 def test_the_bootstrap_is_scipys():
-    """Resampling cells instead of samples gives SciPy's paired percentile interval, within its own noise."""
+    """Resampling unique samples gives SciPy's paired percentile interval within the bootstrap's noise."""
     paired = noisy(1, 400, 3)
     accuracy, macro_f1 = bootstrap_differences(UniqueSamples.from_predictions(paired), 400, 20_000)
     columns = (paired.labels, paired.run[0], paired.baseline[0])
@@ -146,7 +146,7 @@ def test_the_same_predictions_give_the_same_interval(seeds):
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_exchanging_the_sides_exchanges_the_signs(seeds):
-    """A against B is B against A, within the bootstrap's noise: no side is favoured."""
+    """Exchanging run and baseline negates the differences within the bootstrap's noise."""
     paired = noisy(seeds, 150, 3)
     one, other = (
         ComparisonResult.from_predictions(paired),
@@ -159,7 +159,7 @@ def test_exchanging_the_sides_exchanges_the_signs(seeds):
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_equal_predictions_prove_no_equality(seeds):
-    """Where the two never disagree the difference is 0 and p is 1, but the interval keeps 3 ÷ N on either side."""
+    """If the two never disagree, the difference is 0 and p is 1, but the interval reaches 3 ÷ N on either side."""
     paired = constructed(both=170, run=0, baseline=0, neither=10)
     paired = PairedPredictions(paired.labels, *(np.repeat(side, seeds, 0) for side in (paired.run, paired.baseline)), 2)
     found = ComparisonResult.from_predictions(paired)
@@ -170,7 +170,7 @@ def test_equal_predictions_prove_no_equality(seeds):
 
 
 def test_two_ways_without_samples_is_students():
-    """Where samples add next to nothing, the interval over seeds is Student's of their differences."""
+    """If the variance over samples is negligible, the interval is Student's over seeds."""
     differences = np.array([0.02, 0.05, 0.01, 0.04])
     found = SeedSampleVariance.from_covariance(differences, np.zeros((4, 4)), 10**6)
     reach = t.ppf(0.975, 3) * differences.std(ddof=1) / 2
@@ -178,14 +178,14 @@ def test_two_ways_without_samples_is_students():
 
 
 def test_two_ways_without_seeds_is_normal():
-    """Where all seeds differ alike, the interval is the normal one over samples."""
+    """If all seeds have the same difference, the interval is the normal one over samples."""
     found = SeedSampleVariance.from_covariance(np.full(3, 0.03), np.full((3, 3), 1e-4), 1000)
     assert found.interval(0.05) == pytest.approx((0.03 - norm.ppf(0.975) / 100, 0.03 + norm.ppf(0.975) / 100), abs=1e-9)
 
 
 @pytest.mark.parametrize(("over_seeds", "over_samples", "seeds"), [(1e-4, 1e-4, 3), (1e-3, 1e-5, 2), (1e-6, 1e-4, 5)])
 def test_two_ways_are_the_sum_of_both_errors(over_seeds, over_samples, seeds):
-    """How often the error goes beyond a distance is seen in a million drawn sums of a Student's and a normal one."""
+    """The tail probability matches a million random sums of a Student's and a normal error."""
     rng = np.random.default_rng(0)
     errors = rng.standard_t(seeds - 1, 10**6) * over_seeds**0.5 + rng.normal(size=10**6) * over_samples**0.5
     found = SeedSampleVariance(0.0, over_seeds, over_samples, seeds)
@@ -195,7 +195,7 @@ def test_two_ways_are_the_sum_of_both_errors(over_seeds, over_samples, seeds):
 
 
 def test_the_means_covariance_is_the_bootstraps():
-    """What is taken from a formula for accuracy is what resampling gives."""
+    """The formula for accuracy gives the covariance of the bootstrap."""
     paired = noisy(3, 200, 4)
     accuracy, _ = bootstrap_differences(UniqueSamples.from_predictions(paired), 200, 20_000)
     by_resampling = SeedSampleVariance.from_covariance(paired.differences.mean(1), np.cov(accuracy, rowvar=False), 200)
@@ -213,7 +213,7 @@ SAID = {
 
 @pytest.mark.parametrize("word", SAID)
 def test_the_sentence_says_what_the_figures_do(word):
-    """Better, worse or no difference, with the difference, its interval, p, and what could have shown."""
+    """The sentence has the verdict, the difference, its interval and p, and the detectable difference if there is none."""
     (both, run, baseline), said = SAID[word]
     found = make_verdicts(
         [ComparisonResult.from_predictions(constructed(both, run, baseline, 180 - both - run - baseline))]
@@ -226,7 +226,7 @@ def test_the_sentence_says_what_the_figures_do(word):
 @pytest.mark.parametrize("run", range(22))
 @pytest.mark.parametrize("baseline", [0, 1, 4])
 def test_the_sentence_contradicts_no_figure(run, baseline):
-    """It claims a difference where p is below 0.05 and the interval leaves zero out, and says where they disagree."""
+    """It claims a difference if p is below 0.05 and the interval excludes zero, and says if they disagree."""
     found = make_verdicts([ComparisonResult.from_predictions(constructed(150, run, baseline, 5))])[0]
     low, high, p = found.result.accuracy.low, found.result.accuracy.high, found.result.p_value
     assert (found.word != "no difference") == (p < 0.05 and (low > 0 or high < 0))
@@ -237,7 +237,7 @@ def test_the_sentence_contradicts_no_figure(run, baseline):
     ("p", "low", "word"), [(0.04, -0.01, "no difference"), (0.06, 0.01, "no difference"), (0.04, 0.01, "better")]
 )
 def test_test_and_interval_must_agree(p, low, word):
-    """A difference is claimed where both find it; where one alone does, the sentence says that they disagree."""
+    """A difference is claimed if both find it; if only one does, the sentence says that they disagree."""
     found = ComparisonResult.from_predictions(constructed(150, 18, 4, 8))
     verdict = Verdict(replace(found, p_value=p, accuracy=replace(found.accuracy, low=low)), p, 1)
     assert verdict.word == word
@@ -245,7 +245,7 @@ def test_test_and_interval_must_agree(p, low, word):
 
 
 def test_several_comparisons_are_held_to_more():
-    """What one comparison would call better isn't one of five; the difference that could show grows as well."""
+    """A difference that one comparison finds may be none of five; the detectable difference grows as well."""
     one = ComparisonResult.from_predictions(constructed(160, 12, 2, 6))
     alone, of_five = make_verdicts([one])[0], make_verdicts([one] * 5)[0]
     assert (alone.word, of_five.word) == ("better", "no difference")
@@ -255,13 +255,13 @@ def test_several_comparisons_are_held_to_more():
 
 
 def test_few_samples_can_show_nothing():
-    """Five samples, all of them right with the run alone: the sentence says that no difference could have shown."""
+    """With five samples, all right only with the run, the sentence says that they are too few."""
     found = Verdict(ComparisonResult.from_predictions(constructed(0, 5, 0)), 0.0625, 1)
     assert found.format_sentence("A", "B").endswith("; they are too few to show any difference.")
 
 
 def test_classes_are_counted_each_by_itself():
-    """Recall, F1 and who alone is right are those of the class's own samples; absent classes are left out."""
+    """Recall, F1 and the counts are those of the class's own samples; absent classes are left out."""
     paired = noisy(3, 200, 4)
     found = ComparisonResult.from_predictions(PairedPredictions(paired.labels, paired.run, paired.baseline, 6)).classes
     assert [one.label for one in found] == [0, 1, 2, 3]
@@ -276,7 +276,7 @@ def test_classes_are_counted_each_by_itself():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_class_of_one_sample_is_no_trouble(seeds):
-    """Its p-value is 1."""
+    """A class with one sample has the p-value 1."""
     paired = noisy(seeds, 60, 3)
     labels = np.append(paired.labels, 3)
     sides = [np.hstack([side, np.full((seeds, 1), value)]) for side, value in ((paired.run, 3), (paired.baseline, 0))]

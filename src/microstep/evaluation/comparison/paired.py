@@ -14,18 +14,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class PairedPredictions:
-    """Predictions of two groups of runs for the same N samples, each with the same S seeds.
+    """Predictions of two groups of runs for the same N samples, each with the same S seeds."""
 
-    Args:
-        labels: N true classes, in 0…classes − 1.
-        run, baseline: S × N predicted classes, with a row for each seed in the same order.
-        classes: number of classes.
-    """
-
-    labels: Array
-    run: Array
-    baseline: Array
-    classes: int
+    labels: Array  #: N true classes, in 0…classes − 1
+    run: Array  #: S × N predicted classes, with a row for each seed
+    baseline: Array  #: S × N predicted classes, with the seeds in the same order
+    classes: int  #: number of classes
 
     @property
     def seeds(self) -> int:
@@ -41,14 +35,9 @@ class PairedPredictions:
         return np.asarray(np.subtract(self.run == self.labels, self.baseline == self.labels, dtype=np.int8))
 
     @property
-    def only_run(self) -> Array:
-        """S: number of samples that only the run gets right."""
-        return np.asarray((self.differences > 0).sum(1))
-
-    @property
-    def only_baseline(self) -> Array:
-        """S: number of samples that only the baseline gets right."""
-        return np.asarray((self.differences < 0).sum(1))
+    def discordant(self) -> Array:
+        """S × 2: number of samples that only the run gets right, and that only the baseline gets right."""
+        return np.stack([(self.differences > 0).sum(1), (self.differences < 0).sum(1)], 1)
 
     @property
     def disagreement(self) -> float:

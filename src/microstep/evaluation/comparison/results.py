@@ -78,8 +78,7 @@ class ComparisonResult:
     @property
     def by_seed(self) -> list[tuple[int, int, float]]:
         """For each seed: the samples that only the run gets right, only the baseline, and McNemar's p-value."""
-        counts = zip(self.paired.only_run.tolist(), self.paired.only_baseline.tolist(), strict=True)
-        return [(run, baseline, mcnemar_p_value(run, baseline)) for run, baseline in counts]
+        return [(run, baseline, mcnemar_p_value(run, baseline)) for run, baseline in self.paired.discordant.tolist()]
 
     @cached_property
     def classes(self) -> list[ClassComparison]:
@@ -137,7 +136,7 @@ def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> lis
 
 def compute_p_value(paired: PairedPredictions) -> float:
     if paired.seeds == 1:
-        return mcnemar_p_value(int(paired.only_run[0]), int(paired.only_baseline[0]))
+        return mcnemar_p_value(*map(int, paired.discordant[0]))
     return SeedSampleVariance.from_values(paired.differences).p_value() if paired.samples > 1 else 1.0
 
 
@@ -148,7 +147,7 @@ def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:
     p_values = correct_holm([compute_p_value(part) for part in parts])
     scores = compute_seed_scores(paired)
     recall, f1 = (stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
-    counts = [(float(part.only_run.mean()), float(part.only_baseline.mean())) for part in parts]
+    counts = [part.discordant.mean(0).tolist() for part in parts]
     return [
         ClassComparison(label, part.samples, tuple(recall[label]), tuple(f1[label]), *count, p)
         for label, part, count, p in zip(labels, parts, counts, p_values, strict=True)

@@ -33,7 +33,6 @@ def exact_test_power(samples: int, disagreement: float, difference: float, level
     McNemar Test and its Analogue with R Controls per Case (Biometrics 40, 1984).
 
     Args:
-        samples: number of samples.
         disagreement: share of samples that exactly one of the two gets right; at least `difference`.
         difference: true difference in accuracy, positive.
         level: significance level of the two-sided test.

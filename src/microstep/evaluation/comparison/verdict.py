@@ -11,8 +11,6 @@ from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, Comparis
 from microstep.evaluation.comparison.significance import correct_holm
 from microstep.utils.text import format_count
 
-VerdictWord = Literal["better", "worse", "no difference"]
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -27,7 +25,7 @@ class Verdict:
     comparisons: int  #: number of comparisons made together
 
     @property
-    def word(self) -> VerdictWord:
+    def word(self) -> Literal["better", "worse", "no difference"]:
         """Verdict on the run, relative to the baseline."""
         accuracy = self.result.accuracy
         if not (self.p_value < SIGNIFICANCE_LEVEL and accuracy.excludes_zero):

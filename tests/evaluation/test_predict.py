@@ -393,7 +393,7 @@ def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size)
 
 
 def test_few_classes_make_few_columns():
-    """Both of two classes are listed; of equally probable ones, the first wins; an unreadable image has an empty row."""
+    """Both of two classes are listed; of equally probable ones the first wins; an unreadable image has empty cells."""
     answers = ClassifiedImages(
         ["a", "b"], ("x,y", "z"), torch.tensor([1]), *top_classes(torch.tensor([[0.0, 0.0]])), {0: "no"}
     )

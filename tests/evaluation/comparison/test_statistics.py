@@ -213,7 +213,7 @@ SAID = {
 
 @pytest.mark.parametrize("word", SAID)
 def test_the_sentence_says_what_the_figures_do(word):
-    """The sentence has the verdict, the difference, its interval and p, and the detectable difference if there is none."""
+    """The sentence has the verdict, the difference, its interval and p, and the detectable difference."""
     (both, run, baseline), said = SAID[word]
     found = make_verdicts(
         [ComparisonResult.from_predictions(constructed(both, run, baseline, 180 - both - run - baseline))]

@@ -27,7 +27,6 @@ def shown_indices(count: int) -> list[int]:
 
 
 def fit_thumbnail(height: int, width: int) -> tuple[int, int]:
-    """Return the height and width of a thumbnail with the aspect ratio of an image."""
     scale = THUMBNAIL_PIXELS / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

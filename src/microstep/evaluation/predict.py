@@ -85,7 +85,6 @@ def check_classifies_images(components: Components, input_path: str) -> tuple[Im
 
 
 def make_decoder(dataset: ImageDataset, input_path: str) -> Decoder:
-    """Return a decoder that gives files the image shape of a dataset."""
     train = dataset.pictures["train"]
     channels, height, width = train.shape
     if channels not in (1, 3):

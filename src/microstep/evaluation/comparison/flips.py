@@ -103,7 +103,6 @@ def draw_flips(
 def draw_band(
     subfigure: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
 ) -> None:
-    """Draw images in rows, each below its class and both predictions."""
     rows = -(-len(band) // FLIPS_PER_ROW)
     for index, (flip, image) in enumerate(band):
         axes = subfigure.add_subplot(rows, FLIPS_PER_ROW, index + 1)

@@ -58,7 +58,6 @@ class GroupPair:
 
     @property
     def paired(self) -> PairedPredictions:
-        """Predictions of both, paired by seed."""
         report = self.baseline.first.report
         run, baseline = (group.stack_column("predictions") for group in (self.run, self.baseline))
         return PairedPredictions(report.labels, run, baseline, len(report.class_names))
@@ -153,13 +152,11 @@ def find_brief_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple
 
 
 def get_option(group: RunGroup, component: str) -> str:
-    """Return the option chosen for a config group, or the name of its target."""
     target = dict(flatten(group.first.settings)).get(f"{component}._target_")
     return group.first.saved.record.choices.get(component) or str(target).rpartition(".")[2]
 
 
 def format_setting(value: Any) -> str:
-    """Return a value as typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ABSENT if value is None else str(value)

@@ -72,7 +72,8 @@ class ComparisonResult:
         accuracy, macro_f1 = (stack_scores(scores, name) for name in ("accuracy", "macro_f1"))
         several, differences = paired.seeds > 1, macro_f1[0] - macro_f1[1]
         intervals = seed_and_sample_intervals(paired, differences) if several else sample_intervals(paired)
-        compared = [summarize_score(*pair) for pair in zip((accuracy, macro_f1), intervals, strict=True)]
+        means = (score.mean(1).tolist() for score in (accuracy, macro_f1))
+        compared = [ScoreComparison(a, b, a - b, *ends) for (a, b), ends in zip(means, intervals, strict=True)]
         return cls(paired, compared[0], compared[1], compute_p_value(paired))
 
     @property
@@ -106,11 +107,6 @@ def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
 def stack_scores(scores: list[list[ClassScores]], name: str) -> Array:
     """Return one score of both sides and all seeds: 2 × S, or 2 × S × classes for recall and F1."""
     return np.array([[getattr(one, name)[0] for one in side] for side in scores])
-
-
-def summarize_score(values: Array, ends: IntervalEnds) -> ScoreComparison:
-    run, baseline = (float(np.mean(side)) for side in values)
-    return ScoreComparison(run, baseline, run - baseline, *ends)
 
 
 def sample_intervals(paired: PairedPredictions) -> list[IntervalEnds]:
@@ -149,6 +145,6 @@ def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:
     recall, f1 = (stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
     counts = [part.discordant.mean(0).tolist() for part in parts]
     return [
-        ClassComparison(label, part.samples, tuple(recall[label]), tuple(f1[label]), *count, p)
-        for label, part, count, p in zip(labels, parts, counts, p_values, strict=True)
+        ClassComparison(label, part.samples, tuple(recall[label]), tuple(f1[label]), only_run, only_baseline, p)
+        for label, part, (only_run, only_baseline), p in zip(labels, parts, counts, p_values, strict=True)
     ]

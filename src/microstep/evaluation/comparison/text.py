@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from microstep.errors import escape_unprintable
 from microstep.evaluation.comparison.groups import GroupPair, RunGroup, find_brief_differences, format_seed_list
-from microstep.evaluation.comparison.results import ClassComparison, ComparisonResult, ScoreComparison
+from microstep.evaluation.comparison.results import ClassComparison, ComparisonResult
 from microstep.evaluation.comparison.verdict import Verdict, format_interval, format_p_value, format_points
 from microstep.utils.tables import format_table
 from microstep.utils.text import format_percent, truncate_middle
@@ -62,7 +62,6 @@ def comparison_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def format_name_and_directory(name: str, group: RunGroup) -> str:
-    """Return a group's name, its first directory, and the number of the others."""
     directory, others = escape_unprintable(group.directories[0]), len(group.runs) - 1
     prefix = "" if directory == name and not others else f"{escape_unprintable(name)}: "
     return f"{prefix}{directory}{f' and {others} more' if others else ''}"
@@ -86,12 +85,9 @@ def format_seeds(match: GroupPair) -> str:
 
 def format_scores(result: ComparisonResult) -> list[str]:
     head = ["", "run", "baseline", "difference", "95 % interval"]
-    rows = [["accuracy", *score_cells(result.accuracy)], ["macro F1", *score_cells(result.macro_f1)]]
+    scores = {"accuracy": result.accuracy, "macro F1": result.macro_f1}
+    rows = [[name, *pair_cells(s.run, s.baseline), format_interval(s.low, s.high)] for name, s in scores.items()]
     return format_table([head, *rows], "<>")
-
-
-def score_cells(score: ScoreComparison) -> list[str]:
-    return [*pair_cells(score.run, score.baseline), format_interval(score.low, score.high)]
 
 
 def pair_cells(run: float, baseline: float) -> list[str]:
@@ -116,7 +112,6 @@ def format_test_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def format_changed_classes(comparison: Comparison) -> list[str]:
-    """Return a table of the classes in which the run gained or lost most samples, if there are any."""
     changed = [found for found in comparison.result.classes if found.only_run != found.only_baseline]
     changed.sort(key=lambda found: -abs(found.only_run - found.only_baseline))
     head = ["classes that differ most", "samples", "recall", "baseline", "difference", "F1", "baseline", "difference"]

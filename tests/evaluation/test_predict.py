@@ -62,7 +62,7 @@ def run(trained, tmp_path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def test_a_picture_of_a_sample_is_classified_as_the_sample(run, tmp_path):
+def test_an_image_of_a_sample_is_classified_as_the_sample(run, tmp_path):
     """The test split as PNG files gets the same classes, and the same confidence up to the rounding to bytes."""
     done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
     truth = rows_of(done.directory)
@@ -154,7 +154,7 @@ def test_folders_of_folders_are_searched_and_hidden_ones_are_not(run, tmp_path):
     assert found == ["0000.png", "0001.png", "0002.png", "b/deep/0000.png"]
 
 
-def test_one_picture_can_be_given_whatever_it_is_called(run, tmp_path):
+def test_one_image_can_be_given_whatever_it_is_called(run, tmp_path):
     """A single file is classified whatever its suffix."""
     folder = written(tmp_path / "in", 3)
     (folder / "0001.png").rename(folder / "one.picture")
@@ -356,7 +356,7 @@ def test_a_run_on_folders_of_colours(tmp_path):
     assert all(float(row["confidence_1"]) + float(row["confidence_2"]) == pytest.approx(1, abs=2e-6) for row in rows)
 
 
-def test_only_a_classifier_of_pictures_will_do(run):
+def test_only_a_classifier_of_images_is_accepted(run):
     """Two channels, data that are not images, or another task: each is refused in one line."""
     cpu = torch.device("cpu")
     with pytest.raises(ConfigError, match="input=in: the run's images have 2 channels; give a run that classifies"):

@@ -98,12 +98,12 @@ def test_the_samples_that_flipped_are_all_told_and_drawn(here):
     assert len(rows) == int(((run == labels) != (baseline == labels)).sum())
     assert all(row["run_right"] != row["baseline_right"] for row in rows)
     assert all((row["run"] == row["label"]) == (row["run_right"] == "1") for row in rows)
-    with Image.open(directory / "flips.png") as picture:
-        assert picture.width > 1000
-        assert len(set(picture.convert("L").resize((100, 100)).tobytes())) > 20
+    with Image.open(directory / "flips.png") as image:
+        assert image.width > 1000
+        assert len(set(image.convert("L").resize((100, 100)).tobytes())) > 20
 
 
-def test_the_pictures_are_those_of_the_samples(here):
+def test_the_images_are_those_of_the_samples(here):
     """The image drawn for an index is the dataset's sample with that index."""
     found = compared(name(4, 0), name(1, 0)).comparisons[0]
     chosen = find_flips(found.match)[::-1][:5]
@@ -205,7 +205,7 @@ def test_names_are_safe_and_bounded(here):
     assert sorted(path.name for path in found.directories[0].iterdir()) == FILES
 
 
-def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
+def test_without_its_data_a_comparison_lacks_only_the_images(here, caplog):
     """If the data changed, a warning is logged, all numbers are written, and an earlier flips.png is removed."""
     directory = compared(name(4, 0), name(1, 0)).directories[0]
     before = (directory / "comparison.json").read_bytes()
@@ -217,7 +217,7 @@ def test_without_its_data_a_comparison_lacks_the_pictures_alone(here, caplog):
     assert json.loads(before)["accuracy"] == json.loads((directory / "comparison.json").read_text())["accuracy"]
 
 
-def test_samples_that_are_no_pictures_have_none(here, monkeypatch):
+def test_samples_that_are_not_images_have_no_flips_png(here, monkeypatch):
     """If the samples are not images, the other files are written."""
     monkeypatch.setattr("microstep.evaluation.comparison.compare.fetch_flip_images", lambda *words: None)
     directory = compared(name(4, 0), name(1, 0)).directories[0]

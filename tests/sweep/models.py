@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Killed(nn.Sequential):
-    """A perceptron whose process is killed at its first micro-batch, as the system does where memory is short.
+    """A perceptron whose process is killed at its first micro-batch, as the system does if memory runs out.
 
     Before, it says which GPUs it was shown.
     """

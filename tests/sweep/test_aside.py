@@ -39,16 +39,16 @@ def test_a_launcher_that_takes_sigterm_for_itself_does_not_keep_it() -> None:
         sleep(module.POLL_SECONDS)
 
     with within(10), pytest.raises(Stopped), signals.defer_signals():
-        run_in_thread(launch, busy=lambda: False)
+        run_in_thread(launch, is_busy=lambda: False)
 
 
 def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that waits for jobs which a cluster hasn't begun is left alone once no run is at work."""
-    monkeypatch.setattr(module, "GRACE", 0.3)
+    monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.3)
     working_until = monotonic() + 1.0
     with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        run_in_thread(lambda: Event().wait(60) and None, busy=lambda: monotonic() < working_until)
+        run_in_thread(lambda: Event().wait(60) and None, is_busy=lambda: monotonic() < working_until)
     assert 1.0 < monotonic() - (working_until - 1.0) < 5
 
 
@@ -56,7 +56,7 @@ def test_without_a_signal_it_waits_to_the_end() -> None:
     """However long nothing is seen of any run."""
     done = Event()
     with within(10), signals.defer_signals():
-        run_in_thread(lambda: sleep(1.0) or done.set(), busy=lambda: False)
+        run_in_thread(lambda: sleep(1.0) or done.set(), is_busy=lambda: False)
     assert done.is_set()
 
 
@@ -66,5 +66,5 @@ def test_a_second_signal_is_heard_at_once() -> None:
     with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
-        run_in_thread(lambda: Event().wait(60) and None, busy=lambda: True)
+        run_in_thread(lambda: Event().wait(60) and None, is_busy=lambda: True)
     assert monotonic() - began < 5

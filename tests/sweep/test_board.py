@@ -42,13 +42,13 @@ def test_a_line_appears_as_a_run_ends(tmp_path: Path, capsys: pytest.CaptureFixt
     """However it ends, in the order of ending; and the summary is asked for each time, not in between."""
     board, told = board_of(sweep_of(tmp_path, 3))
     tell(tmp_path, 0, status="running", epoch=1, epochs=2)
-    board.look()
+    board.update()
     assert capsys.readouterr().out == "" and not told
     tell(tmp_path, 2, **FINISHED)
-    board.look()
+    board.update()
     tell(tmp_path, 0, status="failed", error="ValueError: planted")
-    board.look()
-    board.look()
+    board.update()
+    board.update()
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("[1/3] seed-2  val accuracy 0.9000  test accuracy 0.8000  trained 2.0 s  (about ")
     assert second.startswith("[2/3] seed-0  failed: ValueError: planted  (about ")
@@ -59,10 +59,10 @@ def test_what_was_written_before_is_no_end(tmp_path: Path, capsys: pytest.Captur
     """A run that was interrupted by an earlier command has ended only when it says so again."""
     tell(tmp_path, 0, status="interrupted", error="stopped by SIGTERM")
     board, _ = board_of(sweep_of(tmp_path, 1))
-    board.look()
+    board.update()
     assert capsys.readouterr().out == ""
     tell(tmp_path, 0, **FINISHED)
-    board.look()
+    board.update()
     assert capsys.readouterr().out.startswith("[1/1] seed-0  val accuracy")
 
 
@@ -71,10 +71,10 @@ def test_a_run_may_be_expected_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     sweep = sweep_of(tmp_path, 1)
     board, _ = board_of(sweep)
     tell(tmp_path, 0, status="interrupted", error="stopped by SIGTERM")
-    board.look()
-    board.expect(sweep.jobs)
+    board.update()
+    board.expect_jobs(sweep.jobs)
     tell(tmp_path, 0, **FINISHED)
-    board.look()
+    board.update()
     first, second = capsys.readouterr().out.splitlines()
     assert first == "[1/1] seed-0  interrupted: stopped by SIGTERM"
     assert second.startswith("[1/1] seed-0  val accuracy")
@@ -91,8 +91,8 @@ def test_a_terminal_has_a_bar_a_run_and_one_for_the_sweep(tmp_path: Path, monkey
     board, _ = board_of(sweep_of(tmp_path, 2, progress=True))
     tell(tmp_path, 0, **FINISHED)
     tell(tmp_path, 1, status="running", epoch=5, epochs=10)
-    board.look()
-    assert board.whole is not None and board.whole.n == 1.5
+    board.update()
+    assert board.sweep_bar is not None and board.sweep_bar.n == 1.5
     board.close()
     drawn = screen.getvalue()
     assert f"sweep {tmp_path.name}  75%" in drawn and " left" in drawn
@@ -102,8 +102,8 @@ def test_a_terminal_has_a_bar_a_run_and_one_for_the_sweep(tmp_path: Path, monkey
 def test_a_summary_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is warned of, once; the board goes on."""
     teller = SweepReporter(sweep_of(tmp_path, 1))  # there is no sweep.json
-    teller.summarise()
-    teller.summarise(final=True)
+    teller.write_summary_files()
+    teller.write_summary_files(final=True)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: no summary was written: ") and "sweep.json" in line
 
@@ -114,10 +114,10 @@ def test_a_damaged_run_json_is_waited_for(tmp_path: Path, capsys: pytest.Capture
     for content in ('{"status": "fin', "[1]", '{"status": "running", "epoch": "x", "epochs": null}'):
         (tmp_path / "seed-0").mkdir(exist_ok=True)
         (tmp_path / "seed-0" / "run.json").write_text(content)
-        board.look()
+        board.update()
     assert capsys.readouterr().out == ""
     tell(tmp_path, 0, status="finished", metrics="none")
-    board.look()
+    board.update()
     assert capsys.readouterr().out.startswith("[1/2] seed-0  trained 0.0 s")
 
 

@@ -22,7 +22,7 @@ from tests.sweep import slurm
 
 CONF = Path(__file__).parent / "conf"
 TINY = ("epochs=1", "progress=false", "sweep=s")
-DEAD = "its process was killed by SIGKILL; the system kills so where memory is short"
+DEAD = "its process was killed by SIGKILL; the system may have run out of memory"
 YAMLS = sorted(path.stem for path in (ROOT / "conf" / "hydra" / "launcher").glob("*.yaml"))
 
 

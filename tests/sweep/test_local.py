@@ -86,7 +86,7 @@ def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path)
         f"epochs-1_model.fate-{fate}_model-unlucky_threads-1" for fate in ("fine", "good")
     }
     assert len(status) == 3
-    assert "the launcher gave up: TerminatedWorkerError" in done.stderr
+    assert "the launcher failed: TerminatedWorkerError" in done.stderr
 
 
 def test_a_signal_lets_every_run_save(tmp_path: Path) -> None:

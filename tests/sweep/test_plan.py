@@ -57,7 +57,7 @@ def test_a_finished_run_is_finished(sweep: Path) -> None:
 def test_another_experiment_is_to_do(sweep: Path) -> None:
     """Under a name of its own."""
     (sweep / "job").rename(sweep / "seed-0")
-    assert len(plan(sweep, "seed=1").todo) == 1
+    assert len(plan(sweep, "seed=1").jobs_to_run) == 1
 
 
 def test_what_has_changed_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_what_has_changed_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch)
 def test_on_request_a_stale_run_starts_afresh(sweep: Path) -> None:
     """Its directory is empty then, but for the log; what isn't stale is left alone all the same."""
     assert plan(sweep, redo=True).finished
-    assert plan(sweep, "optimizer.lr=0.5", redo=True).todo
+    assert plan(sweep, "optimizer.lr=0.5", redo=True).jobs_to_run
     assert {path.name for path in (sweep / "job").iterdir()} <= {"train.log", ".lock"}
 
 
@@ -82,17 +82,17 @@ def test_an_interrupted_run_goes_on(sweep: Path, status: str) -> None:
     """Whether it could say so, or was killed; nothing of it is taken away. Of another experiment it is stale."""
     left(sweep, status=status)
     assert plan(sweep, "optimizer.lr=0.5").stale == {"job": "config"}
-    assert plan(sweep).todo
+    assert plan(sweep).jobs_to_run
     assert (sweep / "job" / "checkpoints" / "manifest.json").exists()
 
 
 def test_what_failed_or_never_got_anywhere_starts_afresh(sweep: Path) -> None:
     """A failure, whatever its checkpoints; and what died before its first."""
     left(sweep, status="failed")
-    assert plan(sweep).todo
+    assert plan(sweep).jobs_to_run
     assert not (sweep / "job" / "checkpoints").exists()
     (sweep / "job" / "run.json").write_text('{"status": "running"}')
-    assert plan(sweep).todo
+    assert plan(sweep).jobs_to_run
     assert not (sweep / "job" / "run.json").exists()
 
 
@@ -117,7 +117,7 @@ def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
     left(sweep, status="failed")
     job = Job(0, "job", (), compose(LEAST))
     job.config.dataset = {"_target_": "tests.sweep.test_plan.broken"}
-    assert plan_sweep(Sweep(sweep, (job,), "", False, False)).todo == (job,)
+    assert plan_sweep(Sweep(sweep, (job,), "", False, False)).jobs_to_run == (job,)
 
 
 def test_a_file_of_ones_own_that_is_edited_makes_its_runs_stale(

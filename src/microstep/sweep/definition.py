@@ -1,4 +1,4 @@
-"""A sweep's jobs, and the file that lists them."""
+"""Jobs of a sweep, and sweep.json, the file that lists them."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from omegaconf import DictConfig
 from microstep.utils.json_files import read_json_or_empty, write_json
 
 SWEEP_FILE = "sweep.json"
-MAX_SWEEP_FILE_BYTES = 2**26  #: bytes of it: some hundred thousand jobs
+MAX_SWEEP_FILE_BYTES = 2**26  #: enough for some hundred thousand jobs
+STOP_FILE = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, as it was typed and as it was composed."""
+    """One run of a sweep."""
 
     number: int
-    name: str  #: of its directory in the sweep's
-    overrides: tuple[str, ...]
-    config: DictConfig  #: checked
+    name: str  #: of the run directory, relative to the sweep's directory
+    overrides: tuple[str, ...]  #: as typed
+    config: DictConfig  #: composed from the overrides, and checked
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What one `-m` command describes."""
+    """Jobs of one `-m` command."""
 
     directory: Path
     jobs: tuple[Job, ...]
-    command: str  #: goes on with it: what is finished is skipped
-    redo: bool  #: whether stale runs are to be run again
-    progress: bool  #: whether bars are wanted
+    command: str  #: continues the sweep: it skips the finished runs
+    redo: bool  #: whether to run stale runs again
+    progress: bool  #: whether to show progress bars
 
-    def place(self, job: Job) -> Path:
-        """Return a job's directory."""
+    def get_directory(self, job: Job) -> Path:
+        """Return the run directory of a job."""
         return self.directory / job.name
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What is to be run of a sweep, and what isn't."""
+    """Jobs of a sweep that are run, and the reasons for which the others are not."""
 
-    todo: tuple[Job, ...]
-    finished: Mapping[str, str]  #: by a job's name, that of the directory which holds the same experiment, finished
-    stale: Mapping[str, str]  #: by a job's name, what has changed since its run
+    jobs_to_run: tuple[Job, ...]
+    finished: Mapping[str, str]  #: name of a job → name of the finished run of the same experiment
+    stale: Mapping[str, str]  #: name of a job → what has changed since its run
 
 
 def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -> None:
-    """Write sweep.json: what is asked for now, and what earlier commands of this name have asked for.
+    """Write sweep.json. Jobs of earlier commands with the same sweep name are kept.
 
     Args:
-        errors: by a run's name, how it ended that could not say so itself.
+        sweep: the sweep.
+        plan: its plan.
+        errors: name of a run → error that its process reported.
     """
     before = read_json_or_empty(sweep.directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")
     jobs = dict(before) if isinstance(before, dict) else {}
     for job in sweep.jobs:
-        if plan.finished.get(job.name, job.name) == job.name:  # else it was run under another name
+        if plan.finished.get(job.name, job.name) == job.name:  # otherwise listed under the name of its run
             error = {"error": errors[job.name]} if job.name in errors else {}
             jobs[job.name] = {"overrides": list(job.overrides)} | error
     content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": dict(plan.stale)}
     write_json(sweep.directory / SWEEP_FILE, content)
-
-
-STOP_FILE = ".stop"  #: file of a sweep's directory with the number of the signal that stops the sweep

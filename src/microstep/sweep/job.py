@@ -1,4 +1,4 @@
-"""Runs one job of a sweep, and resumes what an earlier attempt left in its directory."""
+"""Runs one job of a sweep, and resumes the run that an earlier attempt left in its directory."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from microstep.errors import format_error
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
 log = logging.getLogger(__name__)
-Task = Callable[..., Any]  #: takes a job's config; that of train.py also takes `resumed`, the run that it resumes
+Task = Callable[..., Any]  #: takes the config of a job; train.py's also takes `resumed`, the plan to resume its run
 
 
-def contained(task: Task, config: DictConfig) -> str | None:
-    """Run one job of a sweep, and resume what an earlier one left. Return why it failed; `sys.exit` is a failure."""
+def run_job(task: Task, config: DictConfig) -> str | None:
+    """Run or resume one job of a sweep. Return why it failed; `sys.exit` is a failure, too."""
     try:
-        task(config, resumed=interrupted(config))
+        task(config, resumed=plan_job_resume(config))
     except (Exception, SystemExit) as error:
         log.exception("the job failed")
         return format_error(error)
     return None
 
 
-def interrupted(config: DictConfig) -> ResumePlan | None:
+def plan_job_resume(config: DictConfig) -> ResumePlan | None:
     """Return how to resume the run in a job's directory; None if there is none."""
     directory = get_run_directory()
     if not should_resume(AUTO_RESUME, directory):
         return None
-    return plan_auto_resume(
-        directory, config, allowlist_from(get_config_directories(), get_trusted_names(config), directory)
-    )
+    allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), directory)
+    return plan_auto_resume(directory, config, allowlist)

@@ -17,31 +17,31 @@ from microstep.training.provenance import experiment_hash, possible_precisions, 
 
 
 def plan_sweep(sweep: Sweep) -> SweepPlan:
-    """Return the plan of a sweep. Clears the directories of runs that start afresh.
+    """Return the plan of a sweep. Clears the directories of runs that start from the beginning.
 
-    A run is identified by its experiment hash (config, data, source), not by its name: in a sweep that gets another
-    key, earlier runs are found under their old names.
+    A run is identified by its experiment hash (config, data, source), not by its name. If another key is added to a
+    sweep, earlier runs are found under their old names.
     """
     others = sorted(file.parent.name for file in sweep.directory.glob("*/run.json"))
     records = {name: RunRecord.read(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
-    hashes = ExperimentHashes()
     finished_names = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
-    todo: list[Job] = []
+    hashes = ExperimentHashes()
+    jobs_to_run: list[Job] = []
     finished: dict[str, str] = {}
     stale: dict[str, str] = {}
     for job in sweep.jobs:
-        directory, now = sweep.place(job), hashes.of(job.config)
-        before = records[job.name]
-        same = before.experiment_hash in now
-        if done := [finished_names[one] for one in now if one in finished_names]:
-            finished[job.name] = job.name if job.name in done else done[0]
-        elif has_result(before, directory) and not same and not sweep.redo:
-            stale[job.name] = hashes.difference(before, job.config)
+        directory, record = sweep.get_directory(job), records[job.name]
+        job_hashes, usable = hashes.compute_hashes(job.config), has_result(record, directory)
+        same = record.experiment_hash in job_hashes
+        if names := [finished_names[digest] for digest in job_hashes if digest in finished_names]:
+            finished[job.name] = job.name if job.name in names else names[0]
+        elif usable and not same and not sweep.redo:
+            stale[job.name] = hashes.describe_difference(record, job.config)
         else:
-            if not (same and has_result(before, directory)) and directory.exists():
+            if not (same and usable) and directory.exists():
                 clear_run_directory(directory)
-            todo.append(job)
-    return SweepPlan(tuple(todo), finished, stale)
+            jobs_to_run.append(job)
+    return SweepPlan(tuple(jobs_to_run), finished, stale)
 
 
 def has_result(record: RunRecord, directory: Path) -> bool:
@@ -50,17 +50,18 @@ def has_result(record: RunRecord, directory: Path) -> bool:
 
 
 class ExperimentHashes:
-    """Experiment hashes of jobs that have not begun. The fingerprint of each dataset is computed once."""
+    """Experiment hashes of jobs that have not started. The fingerprint of each dataset is computed once."""
 
     def __init__(self) -> None:
         self.fingerprints: dict[str, str] = {}
 
-    def of(self, config: DictConfig) -> list[str]:
+    def compute_hashes(self, config: DictConfig) -> list[str]:
         """Return the hash that the run of a job will have; several if a measurement chooses its precision."""
-        return [experiment_hash(config, self.fingerprint(config), one) for one in possible_precisions(config)]
+        fingerprint = self.get_fingerprint(config)
+        return [experiment_hash(config, fingerprint, precision) for precision in possible_precisions(config)]
 
-    def fingerprint(self, config: DictConfig) -> str:
-        """Return the fingerprint of the data of a job; one that no run has if they cannot be loaded."""
+    def get_fingerprint(self, config: DictConfig) -> str:
+        """Return the fingerprint of a job's data; one that no run has if the data cannot be loaded."""
         key = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
         if key not in self.fingerprints:
             try:
@@ -70,8 +71,8 @@ class ExperimentHashes:
                 self.fingerprints[key] = f"none: {format_error(error)}"
         return self.fingerprints[key]
 
-    def difference(self, before: RunRecord, config: DictConfig) -> str:
+    def describe_difference(self, record: RunRecord, config: DictConfig) -> str:
         """Return what has changed since a run: data, source or config."""
-        if before.fingerprint != self.fingerprint(config):
+        if record.fingerprint != self.get_fingerprint(config):
             return "data"
-        return "source" if before.source_hash != source_hash(config) else "config"
+        return "source" if record.source_hash != source_hash(config) else "config"

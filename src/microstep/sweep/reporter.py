@@ -1,4 +1,4 @@
-"""What is told of a sweep besides a line a run: its warnings, and its summary."""
+"""Reports on a sweep: errors and warnings of its runs, and its summary."""
 
 from __future__ import annotations
 
@@ -16,71 +16,76 @@ from microstep.sweep.progress import SweepProgress
 from microstep.sweep.summary import write_summary
 from microstep.utils.terminal import write_above_bars
 
-MIN_SUMMARY_SECONDS = 30.0  #: seconds at least between two pages of the summary
-SUMMARY_COST_FACTOR = 50  #: times as long as the last page took
+MIN_SUMMARY_SECONDS = 30.0  #: minimum time between two writes of summary.html
+SUMMARY_COST_FACTOR = 50  #: minimum time between two writes of summary.html, as a multiple of the time that one takes
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What a run's process says at its end, besides run.json."""
+    """Error and warnings of a run, as its process reports them."""
 
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
 
 def to_job_outcome(returned: Any) -> JobOutcome:
-    """Return what a launcher brings back of a run."""
+    """Convert the return value of a launched job, which is an outcome or an error."""
     return returned if isinstance(returned, JobOutcome) else JobOutcome(None if returned is None else str(returned))
 
 
 def get_launcher_overrides(job: Job) -> list[str]:
-    """Return what a launcher is given of a job: it runs where this process has found its place to be."""
+    """Return the overrides of a job for the launcher, with the name of the run directory fixed."""
     return [*job.overrides, quote_verbatim(f"hydra.sweep.subdir={job.name}")]
 
 
 class SweepReporter:
-    """What was said of runs besides run.json, and what is told of them."""
+    """Collects the errors of runs, shows each warning once, and writes the summary of the sweep.
+
+    Args:
+        sweep: the sweep.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.errors: dict[str, str] = {}
-        self.warned: set[str] = set()
-        self.next_page = perf_counter() + MIN_SUMMARY_SECONDS
+        self.errors: dict[str, str] = {}  #: by the name of the run
+        self.shown_warnings: set[str] = set()
+        self.next_html_time = perf_counter() + MIN_SUMMARY_SECONDS
 
     @contextmanager
-    def following(self, jobs: Sequence[Job]) -> Iterator[SweepProgress]:
-        """Yield the board of some jobs."""
-        progress = SweepProgress(self.sweep, jobs, self.summarise)
+    def follow_jobs(self, jobs: Sequence[Job]) -> Iterator[SweepProgress]:
+        """Yield the progress of some jobs; write the complete summary at the end."""
+        progress = SweepProgress(self.sweep, jobs, self.write_summary_files)
         try:
             yield progress
         finally:
             progress.close()
-            self.summarise(final=True)
+            self.write_summary_files(final=True)
 
-    def summarise(self, final: bool = False) -> None:
-        """Write the summary as it is now; its page, which is drawn, only so often that it takes no time to speak of.
+    def write_summary_files(self, final: bool = False) -> None:
+        """Write the summary. An error, for example a full disk, is shown as a warning and does not stop the runs.
 
-        Where it can't be written, for there is no room above all, the runs go on: they are what matters.
+        Args:
+            final: write summary.html in any case. Otherwise it is written rarely, because its charts take time.
         """
         began = perf_counter()
-        page = final or began >= self.next_page
+        html = final or began >= self.next_html_time
         try:
-            write_summary(self.sweep.directory, html=page)
+            write_summary(self.sweep.directory, html=html)
         except Exception as error:
             self.warn(f"no summary was written: {format_error(error)}")
-        if page:
+        if html:
             now = perf_counter()
-            self.next_page = now + max(MIN_SUMMARY_SECONDS, SUMMARY_COST_FACTOR * (now - began))
+            self.next_html_time = now + max(MIN_SUMMARY_SECONDS, SUMMARY_COST_FACTOR * (now - began))
 
-    def hear(self, job: Job, outcome: JobOutcome) -> None:
-        """Take note of what a run's process said; show each warning once."""
+    def record_outcome(self, job: Job, outcome: JobOutcome) -> None:
+        """Record the error of a run, and show its warnings."""
         if outcome.error is not None:
             self.errors[job.name] = outcome.error
         for warning in outcome.warnings:
             self.warn(warning)
 
     def warn(self, warning: str) -> None:
-        """Show a warning, the first time."""
-        if warning not in self.warned:
-            self.warned.add(warning)
+        """Show a warning unless it was shown before."""
+        if warning not in self.shown_warnings:
+            self.shown_warnings.add(warning)
             write_above_bars(f"warning: {warning}", sys.stderr)

@@ -1,4 +1,4 @@
-"""A sweep from its plan to its end."""
+"""Runs a sweep: plans it, launches its jobs, and reports the runs that have not finished."""
 
 from __future__ import annotations
 
@@ -14,59 +14,51 @@ from omegaconf import DictConfig
 from microstep.errors import MicrostepError, StorageError
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
-from microstep.sweep.job import Task, contained
+from microstep.sweep.job import Task, run_job
 from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.reporter import SweepReporter
 from microstep.utils.terminal import write_above_bars
-from microstep.utils.text import display_path
+from microstep.utils.text import display_path, format_count
 
 
 def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContext) -> None:
-    """Run what is left of a sweep with the launcher of its config, as `run` does.
+    """Run the unfinished jobs of a sweep with the launcher of its config.
+
+    The sweep continues if a run fails, is killed or calls `sys.exit`; a signal stops it.
 
     Args:
-        task: runs a job, as `contained` calls it.
-        config: as Hydra's launchers are given it.
-    """
-    here = str(config.hydra.launcher._target_).startswith("hydra._internal.")
-    job = partial(contained, task)
-    function = job if here else Worker(job, sweep.directory)
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=config)
-    run_with_launcher(sweep, launcher, here)
-
-
-def run_with_launcher(sweep: Sweep, launcher: Launcher, in_process: bool) -> None:
-    """Run what is left of a sweep.
-
-    A run that fails, is killed or leaves by sys.exit is told of, and the others go on; a signal stops the sweep.
-
-    Args:
-        in_process: whether the launcher runs jobs in this process.
+        sweep: the sweep.
+        task: runs a job, as `run_job` calls it.
+        config: config for Hydra's launcher.
+        context: context for Hydra's launcher.
 
     Raises:
-        MicrostepError: where not every run is finished, with the command that runs just those again.
-        Stopped: once the runs at work have saved.
+        MicrostepError: if a run has not finished. The message has the command that runs the unfinished ones again.
+        Stopped: after a signal, once the active runs have saved.
     """
+    in_process = str(config.hydra.launcher._target_).startswith("hydra._internal.")
+    function = partial(run_job, task) if in_process else Worker(partial(run_job, task), sweep.directory)
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=config)
     (sweep.directory / STOP_FILE).unlink(missing_ok=True)
     plan = make_sweep_plan(sweep)
     write_sweep_file(sweep, plan, {})
     print_plan(sweep, plan)
-    teller = SweepReporter(sweep)
-    with teller.following(plan.todo) as board:  # where it is stopped STOP stays: what waits in a queue will look for it
-        run_planned_jobs(launcher, in_process, plan, board, teller)
-        with suppress(StorageError):  # a full disk has been told of
-            write_sweep_file(sweep, plan, teller.errors)
+    reporter = SweepReporter(sweep)
+    with reporter.follow_jobs(plan.jobs_to_run) as progress:  # a signal leaves STOP_FILE, for jobs that are queued
+        run_planned_jobs(launcher, in_process, plan, progress, reporter)
+        with suppress(StorageError):  # the summary warns of a full disk
+            write_sweep_file(sweep, plan, reporter.errors)
     write_above_bars(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
-    print_unfinished(sweep, plan, teller)
+    print_unfinished(sweep, plan, reporter)
 
 
 def make_sweep_plan(sweep: Sweep) -> SweepPlan:
-    """Return what is to be run; whether a run is finished only its data can tell."""
+    """Return the plan of a sweep. Imports torch only if the directory has runs to compare with."""
     if not any(sweep.directory.glob("*/")):
         return SweepPlan(sweep.jobs, {}, {})
-    from microstep.sweep.planning import plan_sweep  # imports torch, as the runs themselves do
+    from microstep.sweep.planning import plan_sweep
 
     return plan_sweep(sweep)
 
@@ -74,42 +66,35 @@ def make_sweep_plan(sweep: Sweep) -> SweepPlan:
 def run_planned_jobs(
     launcher: Launcher, in_process: bool, plan: SweepPlan, progress: SweepProgress, reporter: SweepReporter
 ) -> None:
-    """Run what is to be run, in this process or in the launcher's."""
     if not in_process:
-        run_parallel(launcher, plan.todo, progress, reporter)
-    elif plan.todo:
-        from microstep.sweep.launchers.serial import run_serial
+        run_parallel(launcher, plan.jobs_to_run, progress, reporter)
+    elif plan.jobs_to_run:
+        from microstep.sweep.launchers.serial import run_serial  # imports torch
 
-        run_serial(launcher, plan.todo, progress, reporter)
+        run_serial(launcher, plan.jobs_to_run, progress, reporter)
 
 
 def print_plan(sweep: Sweep, plan: SweepPlan) -> None:
-    """Say what is to be run, and what isn't and why."""
-    parts = [f"{len(sweep.jobs)} run{'s' * (len(sweep.jobs) > 1)}"]
+    parts = [format_count(len(sweep.jobs), "run")]
     parts += [f"{len(plan.finished)} finished already"] if plan.finished else []
     parts += [f"{len(plan.stale)} stale"] if plan.stale else []
-    parts += [f"{len(plan.todo)} to do"] if len(plan.todo) < len(sweep.jobs) else []
+    parts += [f"{len(plan.jobs_to_run)} to do"] if len(plan.jobs_to_run) < len(sweep.jobs) else []
     write_above_bars(f"sweep {display_path(sweep.directory)}: {', '.join(parts)}", sys.stdout)
-    for name, changed in plan.stale.items():
-        write_above_bars(
-            f"warning: {name} is stale: the {changed} has changed since; redo=stale runs it again", sys.stderr
-        )
+    for name, part in plan.stale.items():
+        text = f"warning: {name} is stale: the {part} has changed since; redo=stale runs it again"
+        write_above_bars(text, sys.stderr)
 
 
 def print_unfinished(sweep: Sweep, plan: SweepPlan, reporter: SweepReporter) -> None:
-    """Say what has failed and why.
-
-    Raises:
-        MicrostepError: where something has.
-    """
-    records = {job.name: RunRecord.read(sweep.place(job)) for job in plan.todo}
-    unfinished = [job for job in plan.todo if records[job.name].status != "finished"]
+    """Print the runs that have not finished, each with the reason, and raise if there are any."""
+    records = {job.name: RunRecord.read(sweep.get_directory(job)) for job in plan.jobs_to_run}
+    unfinished = [name for name, record in records.items() if record.status != "finished"]
     if not unfinished:
         return
     write_above_bars("\nnot finished:", sys.stdout)
-    for job in unfinished:
-        error = reporter.errors.get(job.name) or records[job.name].error or "it was not started"
-        write_above_bars(f"  {job.name}  {error}", sys.stdout)
+    for name in unfinished:
+        error = reporter.errors.get(name) or records[name].error or "it was not started"
+        write_above_bars(f"  {name}  {error}", sys.stdout)
     write_above_bars(f"\njust those again:  {sweep.command}\n", sys.stdout)
     reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"
     raise MicrostepError(f"sweep {display_path(sweep.directory)}", reason, "the command above runs just those again")

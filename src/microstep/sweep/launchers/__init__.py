@@ -1,1 +1,1 @@
-"""Runs a sweep's jobs, one after the other or in parallel."""
+"""Launchers of a sweep: run its jobs one after the other or in parallel."""

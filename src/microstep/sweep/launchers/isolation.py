@@ -1,4 +1,4 @@
-"""Jobs that share a process and nothing else: what one changes of it is put back before the next begins."""
+"""Restores process-wide state (torch settings, environment, signal handlers, generators) after each serial job."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import matplotlib
@@ -28,13 +29,13 @@ from microstep.utils.signals import STOP_SIGNALS
 
 @dataclass(frozen=True)
 class ProcessState:
-    """Something of a process that any code may change, with how it is read and written."""
+    """Part of the state of this process, with functions to read and to write it."""
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
 
     def restore(self, before: Any) -> None:
-        """Write a value where it is another by now: some settings cost, or warn, when they are written at all."""
+        """Write a value if the current one differs. Writing some settings is slow or causes a warning."""
         if self.read() != before:
             self.write(before)
 
@@ -44,7 +45,7 @@ def attribute_state(owner: Any, name: str) -> ProcessState:
 
 
 def container_state(container: Any) -> ProcessState:
-    """Return a dictionary's or list's contents as a setting: others hold the object itself."""
+    """Return the items of a dictionary or list as state. They are restored in place: others hold the object."""
 
     def write(before: Any) -> None:
         container.clear()
@@ -53,25 +54,23 @@ def container_state(container: Any) -> ProcessState:
     return ProcessState(container.copy, write)
 
 
-def device_type_state(
-    read: Callable[[str], Any], write: Callable[[str, Any], object], device_type: str
-) -> ProcessState:
-    return ProcessState(partial(read, device_type), partial(write, device_type))
+def device_type_states(read: Callable[[str], Any], write: Callable[[str, Any], object]) -> list[ProcessState]:
+    return [ProcessState(partial(read, name), partial(write, name)) for name in ("cpu", "cuda")]
 
 
 def get_flush_denormal() -> bool:
-    """Say whether tiny numbers count as zero; torch can set that, and not tell."""
+    """Return whether denormal numbers are flushed to zero; torch can set this but not read it."""
     return sys.float_info.min / 2 == 0
 
 
 def get_default_device() -> torch.device | None:
-    """Return the default device; None for the CPU: naming it would put a mode over every call."""
+    """Return the default device; None for the CPU. Setting it to "cpu" would slow down every call of torch."""
     device = torch.get_default_device()
     return None if device == torch.device("cpu") else device
 
 
 def get_matmul_precision() -> str | None:
-    """Return torch's legacy setting; None where somebody has mixed it with the newer ones."""
+    """Return torch's legacy setting; None if it is mixed with the newer `fp32_precision`."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -79,7 +78,7 @@ def get_matmul_precision() -> str | None:
 
 
 def get_cudnn_tf32() -> bool | None:
-    """Return torch's older setting of cuDNN; None where somebody has mixed it with the newer ones."""
+    """Return cuDNN's legacy setting; None if it is mixed with the newer `fp32_precision`."""
     try:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
@@ -87,7 +86,6 @@ def get_cudnn_tf32() -> bool | None:
 
 
 def set_cudnn_tf32(before: bool | None) -> None:
-    """Write it, unless it could not be read."""
     if before is not None:
         torch.backends.cudnn.allow_tf32 = before
 
@@ -105,32 +103,15 @@ def set_signal_handlers(before: list[Any]) -> None:
         signal.signal(number, handler)
 
 
-FP32_PRECISION_BACKENDS = (
-    "",
-    ".cudnn",
-    ".cudnn.conv",
-    ".cudnn.rnn",
-    ".cuda.matmul",
-    ".mkldnn",
-    ".mkldnn.conv",
-    ".mkldnn.matmul",
+get_fp32_backends = attrgetter(
+    "cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn", "mkldnn.conv", "mkldnn.matmul"
 )
-
-
-def get_backend(dotted: str) -> Any:
-    """Return a part of torch.backends."""
-    found: Any = torch.backends
-    for name in filter(None, dotted.split(".")):
-        found = getattr(found, name)
-    return found
-
-
-GLOBAL_HOOKS: list[dict[Any, Any]] = [
+FP32_PRECISION_BACKENDS = (torch.backends, *get_fp32_backends(torch.backends))
+GLOBAL_HOOKS = [
     hooks
-    for owner in (module, optimizer)
-    for name, hooks in vars(owner).items()
+    for name, hooks in (*vars(module).items(), *vars(optimizer).items())
     if name.startswith("_global") and isinstance(hooks, dict)
-]  #: of all modules and all optimizers
+]  #: hooks of all modules and all optimizers
 
 TORCH_STATE = (
     ProcessState(torch.get_num_threads, torch.set_num_threads),
@@ -142,12 +123,12 @@ TORCH_STATE = (
     ProcessState(get_flush_denormal, torch.set_flush_denormal),
     attribute_state(torch.utils.deterministic, "fill_uninitialized_memory"),
     *(attribute_state(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
-    *(attribute_state(get_backend(dotted), "fp32_precision") for dotted in FP32_PRECISION_BACKENDS),
-    ProcessState(get_matmul_precision, torch.set_float32_matmul_precision),  # put back before those: it sets them
-    ProcessState(get_cudnn_tf32, set_cudnn_tf32),  # so does this
+    *(attribute_state(backend, "fp32_precision") for backend in FP32_PRECISION_BACKENDS),
+    ProcessState(get_matmul_precision, torch.set_float32_matmul_precision),  # sets fp32_precision: restored before it
+    ProcessState(get_cudnn_tf32, set_cudnn_tf32),  # likewise
     ProcessState(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
-    *(device_type_state(torch.is_autocast_enabled, torch.set_autocast_enabled, kind) for kind in ("cpu", "cuda")),
-    *(device_type_state(torch.get_autocast_dtype, torch.set_autocast_dtype, kind) for kind in ("cpu", "cuda")),
+    *device_type_states(torch.is_autocast_enabled, torch.set_autocast_enabled),
+    *device_type_states(torch.get_autocast_dtype, torch.set_autocast_dtype),
     *map(container_state, GLOBAL_HOOKS),
     attribute_state(module, "_global_is_full_backward_hook"),
 )
@@ -174,29 +155,28 @@ def is_cuda_in_use() -> bool:
 
 @contextmanager
 def restore_generators() -> Iterator[None]:
-    """Put every generator's state back."""
-    states = random.getstate(), np.random.get_state()
+    """Restore the random generators of Python, NumPy and torch at the end."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count() if is_cuda_in_use() else 0)):
         try:
             yield
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 @contextmanager
 def isolate_job() -> Iterator[None]:
-    """Put back, afterwards, all that a job may have changed of its process; and free what it left on a GPU.
+    """Restore the state of this process after a job, and free the GPU memory that the job no longer uses.
 
-    What can't be undone is a job's that patches code or sets threads running: a launcher with processes keeps those
-    apart, too.
+    Code that a job patches and threads that it leaves running are not undone; a launcher with processes isolates those.
     """
     with ExitStack() as stack:
-        for setting in (*TORCH_STATE, *PROCESS_STATE):
-            stack.callback(setting.restore, setting.read())
+        for state in (*TORCH_STATE, *PROCESS_STATE):
+            stack.callback(state.restore, state.read())
         stack.enter_context(matplotlib.rc_context())
         stack.enter_context(restore_generators())
         yield
-    gc.collect()  # a trainer is a circle of references
+    gc.collect()  # a trainer is a reference cycle
     if is_cuda_in_use():
         torch.cuda.empty_cache()

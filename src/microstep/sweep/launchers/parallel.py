@@ -1,12 +1,11 @@
-"""Runs a sweep's jobs in parallel through a Hydra launcher."""
+"""Runs the jobs of a sweep in parallel through a Hydra launcher."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
@@ -16,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from microstep.errors import format_error
 from microstep.run.lock import is_locked
 from microstep.run.record import RunRecord, mark_failed
-from microstep.sweep.definition import STOP_FILE, Job, Sweep
+from microstep.sweep.definition import STOP_FILE, Job
 from microstep.sweep.progress import SweepProgress, get_record_mtime
 from microstep.sweep.reporter import SweepReporter, get_launcher_overrides, to_job_outcome
 from microstep.utils import signals
@@ -24,55 +23,56 @@ from microstep.utils.files import write_atomic
 from microstep.utils.signals import PendingSignal, defer_signals
 
 log = logging.getLogger(__name__)
-POLL_SECONDS = 0.2  #: seconds between two looks
-STOP_GRACE_SECONDS = 5.0  #: seconds without any run at work after which a launcher that was asked to stop is left alone
+POLL_SECONDS = 0.2  #: seconds between two checks of the launcher's thread, and of runs that are about to stop
+STOP_GRACE_SECONDS = 5.0  #: after a signal, seconds without an active run before the launcher is abandoned
+DIED_TWICE_REASON = "its launcher's process died with it, twice"
 
 
-def run_in_thread(work: Callable[[], None], busy: Callable[[], bool]) -> None:
-    """Do some work and wait for it; once a signal has come, only for as long as something is busy.
+def run_in_thread(work: Callable[[], None], is_busy: Callable[[], bool]) -> None:
+    """Run a function in a thread and wait for it; after a signal, wait only while runs are active.
 
-    What waits in a cluster's queue may wait for hours; it ends by itself when its turn comes.
+    Jobs in a cluster's queue, which may wait for hours, are not waited for: they exit when they start.
+
+    Args:
+        work: the function.
+        is_busy: returns whether any run is active.
     """
     thread = Thread(target=work, daemon=True)
     thread.start()
     idle_since = monotonic()
-    for _ in poll_until_done(thread):
-        signals.install_signal_handlers()
-        if signals.PendingSignal.signum is None or busy():
-            idle_since = monotonic()
-        if monotonic() - idle_since > STOP_GRACE_SECONDS:
-            return
-
-
-def poll_until_done(thread: Thread) -> Iterator[None]:
-    """Yield again and again until a thread is done."""
-    while thread.is_alive():
+    while thread.is_alive() and monotonic() - idle_since <= STOP_GRACE_SECONDS:
         thread.join(POLL_SECONDS)
-        yield
-
-
-DIED_TWICE_REASON = "its launcher's process died with it, twice"
-STOP_POLL_SECONDS = 0.2  #: seconds between two looks at runs that are about to stop
+        signals.install_signal_handlers()  # again: a launcher may have replaced them
+        if PendingSignal.signum is None or is_busy():
+            idle_since = monotonic()
 
 
 def run_parallel(launcher: Launcher, jobs: Sequence[Job], progress: SweepProgress, reporter: SweepReporter) -> None:
-    """Run jobs in a launcher's processes.
+    """Run jobs in the processes of a launcher.
 
-    A launcher may give all of its jobs up where one of its own processes dies (loky does). Those that had not begun
-    are launched again then, and those that were at work after them, each alone: so it shows which of them it was.
+    Some launchers (joblib with loky) abandon all jobs if one of their processes dies. Jobs that had not started are
+    then launched again together. After them, each job that was active is launched alone, which shows the one that
+    kills its process; that one is marked as failed.
+
+    Args:
+        launcher: Hydra's launcher that runs jobs in other processes.
+        jobs: jobs to run.
+        progress: progress of these jobs.
+        reporter: receives the outcome of each job.
     """
-    rounds = [LauncherCall(launcher, jobs, progress, reporter)] if jobs else []
-    while rounds:
-        now = rounds.pop(0)
-        with defer_signals(), progress.watching(partial(update_progress, progress)):
-            run_in_thread(now.launch, busy=now.busy)
-        begun, waiting = now.left()
-        if len(now.jobs) == 1:
-            mark_all_failed(begun, progress.sweep)
-        elif begun:
-            progress.expect([*begun, *waiting])
-            again = [waiting] if waiting else []
-            rounds = [replace(now, jobs=some) for some in again] + rounds + [replace(now, jobs=[one]) for one in begun]
+    calls = [LauncherCall(launcher, jobs, progress, reporter)] if jobs else []
+    while calls:
+        call = calls.pop(0)
+        with defer_signals(), progress.update_in_background(partial(update_progress, progress)):
+            run_in_thread(call.launch, is_busy=call.is_busy)
+        started, waiting = call.unfinished_jobs()
+        if len(call.jobs) == 1:
+            for job in started:
+                mark_failed(progress.sweep.get_directory(job), DIED_TWICE_REASON)
+        elif started:
+            progress.expect_jobs([*started, *waiting])
+            together = [replace(call, jobs=waiting)] if waiting else []
+            calls = [*together, *calls, *(replace(call, jobs=[job]) for job in started)]
 
 
 @dataclass
@@ -81,51 +81,44 @@ class LauncherCall:
 
     launcher: Launcher
     jobs: Sequence[Job]
-    board: SweepProgress
-    teller: SweepReporter
+    progress: SweepProgress
+    reporter: SweepReporter
 
     def __post_init__(self) -> None:
-        self.places = {job.name: self.board.sweep.place(job) for job in self.jobs}
+        self.directories = {job.name: self.progress.sweep.get_directory(job) for job in self.jobs}
 
     def launch(self) -> None:
-        """Launch the jobs, and wait for them; for those, too, that outlive a launcher which breaks down."""
-        self.before = {name: get_record_mtime(place) for name, place in self.places.items()}
+        """Launch the jobs and wait for them. Runs that outlive a launcher that fails are waited for, too."""
+        self.mtimes = {name: get_record_mtime(directory) for name, directory in self.directories.items()}
         try:
             returns: Sequence[Any] = self.launcher.launch([get_launcher_overrides(job) for job in self.jobs], 0)
             for job, returned in zip(self.jobs, returns, strict=True):
-                self.teller.hear(job, to_job_outcome(returned.return_value))
+                self.reporter.record_outcome(job, to_job_outcome(returned.return_value))
         except Exception as error:
-            log.exception("the launcher gave up")
-            self.teller.warn(f"the launcher gave up: {format_error(error).partition('. ')[0]}")
-        while self.busy():
-            sleep(STOP_POLL_SECONDS)
+            log.exception("the launcher failed")
+            self.reporter.warn(f"the launcher failed: {format_error(error).partition('. ')[0]}")
+        while self.is_busy():
+            sleep(POLL_SECONDS)
 
-    def busy(self) -> bool:
-        """Say whether any of the runs is at work."""
-        return any(map(is_locked, self.places.values()))
+    def is_busy(self) -> bool:
+        """Return whether any of the runs is active."""
+        return any(map(is_locked, self.directories.values()))
 
-    def left(self) -> tuple[list[Job], list[Job]]:
-        """Return the jobs that haven't come to an end of their own: those that had begun, and those that hadn't."""
-        left = [
-            job for job in self.jobs if job.name not in self.teller.errors and not has_run_ended(self.places[job.name])
-        ]
-        begun = [job for job in left if get_record_mtime(self.places[job.name]) != self.before[job.name]]
-        return begun, [job for job in left if job not in begun]
-
-
-def mark_all_failed(jobs: Sequence[Job], sweep: Sweep) -> None:
-    """Record the failure of runs that have died without a word."""
-    for job in jobs:
-        mark_failed(sweep.place(job), DIED_TWICE_REASON)
-
-
-def has_run_ended(directory: Path) -> bool:
-    """Return whether a run has finished or failed."""
-    return RunRecord.read(directory).status in ("finished", "failed")
+    def unfinished_jobs(self) -> tuple[list[Job], list[Job]]:
+        """Return the jobs without an outcome: those that had started, and those that had not."""
+        started, waiting = list[Job](), list[Job]()
+        for job in self.jobs:
+            directory = self.directories[job.name]
+            ended = RunRecord.read(directory).status in ("finished", "failed")
+            if not ended and job.name not in self.reporter.errors:
+                has_started = get_record_mtime(directory) != self.mtimes[job.name]
+                (started if has_started else waiting).append(job)
+        return started, waiting
 
 
 def update_progress(progress: SweepProgress) -> None:
-    """Tell of the runs; let the launcher's processes know of a signal, wherever they are."""
-    if PendingSignal.signum is not None and not (progress.sweep.directory / STOP_FILE).exists():
-        write_atomic(progress.sweep.directory / STOP_FILE, str(PendingSignal.signum).encode(), durable=False)
-    progress.look()
+    """Update the progress. Write a pending signal to the stop file, for processes that no signal reaches."""
+    stop_file = progress.sweep.directory / STOP_FILE
+    if PendingSignal.signum is not None and not stop_file.exists():
+        write_atomic(stop_file, str(PendingSignal.signum).encode(), durable=False)
+    progress.update()

@@ -1,4 +1,4 @@
-"""Runs one after the other, in this process."""
+"""Runs the jobs of a sweep one after the other in this process."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ from microstep.utils.terminal import silenced
 
 
 def run_serial(launcher: Launcher, jobs: Sequence[Job], progress: SweepProgress, reporter: SweepReporter) -> None:
-    """Run jobs in this process, one after the other: they share data, and nothing else."""
-    with share_datasets(), imports_frozen_in_gc(), progress.watching(progress.glance):
+    """Run jobs one after the other. They share loaded data and nothing else.
+
+    Args:
+        launcher: Hydra's launcher that runs jobs in this process.
+        jobs: jobs to run.
+        progress: progress of these jobs.
+        reporter: receives the outcome of each job.
+    """
+    with share_datasets(), imports_frozen_in_gc(), progress.update_in_background(progress.redraw):
         for job in jobs:
-            with isolate_job(), silenced() as heard:
+            with isolate_job(), silenced() as warnings:
                 error = launch_job(launcher, job)
-            reporter.hear(job, JobOutcome(error, tuple(heard)))
-            progress.look()
+            reporter.record_outcome(job, JobOutcome(error, tuple(warnings)))
+            progress.update()
 
 
 @contextmanager
 def imports_frozen_in_gc() -> Iterator[None]:
-    """Leave what is there by now out of collections: looking through all of torch takes a tenth of a second a job."""
+    """Exclude existing objects from garbage collection. Scanning those of torch takes 0.1 s per job."""
     gc.collect()
     gc.freeze()
     try:
@@ -39,9 +46,9 @@ def imports_frozen_in_gc() -> Iterator[None]:
 
 
 def launch_job(launcher: Launcher, job: Job) -> str | None:
-    """Run one job here; return why it failed."""
+    """Run one job; return its error, or None if it succeeded."""
     try:
         (returned,) = launcher.launch([get_launcher_overrides(job)], job.number)
         return to_job_outcome(returned.return_value).error
-    except Exception as error:  # a log that can't be opened, above all
+    except Exception as error:  # for example a log file that can't be opened
         return format_error(error)

@@ -1,4 +1,4 @@
-"""A job in a process of its own, wherever a launcher has put it: what kills it kills nothing else."""
+"""Runs each job in a process of its own inside a launcher's process, so that a job that is killed stops no other."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from microstep.sweep.reporter import JobOutcome
 from microstep.utils import signals
 from microstep.utils.terminal import silenced
 
-CHILD_POLL_SECONDS = 0.2  #: seconds between two looks at it
-SET_PARENT_DEATH_SIGNAL = 1  #: Linux's prctl
-LAUNCHER_PID = os.getppid()  #: whoever has started this process: the launcher's own
+CHILD_POLL_SECONDS = 0.2  #: seconds between two checks of the child
+SET_PARENT_DEATH_SIGNAL = 1  #: PR_SET_PDEATHSIG of Linux's prctl
+LAUNCHER_PID = os.getppid()  #: parent of this process
 
 
 @dataclass(frozen=True)
 class Worker:
-    """The task of a launcher's process: it forks one for each job, waits for it, and buries it where it dies.
+    """Runs each job in a forked process and marks the run as failed if that process dies without reporting a result.
 
-    The process that waits imports what its runs need, once, and never computes: there are no threads that a fork
-    would lose.
+    The forking process imports the modules that runs need once. It computes nothing, so it has no threads, which a
+    fork would lose.
     """
 
-    function: Callable[[DictConfig], str | None]
-    directory: Path  #: the sweep's
+    function: Callable[[DictConfig], str | None]  #: runs a job, and returns its error
+    directory: Path  #: of the sweep
 
     def __call__(self, config: DictConfig) -> JobOutcome:
-        """Run a job to its end; none is started once the sweep is stopped, or has died."""
+        """Run a job, and return its outcome. It is not started if the sweep was stopped or its process is gone."""
         if find_stop_signal(self.directory) is not None:
             return JobOutcome()
         ignore_group_signals()
@@ -51,7 +51,7 @@ class Worker:
         fork = multiprocessing.get_context("fork")
         receiver, sender = fork.Pipe(duplex=False)
         child = fork.Process(target=run_in_child, args=(self.function, config, sender))
-        gc.freeze()  # a fork that looked through all that is imported for garbage would copy it
+        gc.freeze()  # garbage collection in the child would copy the memory of all imports
         child.start()
         gc.unfreeze()
         sender.close()
@@ -59,74 +59,69 @@ class Worker:
         if child.exitcode:
             mark_failed(get_run_directory(), exit_reason(child.exitcode))
         if is_orphaned():
-            os._exit(1)  # nobody would ever end this process
+            os._exit(1)  # the launcher, which would end this process, is gone
         with suppress(EOFError):
-            told = receiver.recv()
-            assert isinstance(told, JobOutcome)
-            return told
+            outcome = receiver.recv()
+            assert isinstance(outcome, JobOutcome)
+            return outcome
         return JobOutcome(exit_reason(child.exitcode or 0))
 
 
 @cache
 def import_run_modules() -> None:
-    """Import what a run needs, and what is imported only when it is first used; once."""
+    """Import the modules that a run needs, including those that libraries import on first use."""
     import torch
 
-    import microstep.training.resume  # noqa: F401  # all the rest
+    import microstep.training.resume  # noqa: F401  # imports the other modules
     from microstep.utils.plotting import new_figure, png_bytes
 
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # any optimizer imports torch's compiler
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # the first optimizer imports torch's compiler
     figure = new_figure(1, 1)
     figure.add_subplot()
-    png_bytes(figure)  # the first picture finds the fonts
+    png_bytes(figure)  # the first image searches the fonts
 
 
 def ignore_group_signals() -> None:
-    """Leave signals that reach a whole group of processes to the sweep; a handler of the launcher's own stays."""
+    """Ignore signals to the process group, which the sweep handles. Keep handlers that the launcher has installed."""
     for number in signals.STOP_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, signal.SIG_IGN)
 
 
 def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfig, sender: Connection) -> None:
-    """Run a job in this process, which is its own."""
-    os.setpgid(0, 0)  # out of Ctrl-C's reach
-    die_with_parent()
+    """Run a job in this process, and send its outcome to the parent."""
+    os.setpgid(0, 0)  # Ctrl-C does not reach it
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     signals.install_signal_handlers()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit's: it has the job queued again, and then SIGTERM comes
-    with silenced() as heard:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit uses it to queue the job again, and then sends SIGTERM
+    with silenced() as warnings:
         try:
             error = function(config)
         except Stopped:
-            error = None  # run.json says so
-        sender.send(JobOutcome(error, tuple(heard)))
-
-
-def die_with_parent() -> None:
-    """Be told to stop where the process that waits for this one is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+            error = None  # recorded in run.json
+        sender.send(JobOutcome(error, tuple(warnings)))
 
 
 def wait_for_child(child: ForkProcess, sweep: Path) -> None:
-    """Wait; hand on the signal that stops the sweep, and stop where this process has lost its own parent."""
-    told = False
+    """Wait for a child, and send it the signal that stops the sweep."""
+    signal_sent = False
     while child.is_alive():
         child.join(CHILD_POLL_SECONDS)
         signum = find_stop_signal(sweep)
-        if signum is not None and not told and child.pid:
+        if signum is not None and not signal_sent and child.pid:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signum)
-            told = True
+            signal_sent = True
 
 
 def is_orphaned() -> bool:
-    """Say whether whoever launched this process is gone."""
+    """Return whether the process that launched this one is gone."""
     return os.getppid() != LAUNCHER_PID
 
 
 def find_stop_signal(sweep: Path) -> int | None:
-    """Return the signal that has stopped a sweep; where whoever launched this process is gone, SIGTERM."""
+    """Return the signal that stopped a sweep, or SIGTERM if this process is orphaned; None if neither is the case."""
     if is_orphaned():
         return signal.SIGTERM
     with suppress(OSError, ValueError):
@@ -135,9 +130,9 @@ def find_stop_signal(sweep: Path) -> int | None:
 
 
 def exit_reason(code: int) -> str:
-    """Say how a process ended that left no word."""
+    """Describe the end of a process that reported no result."""
     if code < 0:
         name = signal.Signals(-code).name
-        hint = "; the system kills so where memory is short" if name == "SIGKILL" else ""
+        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return f"its process was killed by {name}{hint}"
-    return f"its process ended with exit code {code} and no word"
+    return f"its process ended with exit code {code} and reported no result"

@@ -97,4 +97,4 @@ def test_a_sweep_counts_a_run_with_the_epochs_of_its_resume(tmp_path: Path) -> N
         (run / "config.yaml").write_text("epochs: 20\ndevice: auto\nthreads: null\n")
     study = tabulate(read_sweep(directory))
     assert study.keys == ("epochs", "seed")
-    assert {setting.label: len(setting.runs) for setting in study.settings} == {"epochs=20": 2, "epochs=40": 1}
+    assert {setting.label: len(setting.runs) for setting in study.groups} == {"epochs=20": 2, "epochs=40": 1}

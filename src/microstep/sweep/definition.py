@@ -1,7 +1,5 @@
 """Jobs of a sweep, and sweep.json, the file that lists them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +34,6 @@ class Sweep:
     progress: bool  #: whether to show progress bars
 
     def get_directory(self, job: Job) -> Path:
-        """Return the run directory of a job."""
         return self.directory / job.name
 
 
@@ -53,8 +50,6 @@ def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -
     """Write sweep.json. Jobs of earlier commands with the same sweep name are kept.
 
     Args:
-        sweep: the sweep.
-        plan: its plan.
         errors: name of a run → error that its process reported.
     """
     before = read_json_or_empty(sweep.directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")

@@ -1,7 +1,5 @@
 """Runs one job of a sweep, and resumes the run that an earlier attempt left in its directory."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Plans a sweep: finished runs are skipped, interrupted ones are resumed, failed ones are run again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

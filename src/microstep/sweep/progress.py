@@ -1,7 +1,5 @@
 """Shows the progress of a sweep: a line for each run that ends, and on a terminal a bar for each run and the sweep."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +26,6 @@ class SweepProgress:
     """Follows runs through their run.json, so their processes may be anywhere.
 
     Args:
-        sweep: the sweep.
         jobs: jobs that are run now.
         on_run_end: called each time some of them have ended.
     """
@@ -130,7 +127,6 @@ class SweepProgress:
         return min(1.0, done / epochs)
 
     def close(self) -> None:
-        """Remove the bars."""
         for bar in (*self.bars.values(), *filter(None, [self.sweep_bar])):
             bar.leave = False
             bar.close()

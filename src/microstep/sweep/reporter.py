@@ -1,7 +1,5 @@
 """Reports on a sweep: errors and warnings of its runs, and its summary."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from microstep.config.compose import quote_verbatim
 from microstep.errors import format_error
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.progress import SweepProgress
-from microstep.sweep.summary import write_summary
+from microstep.sweep.summary.write import write_summary
 from microstep.utils.terminal import write_above_bars
 
 MIN_SUMMARY_SECONDS = 30.0  #: minimum time between two writes of summary.html
@@ -39,11 +37,7 @@ def get_launcher_overrides(job: Job) -> list[str]:
 
 
 class SweepReporter:
-    """Collects the errors of runs, shows each warning once, and writes the summary of the sweep.
-
-    Args:
-        sweep: the sweep.
-    """
+    """Collects the errors of runs, shows each warning once, and writes the summary of the sweep."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -72,20 +66,18 @@ class SweepReporter:
         try:
             write_summary(self.sweep.directory, html=html)
         except Exception as error:
-            self.warn(f"no summary was written: {format_error(error)}")
+            self.warn_once(f"no summary was written: {format_error(error)}")
         if html:
             now = perf_counter()
             self.next_html_time = now + max(MIN_SUMMARY_SECONDS, SUMMARY_COST_FACTOR * (now - began))
 
     def record_outcome(self, job: Job, outcome: JobOutcome) -> None:
-        """Record the error of a run, and show its warnings."""
         if outcome.error is not None:
             self.errors[job.name] = outcome.error
         for warning in outcome.warnings:
-            self.warn(warning)
+            self.warn_once(warning)
 
-    def warn(self, warning: str) -> None:
-        """Show a warning unless it was shown before."""
+    def warn_once(self, warning: str) -> None:
         if warning not in self.shown_warnings:
             self.shown_warnings.add(warning)
             write_above_bars(f"warning: {warning}", sys.stderr)

@@ -1,7 +1,5 @@
 """Runs a sweep: plans it, launches its jobs, and reports the runs that have not finished."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from functools import partial
@@ -29,7 +27,6 @@ def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContex
     The sweep continues if a run fails, is killed or calls `sys.exit`; a signal stops it.
 
     Args:
-        sweep: the sweep.
         task: runs a job, as `run_job` calls it.
         config: config for Hydra's launcher.
         context: context for Hydra's launcher.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from microstep.sweep.summary import write_summary
+from microstep.sweep.summary.write import write_summary
 from tests.sweep.summary.sweeps import plant_run, plant_sweep
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"

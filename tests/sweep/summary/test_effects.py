@@ -11,10 +11,10 @@ import pytest
 from microstep.config.compose import Composer, compose
 from microstep.config.experiment import micro_batch_size
 from microstep.config.search_path import CONF
-from microstep.sweep.summary import write_summary
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.study import SweepTable, tabulate
+from microstep.sweep.summary.write import write_summary
 from tests.sweep.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 GRID = {"precision": ["fp32", "amp"], "accum": [1, 2, 4]}
@@ -37,12 +37,12 @@ def test_on_a_balanced_grid_it_is_the_difference_of_the_means(tmp_path):
     """By hand: amp adds 0.02 whatever `accum` is, and each accum takes its own away, in 6 runs of 6."""
     found = effects(plant_sweep(tmp_path / "s", GRID, additive))
     assert found["precision"].levels == ("fp32", "amp")
-    assert [found["precision"].at(place).mean for place in (0, 1)] == pytest.approx([0.43, 0.45])
-    assert (found["precision"].difference(1).mean, found["precision"].difference(1).deviation) == pytest.approx(
+    assert [found["precision"].sample_at(index).mean for index in (0, 1)] == pytest.approx([0.43, 0.45])
+    assert (found["precision"].difference_at(1).mean, found["precision"].difference_at(1).std) == pytest.approx(
         (0.02, 0)
     )
-    assert [found["accum"].at(place).mean for place in (0, 1, 2)] == pytest.approx([0.48, 0.45, 0.39])
-    assert (found["accum"].used, found["accum"].finished) == (6, 6)
+    assert [found["accum"].sample_at(index).mean for index in (0, 1, 2)] == pytest.approx([0.48, 0.45, 0.39])
+    assert (found["accum"].num_used, found["accum"].num_finished) == (6, 6)
 
 
 def test_on_an_incomplete_grid_only_what_has_a_partner_counts(tmp_path):
@@ -50,10 +50,10 @@ def test_on_an_incomplete_grid_only_what_has_a_partner_counts(tmp_path):
     directory = plant_sweep(tmp_path / "s", GRID, additive)
     shutil.rmtree(directory / "accum-4_precision-amp")
     found = effects(directory)
-    assert found["precision"].difference(1).mean == pytest.approx(0.02)
-    assert (found["precision"].used, found["precision"].finished) == (4, 5)
-    assert [found["accum"].at(place).mean for place in (0, 1, 2)] == pytest.approx([0.47, 0.44, 0.38])
-    assert found["accum"].used == 3
+    assert found["precision"].difference_at(1).mean == pytest.approx(0.02)
+    assert (found["precision"].num_used, found["precision"].num_finished) == (4, 5)
+    assert [found["accum"].sample_at(index).mean for index in (0, 1, 2)] == pytest.approx([0.47, 0.44, 0.38])
+    assert found["accum"].num_used == 3
     write_summary(directory, html=False)
     text = (directory / "summary.md").read_text()
     assert "precision: the grid is incomplete. The effect is over 4 of 5 finished runs" in text
@@ -74,7 +74,7 @@ def test_a_value_without_a_finished_run_is_named(tmp_path):
     directory = plant_sweep(tmp_path / "s", GRID, additive)
     for precision in GRID["precision"]:
         plant_run(directory / f"accum-4_precision-{precision}", {"status": "failed", "error": "no memory"})
-    assert effects(directory)["accum"].difference(1).mean == pytest.approx(-0.03)
+    assert effects(directory)["accum"].difference_at(1).mean == pytest.approx(-0.03)
     write_summary(directory, html=False)
     assert "accum: no run has finished at 4." in (directory / "summary.md").read_text()
 

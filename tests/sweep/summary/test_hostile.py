@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from microstep.errors import ConfigError
-from microstep.sweep.summary import write_summary
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.rendering import code, markdown_cell
 from microstep.sweep.summary.tables import Code
+from microstep.sweep.summary.write import write_summary
 from tests.conftest import irregular
 from tests.sweep.summary.sweeps import plant_index, plant_run, plant_sweep, record
 

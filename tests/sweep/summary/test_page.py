@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from microstep.sweep.summary import write_summary
-from microstep.sweep.summary.curves import make_curve
+from microstep.sweep.summary.charts import make_curve
+from microstep.sweep.summary.write import write_summary
 from tests.sweep.summary.sweeps import plant_run, plant_sweep
 
 

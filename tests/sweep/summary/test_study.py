@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microstep.sweep.summary import write_summary
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.study import SweepTable, normalize_value, tabulate
+from microstep.sweep.summary.write import write_summary
 from tests.sweep.summary.sweeps import plant_index, plant_run, plant_sweep, record
 
 SCORES = {"fp32": (0.9, 0.93, 0.96), "amp": (0.91, 0.95, 0.94)}
@@ -46,8 +46,8 @@ def test_it_is_ranked_on_validation_never_on_test(tmp_path):
             lambda v, o=one: o[v["precision"]],
             lambda v, o=other: o[v["precision"]],
         )
-    assert [s.label for s in tabulated(tmp_path / "ours").settings] == ["precision=fp32", "precision=amp"]
-    assert [s.label for s in tabulated(tmp_path / "turned").settings] == ["precision=amp", "precision=fp32"]
+    assert [s.label for s in tabulated(tmp_path / "ours").groups] == ["precision=fp32", "precision=amp"]
+    assert [s.label for s in tabulated(tmp_path / "turned").groups] == ["precision=amp", "precision=fp32"]
     write_summary(tmp_path / "ours", html=False)
     text = (tmp_path / "ours" / "summary.md").read_text()
     assert "| 1 | `precision=fp32` | 0.9000 | 0.5000 | 1 |" in text
@@ -59,7 +59,7 @@ def test_what_a_measurement_chose_is_said(tmp_path):
     for name, precision in (("seed-0", "fp32"), ("seed-1", "bf16")):
         plant_run(tmp_path / name, record(0.9, 0.9, precision={"name": precision}))
     plant_index(tmp_path, {f"seed-{n}": ["precision=auto", f"seed={n}"] for n in (0, 1)})
-    assert {s.label for s in tabulated(tmp_path).settings} == {"precision=auto (bf16)", "precision=auto (fp32)"}
+    assert {s.label for s in tabulated(tmp_path).groups} == {"precision=auto (bf16)", "precision=auto (fp32)"}
 
 
 def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path):
@@ -70,21 +70,21 @@ def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path)
 
     facts = {"metrics": errors, "monitor": "rmse", "direction": "min"}
     found = tabulated(plant_sweep(tmp_path / "s", {"model": [3, 1, 2]}, lambda v: 0.5, **facts))
-    assert [s.label for s in found.settings] == ["model=1", "model=2", "model=3"]
+    assert [s.label for s in found.groups] == ["model=1", "model=2", "model=3"]
     write_summary(tmp_path / "s", html=False)
     assert "the lower the better" in (tmp_path / "s" / "summary.md").read_text()
 
 
 def test_means_and_deviations_are_numpys(tmp_path):
     """Over a setting's seeds: the mean and the sample standard deviation, n − 1; a single run has no ±."""
-    settings = {s.label.partition("=")[2]: s for s in tabulated(three_seeds(tmp_path / "s")).settings}
+    settings = {s.label.partition("=")[2]: s for s in tabulated(three_seeds(tmp_path / "s")).groups}
     for name, scores in SCORES.items():
         assert settings[name].val.mean == pytest.approx(np.mean(scores), rel=1e-12)
-        assert settings[name].val.deviation == pytest.approx(np.std(scores, ddof=1), rel=1e-9)
+        assert settings[name].val.std == pytest.approx(np.std(scores, ddof=1), rel=1e-9)
     write_summary(tmp_path / "s", html=False)
     assert "| 1 | `precision=amp` | 0.9333 ± 0.0208 |" in (tmp_path / "s" / "summary.md").read_text()
-    (one,) = tabulated(plant_sweep(tmp_path / "one", {}, lambda v: 0.5)).settings
-    assert one.val.deviation is None
+    (one,) = tabulated(plant_sweep(tmp_path / "one", {}, lambda v: 0.5)).groups
+    assert one.val.std is None
 
 
 def test_what_the_seeds_can_not_tell_apart_is_said(tmp_path):
@@ -170,7 +170,7 @@ def test_a_stale_run_is_named_and_counts_for_nothing(tmp_path):
     (directory / "sweep.json").write_text(
         json.dumps(index | {"stale": {"precision-amp_seed-1": "source", "gone": "data"}})
     )
-    found = {s.label: len(s.runs) for s in tabulated(directory).settings}
+    found = {s.label: len(s.runs) for s in tabulated(directory).groups}
     assert found == {"precision=fp32": 3, "precision=amp": 2}
     assert [row["run"] for row in rows(directory) if row["status"] == "stale"] == ["precision-amp_seed-1", "gone"]
 
@@ -179,7 +179,7 @@ def test_runs_chosen_by_another_metric_are_not_ranked_with_the_rest(tmp_path):
     """They are named beside the ranking instead."""
     directory = three_seeds(tmp_path / "s")
     plant_run(directory / "precision-amp_seed-2", record(0.99, 0.99, monitor="loss", direction="min"))
-    assert "precision-amp_seed-2" not in {run.name for run in tabulated(directory).scored}
+    assert "precision-amp_seed-2" not in {run.name for run in tabulated(directory).scored_runs}
     write_summary(directory, html=False)
     assert "chosen by another metric: precision-amp" in (directory / "summary.md").read_text().replace("\\", "")
 
@@ -212,6 +212,8 @@ def test_without_the_page_it_is_cheap(tmp_path):
 
 def test_what_renders_a_summary_is_imported_only_to_write_one():
     """Importing `write_summary` imports neither jinja2, matplotlib nor torch."""
-    script = "import sys; import microstep.sweep.summary; print({'jinja2', 'matplotlib', 'torch'} & set(sys.modules))"
+    script = (
+        "import sys; import microstep.sweep.summary.write; print({'jinja2', 'matplotlib', 'torch'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -1,7 +1,5 @@
 """Restores process-wide state (torch settings, environment, signal handlers, generators) after each serial job."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import os
@@ -58,29 +56,16 @@ def device_type_states(read: Callable[[str], Any], write: Callable[[str, Any], o
     return [ProcessState(partial(read, name), partial(write, name)) for name in ("cpu", "cuda")]
 
 
-def get_flush_denormal() -> bool:
-    """Return whether denormal numbers are flushed to zero; torch can set this but not read it."""
-    return sys.float_info.min / 2 == 0
-
-
 def get_default_device() -> torch.device | None:
     """Return the default device; None for the CPU. Setting it to "cpu" would slow down every call of torch."""
     device = torch.get_default_device()
     return None if device == torch.device("cpu") else device
 
 
-def get_matmul_precision() -> str | None:
-    """Return torch's legacy setting; None if it is mixed with the newer `fp32_precision`."""
+def read_legacy_setting(read: Callable[[], Any]) -> Any:
+    """Return a legacy setting of torch; None if it is mixed with the newer `fp32_precision`."""
     try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:
-        return None
-
-
-def get_cudnn_tf32() -> bool | None:
-    """Return cuDNN's legacy setting; None if it is mixed with the newer `fp32_precision`."""
-    try:
-        return bool(torch.backends.cudnn.allow_tf32)
+        return read()
     except RuntimeError:
         return None
 
@@ -92,15 +77,6 @@ def set_cudnn_tf32(before: bool | None) -> None:
 
 def set_warning_filters(before: list[Any]) -> None:
     warnings.filters[:] = before  # type: ignore[index]
-
-
-def get_signal_handlers() -> list[Any]:
-    return [signal.getsignal(number) for number in STOP_SIGNALS]
-
-
-def set_signal_handlers(before: list[Any]) -> None:
-    for number, handler in zip(STOP_SIGNALS, before, strict=True):
-        signal.signal(number, handler)
 
 
 get_fp32_backends = attrgetter(
@@ -120,12 +96,13 @@ TORCH_STATE = (
     ProcessState(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     ProcessState(torch.is_grad_enabled, torch.set_grad_enabled),
     ProcessState(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    ProcessState(get_flush_denormal, torch.set_flush_denormal),
+    ProcessState(lambda: sys.float_info.min / 2 == 0, torch.set_flush_denormal),  # torch has no getter
     attribute_state(torch.utils.deterministic, "fill_uninitialized_memory"),
     *(attribute_state(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
     *(attribute_state(backend, "fp32_precision") for backend in FP32_PRECISION_BACKENDS),
-    ProcessState(get_matmul_precision, torch.set_float32_matmul_precision),  # sets fp32_precision: restored before it
-    ProcessState(get_cudnn_tf32, set_cudnn_tf32),  # likewise
+    # The two legacy settings change fp32_precision, so they are restored before it.
+    ProcessState(partial(read_legacy_setting, torch.get_float32_matmul_precision), torch.set_float32_matmul_precision),
+    ProcessState(partial(read_legacy_setting, lambda: torch.backends.cudnn.allow_tf32), set_cudnn_tf32),
     ProcessState(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
     *device_type_states(torch.is_autocast_enabled, torch.set_autocast_enabled),
     *device_type_states(torch.get_autocast_dtype, torch.set_autocast_dtype),
@@ -138,7 +115,7 @@ PROCESS_STATE = (
     ProcessState(os.getcwd, os.chdir),
     container_state(sys.path),
     ProcessState(lambda: warnings.filters[:], set_warning_filters),
-    ProcessState(get_signal_handlers, set_signal_handlers),
+    *(ProcessState(partial(signal.getsignal, number), partial(signal.signal, number)) for number in STOP_SIGNALS),
     container_state(BaseContainer._resolvers),
     ProcessState(np.geterr, lambda before: np.seterr(**before)),
     ProcessState(sklearn.get_config, lambda before: sklearn.set_config(**before)),
@@ -155,7 +132,6 @@ def is_cuda_in_use() -> bool:
 
 @contextmanager
 def restore_generators() -> Iterator[None]:
-    """Restore the random generators of Python, NumPy and torch at the end."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count() if is_cuda_in_use() else 0)):
         try:

@@ -1,7 +1,5 @@
 """Runs the jobs of a sweep in parallel through a Hydra launcher."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,10 +30,6 @@ def run_in_thread(work: Callable[[], None], is_busy: Callable[[], bool]) -> None
     """Run a function in a thread and wait for it; after a signal, wait only while runs are active.
 
     Jobs in a cluster's queue, which may wait for hours, are not waited for: they exit when they start.
-
-    Args:
-        work: the function.
-        is_busy: returns whether any run is active.
     """
     thread = Thread(target=work, daemon=True)
     thread.start()
@@ -53,12 +47,6 @@ def run_parallel(launcher: Launcher, jobs: Sequence[Job], progress: SweepProgres
     Some launchers (joblib with loky) abandon all jobs if one of their processes dies. Jobs that had not started are
     then launched again together. After them, each job that was active is launched alone, which shows the one that
     kills its process; that one is marked as failed.
-
-    Args:
-        launcher: Hydra's launcher that runs jobs in other processes.
-        jobs: jobs to run.
-        progress: progress of these jobs.
-        reporter: receives the outcome of each job.
     """
     calls = [LauncherCall(launcher, jobs, progress, reporter)] if jobs else []
     while calls:
@@ -96,12 +84,11 @@ class LauncherCall:
                 self.reporter.record_outcome(job, to_job_outcome(returned.return_value))
         except Exception as error:
             log.exception("the launcher failed")
-            self.reporter.warn(f"the launcher failed: {format_error(error).partition('. ')[0]}")
+            self.reporter.warn_once(f"the launcher failed: {format_error(error).partition('. ')[0]}")
         while self.is_busy():
             sleep(POLL_SECONDS)
 
     def is_busy(self) -> bool:
-        """Return whether any of the runs is active."""
         return any(map(is_locked, self.directories.values()))
 
     def unfinished_jobs(self) -> tuple[list[Job], list[Job]]:

@@ -1,7 +1,5 @@
 """Runs the jobs of a sweep one after the other in this process."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +16,7 @@ from microstep.utils.terminal import silenced
 
 
 def run_serial(launcher: Launcher, jobs: Sequence[Job], progress: SweepProgress, reporter: SweepReporter) -> None:
-    """Run jobs one after the other. They share loaded data and nothing else.
-
-    Args:
-        launcher: Hydra's launcher that runs jobs in this process.
-        jobs: jobs to run.
-        progress: progress of these jobs.
-        reporter: receives the outcome of each job.
-    """
+    """Run jobs one after the other in this process. They share loaded data and nothing else."""
     with share_datasets(), imports_frozen_in_gc(), progress.update_in_background(progress.redraw):
         for job in jobs:
             with isolate_job(), silenced() as warnings:
@@ -46,7 +37,6 @@ def imports_frozen_in_gc() -> Iterator[None]:
 
 
 def launch_job(launcher: Launcher, job: Job) -> str | None:
-    """Run one job; return its error, or None if it succeeded."""
     try:
         (returned,) = launcher.launch([get_launcher_overrides(job)], job.number)
         return to_job_outcome(returned.return_value).error

@@ -1,7 +1,5 @@
 """Runs each job in a process of its own inside a launcher's process, so that a job that is killed stops no other."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import multiprocessing
@@ -57,14 +55,14 @@ class Worker:
         sender.close()
         wait_for_child(child, self.directory)
         if child.exitcode:
-            mark_failed(get_run_directory(), exit_reason(child.exitcode))
+            mark_failed(get_run_directory(), describe_exit(child.exitcode))
         if is_orphaned():
             os._exit(1)  # the launcher, which would end this process, is gone
         with suppress(EOFError):
             outcome = receiver.recv()
             assert isinstance(outcome, JobOutcome)
             return outcome
-        return JobOutcome(exit_reason(child.exitcode or 0))
+        return JobOutcome(describe_exit(child.exitcode or 0))
 
 
 @cache
@@ -89,7 +87,6 @@ def ignore_group_signals() -> None:
 
 
 def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfig, sender: Connection) -> None:
-    """Run a job in this process, and send its outcome to the parent."""
     os.setpgid(0, 0)  # Ctrl-C does not reach it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
@@ -116,7 +113,6 @@ def wait_for_child(child: ForkProcess, sweep: Path) -> None:
 
 
 def is_orphaned() -> bool:
-    """Return whether the process that launched this one is gone."""
     return os.getppid() != LAUNCHER_PID
 
 
@@ -129,8 +125,7 @@ def find_stop_signal(sweep: Path) -> int | None:
     return None
 
 
-def exit_reason(code: int) -> str:
-    """Describe the end of a process that reported no result."""
+def describe_exit(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""

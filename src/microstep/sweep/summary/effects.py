@@ -1,7 +1,5 @@
 """Main effects of the swept keys, and settings that are confounded with the batch size."""
 
-from __future__ import annotations
-
 import math
 import shlex
 from dataclasses import dataclass
@@ -15,10 +13,10 @@ MAX_ACCUM = 10**6  #: no command is made for a larger `accum`
 
 @dataclass(frozen=True)
 class AccumConfounding:
-    """Effective batch sizes that `accum` made, and the command that varies `accum` alone; empty if none is known."""
+    """Effective batch sizes that `accum` has changed."""
 
     sizes: tuple[int, ...]
-    command: str
+    command: str  #: the sweep with one effective batch size; empty if it cannot be made
 
 
 def find_accum_confounding(sweep: SweepTable) -> AccumConfounding | None:
@@ -27,14 +25,14 @@ def find_accum_confounding(sweep: SweepTable) -> AccumConfounding | None:
         return None
     groups: dict[tuple[str, ...], set[int]] = {}
     for run in sweep.runs:
-        if (size := run.number("effective_batch_size")) is not None and size >= 1:
-            groups.setdefault(sweep.others(run, "accum"), set()).add(int(size))
+        if (size := run.record.numbers.get("effective_batch_size")) is not None and size >= 1:
+            groups.setdefault(sweep.other_values(run, "accum"), set()).add(int(size))
     sizes = sorted({size for group in groups.values() if len(group) > 1 for size in group})
-    return AccumConfounding(tuple(sizes), separating_command(sweep, sizes[0])) if sizes else None
+    return AccumConfounding(tuple(sizes), make_separating_command(sweep, sizes[0])) if sizes else None
 
 
-def separating_command(sweep: SweepTable, least: int) -> str:
-    """Return the sweep's command with one effective batch size: the least from `least` on that each `accum` divides."""
+def make_separating_command(sweep: SweepTable, minimum: int) -> str:
+    """Return the sweep's command with the smallest effective batch size ≥ `minimum` that each `accum` divides."""
     levels = sweep.levels("accum")
     values = [int(level) for level in levels if level.isdecimal() and 0 < int(level) <= MAX_ACCUM]
     try:
@@ -44,7 +42,7 @@ def separating_command(sweep: SweepTable, least: int) -> str:
     if len(values) < len(levels) or not words:
         return ""
     multiple = math.lcm(*values)
-    size, name = -(-least // multiple) * multiple, f"{sweep.name[: MAX_NAME_LENGTH - 11]}_same_batch"
+    size, name = -(-minimum // multiple) * multiple, f"{sweep.name[: MAX_NAME_LENGTH - 11]}_same_batch"
     kept = [word for word in words if word.lstrip("+").partition("=")[0] not in REPLACED_KEYS]
     return shlex.join([*kept, f"effective_batch_size={size}", f"sweep={name}"])
 
@@ -56,25 +54,22 @@ class MainEffect:
     key: str
     levels: tuple[str, ...]  #: the key's values that have finished runs
     matches: tuple[tuple[float, ...], ...]  #: a row for each combination of the other keys: the metric at each level
-    finished: int  #: number of finished runs; the effect uses `used` of them
+    num_finished: int  #: number of finished runs; the effect is over `num_used` of them
     absent: tuple[str, ...]  #: the key's values without a finished run
 
     @property
-    def used(self) -> int:
-        """Number of runs in the means."""
+    def num_used(self) -> int:
         return len(self.matches) * len(self.levels)
 
-    def at(self, index: int) -> Sample:
-        """Return the metric at a level, over the matches."""
+    def sample_at(self, index: int) -> Sample:
         return Sample(tuple(match[index] for match in self.matches))
 
-    def difference(self, index: int) -> Sample:
+    def difference_at(self, index: int) -> Sample:
         """Return the differences between a level and the first, over the matches."""
         return Sample(tuple(match[index] - match[0] for match in self.matches))
 
 
 def compute_main_effects(sweep: SweepTable) -> tuple[MainEffect, ...]:
-    """Return the effect of each swept key, in the order of the keys."""
     return tuple(compute_main_effect(sweep, key) for key in sweep.keys)
 
 
@@ -85,10 +80,10 @@ def compute_main_effect(sweep: SweepTable, key: str) -> MainEffect:
     would differ in the other keys as well.
     """
     scores: dict[tuple[str, ...], dict[str, float]] = {}
-    for run in sweep.scored:
-        scores.setdefault(sweep.others(run, key), {})[sweep.rows[run.name][key]] = sweep.score(run)
-    reached = {level for found in scores.values() for level in found}
+    for run in sweep.scored_runs:
+        scores.setdefault(sweep.other_values(run, key), {})[sweep.rows[run.name][key]] = sweep.get_score(run)
+    reached = {level for row in scores.values() for level in row}
     levels = tuple(level for level in sweep.levels(key) if level in reached)
-    matches = tuple(tuple(found[level] for level in levels) for found in scores.values() if len(found) == len(levels))
     absent = tuple(level for level in sweep.levels(key) if level not in reached)
-    return MainEffect(key, levels, matches if len(levels) > 1 else (), len(sweep.scored), absent)
+    matches = tuple(tuple(row[level] for level in levels) for row in scores.values() if len(row) == len(levels))
+    return MainEffect(key, levels, matches if len(levels) > 1 else (), len(sweep.scored_runs), absent)

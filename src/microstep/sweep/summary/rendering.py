@@ -1,6 +1,4 @@
-"""Render the templates of a summary; names and errors from a run's files stay text in HTML and in Markdown."""
-
-from __future__ import annotations
+"""Renders the templates of a summary; names and errors from a run's files stay text in HTML and in Markdown."""
 
 import re
 from pathlib import Path
@@ -15,8 +13,8 @@ def render(template: str, **context: Any) -> str:
     """Return a rendered template.
 
     Args:
-        template: a file's name in `templates`; one of `.html.j2` escapes every value by itself.
-        **context: the values that it names.
+        template: name of a file in `templates`. Values are escaped automatically if it ends in `.html.j2`.
+        **context: values that the template uses.
     """
     return ENVIRONMENT.get_template(template).render(context)
 
@@ -27,7 +25,7 @@ def plain(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Return a text as Markdown code, between more backticks than it has in a row."""
+    """Return a text as Markdown code, fenced by one backtick more than it has in a row."""
     if not text.strip():
         return ""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
@@ -40,7 +38,7 @@ def markdown_cell(cell: str) -> str:
 
 
 def cell_class(cell: str) -> str:
-    """Return the CSS class of a cell; a name without spaces is not to be broken."""
+    """Return the CSS classes of a cell; those of a name without spaces prevent a line break in it."""
     if isinstance(cell, Code):
         return "code" if " " in cell else "code name"
     return "word" if cell.isalpha() else "number"
@@ -54,5 +52,5 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-ENVIRONMENT.filters |= {"plain": plain, "code": code, "markdown_cell": markdown_cell, "cell_class": cell_class}
+ENVIRONMENT.filters |= {function.__name__: function for function in (plain, code, markdown_cell, cell_class)}
 ENVIRONMENT.tests["code"] = lambda cell: isinstance(cell, Code)

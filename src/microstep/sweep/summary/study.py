@@ -1,6 +1,4 @@
-"""Tabulate the runs of a sweep by the keys that vary, and group runs that differ only in their seed."""
-
-from __future__ import annotations
+"""Tabulates the runs of a sweep by the keys that vary, and groups runs that differ only in their seed."""
 
 import json
 import re
@@ -9,16 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
-from typing import Any
 
-from microstep.config.experiment import NEUTRAL_KEYS
+from microstep.config.experiment import NEUTRAL_KEYS, flatten
 from microstep.errors import escape_unprintable
 from microstep.sweep.summary.reading import SavedSweep, SweepRun
 
 SEED_KEY = "seed"
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-UNKNOWN_VALUE = "default"  #: value of a key that was not typed, if no file tells it
-MAX_VALUE_LETTERS = 80  #: characters of a value that are kept
+UNKNOWN_VALUE = "default"  #: value of a key that was not typed, if no file contains it
+MAX_VALUE_LETTERS = 80  #: length to which a value is cut
 
 
 @dataclass(frozen=True)
@@ -32,118 +29,104 @@ class Sample:
         return fmean(self.values)
 
     @property
-    def deviation(self) -> float | None:
+    def std(self) -> float | None:
         """The sample standard deviation (n − 1); None for a single number."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Finished runs that differ only in their seed."""
+    """Finished runs that differ only in their seed: a setting."""
 
     label: str
     runs: tuple[SweepRun, ...]
     val: Sample  #: the monitored metric
     test: Sample | None  #: the same metric; None if not every run has it
 
-    def sample(self, fact: str) -> Sample | None:
-        """Return a number of run.json over the runs that have it."""
-        found = tuple(value for run in self.runs if (value := run.number(fact)) is not None)
-        return Sample(found) if found else None
+    def get_sample(self, name: str) -> Sample | None:
+        """Return a number of run.json over the runs that have it; None if none has."""
+        values = tuple(value for run in self.runs if (value := run.record.numbers.get(name)) is not None)
+        return Sample(values) if values else None
 
 
 @dataclass(frozen=True)
 class SweepTable:
-    """A sweep's runs and their values of the swept keys."""
+    """Runs of a sweep with their values of the swept keys."""
 
     name: str
     command: str
     runs: tuple[SweepRun, ...]
-    keys: tuple[str, ...]  #: with more than one value over the runs, `seed` last
-    rows: Mapping[str, Mapping[str, str]]  #: each run's values by key, by its name
-    monitor: str  #: empty if no run names it
-    direction: str
+    keys: tuple[str, ...]  #: keys with more than one value over the runs, `seed` last
+    rows: Mapping[str, Mapping[str, str]]  #: name of a run → its values by key
+    monitor: str  #: metric that most runs monitor; empty if there is none
+    direction: str  #: max or min
 
     @cached_property
-    def scored(self) -> tuple[SweepRun, ...]:
-        """The finished runs whose best checkpoint was chosen by the monitored metric."""
-        mine = (self.monitor, self.direction)
-        return tuple(r for r in self.runs if r.finished and r.monitored == mine and self.monitor in r.metrics("val"))
+    def scored_runs(self) -> tuple[SweepRun, ...]:
+        """Finished runs whose best checkpoint was chosen by the monitored metric."""
+        monitored = (self.monitor, self.direction)
+        runs = (run for run in self.runs if run.status == "finished" and run.monitored_metric == monitored)
+        return tuple(run for run in runs if self.monitor in run.get_metrics("val"))
 
-    def score(self, run: SweepRun) -> float:
-        """Return a scored run's monitored validation metric."""
-        return run.metrics("val")[self.monitor]
+    def get_score(self, run: SweepRun) -> float:
+        """Return the monitored validation metric of a scored run."""
+        return run.get_metrics("val")[self.monitor]
 
     def levels(self, key: str) -> tuple[str, ...]:
         """Return a key's values: numbers by size, others in the order of the command, then of the runs."""
-        found = dict.fromkeys(row[key] for row in self.rows.values())
-        if all(map(NUMBER_PATTERN.fullmatch, found)):
-            return tuple(sorted(found, key=float))
-        typed = [value for value in parse_typed_values(self.command, key) if value in found]
-        return tuple(dict.fromkeys([*typed, *found]))
+        values = dict.fromkeys(row[key] for row in self.rows.values())
+        if all(map(NUMBER_PATTERN.fullmatch, values)):
+            return tuple(sorted(values, key=float))
+        typed = [value for value in parse_typed_values(self.command, key) if value in values]
+        return tuple(dict.fromkeys([*typed, *values]))
 
-    def others(self, run: SweepRun, key: str) -> tuple[str, ...]:
+    def other_values(self, run: SweepRun, key: str) -> tuple[str, ...]:
         """Return a run's values of all keys but one."""
         return tuple(value for other, value in self.rows[run.name].items() if other != key)
 
     @cached_property
-    def settings(self) -> tuple[RunGroup, ...]:
-        """The settings, the best mean of the monitored validation metric first. Test metrics are not considered."""
-        groups: dict[tuple[str, ...], list[SweepRun]] = {}
-        for run in self.scored:
-            groups.setdefault(self.others(run, SEED_KEY), []).append(run)
+    def groups(self) -> tuple[RunGroup, ...]:
+        """Groups of runs, the best mean of the monitored validation metric first. Test metrics are not considered."""
+        runs: dict[tuple[str, ...], list[SweepRun]] = {}
+        for run in self.scored_runs:
+            runs.setdefault(self.other_values(run, SEED_KEY), []).append(run)
         sign = -1 if self.direction == "max" else 1
-        return tuple(sorted(map(self.setting, groups.values()), key=lambda s: (sign * s.val.mean, s.label)))
+        return tuple(sorted(map(self.make_group, runs.values()), key=lambda g: (sign * g.val.mean, g.label)))
 
-    def setting(self, runs: list[SweepRun]) -> RunGroup:
-        """Return the setting that consists of some runs."""
-        tested = [value for run in runs if (value := run.metrics("test").get(self.monitor)) is not None]
+    def make_group(self, runs: list[SweepRun]) -> RunGroup:
+        label = " ".join(f"{key}={value}" for key, value in self.rows[runs[0].name].items() if key != SEED_KEY)
+        tested = [value for run in runs if (value := run.get_metrics("test").get(self.monitor)) is not None]
         test = Sample(tuple(tested)) if len(tested) == len(runs) else None
-        return RunGroup(self.label(runs[0]), tuple(runs), Sample(tuple(map(self.score, runs))), test)
-
-    def label(self, run: SweepRun) -> str:
-        """Return a run's values of the swept keys except the seed, as a text."""
-        values = (f"{key}={value}" for key, value in self.rows[run.name].items() if key != SEED_KEY)
-        return " ".join(values) or "the one setting"
+        return RunGroup(label or "the one setting", tuple(runs), Sample(tuple(map(self.get_score, runs))), test)
 
 
 def tabulate(sweep: SavedSweep) -> SweepTable:
-    """Return a sweep's runs by the keys that have more than one value."""
+    """Return the runs of a sweep by the keys that have more than one value."""
     typed = dict.fromkeys(escape_unprintable(key) for run in sweep.runs for key in run.overrides)
     values = {key: get_key_values(key, sweep.runs) for key in typed if key not in NEUTRAL_KEYS}
-    swept = sorted((key for key, found in values.items() if len(set(found)) > 1), key=lambda key: key == SEED_KEY)
+    swept = sorted((key for key, column in values.items() if len(set(column)) > 1), key=lambda key: key == SEED_KEY)
     rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
-    monitors = Counter(run.monitored for run in sweep.runs if run.monitored)
+    monitors = Counter(run.monitored_metric for run in sweep.runs if run.monitored_metric)
     monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")
     return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction)
 
 
 def get_key_values(key: str, runs: Iterable[SweepRun]) -> list[str]:
-    """Return each run's value of a key. If it was not typed, it is the default, read from any run that tells it."""
-    found = [get_key_value(key, run) for run in runs]
-    defaults = (value for value, run in zip(found, runs, strict=True) if value and key not in run.overrides)
+    """Return each run's value of a key. If it was not typed, it is the default, read from any run that has it."""
+    values = [get_key_value(key, run) for run in runs]
+    defaults = (value for value, run in zip(values, runs, strict=True) if value and key not in run.overrides)
     default = next(defaults, UNKNOWN_VALUE)
-    return [value or default for value in found]
+    return [value or default for value in values]
 
 
 def get_key_value(key: str, run: SweepRun) -> str | None:
     """Return a run's value of a key: as typed, else the option of a group, else from config.yaml."""
-    if key in run.overrides:
-        return normalize_value(run.overrides[key])
-    if option := run.choice(key):
-        return normalize_value(option)
-    return None if run.status == "waiting" else get_leaf(run.saved.plain_config, key)
-
-
-def get_leaf(node: Any, key: str) -> str | None:
-    """Return a dotted key's value in a plain config; None if it is missing or a group of keys."""
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return None
-        node = node[part]
-    if isinstance(node, dict):
-        return None
-    return normalize_value(json.dumps(node, separators=(",", ":")) if isinstance(node, list) else str(node))
+    if (typed := run.overrides.get(key, run.record.choices.get(key))) is not None:
+        return normalize_value(typed)
+    leaves = {} if run.status == "waiting" else dict(flatten(run.saved.plain_config))
+    value = leaves.get(key)
+    text = json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
+    return normalize_value(text) if key in leaves else None
 
 
 def parse_typed_values(command: str, key: str) -> list[str]:

@@ -1,6 +1,4 @@
-"""Draw charts as inline SVG that uses the page's colours and font and refers to no other address."""
-
-from __future__ import annotations
+"""Draws charts as inline SVG with the colors and the font of the page and without outside addresses."""
 
 import re
 from collections.abc import Callable
@@ -16,13 +14,12 @@ from matplotlib.figure import Figure
 
 from microstep.utils.plotting import plain_text
 
-WIDTH = 5.1  #: inches: as wide as a phone, so that the text is readable there
+WIDTH = 5.1  #: in inches; about that of a phone, so that the text is readable there
 INK, PALE, GRID, GREY, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"  #: replaced by CSS variables
-SERIES = tuple(f"#0a0c0{n}" for n in range(1, 7))  #: of the best settings
-MAX_LINES = 300  #: drawn at most on one chart
-VARIABLES = {INK: "ink", PALE: "pale", GRID: "grid", GREY: "grey", PAPER: "paper"} | {
-    colour: f"series-{n}" for n, colour in enumerate(SERIES, 1)
-}
+SERIES = tuple(f"#0a0c0{n}" for n in range(1, 7))  #: colors of the best settings
+MAX_LINES = 300  #: maximum number of lines on one chart
+VARIABLES = {INK: "ink", PALE: "pale", GRID: "grid", GREY: "grey", PAPER: "paper"}
+VARIABLES |= {color: f"series-{n}" for n, color in enumerate(SERIES, 1)}
 CHART_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
@@ -47,12 +44,12 @@ class Chart:
 
 
 def get_group_color(index: int) -> str:
-    """Return the colour of a setting by its rank from 0; only the best few have their own."""
+    """Return the color of a setting by its rank from 0; only the best few have their own."""
     return SERIES[index] if index < len(SERIES) else GREY
 
 
 def draw(paint: Callable[[Axes], None], height: float, label: str, caption: str) -> Chart:
-    """Return a chart. The same input makes the same text; a $ in a text is no formula.
+    """Return a chart. The same input makes the same SVG; a $ in a text does not start a formula.
 
     Args:
         paint: draws on the axes.
@@ -76,6 +73,6 @@ def inline_svg(svg: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', text, count=1)
     text = re.sub(r'(?<=<g) id="[^"]*"|font-family: [^;>]*; | transform="rotate\(-0 [^)]*\)"', "", text)
-    for colour, name in VARIABLES.items():
-        text = text.replace(colour, f"var(--{name})")
+    for color, name in VARIABLES.items():
+        text = text.replace(color, f"var(--{name})")
     return re.sub(r"\s*\n\s*", " ", text).strip()

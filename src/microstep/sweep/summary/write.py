@@ -1,6 +1,4 @@
-"""Write the files of a summary."""
-
-from __future__ import annotations
+"""Writes the files of a summary."""
 
 from pathlib import Path
 
@@ -22,7 +20,7 @@ def write_summary(directory: Path, html: bool = True) -> None:
 
     Raises:
         ConfigError: if sweep.json can't be read.
-        StorageError: if there is no room. Each file is then either unchanged or complete.
+        StorageError: if a file can't be written. Each file is then either unchanged or complete.
     """
     from microstep.sweep.summary.rendering import render  # jinja2 is imported only if a summary is written
 
@@ -34,6 +32,6 @@ def write_summary(directory: Path, html: bool = True) -> None:
         from microstep.sweep.summary.charts import draw_charts  # matplotlib takes long to import
         from microstep.sweep.summary.svg import SERIES
 
-        labels = [setting.label for setting in sweep.settings]
+        labels = [group.label for group in sweep.groups]
         page = render("summary.html.j2", summary=summary, charts=draw_charts(sweep), labels=labels, colours=len(SERIES))
         write_atomic(directory / "summary.html", page.encode(), durable=False)

@@ -1,4 +1,4 @@
-"""What a deliberately leaking job does to the process that it runs in."""
+"""Changes to process-wide state that a job may leave behind."""
 
 import os
 import signal
@@ -54,6 +54,6 @@ LEAKS: dict[str, tuple[Callable[[], Any], bool]] = {
 
 
 def leak_all() -> None:
-    """Do all of it; what keeps this process from going on comes last."""
+    """Apply all leaks; those that break further work come last."""
     for leak, _ in sorted(LEAKS.values(), key=lambda pair: pair[1]):
         leak()

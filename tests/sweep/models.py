@@ -1,4 +1,4 @@
-"""A model that takes its run's process with it."""
+"""A model that kills its run's process."""
 
 from __future__ import annotations
 

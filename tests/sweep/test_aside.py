@@ -1,4 +1,4 @@
-"""A launcher works beside the thread that signals reach."""
+"""A launcher runs in a thread beside the one that receives signals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.config.test_names import within
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Listen as the front door does; put back whatever handlers there were."""
+    """Install the signal handlers; restore the previous ones at the end."""
     before = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
     signals.install_signal_handlers()
     yield
@@ -29,7 +29,7 @@ def handlers() -> Iterator[None]:
 
 
 def test_a_launcher_that_takes_sigterm_for_itself_does_not_keep_it() -> None:
-    """Ray has a handler of its own in C, which Python doesn't see: a signal is taken note of all the same."""
+    """A signal is noticed although the launcher (Ray) has installed a handler in C, which Python doesn't see."""
     ignored = ctypes.c_void_p(1)
 
     def launch() -> None:
@@ -43,7 +43,7 @@ def test_a_launcher_that_takes_sigterm_for_itself_does_not_keep_it() -> None:
 
 
 def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher that waits for jobs which a cluster hasn't begun is left alone once no run is at work."""
+    """After a signal, a launcher that waits for queued jobs is abandoned once no run is active."""
     monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.3)
     working_until = monotonic() + 1.0
     with within(10), pytest.raises(Stopped), signals.defer_signals():
@@ -53,7 +53,7 @@ def test_a_stopped_sweep_waits_for_runs_at_work_and_not_for_a_queue(monkeypatch:
 
 
 def test_without_a_signal_it_waits_to_the_end() -> None:
-    """However long nothing is seen of any run."""
+    """Without a signal, the launcher is waited for, however long no run is active."""
     done = Event()
     with within(10), signals.defer_signals():
         run_in_thread(lambda: sleep(1.0) or done.set(), is_busy=lambda: False)
@@ -61,7 +61,7 @@ def test_without_a_signal_it_waits_to_the_end() -> None:
 
 
 def test_a_second_signal_is_heard_at_once() -> None:
-    """It doesn't wait for the launcher."""
+    """A second signal does not wait for the launcher."""
     began = monotonic()
     with within(10), pytest.raises(Stopped), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)

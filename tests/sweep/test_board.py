@@ -1,4 +1,4 @@
-"""What is seen of a sweep, wherever its runs are at work."""
+"""The progress of a sweep, read from the files of its runs."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def board_of(sweep: Sweep) -> tuple[SweepProgress, list[int]]:
 
 
 def test_a_line_appears_as_a_run_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """However it ends, in the order of ending; and the summary is asked for each time, not in between."""
+    """Each run that ends gets a line, in the order of ending, and the summary is updated then."""
     board, told = board_of(sweep_of(tmp_path, 3))
     tell(tmp_path, 0, status="running", epoch=1, epochs=2)
     board.update()
@@ -56,7 +56,7 @@ def test_a_line_appears_as_a_run_ends(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_what_was_written_before_is_no_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that was interrupted by an earlier command has ended only when it says so again."""
+    """A run.json of an earlier command does not count as the end of a run."""
     tell(tmp_path, 0, status="interrupted", error="stopped by SIGTERM")
     board, _ = board_of(sweep_of(tmp_path, 1))
     board.update()
@@ -67,7 +67,7 @@ def test_what_was_written_before_is_no_end(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_run_may_be_expected_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What ended because its launcher broke down counts as left, and gets its line at its end."""
+    """A run that ended because its launcher failed may run again and then gets another line."""
     sweep = sweep_of(tmp_path, 1)
     board, _ = board_of(sweep)
     tell(tmp_path, 0, status="interrupted", error="stopped by SIGTERM")
@@ -81,7 +81,7 @@ def test_a_run_may_be_expected_again(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_terminal_has_a_bar_a_run_and_one_for_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep's counts epochs as parts of runs, and says how much time is left."""
+    """The bar of the sweep counts epochs as fractions of runs, and shows the time left."""
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:
@@ -100,7 +100,7 @@ def test_a_terminal_has_a_bar_a_run_and_one_for_the_sweep(tmp_path: Path, monkey
 
 
 def test_a_summary_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is warned of, once; the board goes on."""
+    """A warning is shown once, and the sweep continues."""
     teller = SweepReporter(sweep_of(tmp_path, 1))  # there is no sweep.json
     teller.write_summary_files()
     teller.write_summary_files(final=True)
@@ -109,7 +109,7 @@ def test_a_summary_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: 
 
 
 def test_a_damaged_run_json_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It may be half written on a shared disk, or hold anything: nothing is said, nothing breaks."""
+    """A run.json that is incomplete or invalid is read again later, without any message."""
     board, _ = board_of(sweep_of(tmp_path, 2))
     for content in ('{"status": "fin', "[1]", '{"status": "running", "epoch": "x", "epochs": null}'):
         (tmp_path / "seed-0").mkdir(exist_ok=True)
@@ -126,5 +126,5 @@ def test_a_damaged_run_json_is_waited_for(tmp_path: Path, capsys: pytest.Capture
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.4, "12 s"), (89.4, "89 s"), (91, "2 min"), (5400, "1 h 30 min")],
 )
 def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    """Seconds, minutes, hours: never more than two figures that matter."""
+    """Seconds, minutes and hours have at most two significant figures."""
     assert format_duration(seconds) == said

@@ -1,4 +1,4 @@
-"""Jobs that share a process share nothing else."""
+"""Jobs of a serial sweep do not affect each other, although they share a process."""
 
 import random
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def settings() -> list[Any]:
 
 
 def after(leak: Callable[[], Any], guard: Callable[[], AbstractContextManager[Any]], run: Path) -> dict[str, Any]:
-    """Return the weights of a run that follows a leak; whatever it does, this process is as before."""
+    """Return the weights of a run that follows a leak; this process is restored afterwards."""
     with isolate_job():
         with guard():
             leak()
@@ -43,7 +43,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("name", LEAKS)
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_what_a_job_changes_is_put_back(name: str) -> None:
-    """Every setting is what it was; and the leak is one that shows where nobody puts it back."""
+    """Every setting is restored; without isolation, the leak would change one."""
     leak, _ = LEAKS[name]
     before = settings()
     with isolate_job():
@@ -54,7 +54,7 @@ def test_what_a_job_changes_is_put_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, (_, shows) in LEAKS.items() if shows])
 def test_the_next_job_is_the_same_as_alone(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
-    """Its weights are equal bit for bit; without isolation they are not, or it can't even be trained."""
+    """The weights are equal bit for bit; without isolation they differ, or the training fails."""
     leak, _ = LEAKS[name]
     assert same(after(leak, isolate_job, tmp_path / "isolated"), alone)
     try:
@@ -65,7 +65,7 @@ def test_the_next_job_is_the_same_as_alone(name: str, alone: dict[str, Any], tmp
 
 
 def test_generators_go_on_where_they_were() -> None:
-    """Python's, NumPy's and torch's: what a job draws, or seeds, is not missing afterwards."""
+    """The states of Python's, NumPy's and torch's generators are restored after a job seeds them."""
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     with isolate_job():
         random.seed(1)
@@ -75,7 +75,7 @@ def test_generators_go_on_where_they_were() -> None:
 
 
 def test_plots_look_the_same() -> None:
-    """matplotlib's settings are put back."""
+    """matplotlib's settings are restored."""
     before = matplotlib.rcParams["font.size"]
     with isolate_job():
         matplotlib.rcParams["font.size"] = 99
@@ -83,7 +83,7 @@ def test_plots_look_the_same() -> None:
 
 
 def test_a_job_that_fails_is_isolated_too() -> None:
-    """An exception, or a stop, passes; everything is put back on its way."""
+    """An exception or a stop passes through, and everything is restored."""
     before = settings()
     for error in (RuntimeError("planted"), signals.Stopped(15)):
         with pytest.raises(type(error)), isolate_job():

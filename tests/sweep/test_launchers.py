@@ -33,7 +33,7 @@ def needs(package: str) -> pytest.MarkDecorator:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep has left behind."""
+    """The directory of a finished sweep."""
 
     home: Path
     code: int = 0
@@ -41,18 +41,18 @@ class Swept:
     err: str = ""
 
     def runs(self) -> dict[str, dict[str, Any]]:
-        """Return each run's record, in order, by what is special about it."""
+        """Return the record of each run by the part of its name that differs."""
         files = sorted((self.home / "outputs" / "sweeps" / "s").glob("*/run.json"))
         return {special(file.parent.name): json.loads(file.read_text()) for file in files}
 
 
 def special(name: str) -> str:
-    """Return what tells a run from the others of its sweep: all but `progress`."""
+    """Return the part of a run's name that differs between runs."""
     return "_".join(word for word in name.split("_") if word.startswith(("epochs-", "model-", "seed-", "threads-")))
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return an environment in which nobody has said how many threads there are, nor where a cluster is."""
+    """Return an environment without variables that set the number of threads or the address of a cluster."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     left_out = ("OMP_NUM_THREADS", "RAY_ADDRESS")
     kept = {key: value for key, value in os.environ.items() if key not in left_out}
@@ -67,7 +67,7 @@ def wait_until(there: Callable[[], Any], seconds: float = 120) -> None:
 
 
 def left_by(home: Path) -> list[str]:
-    """Return the commands of processes that a sweep has left running: their environment says whose they are."""
+    """Return the commands of processes that a sweep has left running, recognized by their environment."""
     mark, found = f"LEFT_BY={home}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -82,7 +82,7 @@ def left_by(home: Path) -> list[str]:
 
 
 def only_one_is_left(runs: dict[str, dict[str, Any]]) -> bool:
-    """Say whether the other three have ended, and the long one has begun."""
+    """Return whether the other three runs have ended and the long one has started."""
     ended = [record for record in runs.values() if record["status"] != "running"]
     return len(ended) == 3 and runs.get("epochs-1000000_model-mlp", {}).get("epoch", 0) >= 1
 
@@ -108,7 +108,7 @@ def ray_stopped(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 @needs("hydra_ray_launcher")
 def test_ray_contains_a_killed_run(ray_stopped: Swept) -> None:
-    """In a cluster of its own the others go on, and the killed ones are recorded."""
+    """The other runs continue, and the killed ones are recorded."""
     runs = ray_stopped.runs()
     assert runs["epochs-1_model-mlp"]["status"] == "finished"
     for epochs in (1, 1000000):
@@ -124,13 +124,13 @@ def test_ray_gives_a_run_the_cores_that_it_asks_for(ray_stopped: Swept) -> None:
 
 @needs("hydra_ray_launcher")
 def test_ray_shows_no_gpu_to_a_run_that_asks_for_none(ray_stopped: Swept) -> None:
-    """`num_gpus: 0` in a cluster that has some: otherwise every run would take the first."""
+    """A run with `num_gpus: 0` in a cluster with GPUs sees none; otherwise every run would use the first."""
     assert (ray_stopped.home / "gpus.txt").read_text() == "no GPU"
 
 
 @needs("hydra_ray_launcher")
 def test_sigterm_stops_a_sweep_in_ray(ray_stopped: Swept) -> None:
-    """The run at work saves and is interrupted; exit code 143, and one line that says how to go on."""
+    """The active run saves and is interrupted; exit code 143, and one line with the command to resume."""
     assert ray_stopped.code == 128 + signal.SIGTERM
     (line,) = ray_stopped.err.splitlines()
     assert line.startswith("error: stopped by SIGTERM; python train.py -m hydra/launcher=ray ")
@@ -191,7 +191,7 @@ def test_slurm_is_asked_for_what_is_configured(slurm_swept: Swept) -> None:
 
 @needs("hydra_submitit_launcher")
 def test_runs_finish_in_slurm(slurm_swept: Swept) -> None:
-    """Each in a job of an array; the program waits for them, and ends with 0."""
+    """Each run is a job of an array; the program waits for them and exits with 0."""
     assert slurm_swept.code == 0, slurm_swept.out
     assert "error" not in slurm_swept.out
     assert [record["status"] for record in slurm_swept.runs().values()] == ["finished", "finished"]
@@ -199,7 +199,7 @@ def test_runs_finish_in_slurm(slurm_swept: Swept) -> None:
 
 @needs("hydra_submitit_launcher")
 def test_threads_follow_the_cores_that_slurm_gives(slurm_swept: Swept) -> None:
-    """A run has as many threads as its job has cores, whatever was set where it was sent off."""
+    """A run has as many threads as its job has cores, whatever the submitting environment sets."""
     assert [record["threads"] for record in slurm_swept.runs().values()] == [1, 1]
     step = json.loads((slurm_swept.home / "state" / "7001_0.srun").read_text())
     assert (step["SLURM_CPUS_PER_TASK"], step["OMP_NUM_THREADS"]) == ("1", "1")
@@ -207,7 +207,7 @@ def test_threads_follow_the_cores_that_slurm_gives(slurm_swept: Swept) -> None:
 
 @needs("hydra_submitit_launcher")
 def test_a_run_that_slurm_queues_again_goes_on(slurm_swept: Swept) -> None:
-    """Its time is up or it has to make room: it saves, waits in the queue, and is finished from there."""
+    """A run that times out or is preempted saves, is queued again, and is resumed to its end."""
     assert (slurm_swept.home / "state" / "7001_0.requeued").exists()
     first, second = slurm_swept.runs().values()
     assert [len(record.get("resumed", [])) for record in (first, second)] == [1, 0]

@@ -1,4 +1,4 @@
-"""Runs side by side, each in a process of its own: what happens to one happens to no other."""
+"""Parallel runs, each in a process of its own, do not affect each other."""
 
 import json
 import os
@@ -24,7 +24,7 @@ UNLUCKY = ("--config-dir", CONF, *LOCAL, *LEAST, "model=unlucky", f"model.fate={
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a sweep of six left behind, of which one raised, one was killed and one called sys.exit."""
+    """A sweep of six runs, of which one raised, one was killed and one called sys.exit."""
     home = tmp_path_factory.mktemp("local")
     done = call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
     (home / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
@@ -36,7 +36,7 @@ def runs(home: Path) -> dict[str, Path]:
 
 
 def test_the_others_finish(home: Path) -> None:
-    """Three of six; the run that was killed has its failure in its run.json, by the process that waited for it."""
+    """Three of six runs finish; the parent process of the killed run records its failure in run.json."""
     told = {fate: (record(run)["status"], record(run)["error"]) for fate, run in runs(home).items()}
     assert {fate for fate, (status, _) in told.items() if status == "finished"} == {"fine", "good", "well"}
     assert told["raises"] == ("failed", "RuntimeError: planted")
@@ -45,7 +45,7 @@ def test_the_others_finish(home: Path) -> None:
 
 
 def test_all_six_are_told_of(home: Path) -> None:
-    """A line each as they end, a table of those that failed, exit code 1 and one line of error."""
+    """The output has a line per run, a list of the failed runs and one line of error; the exit code is 1."""
     code, stdout, stderr = json.loads((home / "done.json").read_text())
     lines = stdout.splitlines()
     assert code == 1
@@ -58,14 +58,14 @@ def test_all_six_are_told_of(home: Path) -> None:
 
 
 def test_a_run_beside_others_is_the_same_as_alone(home: Path, zygote: Zygote) -> None:
-    """Weights, reports and curves, bit for bit."""
+    """Weights, reports and curves are equal bit for bit."""
     words = ("--config-dir", CONF, *LEAST, "model=unlucky", "model.fate=fine", "hydra.run.dir=alone")
     assert zygote.run("train.py", *words, cwd=home, LUCK="none") == 0
     assert differences(home / "alone", runs(home)["fine"]) == []
 
 
 def test_the_same_command_runs_just_the_other_three(home: Path) -> None:
-    """Those that had no luck; the others aren't touched."""
+    """Only the unfinished runs are run again; the others are not changed."""
     before = {fate: (run / "run.json").stat().st_mtime_ns for fate, run in runs(home).items()}
     (home / "luck").write_text("")
     done = call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
@@ -77,7 +77,7 @@ def test_the_same_command_runs_just_the_other_three(home: Path) -> None:
 
 
 def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path) -> None:
-    """Loky gives up its whole pool then: what hasn't ended is launched again, and ends."""
+    """Loky abandons its whole pool; the jobs that had not ended are launched again and finish."""
     words = (*LEAST, "model=unlucky", "model.fate=takes_its_launcher_along,fine,good", "sweep=s")
     done = call("train.py", "--config-dir", CONF, *LOCAL, *words, cwd=tmp_path, LUCK="none")
     assert done.returncode == 1
@@ -90,7 +90,7 @@ def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path)
 
 
 def test_a_signal_lets_every_run_save(tmp_path: Path) -> None:
-    """Exit code 143: the runs at work are interrupted, none is started after them, and no process is left."""
+    """Exit code 143: active runs are interrupted, no other run starts, and no process is left."""
     words = ("model=mlp", "epochs=100000", "threads=1", "log_every_steps=100000", "seed=0,1,2", "sweep=s")
     with (tmp_path / "output.txt").open("w") as output:
         command = [sys.executable, str(ROOT / "train.py"), *LOCAL, *words]

@@ -1,4 +1,4 @@
-"""What is left of a sweep, from what its runs have left."""
+"""The plan of a sweep, made from the files of its earlier runs."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(directory: Path, *words: str, redo: bool = False, name: str = "job") -> SweepPlan:
-    """Return what is left of a sweep of one job."""
+    """Return the plan of a sweep of one job."""
     job = Job(0, name, words, compose([*LEAST, *words]))
     return plan_sweep(Sweep(directory, (job,), "", redo, False))
 
 
 def left(directory: Path, **facts: Any) -> None:
-    """Change what a run.json says."""
+    """Change values of a run.json."""
     file = directory / "job" / "run.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
 
@@ -44,7 +44,7 @@ def sweep(run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_finished_run_is_finished(sweep: Path) -> None:
-    """By its experiment's hash; keys that can't change a result are no part of it, its name neither."""
+    """A run is identified by its experiment hash, without its name and the keys that can't change a result."""
     assert plan(sweep).finished == {"job": "job"}
     assert plan(sweep, "num_workers=3", "sweep=s", "log_every_steps=1").finished == {"job": "job"}
     (sweep / "job").rename(sweep / "under another name")
@@ -55,13 +55,13 @@ def test_a_finished_run_is_finished(sweep: Path) -> None:
 
 
 def test_another_experiment_is_to_do(sweep: Path) -> None:
-    """Under a name of its own."""
+    """A job of another experiment is run."""
     (sweep / "job").rename(sweep / "seed-0")
     assert len(plan(sweep, "seed=1").jobs_to_run) == 1
 
 
 def test_what_has_changed_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Config, data or source: the run is stale, and as it was."""
+    """If config, data or source have changed, the run is stale, and its files are not changed."""
     before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
     assert plan(sweep, "optimizer.lr=0.5").stale == {"job": "config"}
     assert plan(sweep, "dataset.split_seed=1").stale == {"job": "data"}
@@ -71,7 +71,7 @@ def test_what_has_changed_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_on_request_a_stale_run_starts_afresh(sweep: Path) -> None:
-    """Its directory is empty then, but for the log; what isn't stale is left alone all the same."""
+    """Its directory is emptied except for the log; runs that are not stale are not changed."""
     assert plan(sweep, redo=True).finished
     assert plan(sweep, "optimizer.lr=0.5", redo=True).jobs_to_run
     assert {path.name for path in (sweep / "job").iterdir()} <= {"train.log", ".lock"}
@@ -79,7 +79,7 @@ def test_on_request_a_stale_run_starts_afresh(sweep: Path) -> None:
 
 @pytest.mark.parametrize("status", ["interrupted", "running"])
 def test_an_interrupted_run_goes_on(sweep: Path, status: str) -> None:
-    """Whether it could say so, or was killed; nothing of it is taken away. Of another experiment it is stale."""
+    """A run that was interrupted or killed is resumed from its files. If its experiment is another one, it is stale."""
     left(sweep, status=status)
     assert plan(sweep, "optimizer.lr=0.5").stale == {"job": "config"}
     assert plan(sweep).jobs_to_run
@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on(sweep: Path, status: str) -> None:
 
 
 def test_what_failed_or_never_got_anywhere_starts_afresh(sweep: Path) -> None:
-    """A failure, whatever its checkpoints; and what died before its first."""
+    """A failed run starts from the beginning, and so does one that died before its first checkpoint."""
     left(sweep, status="failed")
     assert plan(sweep).jobs_to_run
     assert not (sweep / "job" / "checkpoints").exists()
@@ -97,23 +97,23 @@ def test_what_failed_or_never_got_anywhere_starts_afresh(sweep: Path) -> None:
 
 
 def test_a_damaged_run_json_costs_no_result(sweep: Path) -> None:
-    """What can't be read beside a checkpoint is stale."""
+    """A run with a checkpoint and a damaged run.json is stale."""
     (sweep / "job" / "run.json").write_text("{")
     assert plan(sweep).stale == {"job": "data"}
 
 
 def test_data_that_cannot_be_had_make_nothing_finished(sweep: Path) -> None:
-    """No run is of those; the job itself will say why."""
+    """Without its data, no run counts as finished; the job itself reports the error."""
     assert plan(sweep, "dataset=fashion_mnist", f"dataset.root={sweep}").stale == {"job": "data"}
 
 
 def broken(device: torch.device) -> None:
-    """A data set of somebody's own."""
+    """A user's dataset that raises an error."""
     raise RuntimeError("planted")
 
 
 def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
-    """Whatever its constructor raises: the job itself will say so, and the others run."""
+    """If the constructor raises any error, the job itself reports it, and the other jobs run."""
     left(sweep, status="failed")
     job = Job(0, "job", (), compose(LEAST))
     job.config.dataset = {"_target_": "tests.sweep.test_plan.broken"}
@@ -123,7 +123,7 @@ def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
 def test_a_file_of_ones_own_that_is_edited_makes_its_runs_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model's module, or any module of its package, is source; what was installed is not looked into."""
+    """A model's module and its package are hashed as source; installed packages are not."""
     monkeypatch.syspath_prepend(str(tmp_path))
     config = compose(LEAST)
     config.model._target_ = "planted_model.net"

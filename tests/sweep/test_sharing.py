@@ -29,7 +29,7 @@ def test_data_are_read_once() -> None:
 
 @pytest.mark.parametrize("part", ["images", "labels", "places", "targets", "indices"])
 def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever it laid its hands on: the next one gets what was read from the files, and a warning says so."""
+    """If a job changes shared data in place, the next job gets data read from the files, and a warning says so."""
     with share_datasets(), caplog.at_level(logging.WARNING, "microstep.notice"):
         first = built()
         before = getattr(first.splits["train"], part).clone()
@@ -44,7 +44,7 @@ def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.Lo
 
 
 def test_what_streams_is_not_shared(photos: Path) -> None:
-    """It has processes, which end with the run that began them."""
+    """A dataset with loader processes is not shared, because they end with the run that started them."""
     words = ("dataset=image_folder", f"dataset.root={photos}", "dataset.resident=false", "num_workers=0")
     with share_datasets():
         assert built(*words) is not built(*words)

@@ -24,7 +24,7 @@ def record(run: Path) -> dict[str, Any]:
 
 
 def said(home: Path) -> list[str]:
-    """Return what the last program of a zygote has said."""
+    """Return the lines that the last program of a zygote has printed."""
     text = (home / "output.txt").read_text()
     (home / "output.txt").unlink()
     return text.splitlines()
@@ -41,7 +41,7 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep over two seeds, and what it has said."""
+    """A finished sweep over two seeds, and its output."""
     home = tmp_path_factory.mktemp("sweep")
     assert zygote.run("train.py", "-m", *LEAST, "seed=0,1", "sweep=s", cwd=home) == 0
     (home / "said.txt").write_text("\n".join(said(home)))
@@ -50,7 +50,7 @@ def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def swept(home: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
+    """A copy of the sweep, to be changed."""
     return Path(shutil.copytree(home, tmp_path / "home"))
 
 
@@ -59,7 +59,7 @@ def name(seed: int) -> str:
 
 
 def test_a_run_is_one_line(home: Path) -> None:
-    """With its place in the sweep, its name, both accuracies, how long it took and, but for the last, the time left."""
+    """A line has the position, the name, both accuracies, the duration and, except in the last, the time left."""
     first, *lines, last = (home / "said.txt").read_text().splitlines()
     assert first == f"sweep {SWEEP}: 2 runs"
     assert ran(lines) == [name(0), name(1)]
@@ -80,7 +80,7 @@ def test_what_is_finished_is_skipped(zygote: Zygote, swept: Path) -> None:
 
 
 def test_a_sweep_may_be_widened_by_another_key(zygote: Zygote, swept: Path) -> None:
-    """What was run under a shorter name is known by its experiment, and not run again."""
+    """A run with a shorter name is recognized by its experiment hash and not run again."""
     words = ("-m", *LEAST, "seed=0,1", "optimizer.lr=0.03,0.01", "sweep=s")  # 0.03 is the default
     assert zygote.run("train.py", *words, cwd=swept) == 0
     lines = said(swept)
@@ -91,7 +91,7 @@ def test_a_sweep_may_be_widened_by_another_key(zygote: Zygote, swept: Path) -> N
 
 
 def test_what_was_interrupted_goes_on_and_what_is_missing_is_run(zygote: Zygote, swept: Path) -> None:
-    """Bit for bit as if nothing had happened; what has failed is run again from its beginning, and keeps its log."""
+    """Resumed runs are equal bit for bit; a failed run starts from the beginning and keeps its log."""
     whole = shutil.copytree(swept / SWEEP, swept / "whole")
     shutil.rmtree(swept / SWEEP / name(0))
     unfinished(whole / name(0), swept / SWEEP / name(0))
@@ -108,7 +108,7 @@ def test_what_was_interrupted_goes_on_and_what_is_missing_is_run(zygote: Zygote,
 
 
 def test_a_stale_run_is_told_of_and_left_alone(zygote: Zygote, swept: Path) -> None:
-    """One line says what has changed; it is run again on request only, and then for good."""
+    """One line says what has changed; the run is run again only on request."""
     stale = swept / SWEEP / name(1)
     (stale / "run.json").write_text(
         json.dumps(record(stale) | {"experiment_hash": "of before", "source_hash": "of before"})
@@ -129,7 +129,7 @@ def test_a_stale_run_is_told_of_and_left_alone(zygote: Zygote, swept: Path) -> N
 
 
 def test_a_run_that_is_not_this_sweeps_is_untouched(zygote: Zygote, tmp_path: Path) -> None:
-    """Whatever holds a finished run, or a checkpoint, under a job's name is stale: nothing of it is lost."""
+    """A directory of a job's name with a finished run or a checkpoint is stale, and nothing in it is lost."""
     kinds = {"run.json": b'{"status": "finished"}', "checkpoints/manifest.json": b"{}"}
     for seed, (file, content) in enumerate(kinds.items()):
         path = tmp_path / SWEEP / name(seed) / file
@@ -180,7 +180,7 @@ def test_failures_are_contained_and_told_of(zygote: Zygote, tmp_path: Path) -> N
 
 
 def test_a_sweep_without_a_name_goes_on_under_the_one_it_got(zygote: Zygote, tmp_path: Path) -> None:
-    """The command in the table names the directory that date and time have named."""
+    """The printed command names the directory that was named by date and time."""
     words = ("--config-dir", CONF, "-m", *LEAST, "model=unlucky", "model.fate=raises,leaves")
     assert zygote.run("train.py", *words, cwd=tmp_path, LUCK="none") == 1
     (again,) = (line for line in said(tmp_path) if line.startswith("just those again:"))
@@ -189,7 +189,7 @@ def test_a_sweep_without_a_name_goes_on_under_the_one_it_got(zygote: Zygote, tmp
 
 
 def test_jobs_may_be_numbered(zygote: Zygote, tmp_path: Path) -> None:
-    """Hydra's own way of naming a sweep's directories, `${hydra.job.num}`, stays a run's across commands."""
+    """Directories named by Hydra's `${hydra.job.num}` stay those of the same runs across commands."""
     words = ("-m", *LEAST, "sweep=s", "hydra.sweep.subdir=${hydra.job.num}")
     assert zygote.run("train.py", *words, "seed=0,1", cwd=tmp_path) == 0
     shutil.rmtree(tmp_path / SWEEP / "0")
@@ -199,7 +199,7 @@ def test_jobs_may_be_numbered(zygote: Zygote, tmp_path: Path) -> None:
 
 
 def test_two_sweeps_of_one_name_at_once(zygote: Zygote, tmp_path: Path) -> None:
-    """The second is refused with exit code 5 and the first one's pid; nothing is started."""
+    """The second sweep is refused with exit code 5 and the pid of the first; nothing is started."""
     (tmp_path / SWEEP).mkdir(parents=True)
     with directory_lock(tmp_path / SWEEP):
         assert zygote.run("train.py", "-m", *LEAST, "seed=0,1", "sweep=s", cwd=tmp_path) == 5
@@ -208,7 +208,7 @@ def test_two_sweeps_of_one_name_at_once(zygote: Zygote, tmp_path: Path) -> None:
 
 
 def test_a_run_that_another_process_has_is_left_to_it(zygote: Zygote, swept: Path) -> None:
-    """That one job is told of as in use; its directory stays as it is, the others run."""
+    """A job whose directory is in use is reported and not changed; the others run."""
     held = swept / SWEEP / name(1)
     (held / "run.json").write_text(json.dumps(record(held) | {"status": "running"}))
     with directory_lock(held):
@@ -222,7 +222,7 @@ def test_a_run_that_another_process_has_is_left_to_it(zygote: Zygote, swept: Pat
 
 
 def test_the_sweep_describes_itself(home: Path) -> None:
-    """sweep.json names every job with the words that make it, and the command; the summary has a row for each."""
+    """sweep.json has every job with its overrides, and the command; the summary has a row for each."""
     roster = json.loads((home / SWEEP / "sweep.json").read_text())
     assert roster["name"] == "s"
     assert roster["command"] == f"python train.py -m {' '.join(LEAST)} seed=0,1 sweep=s"

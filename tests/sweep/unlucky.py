@@ -1,4 +1,4 @@
-"""A model that ends its run in one of several ways, until luck comes."""
+"""A model that ends its run in one of several ways until a file exists."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ from tests.sweep.leaks import leak_all
 
 
 def unlucky(input_shape: tuple[int, ...], num_classes: int, train_targets: Tensor, fate: str) -> nn.Module:
-    """Return a small model, where the run's fate lets it be built."""
+    """Return a small model, unless the run is to end while it is built."""
     if not Path(os.environ["LUCK"]).exists():
         meet(fate, train_targets)
     return mlp(input_shape, num_classes, hidden=(8,))
 
 
 def meet(fate: str, shared: Tensor) -> None:
-    """End this process, or its run, as was decided."""
+    """End this process or its run in the configured way."""
     if fate == "leaks":
         shared.zero_()
         leak_all()

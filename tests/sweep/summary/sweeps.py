@@ -1,4 +1,4 @@
-"""Sweeps' directories made by hand, as a sweep of real runs leaves them."""
+"""Sweep directories written by hand, like those of real runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Score = Callable[[Values], float]
 
 
 def record(val: float, test: float, **facts: Any) -> dict[str, Any]:
-    """Return the run.json of a finished run."""
+    """Return the content of the run.json of a finished run."""
     return {
         "status": "finished",
         "error": None,
@@ -67,7 +67,7 @@ def plant_index(
 def plant_sweep(
     directory: Path, grid: Mapping[str, Sequence[Any]], val: Score, test: Score | None = None, **facts: Any
 ) -> Path:
-    """Write a sweep of finished runs over a grid; each gets the metrics that its values make."""
+    """Write a sweep of finished runs over a grid; the metrics of each are computed from its values."""
     jobs = {}
     for values in product(*grid.values()):
         found = dict(zip(grid, map(str, values), strict=True))

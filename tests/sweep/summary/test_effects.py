@@ -1,4 +1,4 @@
-"""A main effect is over runs matched in everything else, or it says that there is none."""
+"""A main effect is over runs matched in all other keys; without such runs there is none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRID = {"precision": ["fp32", "amp"], "accum": [1, 2, 4]}
 
 
 def additive(values: dict[str, str]) -> float:
-    """Return a metric to which each key adds its own."""
+    """Return a metric to which each key adds its own effect."""
     return {"fp32": 0.5, "amp": 0.52}[values["precision"]] - 0.03 * int(values["accum"])
 
 
@@ -34,7 +34,7 @@ def effects(directory: Path) -> dict[str, MainEffect]:
 
 
 def test_on_a_balanced_grid_it_is_the_difference_of_the_means(tmp_path):
-    """By hand: amp adds 0.02 whatever `accum` is, and each accum takes its own away, in 6 runs of 6."""
+    """Computed by hand: amp adds 0.02 at every `accum`, and each accum subtracts its own effect, in 6 runs of 6."""
     found = effects(plant_sweep(tmp_path / "s", GRID, additive))
     assert found["precision"].levels == ("fp32", "amp")
     assert [found["precision"].sample_at(index).mean for index in (0, 1)] == pytest.approx([0.43, 0.45])
@@ -60,7 +60,7 @@ def test_on_an_incomplete_grid_only_what_has_a_partner_counts(tmp_path):
 
 
 def test_where_nothing_matches_there_is_no_effect(tmp_path):
-    """Two runs that differ in two keys can't tell which of them did it, and the summary says so."""
+    """Two runs that differ in two keys have no main effect, and the summary says so."""
     directory = plant_index(tmp_path / "s", {"a": ["accum=1", "precision=fp32"], "b": ["accum=2", "precision=amp"]})
     plant_run(directory / "a", record(0.5, 0.5))
     plant_run(directory / "b", record(0.9, 0.9))
@@ -70,7 +70,7 @@ def test_where_nothing_matches_there_is_no_effect(tmp_path):
 
 
 def test_a_value_without_a_finished_run_is_named(tmp_path):
-    """It doesn't take the other values' effect with it."""
+    """The effect of the other values is still shown."""
     directory = plant_sweep(tmp_path / "s", GRID, additive)
     for precision in GRID["precision"]:
         plant_run(directory / f"accum-4_precision-{precision}", {"status": "failed", "error": "no memory"})
@@ -80,13 +80,13 @@ def test_a_value_without_a_finished_run_is_named(tmp_path):
 
 
 def test_the_seed_comes_last(tmp_path):
-    """However it was typed: it is what the others are held against."""
+    """The seed is the last key, in whatever order the keys were typed."""
     grid = {"seed": [0, 1], "task": ["a", "b"], "accum": [1, 2]}
     assert list(effects(plant_sweep(tmp_path / "s", grid, lambda v: 0.5))) == ["task", "accum", "seed"]
 
 
 def test_where_accum_changed_the_batch_the_command_that_separates_them_is_given(tmp_path):
-    """It composes, each of its jobs has one effective batch size, and `accum` still varies: by the composer."""
+    """The command composes; all of its jobs have one effective batch size, and `accum` still varies."""
     directory = plant_sweep(tmp_path / "s", GRID, additive, effective_batch_size=lambda v: 30 * int(v["accum"]))
     write_summary(directory)
     for name in ("summary.md", "summary.html"):
@@ -104,7 +104,7 @@ def test_where_accum_changed_the_batch_the_command_that_separates_them_is_given(
 
 
 def test_what_set_the_batch_size_makes_way_for_it(tmp_path):
-    """Both sizes on one command line would be refused; other words stay as they were typed."""
+    """The command sets one batch size, because both are refused; other words are kept as typed."""
     directory = plant_sweep(
         tmp_path / "s", {"accum": [1, 3]}, lambda v: 0.5, effective_batch_size=lambda v: 20 * int(v["accum"])
     )

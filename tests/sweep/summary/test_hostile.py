@@ -1,4 +1,4 @@
-"""Runs that fail, and run directories that anybody may have made: every run is named, and text stays text."""
+"""Failed runs and untrusted run directories: every run is named, and text stays text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = ("summary.csv", "summary.md", "summary.html")
 
 
 class Tags(HTMLParser):
-    """Collects what a page's markup is made of."""
+    """Collects the tags, attributes and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def written(directory: Path, html: bool = True) -> dict[str, str]:
 
 
 def test_all_six_of_six_are_named(tmp_path):
-    """One raised, one was killed, one called sys.exit, one was stopped, one waits, one finished: nobody is left out."""
+    """Runs that raised, were killed, called sys.exit, were stopped, wait or finished are all named."""
     directory = plant_sweep(tmp_path / "s", {"accum": range(1, 7)}, lambda v: 0.9)
     told = {
         2: {"status": "failed", "error": "ZeroDivisionError: by zero"},
@@ -73,7 +73,7 @@ def test_all_six_of_six_are_named(tmp_path):
 
 
 def test_how_a_process_ended_that_could_not_say_it_itself(tmp_path):
-    """What the sweep noted of a job stands in for a run.json that still says running, and for none at all."""
+    """The error in sweep.json is shown if run.json still says running, or is missing."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2, 3]}, lambda v: 0.9)
     plant_run(directory / "accum-1", {"status": "running"})
     (directory / "accum-2" / "run.json").unlink()
@@ -89,7 +89,7 @@ def test_how_a_process_ended_that_could_not_say_it_itself(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"status": 3}', b"[" * 5000, b" " * 2**21])
 def test_a_damaged_run_json_is_that_runs_alone(tmp_path, content):
-    """It is shown as unreadable, the others as ever."""
+    """The run is shown as unreadable; the others are not affected."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2]}, lambda v: 0.9)
     (directory / "accum-2" / "run.json").write_bytes(content)
     text = written(directory, html=False)["summary.md"]
@@ -100,7 +100,7 @@ def test_a_damaged_run_json_is_that_runs_alone(tmp_path, content):
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "loop"])
 @pytest.mark.parametrize("name", ["run.json", "metrics.csv", "config.yaml"])
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind, name):
-    """A pipe, a device or a circle of links in a run's directory doesn't hold the summary up."""
+    """A pipe, a device or a cycle of links in a run directory doesn't block the summary."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2], "model.width": [8]}, lambda v: 0.9)
     index = json.loads((directory / "sweep.json").read_text())
     index["jobs"]["accum-2_model.width-8"]["overrides"] = ["accum=2"]  # so that config.yaml is asked
@@ -124,14 +124,14 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind, name):
     ],
 )
 def test_a_damaged_or_half_written_metrics_csv_is_that_runs_alone(tmp_path, content):
-    """The page is drawn, without what can't be read."""
+    """The page is drawn without the curve that can't be read."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2]}, lambda v: 0.9)
     (directory / "accum-2" / "metrics.csv").write_bytes(content.encode("latin-1"))
     assert "accum-2" in written(directory)["summary.html"]
 
 
 def test_only_whole_rows_of_a_metrics_csv_count(tmp_path):
-    """The last line has no end while it is written: half a number is no number. What follows damage is left out too."""
+    """A last line without a line end is left out, because it may be incomplete; so are rows after a damaged one."""
     directory = plant_sweep(tmp_path / "s", {}, lambda v: 0.9)
     (run,) = read_sweep(directory).runs
     for text, epochs in (
@@ -148,7 +148,7 @@ def test_only_whole_rows_of_a_metrics_csv_count(tmp_path):
 
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e999", '"much"', "true", "null", str(10**400)])
 def test_a_metric_that_is_no_number_is_not_ranked(tmp_path, value):
-    """A run that says it reached infinity is not the best."""
+    """A run with an infinite metric is not the best."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2]}, lambda v: 0.9)
     file = directory / "accum-2" / "run.json"
     file.write_text(file.read_text().replace("0.9,", f"{value},").replace("0.9}", f"{value}}}"))
@@ -158,7 +158,7 @@ def test_a_metric_that_is_no_number_is_not_ranked(tmp_path, value):
 
 
 def test_an_error_stays_on_its_line(tmp_path):
-    """What would move a terminal's cursor, or end a table's row, is shown as an escape."""
+    """Characters that would move a terminal's cursor or end a table's row are shown as escapes."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2]}, lambda v: 0.9)
     plant_run(directory / "accum-2", {"status": "failed", "error": "a\x1b[2J\n\n# b"})
     for text in written(directory).values():
@@ -166,7 +166,7 @@ def test_an_error_stays_on_its_line(tmp_path):
 
 
 def test_strange_facts_are_left_out(tmp_path):
-    """Numbers that are none, lists for texts, metrics by the thousand: the run is there, and nothing breaks."""
+    """With invalid numbers, lists instead of texts or thousands of metrics, the run is still listed."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2]}, lambda v: 0.9)
     odd = {"train_seconds": "soon", "samples_per_second": True, "peak_memory_bytes": 1e999, "epoch": [1], "monitor": 3}
     many = {f"m{n}": n for n in range(1000)}
@@ -180,7 +180,7 @@ def test_strange_facts_are_left_out(tmp_path):
 
 
 def hostile(tmp_path: Path, word: str) -> Path:
-    """Return a sweep in which every text that a run or a sweep can bring is a word."""
+    """Return a sweep in which every text from a file is a given word."""
     directory = plant_index(
         tmp_path / "s", {"a": [f"{word}=1", "seed=0"], f"b{word}": [f"{word}={word}", "seed=1"]}, word
     )
@@ -198,7 +198,7 @@ def hostile(tmp_path: Path, word: str) -> Path:
     "word", [SCRIPT, '"><img src=x onerror=alert(1)>', "</svg><script>1</script>", "&lt;b&gt;", r"$\frac{$"]
 )
 def test_no_text_becomes_markup_of_the_page(tmp_path, word):
-    """In a run's name, key, value, metric, error, command or the sweep's name: the page has no element for it."""
+    """Markup in a name, key, value, metric, error or command does not become an element of the page."""
     page = Tags(written(hostile(tmp_path, word))["summary.html"])
     assert not {"script", "img", "b", "iframe", "object", "link"} & page.tags
     assert not [name for name in page.attributes if name.startswith("on")]
@@ -206,7 +206,7 @@ def test_no_text_becomes_markup_of_the_page(tmp_path, word):
 
 
 def test_no_text_becomes_markup_of_the_markdown(tmp_path):
-    """Outside of code nothing of it is left unescaped, and no bar ends a cell that it stands in."""
+    """Outside of code every special character is escaped, and no bar ends a cell early."""
     text = written(hostile(tmp_path, f"{SCRIPT} [a](b) *c* `d` | e"))["summary.md"]
     prose = re.sub(r"^    .*$|(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", text, flags=re.MULTILINE)
     assert not re.search(r"(?<!\\)[<\[*`](?!\*|[A-Z])", re.sub(r"^\*.*\*$", "", prose, flags=re.MULTILINE))
@@ -217,14 +217,14 @@ def test_no_text_becomes_markup_of_the_markdown(tmp_path):
 
 @pytest.mark.parametrize("text", ["`", "``a`", "a`b", "|", "a\\|b", "\\"])
 def test_code_holds_any_text(text):
-    """Backticks within it don't end it, and a bar is escaped in a table."""
+    """Backticks in a text don't end its code, and a bar is escaped in a table."""
     fence = re.match("`+", code(text))
     assert fence and fence[0] not in text.replace(fence[0] + "`", "")
     assert not re.search(r"(?<!\\)\|", markdown_cell(Code(text)))
 
 
 def test_what_a_spreadsheet_would_compute_is_a_text_to_it(tmp_path):
-    """A text in summary.csv that begins like a formula has an apostrophe before it; numbers are numbers."""
+    """A text in summary.csv that begins like a formula gets an apostrophe; numbers stay numbers."""
     directory = plant_sweep(tmp_path / "s", {"accum": [1, 2]}, lambda v: -0.5)
     plant_run(directory / "accum-2", {"status": "failed", "error": '=HYPERLINK("http://x")'})
     one, two = csv.DictReader(written(directory)["summary.csv"].splitlines())
@@ -234,7 +234,7 @@ def test_what_a_spreadsheet_would_compute_is_a_text_to_it(tmp_path):
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", "a/../../outside", "..", ""])
 def test_no_run_is_read_from_elsewhere(tmp_path, name):
-    """A name that leads out of the sweep's directory is shown, and not followed."""
+    """A name that leads out of the sweep's directory is shown but not followed."""
     plant_run(tmp_path / "outside", record(0.9, 0.9))
     directory = plant_index(tmp_path / "s", {name: ["accum=1"], "b": ["accum=2"]})
     assert "1 unreadable" in written(directory, html=False)["summary.md"]
@@ -242,7 +242,7 @@ def test_no_run_is_read_from_elsewhere(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a\0b", "\udc80", "x" * 5000, "line\nbreak", "‮evil"])
 def test_a_name_that_no_file_can_have_is_named_all_the_same(tmp_path, name):
-    """Escaped where it can't be shown; nothing in it reaches a terminal."""
+    """The name is escaped if it can't be shown."""
     directory = plant_index(tmp_path / "s", {name: ["accum=1"], "b": ["accum=2"]})
     for text in written(directory).values():
         assert not set(text) & {"\0", "‮"}
@@ -250,7 +250,7 @@ def test_a_name_that_no_file_can_have_is_named_all_the_same(tmp_path, name):
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{"])
 def test_without_a_sweep_json_there_is_nothing_to_summarise(tmp_path, content):
-    """One line says so, with exit code 2's error."""
+    """A sweep.json that can't be read raises a ConfigError with one line."""
     if content is not None:
         (tmp_path / "sweep.json").write_text(content)
     with pytest.raises(ConfigError, match=r"sweep\.json can't be read"):

@@ -1,4 +1,4 @@
-"""The page stands alone, says what each picture shows, and is the same for the same files."""
+"""The page needs no other file, describes each image, and is the same for the same files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Outline(HTMLParser):
 
 
 def test_there_is_no_outside_address(sweep):
-    """No scheme, no protocol-relative reference, no import: what refers to anything refers to the page itself."""
+    """The page has no scheme, protocol-relative reference or import: every reference is to the page itself."""
     text = html(sweep)
     assert not re.search(r"(?i)https?:|ftp:|@import", text)
     assert not re.search(r"""(?i)\b(?:src|srcset|href|action|data|poster)\s*=\s*(?:["'](?!#)|[^"'\s])""", text)
@@ -70,7 +70,7 @@ def test_there_is_no_outside_address(sweep):
 
 
 def test_every_picture_and_every_table_has_a_caption(sweep):
-    """Under each picture and table stands what is seen; a screen reader is told of each picture as well."""
+    """Each image and table has a caption, and each image a label for screen readers."""
     text = html(sweep)
     figures = re.findall(r"<figure.*?</figure>", text, flags=re.DOTALL)
     assert len(figures) == text.count("<svg") + text.count("<table") == 6 + 5
@@ -80,7 +80,7 @@ def test_every_picture_and_every_table_has_a_caption(sweep):
 
 
 def test_every_setting_run_and_key_is_in_it(sweep):
-    """Leaderboard, effects of accum and seed, both curves, speed, the failure and the command that separates."""
+    """The page has the leaderboard, effects, both curves, speed, the failure and the separating command."""
     text = html(sweep)
     for part in ("leaderboard", "main", "curves", "speed", "failures", "runs"):
         assert f'<section id="{part}"' in text and f'href="#{part}"' in text
@@ -91,14 +91,14 @@ def test_every_setting_run_and_key_is_in_it(sweep):
 
 
 def test_the_page_is_well_formed(sweep):
-    """Every tag is closed where it should be, and no name is given twice."""
+    """Every tag is closed in order, and no id occurs twice."""
     outline = Outline(html(sweep))
     assert outline.open == []
     assert len(outline.ids) == len(set(outline.ids))
 
 
 def test_colours_are_the_pages(sweep):
-    """A picture has no colour of its own: on a dark screen it is light on dark, as the text is."""
+    """Images use the colors of the page, so that they are light on dark on a dark screen."""
     pictures = "".join(re.findall(r"<svg.*?</svg>", html(sweep), flags=re.DOTALL))
     assert "var(--series-1)" in pictures and "var(--ink)" in pictures
     assert not re.search(r"(?:fill|stroke): (?!none|var)", pictures)
@@ -106,7 +106,7 @@ def test_colours_are_the_pages(sweep):
 
 
 def test_the_same_files_make_the_same_bytes(sweep, tmp_path):
-    """Again, and from a copy of the directory in another place."""
+    """A summary of a copy of the directory in another place has the same bytes."""
     shutil.copytree(sweep, tmp_path / "study")
     for name in ("summary.csv", "summary.md", "summary.html"):
         (tmp_path / "study" / name).unlink()
@@ -116,7 +116,7 @@ def test_the_same_files_make_the_same_bytes(sweep, tmp_path):
 
 
 def test_with_many_settings_the_best_are_coloured_and_the_rest_grey(tmp_path):
-    """The page says which, and all are in the tables."""
+    """The page names the colored settings, and all settings are in the tables."""
     directory = plant_sweep(tmp_path / "s", {"accum": range(1, 31), "seed": [0, 1]}, lambda v: score(v))
     write_summary(directory)
     text = html(directory)
@@ -127,14 +127,14 @@ def test_with_many_settings_the_best_are_coloured_and_the_rest_grey(tmp_path):
 
 
 def test_seconds_add_up_from_epoch_to_epoch():
-    """A curve by seconds goes on where the epoch before ended; an epoch without the metric or the clock is left out."""
+    """Seconds are added up over the epochs; an epoch without the metric or the seconds is left out."""
     rows = [{"epoch": 1, "seconds": 2, "m": 5}, {"epoch": 2, "seconds": 3, "m": 6}, {"epoch": 3, "m": 7}]
     assert make_curve(rows, "seconds", "m") == ([2, 5], [5, 6])
     assert make_curve(rows, "epoch", "m") == ([1, 2, 3], [5, 6, 7])
 
 
 def test_values_over_magnitudes_are_drawn_on_a_logarithmic_scale(tmp_path):
-    """Its numbers are written out: no formula's source stands on the axis."""
+    """The numbers on the axis are written out, not shown as the source of a formula."""
     facts = {"metrics": lambda v: {"val": {"loss": 10.0 ** int(v["model"])}, "test": {"loss": 1.0}}}
     directory = plant_sweep(
         tmp_path / "s", {"model": range(5)}, lambda v: 0.5, monitor="loss", direction="min", **facts

@@ -1,4 +1,4 @@
-"""The tables tell the truth: ranked on validation, means and deviations over seeds, each run in its place."""
+"""The tables rank on validation and have the means and standard deviations over seeds, with every run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def three_seeds(directory: Path) -> Path:
 
 
 def test_it_is_ranked_on_validation_never_on_test(tmp_path):
-    """The setting with the best test metric but a worse validation isn't first; turned round, it is."""
+    """The setting with the best test metric but a worse validation metric isn't first."""
     val, test = {"fp32": 0.9, "amp": 0.8}, {"fp32": 0.5, "amp": 0.99}
     for name, one, other in (("ours", val, test), ("turned", test, val)):
         plant_sweep(
@@ -55,7 +55,7 @@ def test_it_is_ranked_on_validation_never_on_test(tmp_path):
 
 
 def test_what_a_measurement_chose_is_said(tmp_path):
-    """Runs of precision=auto that came to two precisions are two settings, and each is named."""
+    """Runs of precision=auto that chose two precisions are two settings, each with its name."""
     for name, precision in (("seed-0", "fp32"), ("seed-1", "bf16")):
         plant_run(tmp_path / name, record(0.9, 0.9, precision={"name": precision}))
     plant_index(tmp_path, {f"seed-{n}": ["precision=auto", f"seed={n}"] for n in (0, 1)})
@@ -63,7 +63,7 @@ def test_what_a_measurement_chose_is_said(tmp_path):
 
 
 def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path):
-    """What is monitored, and which way is better, is what the runs say: no name of a metric is known here."""
+    """The monitored metric and its direction are those that the runs record."""
 
     def errors(values):
         return {"val": {"rmse": float(values["model"])}, "test": {"rmse": 1.0}}
@@ -76,7 +76,7 @@ def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path)
 
 
 def test_means_and_deviations_are_numpys(tmp_path):
-    """Over a setting's seeds: the mean and the sample standard deviation, n − 1; a single run has no ±."""
+    """A setting has the mean and the sample standard deviation (n − 1) over its seeds; a single run has no ±."""
     settings = {s.label.partition("=")[2]: s for s in tabulated(three_seeds(tmp_path / "s")).groups}
     for name, scores in SCORES.items():
         assert settings[name].val.mean == pytest.approx(np.mean(scores), rel=1e-12)
@@ -88,7 +88,7 @@ def test_means_and_deviations_are_numpys(tmp_path):
 
 
 def test_what_the_seeds_can_not_tell_apart_is_said(tmp_path):
-    """Two settings closer than the spread of their runs are not told apart; two far apart aren't remarked upon."""
+    """A caution is shown if two settings differ by less than the spread of their runs, and not otherwise."""
     three_seeds(tmp_path / "near")
     plant_sweep(
         tmp_path / "far", {"accum": [1, 2], "seed": [0, 1]}, lambda v: 0.1 * int(v["accum"]) + 0.001 * int(v["seed"])
@@ -104,7 +104,7 @@ def test_what_the_seeds_can_not_tell_apart_is_said(tmp_path):
 
 
 def test_summary_csv_has_a_row_a_run_with_every_digit(tmp_path):
-    """Numbers are read back to the last bit."""
+    """Numbers are read back exactly."""
     directory = plant_sweep(
         tmp_path / "s", {"accum": [1, 2]}, lambda v: 1 / 3, lambda v: 2 / 7, train_seconds=0.1 + 0.2
     )
@@ -122,7 +122,7 @@ def test_summary_csv_has_a_row_a_run_with_every_digit(tmp_path):
 
 
 def test_a_key_that_an_earlier_job_lacks_has_its_default(tmp_path):
-    """A widened sweep's first jobs never heard of the new keys: run.json's choice or config.yaml tells their values."""
+    """If earlier jobs lack a new key, its value is that of run.json's choices or config.yaml."""
     jobs = {"a": ["seed=0"], "b": ["seed=0", "precision=amp", "optimizer.lr=0.10"], "c": ["seed=0"]}
     directory = plant_index(tmp_path / "s", jobs)
     for name in ("a", "b"):
@@ -138,7 +138,7 @@ def test_a_key_that_an_earlier_job_lacks_has_its_default(tmp_path):
 
 
 def test_no_resolver_of_a_runs_config_is_asked(tmp_path, monkeypatch):
-    """A reference stands as it was written: a stranger's config.yaml can't bring a secret into the summary."""
+    """A reference is shown as written, so an untrusted config.yaml can't bring a secret into the summary."""
     monkeypatch.setenv("MICROSTEP_SECRET", "swordfish")
     directory = plant_index(tmp_path / "s", {"a": [], "b": ["model.key=1"]})
     for name in ("a", "b"):
@@ -151,12 +151,12 @@ def test_no_resolver_of_a_runs_config_is_asked(tmp_path, monkeypatch):
     ("one", "other"), [("0.10", "1e-1"), ("True", "true"), ("'mlp'", "mlp"), ("2", "+2"), ("null", "None")]
 )
 def test_one_value_has_one_spelling(one, other):
-    """However it was typed, it is one value."""
+    """Two spellings of a value are one value."""
     assert normalize_value(one) == normalize_value(other)
 
 
 def test_names_that_change_no_result_are_no_setting(tmp_path):
-    """A sweep that went on with other workers has no more settings for it."""
+    """Runs with other numbers of workers are not other settings."""
     directory = plant_index(tmp_path / "s", {"a": ["num_workers=0", "seed=0"], "b": ["num_workers=2", "seed=1"]})
     for name in ("a", "b"):
         plant_run(directory / name, record(0.5, 0.5))
@@ -164,7 +164,7 @@ def test_names_that_change_no_result_are_no_setting(tmp_path):
 
 
 def test_a_stale_run_is_named_and_counts_for_nothing(tmp_path):
-    """What the command no longer makes is shown as such and left out of every comparison."""
+    """A run that the command no longer makes is shown as stale and left out of every comparison."""
     directory = three_seeds(tmp_path / "s")
     index = json.loads((directory / "sweep.json").read_text())
     (directory / "sweep.json").write_text(
@@ -176,7 +176,7 @@ def test_a_stale_run_is_named_and_counts_for_nothing(tmp_path):
 
 
 def test_runs_chosen_by_another_metric_are_not_ranked_with_the_rest(tmp_path):
-    """They are named beside the ranking instead."""
+    """Runs with another monitored metric are named, but not ranked."""
     directory = three_seeds(tmp_path / "s")
     plant_run(directory / "precision-amp_seed-2", record(0.99, 0.99, monitor="loss", direction="min"))
     assert "precision-amp_seed-2" not in {run.name for run in tabulated(directory).scored_runs}
@@ -185,7 +185,7 @@ def test_runs_chosen_by_another_metric_are_not_ranked_with_the_rest(tmp_path):
 
 
 def test_a_real_runs_files_are_understood(trained, tmp_path):
-    """What train.py leaves is what is read: the metrics, the curve, the seconds."""
+    """The summary reads the metrics, the curve and the seconds from the files of a real run."""
     directory = plant_index(tmp_path / "s", {"run": ["epochs=3"]})
     (directory / "run").symlink_to(trained)
     (row,) = rows(directory)

@@ -116,7 +116,7 @@ def make_effects_section(sweep: SweepTable) -> Iterator[Section]:
     remarks = tuple(remark for effect in effects for remark in make_remarks(effect)) if sweep.scored_runs else ()
     if confounding:
         sizes = ", ".join(map(str, confounding.sizes))
-        warning = f"accum changed the effective batch size as well ({sizes}), so the effect shown includes its effect."
+        warning = f"accum changed the effective batch size as well ({sizes}), so the effect shown is of both."
         note = "This command separates the two, with one effective batch size for all runs:"
         yield Section("Main effects", table, remarks, warning, note, confounding.command)
     elif table or remarks:

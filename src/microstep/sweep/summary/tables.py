@@ -59,7 +59,8 @@ def make_effects_table(effects: Sequence[MainEffect], sweep: SweepTable) -> Tabl
 def make_effect_rows(effect: MainEffect) -> Iterator[tuple[str, ...]]:
     for index, level in enumerate(effect.levels if effect.matches else ()):
         sample = effect.difference_at(index)
-        difference = format_sample(sample, format_difference(sample.mean)) if index else MISSING
+        text = f"{'+' if sample.mean >= 0 else '−'}{format_number(abs(sample.mean))}"  # the minus is U+2212
+        difference = format_sample(sample, text) if index else MISSING
         mean = format_number(effect.sample_at(index).mean)
         yield Code(effect.key), Code(level), mean, difference, str(len(effect.matches))
 
@@ -82,7 +83,7 @@ def make_cost_row(rank: int, group: RunGroup) -> tuple[str, ...]:
 
 
 def make_failures_table(runs: Sequence[SweepRun]) -> Table:
-    caption = f"{format_count(len(runs), 'run')} without a result that counts, each with its reason."
+    caption = f"{format_count(len(runs), 'run')} without a result that counts, with the reason."
     rows = tuple((Code(run.name), run.status, Code(run.error)) for run in runs)
     return Table(caption, ("run", "status", "why"), rows)
 
@@ -135,11 +136,6 @@ def format_number(value: float | None) -> str:
     if magnitude >= 1e7 or 0 < magnitude < 5e-5:
         return f"{value:.2e}"
     return f"{value:.4f}" if magnitude < 100 else f"{value:,.1f}"
-
-
-def format_difference(value: float) -> str:
-    """Return a number with its sign; the minus is U+2212."""
-    return f"+{format_number(value)}" if value >= 0 else f"−{format_number(-value)}"
 
 
 def format_sample(sample: Sample | None, mean: str = "") -> str:

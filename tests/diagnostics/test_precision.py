@@ -136,7 +136,7 @@ def test_auto_is_the_same_run_as_what_it_chose(monkeypatch: pytest.MonkeyPatch, 
     assert not same(states[0], states[2])
     assert record(tmp_path / "auto bf16")["precision"]["name"] == "bf16"
     assert hashes[0] != hashes[1]
-    assert set(hashes) < set(ExperimentHashes().compute_hashes(compose(WORDS)))  # a sweep knows either as what it asks for
+    assert set(hashes) < set(ExperimentHashes().compute_hashes(compose(WORDS)))  # a sweep accepts both
     asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
     settings = [read_compared_run(tmp_path / f"auto {name}", asked, ALLOW_ALL).settings for name in ("bf16", "fp32")]
     assert settings[0] != settings[1]  # seeds of one choice are not put together with those of the other

@@ -33,7 +33,7 @@ def timed(trainer: Trainer, first: int, saving: bool) -> float:
     began = perf_counter()
     for epoch in (first, first + 1):
         trainer.run_epoch(epoch)
-    trainer.checkpoints.settle()
+    trainer.checkpoints.wait()
     return perf_counter() - began
 
 

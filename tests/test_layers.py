@@ -32,7 +32,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms.spl
 WITHOUT_TORCH = (
     *("errors", "cli.main", "cli.start", "cli.job", "cli.paths", "cli.help", "config"),
     *("sweep.definition", "sweep.progress", "sweep.reporter", "sweep.launchers.parallel", "sweep.summary"),
-    *("run.directory", "run.lock", "run.config", "run.record", "run.saved_run", "run.resume", "run.resume_overrides"),
+    *("run.directory", "run.lock", "run.config", "run.record", "run.saved_run", "run.resume"),
     *("utils.files", "utils.json_files", "utils.text", "utils.tables", "utils.plotting", "utils.terminal"),
     *("utils.progress_bar", "utils.signals"),
 )

@@ -26,7 +26,7 @@ from microstep.evaluation.comparison.runs import ReportRequest, read_compared_ru
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.resume import plan_auto_resume
-from microstep.run.resume_overrides import resume_overrides
+from microstep.run.resume import resume_overrides
 from microstep.training import provenance as identity
 from microstep.training.builders import build_component
 from microstep.training.resume import resume, resume_trainer

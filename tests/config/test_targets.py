@@ -22,7 +22,7 @@ from microstep.config.targets import NAMES, current, original, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.groups import group_runs
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
-from microstep.run.resume_overrides import check_same_experiment, resume_overrides
+from microstep.run.resume import check_same_experiment, resume_overrides
 from microstep.training.builders import build_component
 from microstep.training.provenance import config_hash, experiment_hash, source_hash
 

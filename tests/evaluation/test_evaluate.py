@@ -49,7 +49,7 @@ def with_worse_last(run: Path) -> Path:
     for value in state["model"].values():
         value.zero_()
     checkpoints.save(state, Progress(epoch=4, optimizer_steps=92), best=False)
-    checkpoints.settle()
+    checkpoints.wait()
     return run
 
 

@@ -33,7 +33,7 @@ def state(epoch: int) -> dict[str, Any]:
 
 def save(checkpoints: Checkpoints, epoch: int, best: bool) -> None:
     checkpoints.save(state(epoch), Progress(epoch=epoch, optimizer_steps=10 * epoch), best)
-    checkpoints.settle()
+    checkpoints.wait()
 
 
 class Fate:

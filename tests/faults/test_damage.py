@@ -134,7 +134,7 @@ def test_a_best_checkpoint_that_is_lost_is_told_of(tmp_path: Path, capsys) -> No
     trainer.fit()
     trainer.progress.epoch = 2  # a second epoch that was no better
     trainer.save()
-    trainer.checkpoints.settle()
+    trainer.checkpoints.wait()
     flip_one(tmp_path / "run" / "checkpoints" / "epoch-0001.pt")
     again = Checkpoints(tmp_path / "run" / "checkpoints")
     found = recover_state(again)

@@ -78,7 +78,7 @@ def test_a_limit_on_file_sizes_is_a_failure_of_storage(tmp_path: Path, limit: in
     """RLIMIT_FSIZE at any size: whatever was being written when it struck, the checkpoints are those of before."""
     trainer = build_trainer(compose([*WORDS, "epochs=2"]), tmp_path / "run")
     trainer.run_epoch(1)
-    trainer.checkpoints.settle()
+    trainer.checkpoints.wait()
     before = {file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").iterdir()}
     with files_limited(limit), pytest.raises(StorageError) as caught:
         trainer.fit()

@@ -21,8 +21,8 @@ from tests.faults.zygote import Zygote
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from microstep.run.lock import owned
-lock = owned(Path(sys.argv[1]))
+from microstep.run.lock import lock_directory
+lock = lock_directory(Path(sys.argv[1]))
 if not os.fork():
     print(os.getpid(), flush=True)  # it is there, all that happens at a fork has happened
 time.sleep(60)
@@ -91,7 +91,7 @@ def test_within_a_process_the_last_release_counts(tmp_path: Path) -> None:
 
 def is_taken(directory: Path) -> bool:
     """Say whether another process finds it taken."""
-    code = "import sys; from pathlib import Path; from microstep.run.lock import owned; owned(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from microstep.run.lock import lock_directory; lock_directory(Path(sys.argv[1]))"
     return subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True).returncode != 0
 
 

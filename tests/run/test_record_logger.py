@@ -47,7 +47,7 @@ def epoch(number: int, accuracy: float, best: bool) -> EpochReport:
 def test_it_says_running_from_the_start(tmp_path):
     """Before anything is built the file is there: a run that dies of a power cut is known to have been one."""
     record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
-    with record.building():
+    with record.record_build_failure():
         assert read(tmp_path) == {"status": "running", "error": None}
         record.update(device="cpu")
     assert read(tmp_path) == {"status": "running", "error": None, "device": "cpu"}

@@ -41,7 +41,7 @@ def resumed(run: Path, *words: str) -> ResumePlan:
 def test_a_run_goes_on_with_its_own_config(run: Path) -> None:
     """Nothing of the program's defaults gets into it; references are still references."""
     found = resumed(run)
-    assert (found.config.seed, found.config.epochs, found.changes, found.finished) == (5, 3, {}, False)
+    assert (found.config.seed, found.config.epochs, found.overrides, found.finished) == (5, 3, {}, False)
     assert OmegaConf.to_container(found.config) == OmegaConf.to_container(compose(RUN))
     assert found.directory == run.resolve()
 
@@ -51,7 +51,7 @@ def test_an_earlier_resumes_changes_persist(run: Path) -> None:
     described(run, *RUN, resumed=[{"overrides": {"epochs": 5, "threads": 2}}])
     found = resumed(run, "num_workers=1", "epochs=5")
     assert (found.config.epochs, found.config.threads, found.config.num_workers) == (5, 2, 1)
-    assert found.changes == {"num_workers": 1}
+    assert found.overrides == {"num_workers": 1}
     with pytest.raises(ConfigError, match="epochs=4: the run has 5"):
         resumed(run, "epochs=4")
 
@@ -59,8 +59,8 @@ def test_an_earlier_resumes_changes_persist(run: Path) -> None:
 def test_words_are_held_against_the_runs_own_config(run: Path) -> None:
     """Not against the defaults: a run of a folder may be told where that lies now, and a misspelling is still one."""
     described(run, "dataset=image_folder", "dataset.root=/old", "model=mlp", "model.dropout=0.1")
-    assert resumed(run, "dataset.root=/new").changes == {"dataset.root": "/new"}
-    assert resumed(run, "model=mlp", "model.dropout=0.1").changes == {}
+    assert resumed(run, "dataset.root=/new").overrides == {"dataset.root": "/new"}
+    assert resumed(run, "model=mlp", "model.dropout=0.1").overrides == {}
     with pytest.raises(ConfigError, match=r"dataset\.roto=/new: no such key; did you mean dataset\.root"):
         resumed(run, "dataset.roto=/new")
     with pytest.raises(ConfigError, match="threads=many: it is text; give null or a whole number"):
@@ -93,7 +93,7 @@ def test_a_finished_run_has_nothing_left_to_do(run: Path) -> None:
 
 def test_auto_wants_the_whole_experiment_to_be_the_runs(run: Path) -> None:
     """Also what was not typed this time: the keys that differ are named with both values."""
-    assert resumed(run, "resume=auto", *RUN, "num_workers=2").changes == {"num_workers": 2}
+    assert resumed(run, "resume=auto", *RUN, "num_workers=2").overrides == {"num_workers": 2}
     with pytest.raises(ConfigError) as caught:
         resumed(run, "resume=auto", "epochs=3", "optimizer.lr=0.5")
     line = str(caught.value)
@@ -110,7 +110,7 @@ def test_auto_takes_a_recipe_that_is_the_runs(run: Path) -> None:
     """The command with `experiment=` that started a run is the one that goes on with it; another is refused."""
     words = ("experiment=fashion_amp", "dataset.root=/data")
     described(run, *words)
-    assert resumed(run, "resume=auto", *words).changes == {}
+    assert resumed(run, "resume=auto", *words).overrides == {}
     with pytest.raises(ConfigError, match=r"batch_size=64 \(it has 128\)"):
         resumed(run, "resume=auto", "dataset=fashion_mnist", "precision=amp", "dataset.root=/data")
     with pytest.raises(ConfigError, match="experiment= describes a whole run"):

@@ -12,7 +12,8 @@ from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
 from microstep.run.record import RunRecord
-from microstep.run.resume_overrides import OVERRIDABLE_KEYS, resume_overrides, typed_keys
+from microstep.run.resume import resume_overrides, typed_keys
+from microstep.run.saved_run import OVERRIDABLE_KEYS
 from microstep.run.saved_run import SavedRun
 
 RUN = ("epochs=3", "scheduler=constant")

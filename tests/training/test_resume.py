@@ -268,7 +268,7 @@ def test_another_device_goes_on_in_the_saved_dtype(tmp_path: Path) -> None:
     checkpoints.save(
         state | {"run": state["run"] | {"precision": precision}}, Progress(**state["progress"]), best=False
     )
-    checkpoints.settle()  # as it would be, had it been made on a GPU
+    checkpoints.wait()  # as it would be, had it been made on a GPU
     again = resume(tmp_path)
     assert (again.precision.name, again.precision.describe()["scaler"]) == ("fp16", True)
     again.fit()

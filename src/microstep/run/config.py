@@ -17,7 +17,7 @@ from microstep.config.validation import check_config
 from microstep.errors import ConfigError
 from microstep.utils.json_files import read_limited
 
-MAX_DEPTH = 50  #: collections within each other; what is built from more would exhaust Python's stack
+MAX_DEPTH = 50  #: levels of nested collections; building many more would exhaust Python's stack
 YAML_SCALARS = (str, int, float, bool, type(None))
 GIVE_RUN_REMEDY = "give the directory that a run left behind"
 SWEEP_GIVEN_REMEDY = "name one of a sweep's runs, or compare several: 'run=SWEEP/*' 'baseline=SWEEP/…'"
@@ -30,7 +30,6 @@ class PlainLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Return a node with its children."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor is not None or getattr(event, "tag", None) is not None:
             raise yaml.YAMLError("it has anchors or tags")
@@ -48,11 +47,13 @@ def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> Di
     Its own `trust` list is ignored. Targets are checked when they are built. Errors begin with `key`.
 
     Raises:
-        ConfigError: see `read_run_config`; also if the content is not an experiment, or a value is out of range.
+        ConfigError: see `read_run_yaml`; also if the content is not an experiment, or a value is out of range.
     """
     plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_yaml(run_dir, allowlist, key)
     subject = f"{key}={run_dir}"
-    check_components(plain, subject)
+    for group in (field.name for field in fields(TrainConfig) if field.type == "Any"):
+        if not isinstance(plain.get(group), dict):
+            raise ConfigError(subject, f"config.yaml has no {group} to build", DAMAGED_CONFIG_REMEDY)
     try:
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), plain)
     except Exception as error:  # OmegaConf raises many kinds
@@ -66,19 +67,12 @@ def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> Di
     return config
 
 
-def check_components(content: dict[str, Any], subject: str) -> None:
-    """Refuse a config in which a config group is missing or no mapping."""
-    for part in (field.name for field in fields(TrainConfig) if field.type == "Any"):
-        if not isinstance(content.get(part), dict):
-            raise ConfigError(subject, f"config.yaml has no {part} to build", DAMAGED_CONFIG_REMEDY)
-
-
 def read_run_yaml(run_dir: Path, allowlist: Allowlist, key: str = "run") -> dict[str, Any]:
     """Return config.yaml of a run as plain data, with its interpolations as written.
 
     Raises:
-        ConfigError: if the directory holds no run, its config is too large or no plain yaml, or it uses a resolver
-            that the gate does not allow.
+        ConfigError: if the directory holds no run, its config is too large or not plain yaml, or it uses a resolver
+            that the allowlist does not have.
     """
     subject = f"{key}={run_dir}"
     try:
@@ -106,6 +100,5 @@ def check_plain_values(content: dict[str, Any], subject: str) -> None:
 
 
 def run_config_error(subject: str, problem: str, error: Exception) -> ConfigError:
-    """Return the error of a config that cannot be used, in one line."""
-    said = next(iter(str(error).splitlines()), type(error).__name__)
-    return ConfigError(subject, f"config.yaml {problem}: {said}", DAMAGED_CONFIG_REMEDY)
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    return ConfigError(subject, f"config.yaml {problem}: {first_line}", DAMAGED_CONFIG_REMEDY)

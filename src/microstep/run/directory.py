@@ -1,4 +1,4 @@
-"""Creates run directories: each holds one run, and a run that could not start leaves none behind."""
+"""Creates run directories. Each holds one run, and a run that could not start leaves none behind."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from microstep.errors import ConfigError, MicrostepError, RunInUse, Stopped, Sto
 from microstep.run.lock import LOCK_FILE, directory_lock, lock_directory
 from microstep.run.record import RunRecord
 
+KEPT_FILES = (LOCK_FILE, "train.log")  #: files that stay when a run starts from the beginning
 
-def check_no_run(directory: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a directory with a finished run or a checkpoint; a run that died before that may be started afresh."""
+
+def check_no_run(directory: Path) -> None:
+    """Refuse a directory with a finished run or a checkpoint. A run that died before that may be started again."""
     if has_checkpoint(directory) or RunRecord.read(directory).status == "finished":
         remedy = f"resume={shlex.quote(str(directory))} goes on with it, or choose another name"
-        raise ConfigError(f"{key}={directory}", "it holds a run already", remedy)
+        raise ConfigError(f"hydra.run.dir={directory}", "it holds a run already", remedy)
 
 
 def has_checkpoint(directory: Path) -> bool:
@@ -41,26 +43,24 @@ def new_directory(directory: Path, exact_name: bool, discard_on_error: bool = Fa
     if exact_name:
         check_no_run(directory)
     parents = [path for path in directory.absolute().parents if not path.exists()]
-    created, fresh = ensure_directory(directory) if exact_name else (unique_directory(directory), True)
+    created, is_new = ensure_directory(directory) if exact_name else (unique_directory(directory), True)
     try:
         yield created
     except (MicrostepError, Stopped) as error:
-        if fresh and (discard_on_error or (error.exit_code == ConfigError.exit_code and not has_checkpoint(created))):
+        if is_new and (discard_on_error or (error.exit_code == ConfigError.exit_code and not has_checkpoint(created))):
             remove_directory(created, parents)
         raise
 
 
-def remove_directory(directory: Path, parents: list[Path]) -> None:
-    """Remove a directory, and those of the given parents that are empty then."""
+def remove_directory(directory: Path, empty_parents: list[Path]) -> None:
     shutil.rmtree(directory)
-    for parent in parents:
-        if any(parent.iterdir()):
-            break
-        parent.rmdir()
+    with suppress(OSError):  # a parent that is not empty
+        for parent in empty_parents:
+            parent.rmdir()
 
 
 def ensure_directory(directory: Path) -> tuple[Path, bool]:
-    """Return the directory, and whether this call created it: only then may it be removed again."""
+    """Return the directory, and whether this call created it."""
     with suppress(FileExistsError):
         return make_directory(directory, exist_ok=False), True
     return make_directory(directory), False
@@ -83,7 +83,7 @@ def lock_new_run(directory: Path) -> FileLock:
 
 
 def unique_directory(directory: Path) -> Path:
-    """Create and return a new directory: `-2`, `-3`, … is added to a name that exists."""
+    """Create and return a new directory. `-2`, `-3`, … is added to a name that exists."""
     for n in count(1):
         candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
         with suppress(FileExistsError):
@@ -92,12 +92,7 @@ def unique_directory(directory: Path) -> Path:
 
 
 def make_directory(directory: Path, exist_ok: bool = True) -> Path:
-    """Create and return a directory.
-
-    Raises:
-        StorageError: if it cannot be created.
-        FileExistsError: if it exists and `exist_ok` is false.
-    """
+    """Create and return a directory. Raise FileExistsError only if it exists and `exist_ok` is false."""
     try:
         directory.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
@@ -106,9 +101,6 @@ def make_directory(directory: Path, exist_ok: bool = True) -> Path:
         remedy = "make its parent writable, or choose another directory"
         raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
     return directory
-
-
-KEPT_FILES = (LOCK_FILE, "train.log")  #: files that stay when a run starts afresh
 
 
 def clear_run_directory(directory: Path) -> None:

@@ -1,11 +1,11 @@
-"""One owner: while a process works in a run directory, no other does."""
+"""Locks run directories: while a process works in one, no other process does."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,14 +18,14 @@ LOCK_FILE = ".lock"
 
 
 def lock_directory(directory: Path) -> FileLock:
-    """Make a directory this process's own until the lock is released, or the process is gone, however it went.
+    """Lock a directory until the lock is released or the process ends.
 
-    The system keeps the lock, not the file: nothing has to be cleaned up after a crash, and processes that this one
-    forks don't hold it. In one process a directory may be owned several times over; the last release counts.
+    The operating system holds the lock, so a crash leaves nothing to clean up, and forked processes do not hold it.
+    One process may lock a directory several times; the last release unlocks it.
 
     Raises:
-        RunInUse: where another process has it, with its pid and host.
-        StorageError: where the directory can't be written.
+        RunInUse: if another process holds the lock; the message has its pid and host.
+        StorageError: if the directory cannot be written.
     """
     lock = FileLock(directory.resolve() / LOCK_FILE, is_singleton=True, thread_local=False)
     try:
@@ -42,7 +42,7 @@ def lock_directory(directory: Path) -> FileLock:
 
 @contextmanager
 def directory_lock(directory: Path) -> Iterator[None]:
-    """Own a directory for a while."""
+    """Hold the lock of a directory, see `lock_directory`."""
     lock = lock_directory(directory)
     try:
         yield
@@ -51,7 +51,6 @@ def directory_lock(directory: Path) -> Iterator[None]:
 
 
 def read_lock_holder(directory: Path) -> str:
-    """Return who has a directory, as far as it has said so."""
     try:
         return (directory / LOCK_FILE).read_text(encoding="utf-8")[:200] or "it has just begun"
     except (OSError, UnicodeDecodeError):
@@ -59,11 +58,9 @@ def read_lock_holder(directory: Path) -> str:
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process has locked a run directory."""
+    """Return whether another process holds the lock of a directory."""
     if not (directory / LOCK_FILE).exists():
         return False
-    try:
-        with directory_lock(directory):
-            return False
-    except MicrostepError:
-        return True
+    with suppress(MicrostepError), directory_lock(directory):
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""Counts the progress of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Where a run can be taken up again: so many epochs, and so many windows of the next."""
+    """Position from which a run can be resumed."""
 
-    epoch: int = 0
-    window: int = 0
+    epoch: int = 0  #: epochs finished
+    window: int = 0  #: windows finished of the next epoch
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}" if not self.window else f"epoch {self.epoch + 1}, window {self.window}"
@@ -26,29 +26,28 @@ class Position:
 
 @dataclass
 class Progress:
-    """Counts, and the best epoch so far: primitives only, so that a checkpoint can hold it."""
+    """Counts of a run and its best epoch so far. A checkpoint stores all fields, so they are primitives."""
 
     epoch: int = 0  #: epochs finished
-    window: int = 0  #: windows of the epoch that is not; all of them while it is validated
-    windows: int = 0  #: of the whole run, skipped ones included
-    optimizer_steps: int = 0  #: updates only
+    window: int = 0  #: windows finished of the current epoch, reset after its validation
+    windows: int = 0  #: of the whole run, including skipped ones
+    optimizer_steps: int = 0  #: without skipped ones
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     samples_seen: int = 0
-    epoch_samples: int = 0  #: those of the epoch that is not finished
+    epoch_samples: int = 0  #: samples seen in the current epoch
     lr: float = 0.0  #: of the last step
-    value: float = 0.0  #: the monitored metric after the last epoch, the higher the better
+    value: float = 0.0  #: monitored metric after the last epoch, negated if lower is better
     best_epoch: int = 0
     best_value: float = 0.0
-    seconds: float = 0.0  #: that earlier processes have trained
+    seconds: float = 0.0  #: training time of earlier processes
 
     @property
-    def place(self) -> Position:
-        """Where it stands."""
+    def position(self) -> Position:
         return Position(self.epoch, self.window)
 
     def count(self, window: LoadedWindow, result: StepResult, lr: float) -> None:
-        """Count one window, taken at a learning rate."""
+        """Count one window."""
         self.window = window.number + 1
         self.windows += 1
         self.samples_seen += window.samples
@@ -61,19 +60,19 @@ class Progress:
             log.info("window %d skipped: its gradient overflowed (%d so far)", self.windows, self.skipped_steps)
 
     def finish_epoch(self, epoch: int, val: Mapping[str, float], metrics: Metrics) -> bool:
-        """Count the epoch; say whether it is the best so far. Of equals the later is taken: it has trained longer."""
+        """Count an epoch, and return whether it is the best so far. Of equal epochs the latest is the best."""
         self.value = val[metrics.monitor] if metrics.direction == "max" else -val[metrics.monitor]
         self.epoch, self.window, self.epoch_samples = epoch, 0, 0
         if self.best_epoch and not (self.value >= self.best_value or isnan(self.best_value)):  # a NaN is never the best
             return False
-        self.take_as_best()
+        self.mark_as_best()
         return True
 
-    def take_as_best(self) -> None:
-        """Let the last epoch be the best; none, where the next has begun already."""
+    def mark_as_best(self) -> None:
+        """Mark the last epoch as the best; if the next one has begun, mark none."""
         self.best_epoch, self.best_value = (0, 0.0) if self.window else (self.epoch, self.value)
 
     def counts(self) -> dict[str, int]:
-        """Return what is reported."""
+        """Return the counts that loggers and results report."""
         names = ("epoch", "optimizer_steps", "samples_seen", "skipped_steps")
         return {name: getattr(self, name) for name in names}

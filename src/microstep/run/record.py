@@ -14,8 +14,8 @@ from microstep.run.lock import directory_lock
 from microstep.utils.json_files import read_json, write_json
 
 T = TypeVar("T")
-LONGEST = 500  #: letters of a text that is shown
-MOST = 50  #: numbers of one kind
+MAX_TEXT_LENGTH = 500
+MAX_NUMBERS = 50
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class RunRecord:
     def of(cls, content: Mapping[str, Any], problem: str | None = None) -> RunRecord:
         """Return the record with some content."""
         names = ("status", "monitor", "direction", "experiment_hash", "source_hash")
-        data, parts = of_type(content.get("data"), dict), of_type(content.get("metrics"), dict)
-        choices = {group: short_text(option) for group, option in of_type(content.get("choices"), dict).items()}
+        data, choices, splits = (of_type(content.get(key), dict) for key in ("data", "choices", "metrics"))
         return cls(
             problem,
             content,
@@ -61,8 +60,8 @@ class RunRecord:
             precision=short_text(of_type(content.get("precision"), dict).get("name")),
             fingerprint=str(data["fingerprint"]) if "fingerprint" in data else None,
             splits=tuple(of_type(data.get("samples"), dict)),
-            choices={group: option for group, option in choices.items() if option},
-            metrics={part: numbers(of_type(found, dict)) for part, found in parts.items()},
+            choices={group: text for group, option in choices.items() if (text := short_text(option))},
+            metrics={split: numbers(of_type(values, dict)) for split, values in splits.items()},
             numbers=numbers(content),
             resumed=of_type(content.get("resumed"), list),
             **{name: short_text(content.get(name)) for name in names},
@@ -72,7 +71,7 @@ class RunRecord:
     def overrides(self) -> dict[str, Any]:
         """Config values set by resumes, by dotted key; the last resume wins. Empty if the list is malformed."""
         with suppress(KeyError, TypeError, ValueError):
-            return {str(key): value for one in self.resumed for key, value in dict(one["overrides"]).items()}
+            return {str(key): value for entry in self.resumed for key, value in dict(entry["overrides"]).items()}
         return {}
 
 
@@ -82,32 +81,32 @@ def of_type(value: Any, kind: type[T]) -> T:
 
 
 def text_of(value: Any) -> str | None:
-    """Return a text that is safe to show, on one line; None if it is empty or no text."""
+    """Return a text on one line that is safe to show; None if it is empty or not a text."""
     return escape_unprintable(of_type(value, str).strip()) or None
 
 
 def short_text(value: Any) -> str | None:
-    """Return the same, cut to `LONGEST` letters."""
+    """Return the result of `text_of`, truncated to `MAX_TEXT_LENGTH` characters."""
     text = text_of(value)
-    return text if text is None or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if text is None or len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
 
 
 def number(value: Any) -> float | None:
     """Return a finite number, also if it is written as text; None for anything else. Integers stay integers."""
     with suppress(TypeError, ValueError, OverflowError):
-        found = value if isinstance(value, int) else float(value)
-        return found if math.isfinite(found) and not isinstance(value, bool) else None
+        converted = value if isinstance(value, int) else float(value)
+        return converted if math.isfinite(converted) and not isinstance(value, bool) else None
     return None
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values that are numbers, at most `MOST`, with names that are safe to show."""
-    found = {short_text(name) or "": number(value) for name, value in list(values.items())[:MOST]}
-    return {name: value for name, value in found.items() if value is not None}
+    """Return the numbers among the first `MAX_NUMBERS` values, with names that are safe to show."""
+    first = list(values.items())[:MAX_NUMBERS]
+    return {short_text(name) or "": converted for name, value in first if (converted := number(value)) is not None}
 
 
 def mark_failed(directory: Path, reason: str) -> None:
-    """Mark a run as failed, unless its process is at work or has recorded how it ended."""
+    """Mark a run as failed, unless its process is still running or has recorded how it ended."""
     with suppress(RunInUse), directory_lock(directory):
         record = RunRecord.read(directory)
         if record.status in (None, "running"):

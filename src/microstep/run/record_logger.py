@@ -1,4 +1,4 @@
-"""Writes run.json: description, progress and results of a run."""
+"""Writes run.json: description, progress and results of a run. Truncates the logs of a resumed run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import storage_errors
 from microstep.utils.json_files import write_json
 
+LOG_PATTERNS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: without train.log, which describes every attempt
+
 
 class RunRecordLogger:
     """Keeps run.json up to date. Its status is `running` until `close`, then `finished`, `interrupted` or `failed`.
@@ -24,16 +26,16 @@ class RunRecordLogger:
     Args:
         run_dir: the run directory.
         lock: lock of the directory; `close` releases it.
-        before: facts that a resumed run keeps of its run.json.
+        previous: facts that a resumed run keeps of its run.json.
     """
 
-    def __init__(self, run_dir: Path, lock: FileLock, before: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, run_dir: Path, lock: FileLock, previous: Mapping[str, Any] | None = None) -> None:
         self.file, self.lock = run_dir / "run.json", lock
-        self.facts: dict[str, Any] = {**(before or {}), "status": "running", "error": None}
+        self.facts: dict[str, Any] = {**(previous or {}), "status": "running", "error": None}
 
     @contextmanager
-    def building(self) -> Iterator[None]:
-        """Record errors that occur before the first epoch."""
+    def record_build_failure(self) -> Iterator[None]:
+        """Record an error that occurs while the trainer is built, and release the directory then."""
         self.update()
         try:
             yield
@@ -54,25 +56,16 @@ class RunRecordLogger:
         metrics = self.facts.get("metrics", {})
         if report.best:
             metrics = metrics | {"best": {"epoch": report.epoch, **report.val}}
-        self.update(
-            epoch=report.epoch,
-            optimizer_steps=report.optimizer_steps,
-            skipped_steps=report.skipped_steps,
-            samples_seen=report.samples_seen,
-            samples_per_second=round(report.samples_per_second, 1),
-            metrics=metrics,
-        )
+        names = ("epoch", "optimizer_steps", "skipped_steps", "samples_seen")
+        counts = {name: getattr(report, name) for name in names}
+        self.update(**counts, samples_per_second=round(report.samples_per_second, 1), metrics=metrics)
 
     def finish(self, results: Results) -> None:
         """Record the metrics of the best checkpoint."""
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}
-        saving = {name: round(value, 4) for name, value in asdict(results.saving).items()}
-        self.update(
-            train_seconds=round(results.train_seconds, 3),
-            peak_memory_bytes=results.peak_memory_bytes,
-            metrics=metrics,
-            checkpoints=saving,
-        )
+        checkpoints = {name: round(value, 4) for name, value in asdict(results.saving).items()}
+        seconds, memory = round(results.train_seconds, 3), results.peak_memory_bytes
+        self.update(train_seconds=seconds, peak_memory_bytes=memory, metrics=metrics, checkpoints=checkpoints)
 
     def close(self, error: BaseException | None) -> None:
         """Record how the run ended, and release the directory."""
@@ -83,7 +76,6 @@ class RunRecordLogger:
 
 
 def outcome_fields(error: BaseException | None) -> dict[str, Any]:
-    """Return status and error of a run that ended."""
     if error is None:
         return {"status": "finished"}
     if isinstance(error, Stopped | KeyboardInterrupt):
@@ -92,19 +84,16 @@ def outcome_fields(error: BaseException | None) -> dict[str, Any]:
     return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
-LOG_PATTERNS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: what grows with the run; train.log tells of every attempt
-
-
 def find_logs(run_dir: Path) -> list[Path]:
-    """Return the files that grow with a run, in order."""
+    """Return the log files that grow with a run, in order."""
     return [file for pattern in LOG_PATTERNS for file in sorted(run_dir.glob(pattern))]
 
 
 def truncate_logs(run_dir: Path, sizes: Mapping[str, int]) -> None:
-    """Give each log the size it had, and remove those that were not there: no gap and no duplicate follows.
+    """Truncate each log to its size at a checkpoint, and remove the others, so that no gap and no duplicate follows.
 
     Args:
-        sizes: bytes by name, as a checkpoint has them; empty for a run that starts afresh.
+        sizes: bytes by file name; empty for a run that starts from the beginning.
     """
     for file in find_logs(run_dir):
         with storage_errors(file):

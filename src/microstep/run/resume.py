@@ -1,25 +1,21 @@
-"""Plans a resume from the config of the run and the command line. Imports no torch: a mistake is reported at once."""
+"""Plans a resume from the config of a run and the command line. Imports no torch: a mistake is reported at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from microstep.config.allowlist import Allowlist
 from microstep.config.compose import Composer
+from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS, drop_keys, extract_experiment, flatten
+from microstep.config.signatures import find_signature
+from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
-from microstep.run.resume_overrides import (
-    OVERRIDABLE_KEYS,
-    ResumeOverrides,
-    apply_overrides,
-    check_same_experiment,
-    resume_overrides,
-    typed_keys,
-)
-from microstep.run.saved_run import SavedRun
+from microstep.run.saved_run import OVERRIDABLE_KEYS, RESUME_KEYS, SavedRun, apply_overrides
 
 AUTO_RESUME = "auto"  #: resume=auto: resume the run of the job's directory if there is one, else start one
 
@@ -30,31 +26,23 @@ class ResumePlan:
 
     directory: Path
     config: DictConfig  #: of the run, with the overrides of all resumes
-    changes: ResumeOverrides  #: by this resume
+    overrides: dict[str, Any]  #: of this resume, by dotted key
     finished: bool  #: whether nothing is left to do
-    gate: Allowlist  #: names that the config may use
+    allowlist: Allowlist  #: names that the config may use
 
 
 def plan_resume(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist) -> ResumePlan:
     """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
-    Args:
-        directory: the run directory.
-        composer: checks the overrides.
-        overrides: words of the command line.
-        allowlist: names that the config may use.
-
     Raises:
         ConfigError: if the directory holds no run, or the overrides describe another experiment.
     """
     keys = typed_keys(overrides)
-    if "experiment" in keys:
-        raise ConfigError(
-            f"resume={directory}", "experiment= describes a whole run, and it has its own", "leave it out"
-        )
     run = SavedRun.read(directory, "resume")
+    if "experiment" in keys:
+        raise ConfigError(run.subject, "experiment= describes a whole run, and it has its own", "leave it out")
     config = run.config(allowlist)
-    return make_resume_plan(run, config, composer.amended(config, overrides), keys, allowlist)
+    return make_plan(run, config, composer.amended(config, overrides), keys, allowlist)
 
 
 def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> ResumePlan:
@@ -66,20 +54,74 @@ def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> 
     run = SavedRun.read(directory, "resume")
     config = run.config(allowlist)
     check_same_experiment(config, job, run.subject)
-    return make_resume_plan(run, config, job, sorted(OVERRIDABLE_KEYS), allowlist)
+    return make_plan(run, config, job, sorted(OVERRIDABLE_KEYS), allowlist)
 
 
-def make_resume_plan(
-    run: SavedRun, config: DictConfig, job: DictConfig, keys: Sequence[str], allowlist: Allowlist
-) -> ResumePlan:
+def make_plan(run: SavedRun, config: DictConfig, job: DictConfig, keys: list[str], allowlist: Allowlist) -> ResumePlan:
     """Return the plan of a resume that takes the values of some keys from the config of a job."""
-    changes = resume_overrides(config, job, keys, run.subject)
-    finished = run.record.status == "finished" and "epochs" not in changes
-    return ResumePlan(
-        run.directory.resolve(), apply_overrides(config, changes, run.subject), changes, finished, allowlist
-    )
+    overrides = resume_overrides(config, job, keys, run.subject)
+    resumed = apply_overrides(config, overrides, run.subject)
+    finished = run.record.status == "finished" and "epochs" not in overrides
+    return ResumePlan(run.directory.resolve(), resumed, overrides, finished, allowlist)
 
 
 def should_resume(resume: str | None, directory: Path) -> bool:
     """Return whether a job resumes a run: one was named, or the directory of the job holds one."""
     return resume is not None and (resume != AUTO_RESUME or (directory / "config.yaml").exists())
+
+
+def typed_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the keys of a command line, without those of Hydra and those that only control the resume."""
+    keys = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
+    return [key for key in keys if not key.startswith("hydra") and key not in RESUME_KEYS]
+
+
+def resume_overrides(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: str) -> dict[str, Any]:
+    """Return the values that the typed keys change in a run, by dotted key.
+
+    Raises:
+        ConfigError: if they describe another experiment; the line names each key and both values.
+    """
+    typed = dict(pair for key in keys for pair in flatten(OmegaConf.select(job, key), key))
+    neutral = {key for key, value in typed.items() if key in NEUTRAL_KEYS and value != OmegaConf.select(run, key)}
+    different = neutral | experiment_differences(run, job).keys()
+    changed = {key: value for key, value in typed.items() if key in different}
+    check_no_changes(changed, OVERRIDABLE_KEYS, run, subject)
+    if "epochs" in changed:
+        check_epochs(run, changed["epochs"])
+    return changed
+
+
+def check_same_experiment(run: DictConfig, job: DictConfig, subject: str) -> None:
+    """Check that a job describes the experiment of a run, except for keys that a resume may change."""
+    check_no_changes(experiment_differences(run, job), RESUMABLE_KEYS, run, subject)
+
+
+def experiment_differences(run: DictConfig, job: DictConfig) -> dict[str, Any]:
+    """Return the values of the job's experiment that differ from the run's; None for a key that only the run has."""
+    have, want = (dict(flatten(renamed(extract_experiment(config), current))) for config in (run, job))
+    return {key: want.get(key) for key in {**have, **want} if have.get(key) != want.get(key)}
+
+
+def check_no_changes(changed: Mapping[str, Any], except_keys: Set[str], run: DictConfig, subject: str) -> None:
+    forbidden = {key: value for key, value in changed.items() if key not in except_keys}
+    if forbidden:
+        values = ", ".join(f"{key}={value} (it has {OmegaConf.select(run, key)})" for key, value in forbidden.items())
+        raise ConfigError(subject, f"this is another experiment: {values}", "leave it as it was, or start a new run")
+
+
+def check_epochs(run: DictConfig, epochs: int) -> None:
+    """Refuse fewer epochs, and more epochs if the learning rate depends on their number."""
+    if epochs < run.epochs:
+        raise ConfigError(f"epochs={epochs}", f"the run has {run.epochs}", "choose as many or more")
+    scheduler = find_signature(str(run.scheduler.get("_target_")))
+    if scheduler is None or "total_steps" in scheduler.parameters or depends_on_epochs(run):
+        reason = f"its learning rate was planned for {run.epochs} epochs"
+        raise ConfigError(f"epochs={epochs}", reason, "start a new run, or use scheduler=constant next time")
+
+
+def depends_on_epochs(run: DictConfig) -> bool:
+    """Return whether another value of a config refers to the number of epochs."""
+    longer = OmegaConf.merge(run, {"epochs": run.epochs + 1})
+    one, other = (drop_keys(extract_experiment(config), {"epochs"}) for config in (run, longer))  # type: ignore[arg-type]
+    return one != other

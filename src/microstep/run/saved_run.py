@@ -1,24 +1,29 @@
-"""A run directory that is read again: to evaluate, compare, summarize or resume its run. Imports no torch."""
+"""Reads the files of a run directory, to evaluate, compare, summarize or resume its run. Imports no torch."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
+from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS
+from microstep.config.schema import CHECK_KEYS
+from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import load_run_config, read_run_yaml
 from microstep.run.record import RunRecord, number, numbers
-from microstep.run.resume_overrides import OVERRIDABLE_KEYS, apply_overrides
 from microstep.utils.json_files import read_limited
 
-LARGEST = 2**24  #: bytes of a metrics.csv
+MAX_METRICS_BYTES = 2**24
+RESUME_KEYS = frozenset({"resume", "trust", "sweep", "redo"})  #: keys that control a resume and are not stored
+OVERRIDABLE_KEYS = (NEUTRAL_KEYS | RESUMABLE_KEYS) - RESUME_KEYS - {*CHECK_KEYS}
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class SavedRun:
 
     @classmethod
     def read(cls, directory: Path, key: str = "run") -> SavedRun:
-        """Return the run of a directory, with its run.json as it is now."""
+        """Return the run of a directory, with its current run.json."""
         return cls(directory, RunRecord.read(directory), key)
 
     @property
@@ -47,15 +52,13 @@ class SavedRun:
         config, overrides = load_run_config(self.directory, allowlist, self.key), self.record.overrides
         for key, value in overrides.items():
             if key not in OVERRIDABLE_KEYS or "${" in str(value):
-                reason = (
-                    f"run.json says that a resume changed {key}{' to a reference' if key in OVERRIDABLE_KEYS else ''}"
-                )
-                raise ConfigError(self.subject, reason, "it may be damaged")
+                change = f"{key} to a reference" if key in OVERRIDABLE_KEYS else key
+                raise ConfigError(self.subject, f"run.json says that a resume changed {change}", "it may be damaged")
         return apply_overrides(config, {key: value for key, value in overrides.items() if key in keys}, self.subject)
 
     @property
     def plain_config(self) -> dict[str, Any]:
-        """Values of config.yaml as written, references unresolved; empty if it cannot be read."""
+        """Values of config.yaml as written, with unresolved references; empty if it cannot be read."""
         with suppress(ConfigError):
             return read_run_yaml(self.directory, ALLOW_ALL)
         return {}
@@ -64,7 +67,7 @@ class SavedRun:
     def epochs(self) -> list[dict[str, float]]:
         """Rows of metrics.csv, up to the first row that is damaged or half written."""
         with suppress(OSError, ValueError, csv.Error):
-            return list(whole_rows(read_limited(self.directory / "metrics.csv", LARGEST).decode()))
+            return list(whole_rows(read_limited(self.directory / "metrics.csv", MAX_METRICS_BYTES).decode()))
         return []
 
     @property
@@ -82,8 +85,24 @@ class SavedRun:
 
 
 def whole_rows(text: str) -> Iterator[dict[str, float]]:
-    """Yield rows up to the first damaged one; the last line counts only if it has its line end."""
+    """Yield rows up to the first damaged one. The last line counts only if it ends with a newline."""
     for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
         if None in row.values() or number(row.get("epoch")) is None:
             return
         yield numbers({key: value for key, value in row.items() if key})
+
+
+def apply_overrides(config: DictConfig, overrides: Mapping[str, Any], subject: str) -> DictConfig:
+    """Return a checked copy of a config with some values changed.
+
+    Raises:
+        ConfigError: if a value has a wrong type or is out of range.
+    """
+    copy = config.copy()
+    for key, value in overrides.items():
+        try:
+            OmegaConf.update(copy, key, value)
+        except OmegaConfBaseException as error:
+            raise ConfigError(subject, f"{key}={value}: {str(error).splitlines()[0]}", "correct the value") from None
+    check_config(copy)
+    return copy

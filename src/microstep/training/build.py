@@ -67,7 +67,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     install_notice_handler()
     directory = Path(run_dir)
     record = RunRecordLogger(directory, lock_new_run(directory))
-    with record.building(), loader_errors():
+    with record.record_build_failure(), loader_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 

@@ -78,8 +78,8 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
     except BaseException:
         lock.release()
         raise
-    run = RunSpec(plan.config, plan.directory, record, plan.gate, names={})
-    with record.building(), loader_errors():
+    run = RunSpec(plan.config, plan.directory, record, plan.allowlist, names={})
+    with record.record_build_failure(), loader_errors():
         return build_new_trainer(run) if found is None else restore_trainer(run, found, checkpoints.directory)
 
 
@@ -88,8 +88,8 @@ def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> d
     before = RunRecord.read(plan.directory)
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "after": str(recovered_state.progress.place) if recovered_state else None,
-        "overrides": plan.changes,
+        "after": str(recovered_state.progress.position) if recovered_state else None,
+        "overrides": plan.overrides,
         "command": shlex.join(sys.orig_argv),
     }
     kept = {"metrics": metrics} if recovered_state and (metrics := of_type(before.content.get("metrics"), dict)) else {}
@@ -139,7 +139,7 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory
 
 def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
     """Log where the run resumes, and whether it is the same bit for bit."""
-    position_text = f"resumed after {progress.place}" if progress.windows else "resumed at the start"
+    position_text = f"resumed after {progress.position}" if progress.windows else "resumed at the start"
     if differing := format_differences(before, now):
         log.warning("%s: the run continues, but is not the same bit for bit: %s", position_text, ", ".join(differing))
     elif not now["deterministic"]:

@@ -74,7 +74,7 @@ class Trainer:
         val = self.evaluate("val")
         best = self.progress.finish_epoch(epoch, val, self.step.metrics)
         self.log_epoch(val, best)
-        if best or epoch == self.epochs or self.cadence.after_epoch(epoch):
+        if best or epoch == self.epochs or self.cadence.is_due_after_epoch(epoch):
             self.save(best)
 
     def train_epoch(self, epoch: int) -> None:
@@ -89,7 +89,7 @@ class Trainer:
             self.note(epoch, window, result)
             if result.updated:
                 self.scheduler.step()
-            if self.cadence.after_window(self.progress.windows):
+            if self.cadence.is_due_after_window(self.progress.windows):
                 self.save()
         self.pace.end_training(self.progress.samples_seen)
 
@@ -111,7 +111,7 @@ class Trainer:
         """Count the window, stop where it shows that the run can't go on, tell the loggers."""
         self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
         if self.progress.skipped_in_a_row > self.precision.max_skipped:
-            raise divergence_error(epoch, window, result, self.precision.name, self.checkpoints.place)
+            raise divergence_error(epoch, window, result, self.precision.name, self.checkpoints.saved_position)
         self.checkpoints.raise_failure()
         if self.logbook.wants(self.progress.windows):
             self.log_window(result)
@@ -121,7 +121,7 @@ class Trainer:
         logs = find_logs(self.run_dir)
         sizes = {file.name: file.stat().st_size for file in logs}
         self.checkpoints.save(self.state_dict() | {"logs": sizes}, self.progress, best, logs)
-        self.cadence.saved()
+        self.cadence.restart_timer()
 
     @contextmanager
     def saved_when_stopped(self) -> Iterator[None]:
@@ -129,11 +129,11 @@ class Trainer:
         try:
             yield
         except Stopped as stopped:
-            if stopped.safe and self.progress.place != self.checkpoints.place:
+            if stopped.safe and self.progress.position != self.checkpoints.saved_position:
                 self.save()
             raise
         finally:
-            self.checkpoints.settle()
+            self.checkpoints.wait()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a run is made of: tensors and plain values."""

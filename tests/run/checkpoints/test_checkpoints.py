@@ -48,7 +48,7 @@ def save(directory: Path, content: dict, epoch: int, best: bool) -> Checkpoints:
     """Save after an epoch, and wait until it is written."""
     checkpoints = Checkpoints(directory)
     checkpoints.save(content, Progress(epoch=epoch, optimizer_steps=10 * epoch), best)
-    checkpoints.settle()
+    checkpoints.wait()
     return checkpoints
 
 
@@ -132,12 +132,12 @@ def test_a_failure_to_write_is_told_at_the_next_occasion(saved):
     for occasion in (checkpoints.settle, lambda: checkpoints.save(state(5), Progress(epoch=5), best=False)):
         with files_limited(200):
             checkpoints.save(state(4), Progress(epoch=4), best=False)
-            wait([checkpoints.writing])
+            wait([checkpoints.pending_write])
         with pytest.raises(StorageError):
             occasion()
-        checkpoints.settle()
+        checkpoints.wait()
     checkpoints.save(state(4), Progress(epoch=4), best=False)
-    checkpoints.settle()
+    checkpoints.wait()
     checkpoints.raise_failure()
     assert Checkpoints(saved).load("last")["progress"]["best"] == 4
 
@@ -146,11 +146,11 @@ def test_in_mid_epoch_the_name_says_the_window(saved):
     """Two places never share a file name; the manifest knows the window, and the place is where it goes on."""
     checkpoints = Checkpoints(saved)
     checkpoints.save(state(3.5), Progress(epoch=3, window=7, optimizer_steps=37), best=False)
-    checkpoints.settle()
+    checkpoints.wait()
     last = manifest_of(saved)["last"]
     assert (last["file"], last["epoch"], last["window"]) == ("epoch-0003+000007.pt", 3, 7)
-    assert Checkpoints(saved).entry("last").place == checkpoints.place == Position(3, 7)
-    assert str(checkpoints.place) == "epoch 4, window 7"
+    assert Checkpoints(saved).entry("last").position == checkpoints.saved_position == Position(3, 7)
+    assert str(checkpoints.saved_position) == "epoch 4, window 7"
 
 
 def test_the_one_before_is_one_that_is_whole(saved):

@@ -20,15 +20,15 @@ WORDS = ("model=mlp", "model.dropout=0.2", "threads=1", "progress=false", "epoch
 def test_by_default_a_run_saves_after_each_epoch() -> None:
     """And never in mid-epoch."""
     due = CheckpointSchedule()
-    assert all(due.after_epoch(epoch) for epoch in range(1, 9))
-    assert not any(due.after_window(window) for window in range(1, 1000))
+    assert all(due.is_due_after_epoch(epoch) for epoch in range(1, 9))
+    assert not any(due.is_due_after_window(window) for window in range(1, 1000))
 
 
 def test_every_so_many_epochs_and_steps() -> None:
     """Counted over the whole run from its start, so that a resume finds the same moments."""
     due = CheckpointSchedule(every_epochs=3, every_steps=4)
-    assert [epoch for epoch in range(1, 10) if due.after_epoch(epoch)] == [3, 6, 9]
-    assert [window for window in range(1, 13) if due.after_window(window)] == [4, 8, 12]
+    assert [epoch for epoch in range(1, 10) if due.is_due_after_epoch(epoch)] == [3, 6, 9]
+    assert [window for window in range(1, 13) if due.is_due_after_window(window)] == [4, 8, 12]
 
 
 def test_every_so_many_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,13 +37,13 @@ def test_every_so_many_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cadence, "monotonic", lambda: now[0])
     due = CheckpointSchedule(every_minutes=1.5)
     now[0] += 89.9
-    assert not due.after_window(1)
+    assert not due.is_due_after_window(1)
     now[0] += 0.2
-    assert due.after_window(2)
-    due.saved()
-    assert not due.after_window(3)
+    assert due.is_due_after_window(2)
+    due.restart_timer()
+    assert not due.is_due_after_window(3)
     now[0] += 90
-    assert due.after_window(4)
+    assert due.is_due_after_window(4)
 
 
 def places(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -51,7 +51,7 @@ def places(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     saved, save = [], trainer.checkpoints.save
 
     def noted(state, progress, best, logs):
-        saved.append(str(progress.place))
+        saved.append(str(progress.position))
         save(state, progress, best, logs)
 
     monkeypatch.setattr(trainer.checkpoints, "save", noted)

@@ -1,67 +1,61 @@
-"""Writes and loads a run's checkpoints, and decides when one is due."""
+"""Saves and loads the checkpoints of a run, and decides when one is due."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.archive import deserialize_state, serialize_state, snapshot
-from microstep.run.checkpoints.manifest import (
-    CheckpointEntry,
-    is_intact,
-    make_entry,
-    read_manifest,
-    read_verified,
-    write_manifest,
-)
+from microstep.run.checkpoints.manifest import CheckpointEntry, make_entry, read_manifest, read_verified, write_manifest
 from microstep.run.progress import Position, Progress
 from microstep.types.events import SavingCost
 from microstep.utils.files import storage_errors, sync_to_disk, write_atomic
 
 
 class Checkpoints:
-    """The last checkpoint, the one before it, and the best by validation; some may be the same file.
+    """Keeps the `last` checkpoint, the `previous` one and the `best` by validation; some may be the same file.
 
-    A checkpoint is copied at once and written in a second thread. It is written whole, to the disk, before the manifest
-    points to it, and nothing is removed before that: whenever the process dies, the manifest names a good one.
+    A state is copied at once and written in a second thread. The file is complete and on the disk before the manifest
+    names it, and only then are older files removed: whenever the process dies, the manifest names a good checkpoint.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.entries = read_manifest(directory)
         last = self.entries.get("last")
-        self.place = last.place if last else Position()  #: that was saved last
+        self.saved_position = last.position if last else Position()
         self.saving = SavingCost()
-        self.thread = ThreadPoolExecutor(1, "checkpoint")
-        self.writing: Future[None] | None = None
+        self.executor = ThreadPoolExecutor(1, "checkpoint")
+        self.pending_write: Future[None] | None = None
 
     def save(self, state: Mapping[str, Any], progress: Progress, best: bool, logs: Sequence[Path] = ()) -> None:
-        """Copy the state, and have it written.
+        """Copy a state, and start to write it.
 
         Args:
             state: tensors and plain values only; key `model` is the model's state dict.
-            progress: where the run stands.
-            best: whether it is the best so far.
-            logs: files that the state tells the size of: they are flushed to the disk first.
+            progress: progress of the run.
+            best: whether the state is the best so far.
+            logs: files whose sizes are in the state; they are flushed to the disk first.
 
         Raises:
-            StorageError: where this one can't be begun, or the one before could not be written.
+            CheckpointRefused: if the state holds anything else.
+            StorageError: if the checkpoint before could not be written.
         """
         start = perf_counter()
-        self.settle()
-        copied = snapshot(state)
-        position, steps = progress.place, progress.optimizer_steps
-        self.writing = self.thread.submit(self.write, copied, position, steps, best, logs)
-        self.place = position
+        self.wait()
+        copied, position = snapshot(state), progress.position
+        self.pending_write = self.executor.submit(self.write, copied, position, progress.optimizer_steps, best, logs)
+        self.saved_position = position
         self.saving.saves += 1
         self.saving.pause_seconds += perf_counter() - start
 
     def write(self, state: Mapping[str, Any], position: Position, steps: int, best: bool, logs: Sequence[Path]) -> None:
-        """Write a checkpoint whole, then point the manifest at it, then remove what the manifest no longer names."""
+        """Write a checkpoint, then name it in the manifest, then remove the files that the manifest no longer names."""
         start = perf_counter()
         with storage_errors(self.directory):
             self.directory.mkdir(exist_ok=True)
@@ -70,14 +64,15 @@ class Checkpoints:
         content = serialize_state(state)
         entry = make_entry(content, position, steps)
         write_atomic(self.directory / entry.file, content)
-        self.point_at(entry, best)
+        self.update_manifest(entry, best)
         self.saving.bytes = len(content)
         self.saving.write_seconds += perf_counter() - start
 
-    def point_at(self, entry: CheckpointEntry, best: bool) -> None:
-        """Make an entry the last, keep the newest before it that verifies, and remove files that are named no more."""
-        before = next((e for e in map(self.entries.get, ("last", "previous")) if e and self.good(e, entry)), None)
-        named = {"last": entry, "previous": before, "best": entry if best else self.entries.get("best")}
+    def update_manifest(self, entry: CheckpointEntry, best: bool) -> None:
+        """Make an entry the last one. The newest intact one before it becomes the previous one."""
+        older = [e for e in map(self.entries.get, ("last", "previous")) if e and e.file != entry.file]
+        previous = next(filter(self.is_intact, older), None)
+        named = {"last": entry, "previous": previous, "best": entry if best else self.entries.get("best")}
         kept = {name: e for name, e in named.items() if e is not None}
         write_manifest(self.directory, kept)
         self.entries = dict(kept)
@@ -85,32 +80,35 @@ class Checkpoints:
             for file in set(self.directory.glob("epoch-*.pt")) - {self.directory / e.file for e in kept.values()}:
                 file.unlink(missing_ok=True)
 
-    def good(self, entry: CheckpointEntry, newer: CheckpointEntry) -> bool:
-        """Say whether an entry's file is whole, and not that of a newer one."""
-        return entry.file != newer.file and is_intact(self.directory / entry.file, entry)
+    def is_intact(self, entry: CheckpointEntry) -> bool:
+        """Return whether the file of an entry has the size and SHA-256 that were written."""
+        with suppress(CheckpointRefused):
+            read_verified(self.directory / entry.file, entry)
+            return True
+        return False
 
-    def settle(self) -> None:
-        """Wait until what was saved is written.
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
 
         Raises:
-            StorageError: where it could not be.
+            StorageError: if it could not be written; raised once.
         """
-        writing, self.writing = self.writing, None
-        if writing is not None:
-            writing.result()
+        pending, self.pending_write = self.pending_write, None
+        if pending is not None:
+            pending.result()
 
     def raise_failure(self) -> None:
-        """Raise what went wrong with the last save, if it has; wait for nothing."""
-        if self.writing is not None and self.writing.done():
-            self.settle()
+        """Raise the error of the last save if it has failed already, without waiting."""
+        if self.pending_write is not None and self.pending_write.done():
+            self.wait()
 
     def entry(self, name: str) -> CheckpointEntry:
-        """Return what the manifest says of the `best`, `last` or `previous` checkpoint.
+        """Return the entry of the `best`, `last` or `previous` checkpoint.
 
         Raises:
-            CheckpointRefused: where there is none, or its entry is damaged.
+            CheckpointRefused: if there is none, or it is damaged.
         """
-        self.settle()
+        self.wait()
         if name not in self.entries:
             reason = f"there is no {name} checkpoint"
             raise CheckpointRefused(str(self.directory), reason, "let the run finish an epoch")
@@ -120,10 +118,10 @@ class Checkpoints:
         return entry
 
     def load(self, name: str) -> dict[str, Any]:
-        """Return a state, on the CPU, checked by size and SHA-256 before it is read.
+        """Return the state in the `best`, `last` or `previous` checkpoint, on the CPU.
 
         Raises:
-            CheckpointRefused: where it is missing, is not what was written, or holds more than tensors and values.
+            CheckpointRefused: if the file is missing or damaged, or holds more than tensors and plain values.
         """
         entry = self.entry(name)
         file = self.directory / entry.file
@@ -131,28 +129,27 @@ class Checkpoints:
 
 
 class CheckpointSchedule:
-    """Says when a checkpoint is due. It changes no result: only how much of it a crash can cost.
+    """Decides when a checkpoint is due. It does not change results, only the work that a crash can lose.
 
     Args:
-        every_epochs: finished epochs between two checkpoints; the best and the last are saved in any case.
-        every_minutes: minutes between two checkpoints in mid-epoch, or None.
-        every_steps: windows between two checkpoints in mid-epoch, or None.
+        every_epochs: epochs between checkpoints; the best and the last epoch are always saved.
+        every_minutes: minutes between checkpoints within an epoch, or None.
+        every_steps: windows between checkpoints within an epoch, or None.
     """
 
     def __init__(self, every_epochs: int = 1, every_minutes: float | None = None, every_steps: int | None = None):
         self.every_epochs, self.every_minutes, self.every_steps = every_epochs, every_minutes, every_steps
-        self.saved()
+        self.restart_timer()
 
-    def saved(self) -> None:
-        """Begin to count the minutes anew."""
-        self.since = monotonic()
+    def restart_timer(self) -> None:
+        self.timer_start = monotonic()
 
-    def after_epoch(self, epoch: int) -> bool:
-        """Say whether to save after an epoch, counted from 1."""
+    def is_due_after_epoch(self, epoch: int) -> bool:
+        """Return whether to save after an epoch, counted from 1."""
         return epoch % self.every_epochs == 0
 
-    def after_window(self, windows: int) -> bool:
-        """Say whether to save after so many windows of the run."""
+    def is_due_after_window(self, windows: int) -> bool:
+        """Return whether to save after this number of windows of the run."""
         if self.every_steps is not None and windows % self.every_steps == 0:
             return True
-        return self.every_minutes is not None and monotonic() - self.since >= 60 * self.every_minutes
+        return self.every_minutes is not None and monotonic() - self.timer_start >= 60 * self.every_minutes

@@ -1,4 +1,4 @@
-"""The manifest: which checkpoints there are, and what their bytes must be."""
+"""Reads and writes the manifest: file names, sizes and checksums of the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -13,42 +13,37 @@ from microstep.run.progress import Position
 from microstep.utils.json_files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
-MAX_MANIFEST_BYTES = 2**16  #: bytes that a manifest may have
-OTHER_CHECKPOINT_REMEDY = "use another checkpoint"
+MAX_MANIFEST_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """What the manifest says of one checkpoint."""
+    """Entry of the manifest for one checkpoint."""
 
     file: str
     sha256: str
     bytes: int
     epoch: int  #: epochs finished
-    window: int  #: windows of the next epoch
+    window: int  #: windows finished of the next epoch
     optimizer_steps: int
 
     @property
-    def place(self) -> Position:
-        """Where the run stood."""
+    def position(self) -> Position:
         return Position(self.epoch, self.window)
 
 
-Manifest = Mapping[str, CheckpointEntry]
-
-
 def make_entry(content: bytes, position: Position, optimizer_steps: int) -> CheckpointEntry:
-    """Return a new checkpoint's entry; no two places share a file name."""
+    """Return the entry of a new checkpoint. Each position has its own file name."""
     name = f"epoch-{position.epoch:04d}" + (f"+{position.window:06d}" if position.window else "")
     digest = sha256(content).hexdigest()
     return CheckpointEntry(f"{name}.pt", digest, len(content), position.epoch, position.window, optimizer_steps)
 
 
 def read_manifest(directory: Path) -> dict[str, CheckpointEntry | None]:
-    """Return a manifest, None for an entry that is damaged; empty before the first checkpoint.
+    """Return the entries of a manifest, None for a damaged entry; empty before the first checkpoint.
 
     Raises:
-        CheckpointRefused: where it is damaged.
+        CheckpointRefused: if the manifest itself is damaged.
     """
     file = directory / MANIFEST_FILE
     try:
@@ -60,40 +55,31 @@ def read_manifest(directory: Path) -> dict[str, CheckpointEntry | None]:
 
 
 def parse_entry(fields: Any) -> CheckpointEntry | None:
-    """Return an entry where it has all its fields, each of its kind; its file is a name in the directory."""
-    kinds = {"file": str, "sha256": str, "bytes": int, "epoch": int, "window": int, "optimizer_steps": int}
+    """Return an entry, without directories in its file name; None if a field is missing or of a wrong type."""
+    types = {"file": str, "sha256": str, "bytes": int, "epoch": int, "window": int, "optimizer_steps": int}
     known: dict[str, Any] = {"window": 0} | fields if isinstance(fields, dict) else {}  # 0.1.0 had no windows
-    if not all(type(known.get(name)) is kind for name, kind in kinds.items()):
+    if not all(type(known.get(name)) is kind for name, kind in types.items()):
         return None
-    return CheckpointEntry(**{name: known[name] for name in kinds} | {"file": Path(known["file"]).name})
+    return CheckpointEntry(**{name: known[name] for name in types} | {"file": Path(known["file"]).name})
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest, whole and durable."""
-    write_json(directory / MANIFEST_FILE, {name: asdict(entry) for name, entry in manifest.items()}, durable=True)
-
-
-def is_intact(file: Path, entry: CheckpointEntry) -> bool:
-    """Say whether a file is what was written."""
-    try:
-        read_verified(file, entry)
-    except CheckpointRefused:
-        return False
-    return True
+def write_manifest(directory: Path, entries: Mapping[str, CheckpointEntry]) -> None:
+    """Replace the manifest atomically and durably."""
+    write_json(directory / MANIFEST_FILE, {name: asdict(entry) for name, entry in entries.items()}, durable=True)
 
 
 def read_verified(file: Path, entry: CheckpointEntry) -> bytes:
-    """Return a file's content where its size and SHA-256 are the manifest's.
+    """Return the content of a checkpoint file.
 
     Raises:
-        CheckpointRefused: where they aren't, or the file is not there.
+        CheckpointRefused: if it is missing, or its size or SHA-256 is not that of the entry.
     """
     if not file.is_file():
-        raise CheckpointRefused(str(file), "the manifest names it, and it is not there", OTHER_CHECKPOINT_REMEDY)
-    if file.stat().st_size != entry.bytes:
-        reason = f"{file.stat().st_size} bytes where the manifest has {entry.bytes}"
-        raise CheckpointRefused(str(file), reason, OTHER_CHECKPOINT_REMEDY)
-    content = file.read_bytes()
-    if sha256(content).hexdigest() != entry.sha256:
-        raise CheckpointRefused(str(file), "its checksum is not the manifest's", OTHER_CHECKPOINT_REMEDY)
-    return content
+        reason = "the manifest names it, and it is not there"
+    elif (size := file.stat().st_size) != entry.bytes:
+        reason = f"{size} bytes where the manifest has {entry.bytes}"
+    elif sha256(content := file.read_bytes()).hexdigest() != entry.sha256:
+        reason = "its checksum is not the manifest's"
+    else:
+        return content
+    raise CheckpointRefused(str(file), reason, "use another checkpoint")

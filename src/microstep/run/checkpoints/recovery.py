@@ -1,4 +1,4 @@
-"""The newest checkpoint that is whole, whatever has happened to the others."""
+"""Finds the newest intact checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.checkpoints.manifest import CheckpointEntry, is_intact, write_manifest
+from microstep.run.checkpoints.manifest import CheckpointEntry, write_manifest
 from microstep.run.progress import Progress
 
 log = logging.getLogger("microstep.notice")
@@ -17,19 +17,19 @@ log = logging.getLogger("microstep.notice")
 
 @dataclass(frozen=True)
 class RecoveredState:
-    """A state to go on from."""
+    """State from which a run resumes."""
 
     state: dict[str, Any]
     progress: Progress
 
 
 def recover_state(checkpoints: Checkpoints) -> RecoveredState | None:
-    """Return the newest state that verifies, and let the manifest name nothing newer; None where there never was one.
+    """Return the newest intact state, and remove newer entries from the manifest; None if nothing was saved yet.
 
-    A best checkpoint that is lost is told of: the best is then chosen from the one that was found on.
+    If the best checkpoint is lost, a warning says so, and the best is chosen from the recovered epoch on.
 
     Raises:
-        CheckpointRefused: where none of them verifies.
+        CheckpointRefused: if no checkpoint is intact.
     """
     for entry, state, progress in iter_intact_checkpoints(checkpoints):
         best = find_best_entry(checkpoints, entry, progress)
@@ -44,34 +44,30 @@ def recover_state(checkpoints: Checkpoints) -> RecoveredState | None:
 
 
 def iter_intact_checkpoints(checkpoints: Checkpoints) -> Iterator[tuple[CheckpointEntry, dict[str, Any], Progress]]:
-    """Yield what verifies, the newest first; warn of what doesn't."""
-    for which in ("last", "previous", "best"):
-        if which not in checkpoints.entries:
-            continue
+    """Yield the intact checkpoints, the newest first, and warn of the others."""
+    for name in [name for name in ("last", "previous", "best") if name in checkpoints.entries]:
         try:
-            entry, state = checkpoints.entry(which), checkpoints.load(which)
+            entry, state = checkpoints.entry(name), checkpoints.load(name)
             progress = Progress(**state["progress"])
         except (CheckpointRefused, KeyError, TypeError) as error:
-            log.warning("the %s checkpoint is lost: %s", which, lost_checkpoint_reason(error))
+            refused = isinstance(error, CheckpointRefused)
+            reason = str(error).rpartition("; ")[0] if refused else "it is no run's state"
+            log.warning("the %s checkpoint is lost: %s", name, reason)
             continue
-        if which != "last":
-            log.warning("going back to the %s checkpoint, of %s: what came after it is done again", which, entry.place)
+        if name != "last":
+            message = "going back to the %s checkpoint, of %s: what came after it is done again"
+            log.warning(message, name, entry.position)
         yield entry, state, progress
 
 
-def lost_checkpoint_reason(error: Exception) -> str:
-    """Return why a checkpoint is lost; what to do about it is being done."""
-    return str(error).rpartition("; ")[0] if isinstance(error, CheckpointRefused) else "it is no run's state"
-
-
 def find_best_entry(checkpoints: Checkpoints, entry: CheckpointEntry, progress: Progress) -> CheckpointEntry | None:
-    """Return the entry of the best epoch so far; where it is lost, the one that was found takes its place."""
+    """Return the entry of the best epoch so far. If it is lost, the recovered one replaces it."""
     best = checkpoints.entries.get("best")
     if progress.best_epoch == entry.epoch and not entry.window:
         return entry
-    if best and best.epoch == progress.best_epoch and is_intact(checkpoints.directory / best.file, best):
+    if best and best.epoch == progress.best_epoch and checkpoints.is_intact(best):
         return best
     if progress.best_epoch:
         log.warning("the best checkpoint, of epoch %d, is lost: later ones can still be best", progress.best_epoch)
-    progress.take_as_best()
+    progress.mark_as_best()
     return None if entry.window else entry

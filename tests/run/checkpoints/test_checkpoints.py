@@ -113,7 +113,7 @@ def test_what_the_manifest_no_longer_names_is_removed(saved):
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     """What is written is what was there when it was asked for, whatever happens to the tensors meanwhile."""
     writing, content = Event(), state(1)
-    monkeypatch.setattr(checkpoint, "packed", lambda state: writing.wait(10) and serialize_state(state))
+    monkeypatch.setattr(checkpoint, "serialize_state", lambda state: writing.wait(10) and serialize_state(state))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(content, Progress(epoch=1), best=True)
     content["model"]["weight"].zero_()
@@ -129,7 +129,7 @@ def test_a_failure_to_write_is_told_at_the_next_occasion(saved):
     """Asking whether one has failed waits for nothing; the next save, and the end, raise it once."""
     checkpoints = Checkpoints(saved)
     checkpoints.raise_failure()
-    for occasion in (checkpoints.settle, lambda: checkpoints.save(state(5), Progress(epoch=5), best=False)):
+    for occasion in (checkpoints.wait, lambda: checkpoints.save(state(5), Progress(epoch=5), best=False)):
         with files_limited(200):
             checkpoints.save(state(4), Progress(epoch=4), best=False)
             wait([checkpoints.pending_write])

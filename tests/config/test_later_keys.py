@@ -25,14 +25,13 @@ from microstep.evaluation.comparison.groups import find_setting_differences, gro
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.resume import plan_auto_resume
-from microstep.run.resume import resume_overrides
+from microstep.run.resume import plan_auto_resume, resume_overrides
 from microstep.training import provenance as identity
 from microstep.training.builders import build_component
 from microstep.training.resume import resume, resume_trainer
 from microstep.types.protocols import Precision
 
-OLD = Path(__file__).parent / "old_runs"
+OLD = Path(__file__).parents[1] / "old_runs"
 RUN = ("model=mlp", "model.hidden=[8]", "scheduler=constant", "threads=1", "progress=false", "epochs=2")
 KEY = "precision.channels_last"  # a parameter of the constructor, null by default, that no yaml has
 DEFAULT, OTHER = f"+{KEY}=null", f"+{KEY}=false"
@@ -103,10 +102,10 @@ def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypa
     class Later(TrainConfig):
         average: Any = MISSING
 
-    default = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
+    default = {"_target_": "microstep.precision.full", "dtype": "float64"}
     before = run_config.load_run_config(run, ALLOW_ALL)
     monkeypatch.setitem(LATER, "average", default)
-    monkeypatch.setattr(run_config, "Experiment", Later)
+    monkeypatch.setattr(run_config, "TrainConfig", Later)
     config = run_config.load_run_config(run, ALLOW_ALL)
     assert config.average == default
     assert build_component(config, "average", Precision, device=torch.device("cpu")).name == "fp64"

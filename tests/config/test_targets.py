@@ -26,7 +26,7 @@ from microstep.run.resume import check_same_experiment, resume_overrides
 from microstep.training.builders import build_component
 from microstep.training.provenance import config_hash, experiment_hash, source_hash
 
-OLD = Path(__file__).parent / "old_runs"
+OLD = Path(__file__).parents[1] / "old_runs"
 MOVED = "microstep.components"
 
 
@@ -62,8 +62,8 @@ def test_every_component_that_conf_names_is_known() -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "microstep.components.precision.auto",
-        "microstep.components.precision.presets.auto",
+        "microstep.precision.auto",
+        "microstep.precision.automatic.auto",
         "microstep.components.precision.auto",
         "microstep.components.precision.presets.auto",
     ],
@@ -82,14 +82,14 @@ def test_every_spelling_is_one_component(components: str, target: str) -> None:
             "os.system",
             "",
             "microstep.mlp",
-            "microstep.components.model",
+            "microstep.model",
             "microstep.model.",
         ),
         *(
             "microstep.model.mine",
             "microstep.modelx.mlp",
             "microstep.components.mine.mlp",
-            "microstep.components.model.mlp()",
+            "microstep.model.mlp()",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_hashes_are_of_the_first_spelling(components: str) -> None:
     """A run described today has the hash that the same run got from 0.1.0, and a stored config keeps its own."""
     one = compose(["precision=fp32"])
     long = one.copy()
-    long.precision._target_ = "microstep.components.precision.presets.full"
+    long.precision._target_ = "microstep.precision.plain.full"
     assert config_hash(respelled(one)) == config_hash(one) != config_hash(long)
     assert experiment_hash(respelled(one), "data") == experiment_hash(one, "data")
     assert source_hash(respelled(one)) == source_hash(one)
@@ -127,11 +127,11 @@ def test_a_moved_experiment_is_not_another_one(components: str) -> None:
 @pytest.mark.parametrize("spelled", [str, moved])
 def test_the_allowlist_knows_a_component_under_every_name(components: str, tmp_path: Path, spelled) -> None:
     """Whether it is named in a yaml or in `trust`, and however the run directory spells it."""
-    (tmp_path / "net.yaml").write_text(f"_target_: {spelled('microstep.components.model.mlp')}\n")
-    gate = allowlist_from([tmp_path], [spelled("microstep.components.step.SAMStep")])
+    (tmp_path / "net.yaml").write_text(f"_target_: {spelled('microstep.model.mlp')}\n")
+    gate = allowlist_from([tmp_path], [spelled("microstep.step.SAMStep")])
     for name in ("model.mlp", "components.model.mlp", "step.SAMStep", "components.step.SAMStep"):
         gate({"_target_": f"microstep.{name}"}, "model")
-    for other in ("microstep.components.model.resnet18", "microstep.components.model.resnet18", "os.system"):
+    for other in ("microstep.model.resnet18", "microstep.components.model.resnet18", "os.system"):
         with pytest.raises(ConfigError, match="the run directory names it"):
             gate({"_target_": other}, "model")
 
@@ -148,7 +148,7 @@ def test_a_measured_precision_is_known_under_every_name(components: str) -> None
 def test_a_signature_is_found_under_every_name() -> None:
     """A constructor's parameters are those of the component, wherever it is."""
     found = find_signature("microstep.components.model.mlp")
-    assert found == find_signature("microstep.components.model.mlp")
+    assert found == find_signature("microstep.model.mlp")
     assert found is not None and "hidden" in found.parameters
 
 
@@ -157,14 +157,14 @@ def test_a_component_is_built_under_every_name(spelled) -> None:
     """One that is nested in another node too."""
     config = compose(["model=mlp"])
     inner = {
-        "_target_": spelled("microstep.components.model.mlp"),
+        "_target_": spelled("microstep.model.mlp"),
         "hidden": [8],
         "input_shape": [1, 8, 8],
         "num_classes": 10,
     }
     OmegaConf.update(config, "model", {"_target_": "torch.nn.Sequential", "_args_": [inner]}, merge=False)
     assert isinstance(build_component(config, "model", nn.Module)[0], type(mlp([1, 8, 8], 10, [8])))
-    config.step._target_ = spelled("microstep.components.step.StandardStep")
+    config.step._target_ = spelled("microstep.step.StandardStep")
     with pytest.raises(ConfigError, match=rf"step\._target_={config.step._target_}: it makes no Module"):
         build_component(config, "step", nn.Module, precision=None, task=None, metrics=None, max_grad_norm=None)
 

@@ -42,7 +42,9 @@ def test_a_directory_is_occupied_once(tmp_path) -> None:
 
 def still_locked(run) -> bool:
     """Say whether another process finds a directory taken."""
-    code = f"from pathlib import Path; from microstep.run.lock import lock_directory; lock_directory(Path({str(run)!r}))"
+    code = (
+        f"from pathlib import Path; from microstep.run.lock import lock_directory; lock_directory(Path({str(run)!r}))"
+    )
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
 
 

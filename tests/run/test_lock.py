@@ -91,7 +91,7 @@ def test_within_a_process_the_last_release_counts(tmp_path: Path) -> None:
 
 def is_taken(directory: Path) -> bool:
     """Say whether another process finds it taken."""
-    code = "import sys; from pathlib import Path; from microstep.run.lock import lock_directory; lock_directory(Path(sys.argv[1]))"
+    code = "import sys, pathlib, microstep.run.lock as lock; lock.lock_directory(pathlib.Path(sys.argv[1]))"
     return subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True).returncode != 0
 
 

@@ -13,8 +13,7 @@ from microstep.config.compose import compose
 from microstep.errors import ConfigError
 from microstep.run.record import RunRecord
 from microstep.run.resume import resume_overrides, typed_keys
-from microstep.run.saved_run import OVERRIDABLE_KEYS
-from microstep.run.saved_run import SavedRun
+from microstep.run.saved_run import OVERRIDABLE_KEYS, SavedRun
 
 RUN = ("epochs=3", "scheduler=constant")
 SUBJECT = "resume=run"
@@ -68,7 +67,10 @@ def test_every_key_that_may_be_changed_is_tried() -> None:
         ("optimizer.lr=0.5", "optimizer.lr=0.5 (it has 0.03)"),
         ("max_grad_norm=1", "max_grad_norm=1.0 (it has None)"),
         ("deterministic=false", "deterministic=False (it has True)"),
-        ("precision=bf16", "precision._target_=microstep.components.precision.bf16 (it has microstep.components.precision.full)"),
+        (
+            "precision=bf16",
+            "precision._target_=microstep.components.precision.bf16 (it has microstep.components.precision.full)",
+        ),
         ("model=mlp", "model._target_=microstep.components.model.mlp (it has microstep.components.model.SmallCNN)"),
         (
             "scheduler=cosine",

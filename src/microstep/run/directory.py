@@ -67,12 +67,7 @@ def ensure_directory(directory: Path) -> tuple[Path, bool]:
 
 
 def lock_new_run(directory: Path) -> FileLock:
-    """Create and lock a directory for a new run.
-
-    Raises:
-        RunInUse: if another process has locked it.
-        ConfigError: if it holds a run already.
-    """
+    """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it holds a run."""
     lock = lock_directory(make_directory(directory))
     try:
         check_no_run(directory)

@@ -24,8 +24,7 @@ class RunRecordLogger:
     """Keeps run.json up to date. Its status is `running` until `close`, then `finished`, `interrupted` or `failed`.
 
     Args:
-        run_dir: the run directory.
-        lock: lock of the directory; `close` releases it.
+        lock: lock of the run directory; `close` releases it.
         previous: facts that a resumed run keeps of its run.json.
     """
 

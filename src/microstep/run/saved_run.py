@@ -93,11 +93,7 @@ def whole_rows(text: str) -> Iterator[dict[str, float]]:
 
 
 def apply_overrides(config: DictConfig, overrides: Mapping[str, Any], subject: str) -> DictConfig:
-    """Return a checked copy of a config with some values changed.
-
-    Raises:
-        ConfigError: if a value has a wrong type or is out of range.
-    """
+    """Return a copy of a config with some values changed. Raise ConfigError if one of them is not valid."""
     copy = config.copy()
     for key, value in overrides.items():
         try:

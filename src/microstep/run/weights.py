@@ -55,23 +55,20 @@ class WeightsFile:
 
 
 def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: str) -> WeightsFile:
-    """Return the weights file of a run. Class names, shape and normalization are left out if the dataset has none."""
-    facts = dataset.facts
-    lists = {key: list(facts[key]) for key in ("class_names", "input_shape") if key in facts}
-    described = {"architecture": public_experiment(config)["model"], **lists, **normalization_metadata(dataset)}
+    """Return the weights file of a run. Class names, shape and normalization are left out if the dataset has none.
+
+    `scale` is the pixel value that stands for 1.0; it is left out if it is 255.
+    """
+    facts: dict[str, Any] = {"architecture": public_experiment(config)["model"]}
+    facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
+    if isinstance(dataset, ImageDataset):
+        found, scale = dataset.normalisation, dataset.pictures["train"].scale
+        facts |= {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
-    metadata |= {key: json.dumps(value, default=str) for key, value in described.items()}
+    metadata |= {key: json.dumps(value, default=str) for key, value in facts.items()}
     with suppress(PackageNotFoundError):
         metadata["microstep"] = version("microstep")
     return WeightsFile(directory / WEIGHTS_FILENAME, metadata)
-
-
-def normalization_metadata(dataset: Dataset) -> dict[str, Any]:
-    """Return mean and standard deviation, and the pixel value that stands for 1.0 if it is not 255."""
-    if not isinstance(dataset, ImageDataset):
-        return {}
-    found, scale = dataset.normalisation, dataset.pictures["train"].scale
-    return {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
 
 
 def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -52,9 +52,7 @@ def deserialize_state(file: Path, content: bytes) -> dict[str, Any]:
 def check_plain_archive(content: bytes) -> None:
     """Refuse an archive that torch.save does not write for a snapshot, before torch unpacks any of it.
 
-    Raises:
-        BadZipFile: if it is no archive, such as a bare pickle or torch's format before version 1.6.
-        ValueError: if a member is compressed or declares more bytes than there are, or a pickle uses other names.
+    Raises BadZipFile for a bare pickle and for torch's format before version 1.6, ValueError for the rest.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()

@@ -38,8 +38,6 @@ class Checkpoints:
 
         Args:
             state: tensors and plain values only; key `model` is the model's state dict.
-            progress: progress of the run.
-            best: whether the state is the best so far.
             logs: files whose sizes are in the state; they are flushed to the disk first.
 
         Raises:
@@ -88,11 +86,7 @@ class Checkpoints:
         return False
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written.
-
-        Raises:
-            StorageError: if it could not be written; raised once.
-        """
+        """Wait until the last checkpoint is written. Raise StorageError, once, if it could not be written."""
         pending, self.pending_write = self.pending_write, None
         if pending is not None:
             pending.result()

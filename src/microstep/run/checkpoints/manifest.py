@@ -69,11 +69,7 @@ def write_manifest(directory: Path, entries: Mapping[str, CheckpointEntry]) -> N
 
 
 def read_verified(file: Path, entry: CheckpointEntry) -> bytes:
-    """Return the content of a checkpoint file.
-
-    Raises:
-        CheckpointRefused: if it is missing, or its size or SHA-256 is not that of the entry.
-    """
+    """Return the content of a file. Raise CheckpointRefused if its size or SHA-256 is not that of the entry."""
     if not file.is_file():
         reason = "the manifest names it, and it is not there"
     elif (size := file.stat().st_size) != entry.bytes:

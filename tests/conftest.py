@@ -39,7 +39,7 @@ def call(program: str, *words: str, cwd: Path, **environment: str) -> subprocess
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line that stderr must be."""
+    """Return the only line of stderr."""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
@@ -55,7 +55,7 @@ def fit(overrides: Sequence[str], run_dir: Path):
 
 
 def irregular(file: Path, kind: str) -> None:
-    """Make something that is no regular file."""
+    """Make something that is not a regular file."""
     if kind == "directory":
         file.mkdir()
     if kind == "pipe":
@@ -68,7 +68,7 @@ def irregular(file: Path, kind: str) -> None:
 
 @contextmanager
 def files_limited(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size: what a full disk looks like to a program."""
+    """Limit the size of files, which a program sees as a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -119,7 +119,7 @@ def idx_files(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
-    """Start programs as real processes, all imports done."""
+    """Start a process that forks the programs as real processes, with all imports done."""
     started = Zygote.started()
     yield started
     started.stop()

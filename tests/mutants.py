@@ -14,17 +14,17 @@ Rule = Callable[..., Tensor]
 
 
 def mean_over_accum(nominal: int) -> Rule:
-    """Each micro-batch's mean, divided by `accum`: what most loops do, Lightning's and Accelerate's among them."""
+    """Divide each micro-batch mean by `accum`, as most loops do, among them those of Lightning and Accelerate."""
     return rule(lambda batches, weigh: [1 / (weigh(batch) * nominal) for batch in batches])
 
 
 def mean_of_means(nominal: int) -> Rule:
-    """The mean of the micro-batches' means: a short micro-batch counts as much as a full one."""
+    """Average the micro-batch means: a short micro-batch counts as much as a full one."""
     return rule(lambda batches, weigh: [1 / (weigh(batch) * len(batches)) for batch in batches])
 
 
 def dropped_tail(nominal: int) -> Rule:
-    """Micro-batches shorter than the first are left out, as `drop_last` does."""
+    """Leave out micro-batches shorter than the first, as `drop_last` does."""
 
     def factors(batches, weigh):
         full = [len(batch.indices) == len(batches[0].indices) for batch in batches]
@@ -35,7 +35,7 @@ def dropped_tail(nominal: int) -> Rule:
 
 
 def sum_of_means(nominal: int) -> Rule:
-    """The plain sum of the micro-batches' means."""
+    """Sum the micro-batch means."""
     return rule(lambda batches, weigh: [1 / weigh(batch) for batch in batches])
 
 

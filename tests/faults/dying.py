@@ -67,7 +67,7 @@ class Fate:
 
 
 def in_place(file: Path, content: bytes, durable: bool = True) -> None:
-    """What most programs do: a planted bug."""
+    """Write a file in place, as most programs do: a planted bug."""
     files.write_new_file(file, content, durable)
 
 

@@ -19,7 +19,7 @@ class Lost(BaseException):
 
 
 def stop_at(trainer: Trainer, windows: int, lost: bool = False) -> None:
-    """Train until so many windows of the run are done, then stop by a real SIGTERM; or as if the process were gone."""
+    """Train for a number of windows of the run, then stop by a real SIGTERM, or as if the process had died."""
     whole_epoch = trainer.loaders.train
 
     def train(epoch: int, first: int = 0) -> Iterator[LoadedWindow]:

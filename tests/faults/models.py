@@ -1,4 +1,4 @@
-"""Models that something happens to."""
+"""Models with planted faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def normed(input_shape: Sequence[int], num_classes: int, width: int = 8) -> nn.Module:
-    """Return a small network with BatchNorm and dropout: buffers and masks that a resume has to get right."""
+    """Return a small network with BatchNorm and dropout: buffers and masks that a resume must restore."""
     return nn.Sequential(
         nn.Conv2d(input_shape[0], width, 3, padding=1),
         nn.BatchNorm2d(width),

@@ -1,4 +1,4 @@
-"""What a stranger may have planted in a run directory: each makes a file, the marker, if any of it runs."""
+"""Configs that an attacker may have planted in a run directory: each makes a file, the marker, if any of it runs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def sound() -> str:
 
 
 class Plain(yaml.SafeDumper):
-    """Writes what stands in several places several times: a run has no anchors."""
+    """Writes shared values several times, because a run has no anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

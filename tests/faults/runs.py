@@ -1,4 +1,4 @@
-"""What two runs have to have in common to be the same run."""
+"""Compares two runs that should be the same run."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def unfinished(finished: Path, copy: Path) -> Path:
 
 
 def state_of(run: Path, which: str) -> dict[str, Any]:
-    """Return the state in a checkpoint, as anybody would read it."""
+    """Return the state in a checkpoint, read with torch alone."""
     return torch.load(run / "checkpoints" / manifest_of(run)[which]["file"], weights_only=True)
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:
-    """Return the rows of metrics.csv, but for how fast it was."""
+    """Return the rows of metrics.csv, without speeds."""
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     return [{name: value for name, value in row.items() if name not in TIMED_COLUMNS} for row in rows]
 
 
 def scalars_of(run: Path) -> dict[str, list[tuple[int, str]]]:
-    """Return every scalar that TensorBoard shows, by step, but for speed; as text: a NaN then equals itself."""
+    """Return every TensorBoard scalar by step, without speeds; as text, so that a NaN equals itself."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     tags = set(events.Tags()["scalars"]) - TIMED
@@ -57,7 +57,7 @@ def tabs_of(run: Path) -> list[tuple[str, str]]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Return in what two finished runs differ that should be the same bit for bit."""
+    """Return the differences between two finished runs that should be the same bit for bit."""
     found = []
     for which in ("last", "best"):
         a, b = state_of(one, which), state_of(other, which)
@@ -73,7 +73,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Say whether two states are equal, tensors bit for bit."""
+    """Return whether two states are equal, tensors bit for bit."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""Damage to a checkpoint is noticed, and the next older one that is whole is used."""
+"""Damage to a checkpoint is noticed, and the next older intact one is used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Harm = Callable[[Path], None]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A run of six epochs that is over."""
+    """A finished run of six epochs."""
     run = tmp_path_factory.mktemp("damage") / "whole"
     build_trainer(compose(WORDS), run).fit()
     return run
@@ -64,7 +64,7 @@ def file_of(run: Path, which: str) -> Path:
 
 
 def test_400_flipped_bits_are_all_noticed(run: Path) -> None:
-    """Any single bit, anywhere in the file; what was written still loads when the bit is put back."""
+    """Any single bit, anywhere in the file; the original loads again when the bit is restored."""
     file, bits = file_of(run, "last"), random.Random(0)
     for bit in (bits.randrange(8 * file.stat().st_size) for _ in range(400)):
         flip(file, bit)
@@ -83,7 +83,7 @@ def test_a_truncated_checkpoint_is_noticed(run: Path, twentieths: int) -> None:
 
 
 def test_without_the_checksum_most_flips_would_pass(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above can fail: torch itself takes nearly all of them for what was written."""
+    """The test above can fail: torch itself loads nearly all of them as if they were intact."""
     digest = manifest_of(run)["last"]["sha256"]
     monkeypatch.setattr(manifest, "sha256", lambda content: SimpleNamespace(hexdigest=lambda: digest))
     file, bits, passed = file_of(run, "last"), random.Random(0), 0
@@ -104,7 +104,7 @@ def loads(run: Path) -> bool:
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_the_next_older_one_is_used_and_the_run_is_the_same(whole: Path, run: Path, harm: Harm, capsys) -> None:
-    """A warning names what is lost and where the run goes on; at the end nothing differs but the time it took."""
+    """A warning names the lost checkpoint and where the run resumes; at the end only the training time differs."""
     previous = manifest_of(run)["previous"]["epoch"]
     harm(file_of(run, "last"))
     resume(run).fit()
@@ -118,7 +118,7 @@ def test_the_next_older_one_is_used_and_the_run_is_the_same(whole: Path, run: Pa
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_where_none_is_whole_the_run_is_refused(zygote: Zygote, run: Path, harm: Harm, tmp_path: Path) -> None:
-    """Exit code 6, with a line for each checkpoint that is lost; nothing of the run is touched."""
+    """Exit code 6, with a line for each lost checkpoint; nothing of the run is changed."""
     for file in (run / "checkpoints").glob("*.pt"):
         harm(file)
     files = [file for file in run.rglob("*") if file.is_file() and file.name not in ("train.log", ".lock")]
@@ -129,7 +129,7 @@ def test_where_none_is_whole_the_run_is_refused(zygote: Zygote, run: Path, harm:
 
 
 def test_a_best_checkpoint_that_is_lost_is_told_of(tmp_path: Path, capsys) -> None:
-    """Where the last is whole and the best isn't, the run goes on, and the best is chosen from there on."""
+    """If the last is intact and the best is not, the run resumes, and the best is chosen from there on."""
     trainer = build_trainer(compose([*WORDS, "epochs=1"]), tmp_path / "run")
     trainer.fit()
     trainer.progress.epoch = 2  # a second epoch that was no better
@@ -146,7 +146,7 @@ def test_a_best_checkpoint_that_is_lost_is_told_of(tmp_path: Path, capsys) -> No
 
 
 def test_a_lost_manifest_is_not_guessed_at(zygote: Zygote, run: Path, tmp_path: Path) -> None:
-    """Without checksums there is nothing to go by: exit code 6, and the checkpoints stay where they are."""
+    """Without a manifest nothing can be verified: exit code 6, and the checkpoints stay where they are."""
     (run / "checkpoints" / "manifest.json").unlink()
     assert zygote.run("train.py", f"resume={run}", cwd=tmp_path) == 6
     assert "no checkpoint is whole" in (tmp_path / "output.txt").read_text()

@@ -25,7 +25,7 @@ Form = Callable[[object], bytes]
 
 
 class Code:
-    """Pickled, it makes a marker when it is loaded by a loader that runs what a pickle says."""
+    """Makes a marker file when it is unpickled by a loader that runs code."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -39,7 +39,7 @@ def raw(content: object) -> bytes:
 
 
 def legacy(content: object) -> bytes:
-    """As torch wrote files before version 1.6."""
+    """Return the format of torch before version 1.6."""
     stream = io.BytesIO()
     torch.save(content, stream, _use_new_zipfile_serialization=False)
     return stream.getvalue()
@@ -62,7 +62,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def plant(run: Path, content: bytes) -> None:
-    """Put other bytes in place of every checkpoint, and make the manifest vouch for them."""
+    """Replace the bytes of every checkpoint, with a matching manifest."""
     manifest = manifest_of(run)
     for entry in manifest.values():
         (run / "checkpoints" / entry["file"]).write_bytes(content)
@@ -80,7 +80,7 @@ def refusal(run: Path) -> str:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_code_is_refused_and_not_run(run: Path, tmp_path: Path, form: Form, wrap: Callable[[object], object]) -> None:
-    """Even where size and checksum in the manifest are made to match: the code in it never runs."""
+    """Even if size and checksum in the manifest match, the code in it never runs."""
     marker = tmp_path / "marker"
     plant(run, form(wrap(Code(marker))))
     assert "torch can't read it" in refusal(run)
@@ -108,7 +108,7 @@ def test_both_programs_refuse_it_with_exit_code_6(zygote: Zygote, run: Path, tmp
 
 
 def rezipped(content: bytes, pickled: bytes | None = None, **options: Any) -> bytes:
-    """Return an archive of torch's with another pickle in it, or packed."""
+    """Return an archive of torch with another pickle in it, or compressed."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w", **options) as new:
         for member in old.infolist():
@@ -121,13 +121,13 @@ BYTEARRAY = b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R."  # two giga
 
 
 def test_a_pickle_that_asks_for_memory_is_refused(run: Path) -> None:
-    """`bytearray(2**31 - 1)` is on torch's own list of what may be built."""
+    """`bytearray(2**31 - 1)` is on torch's own list of allowed names."""
     plant(run, rezipped(zipped({"model": torch.ones(2)}), BYTEARRAY))
     assert "builtins bytearray" in refusal(run)
 
 
 def test_a_packed_archive_is_refused(run: Path) -> None:
-    """Zeros pack a thousandfold: torch writes none that are packed, so none is unpacked."""
+    """Zeros compress a thousandfold: torch writes no compressed member, so none is unpacked."""
     bomb = rezipped(zipped({"model": torch.zeros(10**6)}), compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 10**5
     plant(run, bomb)
@@ -135,7 +135,7 @@ def test_a_packed_archive_is_refused(run: Path) -> None:
 
 
 def test_a_tensor_that_declares_more_than_there_is_is_refused(run: Path) -> None:
-    """Two numbers in the pickle say 255 where the record holds 4."""
+    """Two numbers in the pickle say 255, but the record holds 4."""
     content = zipped({"model": torch.arange(4.0)})
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
@@ -146,7 +146,7 @@ def test_a_tensor_that_declares_more_than_there_is_is_refused(run: Path) -> None
 
 
 def test_what_a_run_writes_is_let_in(run: Path) -> None:
-    """All that snapshots are made of: every dtype, sizes, devices, ordered dictionaries and counters."""
+    """Snapshots of every kind load: all dtypes, sizes, devices, ordered dictionaries and counters."""
     dtypes = (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64)
     state = {str(dtype): torch.ones(2).to(dtype) for dtype in dtypes}
     plant(

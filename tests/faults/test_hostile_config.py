@@ -1,4 +1,4 @@
-"""A run directory is not trusted: whatever stands in a stranger's, evaluating it runs none of it."""
+"""A run directory is not trusted: evaluating an attacker's runs none of its code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHIPPED = allowlist_from([CONF])
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that a stranger's code would make."""
+    """The file that an attacker's code would make."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "marker"
 
@@ -39,7 +39,7 @@ def evaluate(run: Path, gate: Allowlist = SHIPPED) -> None:
 
 @pytest.mark.parametrize("target", PLANTS)
 def test_what_a_stranger_plants_would_run_if_it_were_let_in(tmp_path: Path, marker: Path, target: str) -> None:
-    """The tests below can fail: trusted by name, each plant does run, but for the two that newer Hydras know, too."""
+    """The tests below can fail: trusted by name, each plant runs, except two that newer Hydras refuse, too."""
     run = run_with(tmp_path / "run", model=plant(target, marker))
     with pytest.raises(Exception) as caught:  # whatever it makes of it, it is no model
         evaluate(run, allowlist_from([CONF], [target]))
@@ -48,7 +48,7 @@ def test_what_a_stranger_plants_would_run_if_it_were_let_in(tmp_path: Path, mark
 
 
 def test_a_run_of_ones_own_options_is_let_in(tmp_path: Path) -> None:
-    """What conf/ names is built; only then is it missed that this directory holds no finished run."""
+    """Names in conf/ are built; the error is then that this directory holds no finished run."""
     with pytest.raises((ConfigError, CheckpointRefused), match=r"run\.json|checkpoint"):
         evaluate(run_with(tmp_path / "run"))
 
@@ -81,7 +81,7 @@ HIDINGS: dict[str, Callable[[Node], Node]] = {
 @pytest.mark.parametrize("hiding", HIDINGS)
 @pytest.mark.parametrize("target", PLANTS)
 def test_a_foreign_target_is_refused_wherever_it_hides(tmp_path: Path, marker: Path, hiding: str, target: str) -> None:
-    """Deep inside, half applied, behind a reference or put together from pieces: it is not built."""
+    """Deeply nested, partially applied, behind a reference or assembled from parts: it is not built."""
     node = plant(target, marker)
     optimizer = {"name": target, "node": node, "head": target[:4], "tail": target[4:]}
     run = run_with(tmp_path / "run", model=HIDINGS[hiding](node), optimizer=optimizer)
@@ -94,13 +94,13 @@ def test_a_foreign_target_is_refused_wherever_it_hides(tmp_path: Path, marker: P
     "name", ["tests.faults.planted.Path.touch", "microstep.training.builders.Path", "", ".", "a b", "0"]
 )
 def test_other_names_are_refused(tmp_path: Path, name: str) -> None:
-    """By way of a module that imports it, or no name at all: it is not among one's own."""
+    """A name by way of a module that imports it, or no name at all, is not on the allowlist."""
     with pytest.raises(ConfigError, match="the run directory names it, your own conf/ does not"):
         evaluate(run_with(tmp_path / "run", model={"_target_": name, "self": str(tmp_path)}))
 
 
 def test_a_known_target_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
-    """A model's slot takes a Module, even where the name is trusted."""
+    """A model's slot takes a Module, even if the name is trusted."""
     run = run_with(tmp_path / "run", model={"_target_": "microstep.components.dataset.digits"})
     with pytest.raises(ConfigError, match=r"^model\._target_=microstep\.dataset\.digits: it makes no Module"):
         evaluate(run)
@@ -139,7 +139,7 @@ def asked(marker: Path) -> Any:
     ],
 )
 def test_a_resolver_is_not_asked(tmp_path: Path, marker: Path, changes: dict[str, Any]) -> None:
-    """Known to this process or not, hidden behind a backslash, or put together from pieces: nothing of it runs."""
+    """Registered in this process or not, escaped with a backslash, or assembled from parts: none of it runs."""
     with pytest.raises(ConfigError):
         evaluate(run_with(tmp_path / "run", **changes))
     assert not marker.exists()
@@ -157,7 +157,7 @@ def test_a_resolver_would_be_asked_if_it_were_let_in(tmp_path: Path, marker: Pat
     "text", ["{{hidden: !!python/object/apply:os.system ['{}']}}", "!!python/object/new:os.system ['{}']"]
 )
 def test_a_tag_makes_no_object(tmp_path: Path, marker: Path, text: str) -> None:
-    """Yaml's tags for Python objects are refused with all others, and not a part of them runs."""
+    """Yaml tags for Python objects are refused like all others, and none of their code runs."""
     run = written(tmp_path / "run", sound() + "sweep: " + text.format(f"touch {marker}"))
     with pytest.raises(ConfigError, match="anchors or tags"):
         evaluate(run)
@@ -165,7 +165,7 @@ def test_a_tag_makes_no_object(tmp_path: Path, marker: Path, text: str) -> None:
 
 
 def test_damage_is_one_line_whatever_its_shape(tmp_path: Path) -> None:
-    """A value of another kind in any key, however odd, is an error of ours: never a traceback, never a hang."""
+    """A value of a wrong type in any key is an error of ours: never a traceback, never a hang."""
     plain = yaml.safe_load(sound())
     for key in plain:
         for value in (None, -1, 2**63 - 1, 1e308, "", "x\0", "???", [], {}, [[]], {"_target_": None}, {"": ""}, True):
@@ -182,7 +182,7 @@ HANDLER = (
 
 
 def hydra_node(marker: Path) -> Node:
-    """Return a node that Hydra would run, were it Hydra's."""
+    """Return a node that Hydra would run if it were in Hydra's config."""
     text = f"callbacks: {CALLBACK}\njob_logging: {HANDLER}\nhydra_logging: {HANDLER}".format(*[marker] * 3)
     return {**yaml.safe_load(text), "searchpath": [f"file://{marker.parent}"], "run": {"dir": str(marker)}}
 
@@ -197,7 +197,7 @@ def test_a_hydra_node_is_no_part_of_an_experiment(tmp_path: Path, marker: Path) 
 
 
 def test_hydra_s_own_files_are_left_unread(zygote: Zygote, tmp_path: Path, marker: Path, trained: Path) -> None:
-    """What lies in a sound run's .hydra/ is for people: the run is evaluated, and nothing planted there runs."""
+    """.hydra/ of a run is never read: the run is evaluated, and nothing planted there runs."""
     run = shutil.copytree(trained, tmp_path / "run")
     hydra = yaml.safe_dump({"hydra": hydra_node(marker)})
     (run / ".hydra" / "hydra.yaml").write_text(hydra)
@@ -209,14 +209,14 @@ def test_hydra_s_own_files_are_left_unread(zygote: Zygote, tmp_path: Path, marke
 
 
 def test_a_callback_of_one_s_own_does_run(zygote: Zygote, tmp_path: Path, marker: Path) -> None:
-    """The two tests above can fail: typed by the user, the planted callback is Hydra's and runs."""
+    """The two tests above can fail: typed by the user, the planted callback runs."""
     words = (f"+hydra.callbacks.evil._target_={FOREIGN}", f"+hydra.callbacks.evil.file={marker}")
     assert zygote.call("evaluate.py", "run=nowhere", *words, cwd=tmp_path).returncode == 2
     assert marker.exists()
 
 
 def bomb() -> str:
-    """Return a page that stands for 10^40 values."""
+    """Return a page of yaml that expands to 10^40 values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 40)]
     return "\n".join(lines)
@@ -224,7 +224,7 @@ def bomb() -> str:
 
 @pytest.mark.parametrize("text", [bomb(), sound() + bomb(), "a: " + "[" * 500_000, "x" * 2**21, "a: '" + "${" * 2**18])
 def test_a_bomb_is_refused(tmp_path: Path, text: str) -> None:
-    """Aliases of aliases, brackets in brackets, two megabytes: it takes no time and no memory to say no."""
+    """Aliases of aliases, deep nesting and two megabytes are refused without much time or memory."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml (is no plain yaml|has no)"):
         evaluate(written(tmp_path / "run", text))
 
@@ -244,7 +244,7 @@ PLANTED: dict[str, Callable[[Path, Path], object]] = {
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_the_program_refuses_with_exit_code_2(zygote: Zygote, tmp_path: Path, marker: Path, name: str) -> None:
-    """`evaluate.py run=…` on a stranger's directory: it says in one line what it found, and runs and leaves nothing."""
+    """`evaluate.py run=…` of an attacker's directory is refused in one line, runs none of it and leaves no file."""
     run = written(tmp_path / "run", sound())
     PLANTED[name](run, marker)
     done = zygote.call("evaluate.py", f"run={run}", cwd=tmp_path)
@@ -265,7 +265,7 @@ def test_the_program_builds_what_is_trusted_by_name(zygote: Zygote, tmp_path: Pa
 
 
 def test_an_interpolation_of_one_s_own_conf_is_let_in(zygote: Zygote, tmp_path: Path, trained: Path) -> None:
-    """A user whose own yaml reads the environment can evaluate his own runs."""
+    """Users whose own yaml reads the environment can evaluate their own runs."""
     run = shutil.copytree(trained, tmp_path / "run")
     text = (run / "config.yaml").read_text().replace("sweep: null", "sweep: ${oc.env:MINE}")
     (run / "config.yaml").write_text(text)
@@ -277,7 +277,7 @@ def test_an_interpolation_of_one_s_own_conf_is_let_in(zygote: Zygote, tmp_path: 
 
 
 def test_an_error_moves_no_cursor(tmp_path: Path) -> None:
-    """What a stranger wrote is shown by its codes: nothing of it means anything to a terminal."""
+    """An attacker's text is shown with escapes: nothing in it controls a terminal."""
     with pytest.raises(ConfigError) as caught:
         evaluate(run_with(tmp_path / "run", model={"_target_": "\x1b[2J\x1b]0;x\x07\u202egnp\n\udce9 é 数据"}))
     assert str(caught.value).isprintable()

@@ -1,4 +1,4 @@
-"""A resume builds more than an evaluation does, and trusts a run directory no further."""
+"""A resume builds more than an evaluation does, and trusts a run directory no more."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plant(run: Path, slot: str, node: Any) -> None:
 
 @pytest.fixture
 def forged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever forges a config forges the hash of it in the checkpoint, too."""
+    """Skip the hash of the config in the checkpoint: an attacker would forge it, too."""
     monkeypatch.setattr("microstep.training.resume.check_unchanged", lambda *_: None)
 
 
@@ -48,7 +48,7 @@ def resumed(run: Path, gate: Any) -> ResumePlan:
 @pytest.mark.usefixtures("forged")
 @pytest.mark.parametrize("slot", SLOTS)
 def test_a_resume_builds_nothing_that_ones_own_conf_does_not_name(run: Path, tmp_path: Path, slot: str) -> None:
-    """In any slot, those too that an evaluation doesn't build; nested in a sound node as well."""
+    """This holds in any slot, also in those that an evaluation does not build, and nested in a valid node."""
     marker = tmp_path / "marker"
     sound = yaml.safe_load((run / "config.yaml").read_text())[slot]
     for node in (evil(marker), sound | {"extra": [evil(marker)]}):
@@ -60,7 +60,7 @@ def test_a_resume_builds_nothing_that_ones_own_conf_does_not_name(run: Path, tmp
 
 @pytest.mark.usefixtures("forged")
 def test_it_would_run_if_it_were_let_in(run: Path, tmp_path: Path) -> None:
-    """The test above can fail: of a run that is trusted the plant is built, and then makes no optimizer."""
+    """The test above can fail: if the run is trusted, the plant is built, and is then refused as an optimizer."""
     marker = tmp_path / "marker"
     plant(run, "optimizer", evil(marker))
     with pytest.raises(ConfigError):

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what is resumed until it is finished is the uninterrupted run, bit for bit."""
+"""After kill -9 at random moments, a run that is resumed until it finishes equals the uninterrupted run bit for bit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAMES = [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Path, name: str) -> None:
-    """Weights, optimizer, reports, metrics.csv and TensorBoard's scalars are those of a run that nobody disturbed."""
+    """Weights, optimizer, reports, metrics.csv and TensorBoard scalars are those of an uninterrupted run."""
     words = list({word.split("=")[0]: word for word in (*COMMON, *RUNS[name])}.values())  # the last of a key counts
     began = time.monotonic()
     assert zygote.run("train.py", *words, "hydra.run.dir=whole", cwd=tmp_path) == 0, said(tmp_path)
@@ -59,7 +59,7 @@ def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Pa
 
 
 def killed_after(seconds: float, zygote: Zygote, home: Path, *words: str) -> int:
-    """Start or resume a run and kill it after a while; return its exit code: 0 where it was over before."""
+    """Start or resume a run and kill it after a while; return its exit code: 0 if it had finished before."""
     pid = zygote.start("train.py", *words, "resume=auto", cwd=home)
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)  # nobody has waited for it yet: the pid is its own in any case

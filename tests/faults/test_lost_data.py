@@ -1,4 +1,4 @@
-"""Data that can't be read any more while a run trains: what it has reached is kept."""
+"""If the data become unreadable during training, the progress is kept."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def test_a_run_whose_data_are_lost_after_a_checkpoint_goes_on_later(
 def test_a_run_whose_data_are_lost_before_its_first_checkpoint_leaves_no_directory(
     zygote: Zygote, home: Path, at: int
 ) -> None:
-    """There is nothing to go on from; the folder that was made for it is gone, too."""
+    """There is no checkpoint to resume from; the created directory is removed."""
     failed(zygote, home, at, "training")
     assert sorted(path.name for path in home.iterdir()) == ["photos.away"]

@@ -1,4 +1,4 @@
-"""The planted bugs that a resume in mid-epoch has to be seen to catch."""
+"""Planted bugs that the tests of a resume within an epoch must catch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def no_reseed_by_step(patch: pytest.MonkeyPatch) -> None:
-    """The generators are seeded once an epoch."""
+    """Seed the generators only once an epoch."""
 
     def once(device: torch.device, *key: int) -> None:
         if key[-1] == 0:
@@ -63,7 +63,7 @@ MUTANTS: tuple[Mutant, ...] = (
 
 
 def interrupted_and_resumed(run: Path, killed: bool = False) -> Path:
-    """Return a run that was stopped in mid-epoch and resumed; or lost what came after its last checkpoint."""
+    """Return a run that was stopped within an epoch, or set back to its last checkpoint, and then resumed."""
     built = build_trainer(compose([*WORDS, "checkpoint.every_steps=7"]), run)
     stop_at(built, STOPPED, lost=killed)
     resume(run).fit()
@@ -72,14 +72,14 @@ def interrupted_and_resumed(run: Path, killed: bool = False) -> Path:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    """The run that nothing happens to."""
+    """An uninterrupted run."""
     build_trainer(compose([*WORDS, "checkpoint.every_steps=7"]), tmp_path / "whole").fit()
     return tmp_path / "whole"
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "lost"])
 def test_without_a_bug_the_run_is_the_same(whole: Path, tmp_path: Path, killed: bool) -> None:
-    """Stopped by a signal in mid-epoch, or thrown back to its last checkpoint: it ends with the same bits."""
+    """Stopped by a signal within an epoch, or set back to its last checkpoint, it ends with the same bits."""
     assert differences(interrupted_and_resumed(tmp_path / "resumed", killed), whole) == []
 
 
@@ -87,7 +87,7 @@ def test_without_a_bug_the_run_is_the_same(whole: Path, tmp_path: Path, killed: 
 def test_each_planted_bug_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutant: Mutant, request: pytest.FixtureRequest
 ) -> None:
-    """The comparison above fails for each: it would be seen if a resume forgot it."""
+    """The comparison above fails for each of them."""
     with monkeypatch.context() as patch:
         mutant(patch)
         whole = request.getfixturevalue("whole")

@@ -24,7 +24,7 @@ def status(run: Path) -> str:
 
 
 def test_an_odd_working_directory_will_do(zygote: Zygote, tmp_path: Path, idx_files: Path) -> None:
-    """Spaces, commas, quotes, `%`, Chinese and emoji in it, in the data's root and in the run's name: all works."""
+    """Spaces, commas, quotes, `%`, Chinese and emoji in it, in the data's root and in the run's name all work."""
     home = tmp_path / ODD
     home.mkdir()
     (home / f"data {ODD}").symlink_to(idx_files)
@@ -68,13 +68,13 @@ def refusal(program: str, *words: str, cwd: Path) -> str:
     ],
 )
 def test_bytes_that_are_no_utf_8_are_refused(tmp_path: Path, program: str, words: tuple[str, ...]) -> None:
-    """Exit code 2 before anything is made or read; the byte is shown by its number."""
+    """Exit code 2 before anything is created or read; the byte is shown as its number."""
     line = f"error: {words[-1]}: it has bytes that are not UTF-8; rename it, or name another"
     assert refusal(program, *words, cwd=tmp_path) == line.replace(BYTES, r"caf\udce9")
 
 
 def test_a_working_directory_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
-    """So is one with `${` in its name, which Hydra would look up."""
+    """A name with `${`, which Hydra would resolve, is refused, too."""
     for name, said in (
         (BYTES, r"caf\udce9: it has bytes"),
         ("a${b}", "a${b}: ${ in a directory's name is a reference"),
@@ -85,7 +85,7 @@ def test_a_working_directory_that_is_no_utf_8_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("word", [f"hydra.run.dir={BYTES}", f"run={BYTES}", f"input=a/{BYTES}", BYTES, f"{BYTES}=1"])
 def test_any_word_is_looked_at(word: str) -> None:
-    """Whatever key it belongs to; words of any script pass."""
+    """This holds for every key; text in any script is accepted."""
     check_command_line_paths("train.py", "epochs=1", f"run={ODD}")
     with pytest.raises(ConfigError, match="not UTF-8") as caught:
         check_command_line_paths("train.py", "epochs=1", word)
@@ -93,7 +93,7 @@ def test_any_word_is_looked_at(word: str) -> None:
 
 
 def test_where_the_program_lies_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its yamls are found by its place; and a working directory that somebody has removed is told of."""
+    """Its yamls are found; a working directory that was removed is an error in one line."""
     for name in (BYTES, "a${b}"):
         with pytest.raises(ConfigError):
             check_command_line_paths(str(tmp_path / name / "train.py"))
@@ -115,7 +115,7 @@ def test_where_the_program_lies_matters(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_references_in_a_run_directory_s_name(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
-    """Those that lead somewhere are followed; the others, and what only looks like one, are refused at once."""
+    """References that resolve are followed; the others, and text that only looks like one, are refused at once."""
     monkeypatch.setenv("BYTES", BYTES)
     job = OmegaConf.create({"accum": 2, "hydra": {"run": {"dir": "out/${accum}"}}})
     assert get_hydra_directory(job, "hydra.run.dir") == Path("out/2")

@@ -1,4 +1,4 @@
-"""One owner: of two processes in one directory one works, and the other is told whose it is."""
+"""Of two processes in one directory one works, and the other reports its owner."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def end(zygote: Zygote, pid: int, number: int = signal.SIGTERM) -> None:
 
 
 def test_a_second_process_is_refused_and_told_who_has_it(zygote: Zygote, tmp_path: Path) -> None:
-    """Whether it resumes or starts: exit code 5 with the owner's pid and host, and nothing is touched."""
+    """Resuming or starting, it is exit code 5 with the owner's pid and host, and nothing is changed."""
     pid = begun(zygote, tmp_path)
     (tmp_path / "other").mkdir()
     for words in (["resume=../run"], ["resume=auto", *WORDS, "epochs=2000", "hydra.run.dir=../run"]):
@@ -49,7 +49,7 @@ def test_a_second_process_is_refused_and_told_who_has_it(zygote: Zygote, tmp_pat
 
 
 def test_a_killed_owner_leaves_no_lock_behind(zygote: Zygote, tmp_path: Path) -> None:
-    """Nor do its loader processes, which live on for a moment: the run can be resumed at once."""
+    """Its loader processes live on for a moment and do not hold the lock: the run can be resumed at once."""
     end(zygote, begun(zygote, tmp_path, *STREAMED), signal.SIGKILL)
     pid = zygote.start("train.py", "resume=run", "num_workers=0", cwd=tmp_path)
     until = time.monotonic() + 60
@@ -80,7 +80,7 @@ def test_what_a_dead_writer_left_is_removed(zygote: Zygote, tmp_path: Path) -> N
 
 
 def test_four_starts_in_one_second_get_four_directories(zygote: Zygote, tmp_path: Path) -> None:
-    """Each run has its own, whatever the second: `-2`, `-3` and `-4` are added."""
+    """Each run has its own directory, even within one second: `-2`, `-3` and `-4` are added."""
     words = (*WORDS, "epochs=1", "dataset.val_samples=100")
     pids = [zygote.start("train.py", *words, cwd=tmp_path) for _ in range(4)]
     assert [zygote.wait(pid) for pid in pids] == [0, 0, 0, 0], said(tmp_path)

@@ -1,4 +1,4 @@
-"""What a config takes from the environment is kept as a question: no file of a run holds the answer."""
+"""A value that a config takes from the environment is stored as the interpolation: no file of a run has the value."""
 
 from __future__ import annotations
 

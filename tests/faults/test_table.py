@@ -1,4 +1,4 @@
-"""docs/reliability.md and the tests beside this one say the same."""
+"""docs/reliability.md and the tests in this directory list the same faults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_table_and_the_tests_agree() -> None:
 
 
 def test_every_row_names_a_test() -> None:
-    """No fault is claimed to be survived without one."""
+    """Each fault that is claimed to be survived has a test."""
     rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if re.match(r"\| (?!fault|-)", line)]
     assert rows
     assert all("::test_" in row for row in rows)

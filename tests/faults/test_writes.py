@@ -1,4 +1,4 @@
-"""A save is cut off at each of its system calls: some good checkpoint always loads."""
+"""A save that dies at any of its system calls leaves an intact checkpoint."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def plain(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def deaths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, str]]]:
-    """Runs that died in their third save: `n` at its n-th call; and the calls of one that didn't."""
+    """Runs that died in their third save, `n` at its n-th call, and the calls of one that did not."""
     directory = tmp_path_factory.mktemp("deaths")
     return directory, cut_off(directory)
 
 
 def test_the_order_is_write_fsync_replace_fsync_of_the_directory(deaths) -> None:
-    """First for the checkpoint, only then for the manifest that names it; what it no longer names goes last."""
+    """The checkpoint is written before the manifest that names it; files that it no longer names are removed last."""
     written = [("open", ".tmp"), ("write", ".tmp"), ("fsync", ".tmp")]
     checkpoint, manifest = ([*written, ("replace", name), ("fsync", "checkpoints")] for name in (FILE, MANIFEST))
     assert deaths[1] == [*checkpoint, *manifest, ("unlink", "epoch-0001.pt")]
 
 
 def test_whenever_it_dies_a_good_checkpoint_loads(deaths) -> None:
-    """The second or the third, best and last alike; and the next save leaves no trace of the death."""
+    """The second or the third loads, best and last alike, and the next save removes all leftovers."""
     directory, calls = deaths
     found = []
     for fatal in range(1, len(calls) + 2):
@@ -61,7 +61,7 @@ def test_whenever_it_dies_a_good_checkpoint_loads(deaths) -> None:
 
 
 def test_writing_in_place_is_caught(tmp_path: Path) -> None:
-    """The test above can fail: with files written in place, the manifest too, some deaths leave nothing to load."""
+    """The test above can fail: if files are written in place, some deaths leave nothing to load."""
     calls = cut_off(tmp_path, "in_place")
     lost = [fatal for fatal in range(1, len(calls) + 1) if is_lost(tmp_path / str(fatal) / "checkpoints")]
     assert lost

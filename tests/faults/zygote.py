@@ -27,7 +27,7 @@ TIMEOUT = 300  #: seconds, after which a program that `call` waits for is killed
 
 
 def serve() -> None:
-    """Answer until there is nothing more to read."""
+    """Answer requests until stdin is closed."""
     import torch
 
     import microstep.components.task  # noqa: F401  # whatever a run will need, but for cli, which notes whose process it is
@@ -64,7 +64,7 @@ def begin(program: str, words: list[str], cwd: str, environment: dict[str, str],
 
 @dataclass
 class Zygote:
-    """The other end."""
+    """Client of the zygote process."""
 
     process: subprocess.Popen[str]
 

@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def call(zygote, home: Path):
-    """Return what runs a program beside the copies and insists that it succeeds."""
+    """Return a function that runs a program beside the copies and requires success."""
 
     def called(program: str, *words: str) -> CompletedProcess[str]:
         done = zygote.call(program, *words, cwd=home)
@@ -64,7 +64,7 @@ def accuracy_of(run: Path, report: str) -> float:
 
 
 def test_the_targets_are_those_of_the_release() -> None:
-    """The stored configs spell each component as 0.1.0 did: if they were made anew, nothing here would be tested."""
+    """The stored configs use the target names of 0.1.0: if they were made anew, nothing here would be tested."""
     config = (OLD / "finished" / "config.yaml").read_text()
     assert all(f"_target_: microstep.{component}." in config for component in COMPONENTS)
 
@@ -73,7 +73,7 @@ def test_the_targets_are_those_of_the_release() -> None:
     ("checkpoint", "report"), [("best", "test"), ("last", "test-last"), ("model.safetensors", "test-model")]
 )
 def test_an_old_run_is_evaluated(call, home: Path, checkpoint: str, report: str) -> None:
-    """Every kind of its weights gives the accuracy that the run reported."""
+    """All three kinds of weights give the accuracy that the run reported."""
     run = home / "finished"
     shutil.rmtree(run / "reports")
     call("evaluate.py", "run=finished", f"checkpoint={checkpoint}")
@@ -89,26 +89,26 @@ def test_an_old_run_predicts(call, home: Path) -> None:
 
 
 def test_old_runs_are_compared(call) -> None:
-    """The runs of a sweep, which differ in the seed alone, are one side of a comparison."""
+    """The runs of a sweep, which differ only in the seed, are one side of a comparison."""
     said = call("evaluate.py", "run=sweep/*", "baseline=finished").stdout
     assert "outputs/comparisons/" in said
     assert call("evaluate.py", "run=sweep/*seed-0*", "baseline=sweep/*seed-1*").stdout.count("seed") > 1
 
 
 def test_an_interrupted_old_run_is_resumed(call, home: Path) -> None:
-    """It goes on after its first epoch, and finishes."""
+    """It resumes after its first epoch, and finishes."""
     call("train.py", "resume=interrupted")
     assert (record_of(home / "interrupted")["status"], epochs_of(home / "interrupted")) == ("finished", ["1", "2"])
 
 
 def test_an_old_run_is_resumed_with_more_epochs(call, home: Path) -> None:
-    """What may be typed on a resume may be typed for an old run: its schedule is known to be constant."""
+    """An old run accepts the overrides of any resume: its schedule is known to be constant."""
     call("train.py", "resume=finished", "epochs=3", "model=mlp", "model.hidden=[8]")
     assert (record_of(home / "finished")["epochs"], epochs_of(home / "finished")) == (3, ["1", "2", "3"])
 
 
 def test_the_command_of_an_old_run_goes_on_with_it(call, home: Path) -> None:
-    """`resume=auto` takes today's description of the experiment for the one that the run has."""
+    """`resume=auto` accepts today's description of the experiment as that of the run."""
     call("train.py", *SAME, "epochs=2", "hydra.run.dir=interrupted", "resume=auto")
     assert epochs_of(home / "interrupted") == ["1", "2"]
     said = call("train.py", *SAME, "epochs=2", "hydra.run.dir=finished", "resume=auto").stdout

@@ -1,4 +1,4 @@
-"""A run's config is read as plain data, and held against the schema and the ranges again."""
+"""The config of a run is read as plain data, and checked against the schema and the ranges."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHIPPED = allowlist_from([CONF])
     ],
 )
 def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
-    """Nothing asks the environment, or runs a resolver's code, that one's own yamls don't; a reference may stand."""
+    """A resolver that the user's own yamls do not name never runs; a reference to a key is allowed."""
     with pytest.raises(ConfigError, match="the run directory asks a resolver"):
         read_run_yaml(written(tmp_path, text), SHIPPED)
     assert read_run_yaml(tmp_path, ALLOW_ALL) == yaml.safe_load(text)
@@ -48,13 +48,13 @@ def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["model: &a [*a]", "a: &a 1", "a: &a {b: 1}\nc: {<<: *a}", "model: *a"])
 def test_anchors_are_refused(tmp_path: Path, text: str) -> None:
-    """A run never writes one, and with a few of them a page of yaml stands for gigabytes."""
+    """A run never writes anchors, and a few of them let a page of yaml expand to gigabytes."""
     with pytest.raises(ConfigError, match=r"config\.yaml is no plain yaml: it has anchors or tags; "):
         read_run_yaml(written(tmp_path, text), ALLOW_ALL)
 
 
 def test_nesting_is_bounded(tmp_path: Path) -> None:
-    """Fifty collections within each other may be; one more is refused, however many more there are."""
+    """Fifty nested collections are accepted; one more is refused, as is any larger number."""
     read_run_yaml(written(tmp_path, f"model: {'[' * MAX_DEPTH}{']' * MAX_DEPTH}"), ALLOW_ALL)
     one_more = f"model: [{'[' * MAX_DEPTH}{']' * MAX_DEPTH}]"
     for text in (one_more, "model: " + "[" * 400_000, "model: " + "{a: " * 100_000, "- " * 100_000):
@@ -87,7 +87,7 @@ def test_nesting_is_bounded(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
-    """Tags, damage, and numbers that nothing can count to: one line that names the run."""
+    """Tags, damage and huge numbers are refused in one line that names the run."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml is no plain yaml: .") as caught:
         read_run_yaml(written(tmp_path, text), ALLOW_ALL)
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
@@ -95,13 +95,13 @@ def test_what_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["- a\n- b", "", "x", "3"])
 def test_what_holds_no_keys_is_refused(tmp_path: Path, text: str) -> None:
-    """Plain yaml that is no mapping is no experiment."""
+    """Plain yaml that is not a mapping is not an experiment."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml holds no experiment"):
         read_run_yaml(written(tmp_path, text), ALLOW_ALL)
 
 
 def test_a_directory_without_a_config_is_no_run(tmp_path: Path) -> None:
-    """Neither is one whose config is far too large to be one, is no text, or no file."""
+    """A config that is far too large, not text or not a file is refused."""
     for missing in (tmp_path, tmp_path / "nowhere", Path(__file__)):
         with pytest.raises(ConfigError, match=r"config\.yaml is not there; give the directory"):
             read_run_yaml(missing, ALLOW_ALL)
@@ -114,7 +114,7 @@ def test_a_directory_without_a_config_is_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "loop"])
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> None:
-    """A pipe would be waited for and a device has no end; each is refused at once."""
+    """Reading a pipe would block and a device has no end; each is refused at once."""
     file = tmp_path / "config.yaml"
     irregular(file, kind)
     with pytest.raises(ConfigError, match=r"config\.yaml can't be read: (it is no regular file|Too many levels)"):
@@ -123,7 +123,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> Non
 
 @pytest.mark.parametrize("text", ["epochs: many", "epoch: 3", "accum: [1]", "hydra: {callbacks: {}}", "accum: null"])
 def test_a_config_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
-    """What the schema doesn't have, or not so, is damage or another version's."""
+    """Unknown keys and keys of a wrong type mean damage or another version."""
     with pytest.raises(ConfigError, match=r"^run=.*config\.yaml is not an experiment's: .*; "):
         load_run_config(run_with(tmp_path, **yaml.safe_load(text)), SHIPPED)
 
@@ -131,7 +131,7 @@ def test_a_config_of_another_shape_is_refused(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize("part", ["model", "accumulation", "scheduler"])
 @pytest.mark.parametrize("value", [None, 3, "x", ["x"], "???", "${sweep}"])
 def test_every_part_is_a_group_of_keys(tmp_path: Path, part: str, value: object) -> None:
-    """There is nothing to build otherwise; the line names the part."""
+    """The line names the missing group."""
     with pytest.raises(ConfigError, match=rf"^run=.*config\.yaml has no {part} to build; "):
         load_run_config(run_with(tmp_path, **{part: value}), SHIPPED)
 
@@ -152,13 +152,13 @@ def test_every_part_is_a_group_of_keys(tmp_path: Path, part: str, value: object)
     ],
 )
 def test_ranges_are_checked_again(tmp_path: Path, changes: dict[str, object], said: str) -> None:
-    """A config edited by hand is held against what the command line is held against; run and key are named."""
+    """A config edited by hand is checked like the command line; run and key are named."""
     with pytest.raises(ConfigError, match=rf"^run=.*config\.yaml has {said}"):
         load_run_config(run_with(tmp_path, **changes), SHIPPED)
 
 
 def test_a_run_s_own_config_comes_back_as_it_was(tmp_path: Path) -> None:
-    """What a run writes is read again, equal and typed, its references still references."""
+    """A written config is read back equal and typed, with its references unresolved."""
     config = load_run_config(written(tmp_path, sound()), SHIPPED)
     before = compose(["model=mlp", "threads=1"])
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(before) == sound()
@@ -166,7 +166,7 @@ def test_a_run_s_own_config_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_no_run(tmp_path) -> None:
-    """The line says how one of its runs, or several, are named."""
+    """The line says how to name one of its runs, or several."""
     (tmp_path / "sweep.json").write_text("{}")
     for place in (tmp_path, tmp_path / "*"):
         with pytest.raises(ConfigError, match=r"config\.yaml is not there; name one of a sweep's runs, or compare"):

@@ -1,4 +1,4 @@
-"""A run directory is one run's."""
+"""A run directory holds one run."""
 
 import json
 import subprocess
@@ -63,6 +63,6 @@ def test_what_died_before_its_first_checkpoint_may_be_started_afresh(tmp_path, s
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "{", "[" * 100_000, '{"status"', "\ud800"])
 def test_a_damaged_run_json_has_no_status(tmp_path, content) -> None:
-    """A run directory may be anybody's: whatever is in its run.json, the answer is that nothing is known."""
+    """A run directory may be anybody's: for any content of its run.json, the status is unknown."""
     (tmp_path / "run.json").write_text(content, errors="surrogatepass")
     assert RunRecord.read(tmp_path).status is None

@@ -1,4 +1,4 @@
-"""A run directory has one owner at a time, and none that is dead."""
+"""A run directory has at most one owner, and never a dead one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def another(directory: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 def test_a_directory_has_one_owner(tmp_path: Path) -> None:
-    """The other process is told of by pid and host, in one line, with exit code 5."""
+    """The other process is named by pid and host, in one line, with exit code 5."""
     with another(tmp_path) as (process, _), pytest.raises(RunInUse) as caught:
         lock_directory(tmp_path)
     assert caught.value.exit_code == 5
@@ -65,7 +65,7 @@ def test_who_was_killed_owns_nothing_though_its_children_live(tmp_path: Path) ->
 
 
 def test_a_file_of_the_dead_holds_nothing(tmp_path: Path) -> None:
-    """What a process has left in .lock, be it its own pid, is no lock: the system keeps that."""
+    """A leftover .lock is not a lock, even with the pid of this process: the operating system holds the lock."""
     (tmp_path / ".lock").write_text(f"pid {os.getpid()} on {socket.gethostname()}, and then some " * 20)
     with directory_lock(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"pid {os.getpid()} on {socket.gethostname()}"
@@ -73,7 +73,7 @@ def test_a_file_of_the_dead_holds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "it has just begun"), (b"\xff\xfe", "it doesn't say which")])
 def test_an_owner_that_has_not_said_who_it_is(tmp_path: Path, content: bytes, said: str) -> None:
-    """Between the lock and its text there is a moment: the refusal is the same."""
+    """Between locking and writing the file there is a moment: the refusal is the same."""
     with another(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
         with pytest.raises(RunInUse, match=said):
@@ -81,7 +81,7 @@ def test_an_owner_that_has_not_said_who_it_is(tmp_path: Path, content: bytes, sa
 
 
 def test_within_a_process_the_last_release_counts(tmp_path: Path) -> None:
-    """The front door owns a directory, and the trainer within it again: neither takes it from the other."""
+    """The command line locks a directory and the trainer locks it again: neither releases the other's lock."""
     with directory_lock(tmp_path):
         with directory_lock(tmp_path):
             pass
@@ -90,7 +90,7 @@ def test_within_a_process_the_last_release_counts(tmp_path: Path) -> None:
 
 
 def is_taken(directory: Path) -> bool:
-    """Say whether another process finds it taken."""
+    """Return whether another process finds it locked."""
     code = "import sys, pathlib, microstep.run.lock as lock; lock.lock_directory(pathlib.Path(sys.argv[1]))"
     return subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True).returncode != 0
 
@@ -105,7 +105,7 @@ def test_where_the_directory_can_not_be_written_it_is_a_failure_of_storage(tmp_p
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Be nobody for a while: permissions mean nothing to root."""
+    """Drop root privileges for a while: permissions do not apply to root."""
     if os.geteuid():
         yield
         return
@@ -126,7 +126,7 @@ def test_a_read_only_directory_is_a_failure_of_storage() -> None:
 
 
 def test_two_resumes_of_one_run_are_not_both_let_in(zygote: Zygote, tmp_path: Path) -> None:
-    """While a run is at work, `resume=` of it ends with exit code 5 and touches nothing but .lock's own text."""
+    """While a run is training, `resume=` of it ends with exit code 5 and changes nothing but the text of .lock."""
     run = tmp_path / "run"
     words = ("model=mlp", "epochs=1", "threads=1", "progress=false", "hydra.run.dir=run")
     assert zygote.run("train.py", *words, cwd=tmp_path) == 0

@@ -45,7 +45,7 @@ def epoch(number: int, accuracy: float, best: bool) -> EpochReport:
 
 
 def test_it_says_running_from_the_start(tmp_path):
-    """Before anything is built the file is there: a run that dies of a power cut is known to have been one."""
+    """The file exists before anything is built, so a run that died early is known."""
     record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     with record.record_build_failure():
         assert read(tmp_path) == {"status": "running", "error": None}
@@ -73,7 +73,7 @@ def test_it_says_how_the_run_ended(tmp_path, error, status, said):
 
 
 def test_the_directory_is_given_back_when_it_is_closed(tmp_path):
-    """Also where the record itself can't be written any more."""
+    """The lock is released even if the record itself cannot be written."""
     lock = lock_directory(tmp_path)
     record = RunRecordLogger(tmp_path, lock)
     with files_limited(10), pytest.raises(StorageError):
@@ -82,14 +82,14 @@ def test_the_directory_is_given_back_when_it_is_closed(tmp_path):
 
 
 def test_what_is_known_of_a_run_that_is_taken_up_stays(tmp_path):
-    """What a resume begins with is what run.json said, but for how it ended."""
+    """A resumed run starts with the facts of its run.json, except for how it ended."""
     before = {"status": "failed", "error": "epoch 3: it is NaN; lower the rate", "epoch": 2, "device": "cpu"}
     RunRecordLogger(tmp_path, lock_directory(tmp_path), before).update(device="cuda")
     assert read(tmp_path) == {"status": "running", "error": None, "epoch": 2, "device": "cuda"}
 
 
 def test_it_keeps_up_with_the_epochs(tmp_path):
-    """Counts are the last epoch's, `best` is the best one's: a look at a running run tells how it goes."""
+    """Counts are those of the last epoch, `best` is that of the best one."""
     record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     for report in (epoch(1, 0.5, True), epoch(2, 0.75, True), epoch(3, 0.25, False)):
         record.epoch(report)
@@ -101,7 +101,7 @@ def test_it_keeps_up_with_the_epochs(tmp_path):
 
 @pytest.mark.parametrize("peak", [2**30, None])
 def test_the_results_are_added_to_what_is_known(tmp_path, peak):
-    """Validation and test metrics of the best checkpoint stand beside what the best epoch said of itself."""
+    """Validation and test metrics of the best checkpoint are stored beside those of the best epoch."""
     record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     record.epoch(epoch(1, 0.5, True))
     splits = {name: SplitResult({"accuracy": value}, Report("")) for name, value in (("val", 0.5), ("test", 0.4))}
@@ -117,7 +117,7 @@ def test_the_results_are_added_to_what_is_known(tmp_path, peak):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_json_has_no_number_for_is_null(tmp_path, value):
-    """A NaN of a metric doesn't make a file that strict readers refuse."""
+    """A NaN metric does not make the file unreadable for strict parsers."""
     record = RunRecordLogger(tmp_path, lock_directory(tmp_path))
     record.epoch(epoch(1, value, True))
     assert read(tmp_path)["metrics"]["best"]["accuracy"] is None
@@ -130,7 +130,7 @@ def test_names_in_any_script_stay_readable(tmp_path):
 
 
 def test_a_run_that_diverges_is_failed_with_the_reason(tmp_path):
-    """A learning rate beyond all bounds: the record has the exception's line, and what was known of the run."""
+    """If the learning rate is far too high, the record has the exception's line and the facts known so far."""
     with pytest.raises(Diverged) as caught:
         fit([*QUICK, "optimizer.lr=1e30"], tmp_path / "run")
     found = read(tmp_path / "run")
@@ -143,14 +143,14 @@ def test_a_run_that_diverges_is_failed_with_the_reason(tmp_path):
     ("typed", "kind"), [("task.class_weights=[1,2]", ConfigError), ("dataset.val_samples=3", DataError)]
 )
 def test_a_run_that_can_not_be_built_is_failed_too(tmp_path, typed, kind):
-    """What only the data can tell is recorded before the first epoch: a sweep's job says why it has no results."""
+    """An error that only the data reveal is recorded before the first epoch, so that a sweep can report it."""
     with pytest.raises(kind) as caught:
         build_trainer(compose([typed, "threads=1"]), tmp_path / "run")
     assert (read(tmp_path / "run")["status"], read(tmp_path / "run")["error"]) == ("failed", str(caught.value))
 
 
 def test_a_directory_that_holds_a_run_is_refused(trained):
-    """A second run never overwrites the first: its record, and everything else, stays as it is."""
+    """A second run never overwrites the first: its record and all other files stay as they are."""
     before = (trained / "run.json").read_bytes()
     with pytest.raises(ConfigError, match="it holds a run already"):
         build_trainer(compose([*QUICK, "threads=1"]), trained)

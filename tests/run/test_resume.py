@@ -1,4 +1,4 @@
-"""What a resume goes on with is known before torch is imported."""
+"""A resume is planned before torch is imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN = ("epochs=3", "scheduler=constant", "seed=5")
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """What a run leaves behind, as far as it matters here."""
+    """A run directory with the files that a plan needs."""
     (tmp_path / "run").mkdir()
     return described(tmp_path / "run", *RUN)
 
@@ -107,7 +107,7 @@ def test_auto_wants_the_whole_experiment_to_be_the_runs(run: Path) -> None:
 
 
 def test_auto_takes_a_recipe_that_is_the_runs(run: Path) -> None:
-    """The command with `experiment=` that started a run is the one that goes on with it; another is refused."""
+    """The command with `experiment=` that started a run resumes it; another one is refused."""
     words = ("experiment=fashion_amp", "dataset.root=/data")
     described(run, *words)
     assert resumed(run, "resume=auto", *words).overrides == {}

@@ -1,4 +1,4 @@
-"""What a resume may change, and what it may not: the line says each key with both its values."""
+"""A resume may change some keys and is refused for others: the line has each key with both values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUBJECT = "resume=run"
 
 
 def changes(*words: str, run: tuple[str, ...] = RUN) -> dict[str, object]:
-    """Return what these words change of a run that was started with others."""
+    """Return the values that these overrides change of a run that was started with others."""
     return resume_overrides(compose(run), compose(words), typed_keys(words), SUBJECT)
 
 
@@ -53,7 +53,7 @@ def test_what_does_not_change_the_result_may_be_changed(word: str, key: str, val
 
 
 def test_every_key_that_may_be_changed_is_tried() -> None:
-    """The list above is all there is, but for two keys of some data sets."""
+    """The list above is complete, except for two keys of some datasets."""
     tried = {row[1] for row in test_what_does_not_change_the_result_may_be_changed.pytestmark[0].args[1]}
     assert tried | {"dataset.budget_gib", "dataset.download"} == OVERRIDABLE_KEYS
 
@@ -88,7 +88,7 @@ def test_what_would_make_another_run_of_it_is_refused(word: str, told: str) -> N
 
 
 def test_all_that_is_refused_is_told_at_once() -> None:
-    """Nobody has to find out one after the other; what may be changed is not among it."""
+    """The line names all of them at once, and no key that may be changed."""
     line = refusal("seed=1", "num_workers=2", "accum=4", "batch_size=64")
     assert "seed=1 (it has 0), accum=4 (it has 1);" in line
     assert "num_workers" not in line
@@ -96,38 +96,38 @@ def test_all_that_is_refused_is_told_at_once() -> None:
 
 
 def test_what_the_run_has_anyway_may_be_typed() -> None:
-    """The command that started a run can be typed again: an option that was chosen then, a list, a reference."""
+    """The command that started a run can be typed again: a chosen option, a list, a reference."""
     words = ("model=mlp", "model.hidden=[32,16]", "optimizer.lr=0.1", "epochs=3", "scheduler=constant", "accum=2")
     assert changes(*words, run=words) == {}
 
 
 def test_a_default_of_the_program_is_not_what_was_typed() -> None:
-    """A run with other epochs, seed and model than the defaults' goes on without any of them being typed."""
+    """A run whose epochs, seed and model are not the defaults is resumed without typing any of them."""
     assert changes(run=("epochs=3", "seed=5", "model=mlp", "optimizer.lr=0.5")) == {}
     assert changes("num_workers=2", run=("seed=5", "model=mlp")) == {"num_workers": 2}
 
 
 def test_words_about_resuming_are_no_keys() -> None:
-    """`resume`, `trust`, `sweep` and what is Hydra's own change nothing of the run."""
+    """`resume`, `trust`, `sweep` and the keys of Hydra change nothing of the run."""
     words = ["resume=run", "trust=[a.B]", "sweep=s", "hydra.run.dir=x", "hydra/job_logging=none"]
     assert typed_keys([*words, "+optimizer.nesterov=true", "model@model=mlp"]) == ["optimizer.nesterov", "model"]
 
 
 def test_epochs_can_not_shrink() -> None:
-    """What was trained is not taken back; as many as there were is nothing new."""
+    """Fewer epochs are refused; as many as before is no change."""
     assert refusal("epochs=2") == "epochs=2: the run has 3; choose as many or more"
     assert changes("epochs=3") == {}
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "onecycle"])
 def test_epochs_can_not_grow_where_the_rate_was_planned(scheduler: str) -> None:
-    """A run of more epochs would have had other rates from its first step."""
+    """A run of more epochs would have had other learning rates from its first step."""
     planned = "its learning rate was planned for 3 epochs; start a new run, or use scheduler=constant next time"
     assert refusal("epochs=9", run=("epochs=3", f"scheduler={scheduler}")) == f"epochs=9: {planned}"
 
 
 def test_epochs_can_not_grow_where_another_key_refers_to_them() -> None:
-    """A schedule, or anything else, that was given ${epochs} counts as planned, whatever it is called."""
+    """A schedule, or any other value, that refers to ${epochs} counts as planned for that number."""
     run = compose(RUN)
     OmegaConf.set_struct(run, False)
     run.scheduler = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": "${epochs}"}
@@ -138,7 +138,7 @@ def test_epochs_can_not_grow_where_another_key_refers_to_them() -> None:
 
 
 def test_epochs_can_not_grow_under_a_schedule_that_is_not_known() -> None:
-    """A target that can't be looked at may do anything with them."""
+    """A target whose signature is unknown may use the number of epochs."""
     run = compose(RUN)
     run.scheduler._target_ = "nowhere.Schedule"
     with pytest.raises(ConfigError, match="its learning rate was planned"):
@@ -146,7 +146,7 @@ def test_epochs_can_not_grow_under_a_schedule_that_is_not_known() -> None:
 
 
 def note(run_dir: Path, resumed: object) -> Path:
-    """Write a run.json that has been resumed like this."""
+    """Write a run.json with these resumes."""
     (run_dir / "run.json").write_text(json.dumps({"status": "interrupted", "resumed": resumed}))
     return run_dir
 
@@ -158,7 +158,7 @@ def described(run_dir: Path, *words: str) -> SavedRun:
 
 
 def test_what_earlier_resumes_changed_counts(tmp_path: Path) -> None:
-    """In order: of a key that was changed twice the later value."""
+    """If a key was changed twice, the later value applies."""
     times = [{"overrides": {"epochs": 4, "threads": 2}}, {"overrides": {}}, {"overrides": {"epochs": 5}}]
     assert RunRecord.read(note(tmp_path, times)).overrides == {"epochs": 5, "threads": 2}
     config = described(tmp_path, *RUN).config(ALLOW_ALL)
@@ -167,13 +167,13 @@ def test_what_earlier_resumes_changed_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resumed", [None, 3, "text", {}, [3], [None], [{}], [{"overrides": 3}], [{"overrides": None}]])
 def test_a_damaged_list_of_resumes_is_none(tmp_path: Path, resumed: object) -> None:
-    """run.json is no part of what a run is made of: config.yaml and the checkpoint are."""
+    """A run needs only config.yaml and the checkpoint, not run.json."""
     assert RunRecord.read(note(tmp_path, resumed)).overrides == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "[" * 100_000])
 def test_a_damaged_run_json_changes_nothing(tmp_path: Path, content: str) -> None:
-    """Nor does one that is no JSON at all."""
+    """A run.json that is not JSON changes nothing either."""
     (tmp_path / "run.json").write_text(content)
     assert RunRecord.read(tmp_path).overrides == {}
 
@@ -194,7 +194,7 @@ def test_a_damaged_run_json_changes_nothing(tmp_path: Path, content: str) -> Non
     ],
 )
 def test_a_run_json_that_was_tampered_with_is_refused(tmp_path: Path, overrides: object, says: str) -> None:
-    """A run directory is not trusted: only what a resume may change is taken from it, and no resolver is asked."""
+    """A run directory is not trusted: only keys that a resume may change are accepted, and no resolver runs."""
     note(tmp_path, [{"overrides": overrides}])
     with pytest.raises(ConfigError) as caught:
         described(tmp_path, *RUN, "dataset=image_folder", "dataset.root=/data").config(ALLOW_ALL)

@@ -39,7 +39,7 @@ def home(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_whose_data_moved_is_evaluated_on_the_new_path(home: Path) -> None:
-    """The new path that a resume was given holds for evaluate.py, which has no key for it."""
+    """evaluate.py reads the data from the new path; it has no key for it."""
     report = home / "resumed" / "reports" / "test" / "predictions.csv"
     before = report.read_bytes()
     report.unlink()
@@ -67,7 +67,7 @@ def test_a_device_of_a_resume_is_used(trained: Path, tmp_path: Path, photos: Pat
 
 
 def test_a_run_counts_with_the_epochs_of_its_resume(home: Path) -> None:
-    """It differs in nothing but the seed from a run of as many epochs; where it ran is no part of the setting."""
+    """It differs only in the seed from a run of as many epochs; the path of the data is not part of the setting."""
     record = json.loads((home / "resumed" / "run.json").read_text())
     elsewhere = {"overrides": {"threads": 2, "device": "cpu"}}
     shutil.copytree(home / "resumed", home / "elsewhere")
@@ -89,7 +89,7 @@ def test_a_comparison_shows_the_samples_of_a_run_whose_data_moved(home: Path, mo
 
 
 def test_a_sweep_counts_a_run_with_the_epochs_of_its_resume(tmp_path: Path) -> None:
-    """It is a setting of its own then, and no second seed; a resume on another device changes nothing."""
+    """It is a setting of its own then, not a second seed; a resume on another device changes nothing."""
     resumed = {"1": {"device": "cpu", "threads": 2}, "2": {"epochs": 40}}
     facts = {"resumed": lambda values: [{"overrides": resumed.get(values["seed"], {})}]}
     directory = plant_sweep(tmp_path / "s", {"seed": range(3)}, lambda values: 0.9, **facts)

@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def opened(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Return metadata and tensors, read as anybody would."""
+    """Return metadata and tensors, read with safetensors alone."""
     with safe_open(file, "pt") as content:
         return content.metadata(), {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
 
@@ -46,7 +46,7 @@ def written(model: nn.Module, directory: Path) -> Path:
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Say whether two states have the same names, dtypes, shapes and bits."""
+    """Return whether two states have the same names, dtypes, shapes and bits."""
     return one.keys() == other.keys() and all(
         (one[name].dtype, one[name].shape) == (tensor.dtype, tensor.shape) and torch.equal(one[name], tensor)
         for name, tensor in other.items()
@@ -93,7 +93,7 @@ def test_the_file_says_what_it_is(trained) -> None:
 
 
 def test_the_weights_are_those_of_the_best_epoch(tmp_path) -> None:
-    """Where training went on and got worse, the file has the best checkpoint's weights, and its epoch."""
+    """If later epochs are worse, the file has the weights and the epoch of the best checkpoint."""
     unstable = ("model=mlp", "scheduler=constant", "optimizer.lr=1", "max_grad_norm=1", "epochs=4")
     results = fit(unstable, tmp_path / "run")
     about, state = opened(tmp_path / "run" / "model.safetensors")
@@ -104,7 +104,7 @@ def test_the_weights_are_those_of_the_best_epoch(tmp_path) -> None:
 
 
 def test_a_task_without_classes_leaves_out_what_it_hasnt(zygote, tmp_path) -> None:
-    """Regression has no class names, no picture's shape and no normalisation; fp64 weights stay fp64."""
+    """Regression has no class names, image shape or normalization; fp64 weights stay fp64."""
     words = ("--config-dir", str(CONF), *REGRESSION, "precision=fp64", "epochs=1", "hydra.run.dir=run")
     done = zygote.call("train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ class Odd(nn.Module):
 
 
 def test_every_kind_of_tensor_comes_back(tmp_path) -> None:
-    """Tied, strided, channels-last, views of one memory, of no dimension, of no element: every bit under every name."""
+    """Tied, strided, channels-last and 0-dimensional tensors, views and empty ones: each name has every bit."""
     model, fresh = Odd(), Odd()
     file = written(model, tmp_path)
     assert same(load_file(file), model.state_dict())
@@ -153,14 +153,14 @@ def test_every_kind_of_tensor_comes_back(tmp_path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_weights_on_a_gpu_come_back(tmp_path) -> None:
-    """Where the model is doesn't matter, and it stays there."""
+    """The model's device does not matter, and the model stays on it."""
     model = Odd().cuda()
     assert same(load_file(written(model, tmp_path)), {k: t.cpu() for k, t in model.state_dict().items()})
     assert model.one.weight.is_cuda
 
 
 def test_equal_weights_make_equal_bytes() -> None:
-    """safetensors alone would order the metadata by chance; the header begins where the tensors are aligned."""
+    """safetensors alone would order the metadata by chance; the tensors start at an aligned offset."""
     state = Odd().state_dict() | {"expanded": torch.randn(1, 3).expand(4, 3)}
     about = {key: key for key in "zyxabcdefgé"}
     first = serialize_weights(state, about)
@@ -181,7 +181,7 @@ def test_what_the_environment_holds_is_not_told(monkeypatch) -> None:
 
 
 def test_names_in_any_script_come_back(tmp_path) -> None:
-    """Class names may be of any script, and those of folders needn't even be UTF-8."""
+    """Class names may be in any script; those of folders need not even be UTF-8."""
     names = ("caffè", "猫", 'a "b"\\c', "\udcff")
     dataset = split_in_three(torch.zeros(5, 2), torch.zeros(5), {"class_names": names}, "odd")
     file = weights_file(tmp_path, OmegaConf.create({"model": {}}), dataset, "odd\udcff")
@@ -192,7 +192,7 @@ def test_names_in_any_script_come_back(tmp_path) -> None:
 
 
 class Talkative(nn.Linear):
-    """Keeps something in its state that is no tensor."""
+    """Keeps a value in its state that is not a tensor."""
 
     def get_extra_state(self) -> object:
         return {"words": 3}
@@ -215,7 +215,7 @@ class Sparse(nn.Module):
 
 @pytest.mark.parametrize("model", [Talkative(2, 2), Complex(), Sparse()], ids=["extra", "complex", "sparse"])
 def test_a_model_that_safetensors_can_not_hold_is_warned_of(model, tmp_path, caplog) -> None:
-    """A run that took days doesn't fail at its end for that: one line says why, and there is no file."""
+    """A long run does not fail at its end for this: one line says why, and there is no file."""
     with caplog.at_level(logging.WARNING, "microstep.notice"):
         assert not written(model, tmp_path).exists()
     (record,) = caplog.records

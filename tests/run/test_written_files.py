@@ -1,4 +1,4 @@
-"""What a run leaves behind: every file that is promised, each telling the truth, and nothing besides."""
+"""A run leaves every documented file, each with true content, and no others."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def names(directory: Path) -> set[str]:
 
 
 def test_every_file_is_there_and_none_besides(trained):
-    """The run directory holds what the documentation lists: nothing is missing, nothing is strewn about."""
+    """The run directory holds exactly the documented files."""
     listed = {"config.yaml", ".hydra", "train.log", "run.json", "metrics.csv", "checkpoints", "reports", ".lock"}
     (events,) = trained.glob("events.out.tfevents.*")
     assert names(trained) == listed | {events.name, "model.safetensors"}
@@ -77,7 +77,7 @@ def test_every_file_is_there_and_none_besides(trained):
 
 
 def test_a_run_is_one_line_in_tensorboard(trained):
-    """The only events file lies in the run directory itself: no sub-run appears in the browser."""
+    """The only event file is in the run directory itself, so the browser shows no sub-run."""
     assert [file.parent for file in trained.rglob("events.out.tfevents.*")] == [trained]
 
 

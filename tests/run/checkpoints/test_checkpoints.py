@@ -1,4 +1,4 @@
-"""Checkpoints are plain, whole or not there, and nothing is loaded that was not written by the run."""
+"""Checkpoints are plain and atomic, and nothing is loaded that the run did not write."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def replace_best(directory: Path, content: bytes) -> None:
 
 
 def refusal(directory: Path, which: str = "best") -> str:
-    """Return why a checkpoint was refused, which must be exit code 6."""
+    """Return why a checkpoint was refused, with exit code 6."""
     with pytest.raises(CheckpointRefused) as caught:
         Checkpoints(directory).load(which)
     assert caught.value.exit_code == 6
@@ -78,7 +78,7 @@ def refusal(directory: Path, which: str = "best") -> str:
 
 
 def test_what_was_saved_comes_back(saved):
-    """`best` and `last` load what was given, tensors bit for bit and plain values equal."""
+    """`best` and `last` load the saved state, tensors bit for bit and plain values equal."""
     for which, value in (("best", 2.0), ("last", 3.0)):
         loaded = Checkpoints(saved).load(which)
         assert torch.equal(loaded["model"]["weight"], torch.full((3, 4), value))
@@ -86,7 +86,7 @@ def test_what_was_saved_comes_back(saved):
 
 
 def test_the_manifest_describes_them(saved):
-    """File, checksum, size, place and optimizer steps of the last, of the one before and of the best, and all true."""
+    """The manifest has the true file, checksum, size, position and steps of the last, previous and best checkpoint."""
     manifest = manifest_of(saved)
     assert list(manifest) == ["last", "previous", "best"]
     for which, epoch in (("best", 2), ("previous", 2), ("last", 3)):
@@ -102,7 +102,7 @@ def test_the_manifest_describes_them(saved):
 
 
 def test_what_the_manifest_no_longer_names_is_removed(saved):
-    """The last, the one before and the best are kept, once each; every older one is gone, no temporary is left."""
+    """The last, the previous and the best file are kept; older ones are removed, and no temporary file is left."""
     assert sorted(p.name for p in saved.iterdir()) == ["epoch-0002.pt", "epoch-0003.pt", MANIFEST]
     save(saved, state(4), 4, best=False)
     assert sorted(p.name for p in saved.iterdir()) == ["epoch-0002.pt", "epoch-0003.pt", "epoch-0004.pt", MANIFEST]
@@ -111,7 +111,7 @@ def test_what_the_manifest_no_longer_names_is_removed(saved):
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
-    """What is written is what was there when it was asked for, whatever happens to the tensors meanwhile."""
+    """The state at the time of the call is written, even if the tensors change meanwhile."""
     writing, content = Event(), state(1)
     monkeypatch.setattr(checkpoint, "serialize_state", lambda state: writing.wait(10) and serialize_state(state))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -126,7 +126,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
 
 
 def test_a_failure_to_write_is_told_at_the_next_occasion(saved):
-    """Asking whether one has failed waits for nothing; the next save, and the end, raise it once."""
+    """Asking for a failure does not wait; the next save, and the end, raise it once."""
     checkpoints = Checkpoints(saved)
     checkpoints.raise_failure()
     for occasion in (checkpoints.wait, lambda: checkpoints.save(state(5), Progress(epoch=5), best=False)):
@@ -143,7 +143,7 @@ def test_a_failure_to_write_is_told_at_the_next_occasion(saved):
 
 
 def test_in_mid_epoch_the_name_says_the_window(saved):
-    """Two places never share a file name; the manifest knows the window, and the place is where it goes on."""
+    """Each position has its own file name; the manifest stores the window, and the run resumes there."""
     checkpoints = Checkpoints(saved)
     checkpoints.save(state(3.5), Progress(epoch=3, window=7, optimizer_steps=37), best=False)
     checkpoints.wait()
@@ -154,7 +154,7 @@ def test_in_mid_epoch_the_name_says_the_window(saved):
 
 
 def test_the_one_before_is_one_that_is_whole(saved):
-    """A last checkpoint that has been damaged since is not kept as the one to fall back on: the one before it is."""
+    """A last checkpoint that was damaged does not become the previous one; the one before it stays."""
     (saved / "epoch-0003.pt").write_bytes(b"damaged")
     save(saved, state(4), 4, best=False)
     assert manifest_of(saved)["previous"]["epoch"] == 2
@@ -162,7 +162,7 @@ def test_the_one_before_is_one_that_is_whole(saved):
 
 
 def test_what_saving_cost_is_counted(tmp_path):
-    """Saves, the bytes of the last, the time that training stood still and the second thread's."""
+    """Saves, bytes of the last one, time that training paused, and time of the second thread."""
     checkpoints = save(tmp_path / "checkpoints", state(), 1, best=True)
     cost = checkpoints.saving
     assert (cost.saves, cost.bytes) == (1, manifest_of(checkpoints.directory)["last"]["bytes"])
@@ -171,7 +171,7 @@ def test_what_saving_cost_is_counted(tmp_path):
 
 
 def test_what_would_have_to_be_run_to_be_loaded_is_not_saved(saved):
-    """It is refused where it is saved, with its place in the state; the checkpoints stay as they are."""
+    """It is refused when it is saved, with its name in the state; the checkpoints stay as they are."""
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     with pytest.raises(CheckpointRefused, match=r"state\.optimizer\.file is a PosixPath"):
         save(saved, {"model": {}, "optimizer": {"file": Path()}}, 4, best=True)
@@ -191,7 +191,7 @@ def test_a_run_writes_plain_torch_files(trained):
 
 
 def test_the_best_is_the_best_by_validation_accuracy(tmp_path):
-    """In a real run the manifest's best epoch is that of the highest accuracy in metrics.csv, the later of equals."""
+    """In a real run the best epoch is that of the highest accuracy in metrics.csv, the latest of equals."""
     fit(["epochs=8", "model=mlp", "optimizer.lr=0.6", "scheduler=constant", "batch_size=16"], tmp_path / "run")
     with (tmp_path / "run" / "metrics.csv").open() as stream:
         accuracies = [float(row["val_accuracy"]) for row in csv.DictReader(stream)]
@@ -203,14 +203,14 @@ def test_the_best_is_the_best_by_validation_accuracy(tmp_path):
 
 
 def test_of_equally_good_epochs_the_later_is_kept(tmp_path):
-    """Where nothing is learnt all epochs tie, and the last of them, which has trained longest, is the best."""
+    """If nothing is learned, all epochs tie, and the last one, which has trained longest, is the best."""
     fit(["epochs=3", "model=mlp", "optimizer.lr=1e-12"], tmp_path / "run")
     assert manifest_of(tmp_path / "run" / "checkpoints")["best"]["epoch"] == 3
 
 
 @given(values=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12), down=st.booleans())
 def test_the_best_of_any_sequence_is_its_latest_optimum(values, down):
-    """Whether the monitored metric is to rise or to fall."""
+    """The direction of the monitored metric decides."""
     metrics = Classification(("a", "b"), torch.tensor([0, 1]), CPU).metrics()
     metrics.direction = "min" if down else "max"
     progress = Progress()
@@ -223,7 +223,7 @@ def test_the_best_of_any_sequence_is_its_latest_optimum(values, down):
 
 
 def test_a_nan_is_never_the_best():
-    """An epoch whose metric is NaN, be it the first, gives way to any that has a number."""
+    """An epoch whose metric is NaN, even the first, is replaced by any with a number."""
     metrics = Classification(("a", "b"), torch.tensor([0, 1]), CPU).metrics()
     progress = Progress()
     for epoch, value in enumerate([float("nan"), 0.5, float("nan"), 0.25], 1):
@@ -242,32 +242,32 @@ NO_ENTRY = ["[]", "{}", '{"best": []}', '{"best": null}', "3", "null", "[1]", "t
 
 @pytest.mark.parametrize("content", NO_JSON + NO_ENTRY)
 def test_a_damaged_manifest_is_refused(saved, content):
-    """A manifest that is no JSON, no object, or has no entry, is refused: no checkpoint is guessed at."""
+    """A manifest that is not JSON, not an object, or has no entry is refused: no checkpoint is guessed."""
     edit(saved, content)
     refusal(saved)
 
 
 def test_a_manifest_nested_without_end_is_refused(saved):
-    """A run directory is not trusted: brackets enough to exhaust the parser are damage like any other."""
+    """A run directory is not trusted: nesting that would exhaust the parser is refused like other damage."""
     edit(saved, "[" * 100_000)
     refusal(saved)
 
 
 def test_a_manifest_that_is_no_text_is_refused(saved):
-    """Bytes that are no UTF-8 are damage as well."""
+    """Bytes that are not UTF-8 are damage, too."""
     (saved / MANIFEST).write_bytes(b"\xff\xfe\x00{")
     assert "it is damaged" in refusal(saved)
 
 
 def test_a_missing_file_is_refused_by_name(saved):
-    """The line names the file that the manifest promised."""
+    """The line names the missing file."""
     (saved / "epoch-0002.pt").unlink()
     assert refusal(saved).startswith(f"{saved / 'epoch-0002.pt'}: ")
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b"\0"])
 def test_a_file_of_another_size_is_refused(saved, damage):
-    """Both sizes are in the line: that of the file and that of the manifest."""
+    """The line has both sizes: that of the file and that of the manifest."""
     file = saved / "epoch-0002.pt"
     size = file.stat().st_size
     file.write_bytes(damage(file.read_bytes()))
@@ -276,7 +276,7 @@ def test_a_file_of_another_size_is_refused(saved, damage):
 
 @pytest.mark.parametrize("key", ["file", "sha256", "bytes", "epoch", "optimizer_steps"])
 def test_a_manifest_without_what_is_checked_is_refused(saved, key):
-    """Leaving out the checksum or the size doesn't switch the check off."""
+    """A missing checksum or size does not switch the check off."""
     manifest = manifest_of(saved)
     del manifest["best"][key]
     edit(saved, manifest)
@@ -285,7 +285,7 @@ def test_a_manifest_without_what_is_checked_is_refused(saved, key):
 
 
 class Code:
-    """Pickled, it makes a marker when it is loaded by a loader that runs what a pickle says."""
+    """Makes a marker file when it is unpickled by a loader that runs code."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -303,7 +303,7 @@ def as_torch_file(content: object) -> bytes:
 @pytest.mark.parametrize("form", [pickle.dumps, as_torch_file], ids=["pickle", "torch"])
 @pytest.mark.parametrize("wrap", [lambda c: c, lambda c: {"model": c}, lambda c: {"model": {}, "progress": [c]}])
 def test_a_pickle_with_code_is_refused_and_not_run(saved, tmp_path, form, wrap):
-    """Even where size and checksum in the manifest are made to match: the code in it never runs."""
+    """Even if size and checksum in the manifest match, the code in it never runs."""
     marker = tmp_path / "marker"
     replace_best(saved, form(wrap(Code(marker))))
     assert "torch can't read it" in refusal(saved)
@@ -313,7 +313,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(saved, tmp_path, form, wrap):
 
 
 def test_a_manifest_can_not_point_outside(saved, tmp_path):
-    """A path in the manifest is taken for a name in the directory: nothing else is opened."""
+    """Only the name of a path in the manifest is used: nothing outside the directory is opened."""
     shutil.move(saved / "epoch-0002.pt", tmp_path / "epoch-0002.pt")
     for path in ("../epoch-0002.pt", str(tmp_path / "epoch-0002.pt")):
         manifest = manifest_of(saved)
@@ -324,7 +324,7 @@ def test_a_manifest_can_not_point_outside(saved, tmp_path):
 
 @pytest.mark.parametrize("content", [torch.ones(2), [1, 2], "text"])
 def test_a_checkpoint_that_is_no_dictionary_is_refused(saved, content):
-    """A sound torch file of something else is no state of a run."""
+    """An intact torch file of something else is not the state of a run."""
     replace_best(saved, as_torch_file(content))
     refusal(saved)
 
@@ -333,7 +333,7 @@ WRONG_MODELS = [None, [1], 3, {}, {"unknown": torch.ones(1)}, {"head.2.bias": to
 
 
 def with_best(trained: Path, run: Path, content: object) -> Path:
-    """Return a copy of a run whose best checkpoint holds this in place of its state, manifest and all."""
+    """Return a copy of a run whose best checkpoint holds another state, with a matching manifest."""
     shutil.copytree(trained, run)
     save(run / "checkpoints", content, 9, best=True)  # type: ignore[arg-type]
     return run
@@ -341,14 +341,14 @@ def with_best(trained: Path, run: Path, content: object) -> Path:
 
 @pytest.mark.parametrize("model", WRONG_MODELS, ids=lambda model: type(model).__name__)
 def test_another_models_checkpoint_is_refused(trained, tmp_path, model):
-    """Weights that are missing, unknown, of another shape, or no tensors, are not this model's."""
+    """Weights that are missing, unknown, of another shape, or not tensors are refused."""
     run = with_best(trained, tmp_path / "run", {"model": model})
     with pytest.raises(CheckpointRefused, match="it is not this model's"):
         evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
 
 
 def test_a_state_dict_whose_keys_are_no_names_is_refused(trained, tmp_path):
-    """A run directory is not trusted: whatever its checkpoint holds, the answer is a refusal."""
+    """A run directory is not trusted: any content of its checkpoint is refused with an error of ours."""
     run = with_best(trained, tmp_path / "run", {"model": {3: torch.ones(1)}})
     with pytest.raises(CheckpointRefused):
         evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
@@ -366,7 +366,7 @@ def test_a_manifest_whose_epoch_is_no_number_is_refused(trained, tmp_path, epoch
 
 
 def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):
-    """A checkpoint that can't be written is exit 4; files and manifest are as before, and no part is left behind."""
+    """A failed save is exit code 4; files and manifest are as before, and no part is left behind."""
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     with files_limited(200), pytest.raises(StorageError, match="free some space") as caught:
         save(saved, state(4), 4, best=True)
@@ -376,7 +376,7 @@ def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):
 
 
 def test_a_directory_that_can_not_be_made_is_a_failure_of_storage(tmp_path):
-    """Where a file has the directory's name, saving is exit 4 like any other failure to write."""
+    """If a file has the directory's name, saving fails with exit code 4 like any other failure to write."""
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(StorageError):
         save(tmp_path / "checkpoints", state(), 1, best=True)

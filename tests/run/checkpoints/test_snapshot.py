@@ -1,4 +1,4 @@
-"""What a checkpoint holds is a copy: of tensors and plain values, and of nothing that would have to be run."""
+"""A checkpoint holds copies of tensors and plain values, and nothing whose code would have to run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def double(x: float) -> float:
     ],
 )
 def test_anything_else_is_refused_by_its_place(make: Callable[[], Any], kind: str) -> None:
-    """Where it is saved, with exit code 6: not when, days later, somebody wants to load it."""
+    """It fails with exit code 6 when it is saved, not days later when it is loaded."""
     with pytest.raises(CheckpointRefused) as caught:
         snapshot({"scheduler": {"steps": [0, make()]}})
     assert caught.value.exit_code == 6

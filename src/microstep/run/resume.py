@@ -46,11 +46,7 @@ def plan_resume(directory: Path, composer: Composer, overrides: Sequence[str], a
 
 
 def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> ResumePlan:
-    """Return the plan of `resume=auto` for the run in the directory of a job.
-
-    Raises:
-        ConfigError: if it is a run of another experiment; the line names each key and both values.
-    """
+    """Return the plan of `resume=auto` for a job's directory. Raise ConfigError if its run is another experiment."""
     run = SavedRun.read(directory, "resume")
     config = run.config(allowlist)
     check_same_experiment(config, job, run.subject)
@@ -77,11 +73,7 @@ def typed_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def resume_overrides(run: DictConfig, job: DictConfig, keys: Sequence[str], subject: str) -> dict[str, Any]:
-    """Return the values that the typed keys change in a run, by dotted key.
-
-    Raises:
-        ConfigError: if they describe another experiment; the line names each key and both values.
-    """
+    """Return the values that the typed keys change in a run. Raise ConfigError if they make it another experiment."""
     typed = dict(pair for key in keys for pair in flatten(OmegaConf.select(job, key), key))
     neutral = {key for key, value in typed.items() if key in NEUTRAL_KEYS and value != OmegaConf.select(run, key)}
     different = neutral | experiment_differences(run, job).keys()
@@ -104,6 +96,7 @@ def experiment_differences(run: DictConfig, job: DictConfig) -> dict[str, Any]:
 
 
 def check_no_changes(changed: Mapping[str, Any], except_keys: Set[str], run: DictConfig, subject: str) -> None:
+    """Raise an error that names each changed key with both values, except for some keys."""
     forbidden = {key: value for key, value in changed.items() if key not in except_keys}
     if forbidden:
         values = ", ".join(f"{key}={value} (it has {OmegaConf.select(run, key)})" for key, value in forbidden.items())

@@ -55,14 +55,11 @@ class WeightsFile:
 
 
 def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: str) -> WeightsFile:
-    """Return the weights file of a run. Class names, shape and normalization are left out if the dataset has none.
-
-    `scale` is the pixel value that stands for 1.0; it is left out if it is 255.
-    """
+    """Return the weights file of a run. Class names, shape and normalization are left out if the dataset has none."""
     facts: dict[str, Any] = {"architecture": public_experiment(config)["model"]}
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
-        found, scale = dataset.normalisation, dataset.pictures["train"].scale
+        found, scale = dataset.normalisation, dataset.pictures["train"].scale  # scale: pixel value that means 1.0
         facts |= {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
     metadata |= {key: json.dumps(value, default=str) for key, value in facts.items()}

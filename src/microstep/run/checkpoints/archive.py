@@ -50,11 +50,8 @@ def deserialize_state(file: Path, content: bytes) -> dict[str, Any]:
 
 
 def check_plain_archive(content: bytes) -> None:
-    """Refuse an archive that torch.save does not write for a snapshot, before torch unpacks any of it.
-
-    Raises BadZipFile for a bare pickle and for torch's format before version 1.6, ValueError for the rest.
-    """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    """Refuse an archive that torch.save does not write for a snapshot, before torch unpacks any of it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # refuses a bare pickle and torch's format before 1.6
         members = archive.infolist()
         size = sum(member.file_size for member in members)
         if any(member.compress_type != zipfile.ZIP_STORED for member in members) or size > len(content):

@@ -1,7 +1,5 @@
 """Reads config.yaml of a run directory. Anyone may have written it, so schema, ranges and names are checked."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from glob import has_magic
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Creates run directories. Each holds one run, and a run that could not start leaves none behind."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

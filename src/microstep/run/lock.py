@@ -1,7 +1,5 @@
 """Locks run directories: while a process works in one, no other process does."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Counts the progress of a run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

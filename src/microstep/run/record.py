@@ -1,13 +1,11 @@
 """Reads run.json, the record that a run keeps of itself. Imports no torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from microstep.errors import RunInUse, escape_unprintable
 from microstep.run.lock import directory_lock
@@ -39,7 +37,7 @@ class RunRecord:
     resumed: list[Any]  #: one entry for each resume
 
     @classmethod
-    def read(cls, directory: Path) -> RunRecord:
+    def read(cls, directory: Path) -> Self:
         """Return the record of a run directory."""
         try:
             return cls.of(read_json(directory / "run.json"))
@@ -49,7 +47,7 @@ class RunRecord:
             return cls.of({}, short_text(f"run.json can't be read: {error}"))
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], problem: str | None = None) -> RunRecord:
+    def of(cls, content: Mapping[str, Any], problem: str | None = None) -> Self:
         """Return the record with some content."""
         names = ("status", "monitor", "direction", "experiment_hash", "source_hash")
         data, choices, splits = (of_type(content.get(key), dict) for key in ("data", "choices", "metrics"))

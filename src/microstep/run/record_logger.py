@@ -1,7 +1,5 @@
 """Writes run.json: description, progress and results of a run. Truncates the logs of a resumed run."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

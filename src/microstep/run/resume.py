@@ -1,7 +1,5 @@
 """Plans a resume from the config of a run and the command line. Imports no torch: a mistake is reported at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,13 +1,11 @@
 """Reads the files of a run directory, to evaluate, compare, summarize or resume its run. Imports no torch."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,7 +33,7 @@ class SavedRun:
     key: str  #: key of the command line that named the directory; errors begin with it
 
     @classmethod
-    def read(cls, directory: Path, key: str = "run") -> SavedRun:
+    def read(cls, directory: Path, key: str = "run") -> Self:
         """Return the run of a directory, with its current run.json."""
         return cls(directory, RunRecord.read(directory), key)
 

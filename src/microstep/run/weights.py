@@ -1,7 +1,5 @@
 """Writes and reads model.safetensors: the best weights of a run, with all that is needed to use them."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Serializes a state into a checkpoint file, and reads one that holds plain data only."""
 
-from __future__ import annotations
-
 import io
 import pickletools
 import re

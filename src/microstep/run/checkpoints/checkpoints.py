@@ -1,7 +1,5 @@
 """Saves and loads the checkpoints of a run, and decides when one is due."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress

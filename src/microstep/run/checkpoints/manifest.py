@@ -1,7 +1,5 @@
 """Reads and writes the manifest: file names, sizes and checksums of the checkpoints of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256

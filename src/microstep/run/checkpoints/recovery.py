@@ -1,7 +1,5 @@
 """Finds the newest intact checkpoint of a run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -31,21 +31,24 @@ MOVED = "microstep.components"
 
 
 def moved(target: str) -> str:
-    """Return the spelling of a config that is written after the components have moved."""
+    """Return the name of a component after the move."""
     found = targets.spelling(target)
     return f"{MOVED}.{found['group']}.{found['name']}" if found else target
 
 
 def respelled(config: DictConfig) -> DictConfig:
+    """Return the config with the other name of each component: that of 0.1.0, or the one after the move."""
     copy = config.copy()
     for group in NAMES:
-        OmegaConf.update(copy, f"{group}._target_", moved(copy[group]._target_))
+        target = copy[group]._target_
+        OmegaConf.update(copy, f"{group}._target_", moved(target) if original(target) == target else original(target))
+    assert copy != config
     return copy
 
 
 @pytest.fixture(params=["microstep", MOVED])
 def components(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Before the components have moved, and after."""
+    """Root package of the components: before they moved, and after."""
     find_signature.cache_clear()
     monkeypatch.setattr(targets, "COMPONENTS", request.param)
     yield request.param

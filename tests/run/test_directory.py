@@ -35,7 +35,7 @@ def test_a_directory_is_occupied_once(tmp_path) -> None:
         run = tmp_path / name.replace("/", "-")
         (run / name).parent.mkdir(parents=True)
         (run / name).write_text(content)
-        with pytest.raises(ConfigError, match=r"it holds a run already; resume=.* goes on with it"):
+        with pytest.raises(ConfigError, match=r"it holds a run already; resume=.* resumes it"):
             lock_new_run(run)
             assert not still_locked(run)
 

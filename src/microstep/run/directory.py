@@ -20,7 +20,7 @@ KEPT_FILES = (LOCK_FILE, "train.log")  #: files that stay when a run starts from
 def check_no_run(directory: Path) -> None:
     """Refuse a directory with a finished run or a checkpoint. A run that died before that may be started again."""
     if has_checkpoint(directory) or RunRecord.read(directory).status == "finished":
-        remedy = f"resume={shlex.quote(str(directory))} goes on with it, or choose another name"
+        remedy = f"resume={shlex.quote(str(directory))} resumes it, or choose another name"
         raise ConfigError(f"hydra.run.dir={directory}", "it holds a run already", remedy)
 
 

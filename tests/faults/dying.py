@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
+from microstep.run.checkpoints import checkpoints
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.progress import Progress
-from microstep.utils import files
+from microstep.utils import files, json_files
 
 CALLS = ("open", "write", "fsync", "replace", "unlink")
 
@@ -31,9 +32,9 @@ def state(epoch: int) -> dict[str, Any]:
     }
 
 
-def save(checkpoints: Checkpoints, epoch: int, best: bool) -> None:
-    checkpoints.save(state(epoch), Progress(epoch=epoch, optimizer_steps=10 * epoch), best)
-    checkpoints.wait()
+def save(saved: Checkpoints, epoch: int, best: bool) -> None:
+    saved.save(state(epoch), Progress(epoch=epoch, optimizer_steps=10 * epoch), best)
+    saved.wait()
 
 
 class Fate:
@@ -73,20 +74,18 @@ def in_place(file: Path, content: bytes, durable: bool = True) -> None:
 
 def die(directory: Path, fatal: int) -> None:
     """Save three times; die in the third."""
-    checkpoints = Checkpoints(directory / "checkpoints")
-    save(checkpoints, 1, best=True)
-    save(checkpoints, 2, best=True)
+    saved = Checkpoints(directory / "checkpoints")
+    save(saved, 1, best=True)
+    save(saved, 2, best=True)
     fate = Fate(fatal, report=1)
     fate.begin()
-    save(checkpoints, 3, best=True)
+    save(saved, 3, best=True)
     os._exit(0)
 
 
 def main(directory: Path, mutant: bool) -> None:
     if mutant:
-        import microstep.run.checkpoints.checkpoints
-
-        microstep.checkpoint.write_whole = files.write_atomic = in_place
+        checkpoints.write_atomic = json_files.write_atomic = in_place
     for fatal in range(1, 100):
         (directory / str(fatal)).mkdir()
         pid = os.fork()

@@ -78,7 +78,9 @@ def own(steps, total: int) -> None:
     """microstep's bar: it counts samples, and reads the running metrics when it is drawn."""
     metrics = Classification([str(n) for n in range(10)], torch.arange(10), CPU).metrics()
     metrics.update(torch.zeros(BATCH, 10), TARGETS, LOSS)
-    for step in ProgressBars(True).samples(steps, "training", total * BATCH, lambda step: BATCH, metrics.running):
+    for step in ProgressBars(True).samples(
+        steps, "training", total * BATCH, lambda step: BATCH, metrics.running_values
+    ):
         step()
 
 

@@ -65,4 +65,4 @@ class SquaredError:
     def compute(self) -> dict[str, float]:
         return {"loss": self.total / max(self.weight, 1e-30)}
 
-    running = compute
+    running_values = compute

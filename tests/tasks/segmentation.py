@@ -71,4 +71,4 @@ class PixelAccuracy:
         pixels = max(self.pixels, 1.0)
         return {"loss": self.loss / pixels, "pixel_accuracy": self.right / pixels}
 
-    running = compute
+    running_values = compute

@@ -26,7 +26,7 @@ class TensorSplit:
     def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Everything is here already."""
 
-    def shown(self, inputs: Tensor) -> None:
+    def to_images(self, inputs: Tensor) -> None:
         """These are no pictures."""
 
 

@@ -158,7 +158,7 @@ def test_bars_can_be_switched_off(monkeypatch):
         assert list(bars.epochs(range(1, 4), 0, 3)) == [1, 2, 3]
         assert counted(bars, 3, 0) == ([0, 1, 2], 0)
     assert shown == [""]
-    assert not bars.shown
+    assert not bars.is_shown
 
 
 def test_a_resumed_runs_bar_counts_all_epochs(monkeypatch):

@@ -153,7 +153,7 @@ def run_compute_stats(config: DictConfig) -> None:
 
     install_notice_handler()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
-    bar = ProgressBars(config.progress).pictures
+    bar = ProgressBars(config.progress).images
     print_above_bars(
         write_dataset_report(
             dataset, get_choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar

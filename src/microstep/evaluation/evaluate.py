@@ -102,6 +102,6 @@ def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
 def evaluate_split(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)
-    batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running)
+    batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running_values)
     model, precision, task = components.model, components.precision, components.task
     return SplitResult(*evaluate_and_report(model, split, batches, precision, task, metrics, directory))

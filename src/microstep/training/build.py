@@ -112,5 +112,5 @@ def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:
     bars = ProgressBars(run.config.progress)
     settings = extract_hparams(run.config, run.names)
     tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)
-    loggers = (Console(bars.shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
+    loggers = (Console(bars.is_shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
     return LoggerCollection(bars, loggers, run.config.log_every_steps)

@@ -119,7 +119,7 @@ def build_dataset(
     config: DictConfig, device: torch.device, allowlist: Allowlist = ALLOW_ALL, num_workers: int | None = None
 ) -> Dataset:
     """Return the data set alone; jobs of a sweep that run in one process share it."""
-    bar = ProgressBars(config.progress).pictures
+    bar = ProgressBars(config.progress).images
     described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
     return get_shared(
         (described, str(device), num_workers),

@@ -71,5 +71,5 @@ def evaluate_and_report(
     values = evaluate(model, batches, precision, task, metrics, kept)
     with write_directory(directory) as draft:
         report = task.report(kept.predictions(split), draft)
-    moved = {title: directory / file.relative_to(draft) for title, file in report.pictures.items()}
-    return values, replace(report, pictures=moved)
+    moved = {title: directory / file.relative_to(draft) for title, file in report.images.items()}
+    return values, replace(report, images=moved)

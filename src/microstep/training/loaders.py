@@ -80,7 +80,7 @@ class Loaders:
         """Return the first pictures of epoch 1 as the model will see them; None where samples are no pictures."""
         plan = self.plan(epoch=1)
         batch = plan.fetch(plan.request(range(min(samples, plan.samples))))
-        return plan.split.shown(batch.inputs)
+        return plan.split.to_images(batch.inputs)
 
     def evaluation(self, name: str) -> Iterator[Batch]:
         """Yield a split's batches in its own order, as they are."""

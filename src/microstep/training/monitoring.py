@@ -55,12 +55,14 @@ class LoggerCollection:
     ) -> Iterator[LoadedWindow]:
         """Yield the windows that are left of an epoch, of whose samples so many are done, under a bar."""
         label = f"train {epoch}/{self.last}"
-        return self.bars.samples(interruptible(windows), label, samples, lambda w: w.samples, metrics.running, done)
+        return self.bars.samples(
+            interruptible(windows), label, samples, lambda w: w.samples, metrics.running_values, done
+        )
 
     def batches(self, batches: Iterable[Batch], name: str, samples: int, metrics: Metrics) -> Iterator[Batch]:
         """Yield a split's batches under a bar."""
         return self.bars.samples(
-            interruptible(batches), name, samples, lambda batch: len(batch.indices), metrics.running
+            interruptible(batches), name, samples, lambda batch: len(batch.indices), metrics.running_values
         )
 
     def wants(self, window: int) -> bool:

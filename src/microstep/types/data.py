@@ -86,10 +86,10 @@ class Predictions:
         """The samples' files, where they are some; the split says so."""
         return getattr(self.split, "files", None)
 
-    def pictures(self, rows: Sequence[int]) -> Tensor | None:
+    def images(self, rows: Sequence[int]) -> Tensor | None:
         """Return these samples as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
         selected_rows = torch.tensor(rows, dtype=torch.int64, device=self.device)
-        return self.split.shown(self.split.fetch(selected_rows, selected_rows).inputs)
+        return self.split.to_images(self.split.fetch(selected_rows, selected_rows).inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Report:
     """What a task reports of its predictions: files written, a text to print, pictures and curves to show."""
 
     text: str
-    pictures: Mapping[str, Path] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
     curves: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: name → (is positive, score)
 
 
@@ -119,5 +119,5 @@ class Split(Protocol):
     def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Take note that these very tensors will be fetched, in this order: who reads ahead may begin."""
 
-    def shown(self, inputs: Tensor) -> Tensor | None:
+    def to_images(self, inputs: Tensor) -> Tensor | None:
         """Return a batch's inputs as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""

@@ -125,7 +125,7 @@ class Metrics(Protocol):
     def compute(self) -> dict[str, float]:
         """Return every metric, `loss` among them, over all samples since the last reset."""
 
-    def running(self) -> dict[str, float]:
+    def running_values(self) -> dict[str, float]:
         """Return the few that a progress bar shows; cheap."""
 
     def reset(self) -> None: ...

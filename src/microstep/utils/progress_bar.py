@@ -19,13 +19,19 @@ class ProgressBars:
     """Bars on stderr where it is a terminal of the run's own and `enabled`; otherwise nothing is drawn."""
 
     def __init__(self, enabled: bool) -> None:
-        self.shown = enabled and sys.stderr.isatty() and TerminalState.heard is None
+        self.is_shown = enabled and sys.stderr.isatty() and TerminalState.heard is None
         self.outer: tqdm[Any] | None = None
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
         """Yield the epochs that are left under the outer bar."""
         with tqdm(
-            epochs, initial=done, total=total, desc="epochs", unit="epoch", disable=not self.shown, dynamic_ncols=True
+            epochs,
+            initial=done,
+            total=total,
+            desc="epochs",
+            unit="epoch",
+            disable=not self.is_shown,
+            dynamic_ncols=True,
         ) as bar:
             self.outer = bar
             yield from bar
@@ -46,7 +52,7 @@ class ProgressBars:
         Args:
             done: samples that were seen before the first of these parts.
         """
-        if not self.shown:
+        if not self.is_shown:
             yield from items
             return
         with tqdm(
@@ -64,7 +70,7 @@ class ProgressBars:
                 if bar.update(count(part)):
                     bar.set_postfix(format_values(running()), refresh=False)
 
-    def pictures(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    def images(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """Yield arrays of pictures under the inner bar."""
         return self.samples(items, label, total, len, dict)  # type: ignore[arg-type]
 

@@ -150,7 +150,7 @@ def test_a_split_of_either_kind_is_a_split(root, resident):
     assert torch.equal(whole.inputs, torch.cat([split.fetch(row, row).inputs for row in rows.split(1)]))
     assert torch.equal(whole.targets, split.targets[rows])
     assert torch.equal(whole.indices, split.indices[rows])
-    shown = split.shown(whole.inputs)
+    shown = split.to_images(whole.inputs)
     assert shown.min() >= 0
     assert shown.max() <= 1
 

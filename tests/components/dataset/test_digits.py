@@ -26,7 +26,7 @@ def places(dataset) -> dict[str, list[int]]:
 def pictures_of(split):
     """Return all pictures of a split as a person would see them."""
     rows = torch.arange(len(split))
-    return split.shown(split.fetch(rows, rows).inputs)
+    return split.to_images(split.fetch(rows, rows).inputs)
 
 
 def test_the_sizes_are_1437_180_180():

@@ -59,7 +59,7 @@ def test_positions_are_passed_on(split):
 def test_pictures_are_the_raw_pixels_over_their_scale(split):
     """For looking at: 0…1, not normalised, in float32, within rounding of the bytes they were made from."""
     rows = torch.tensor([4, 2])
-    shown = split.shown(split.fetch(rows, rows).inputs)
+    shown = split.to_images(split.fetch(rows, rows).inputs)
     torch.testing.assert_close(shown, IMAGES[rows] / SCALE, atol=1e-6, rtol=0)
     assert shown.min() >= 0
     assert shown.max() <= 1
@@ -68,7 +68,7 @@ def test_pictures_are_the_raw_pixels_over_their_scale(split):
 def test_no_rows_are_no_pictures(split):
     """A report without mistakes asks for none, and gets none."""
     none = torch.empty(0, dtype=torch.int64)
-    assert split.shown(split.fetch(none, none).inputs).shape == (0, 3, 5, 6)
+    assert split.to_images(split.fetch(none, none).inputs).shape == (0, 3, 5, 6)
 
 
 def test_fetching_changes_nothing_that_is_kept(split):

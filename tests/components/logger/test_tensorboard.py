@@ -124,7 +124,7 @@ def test_training_pictures_are_shown_as_the_model_sees_them(events, tmp_path):
         pixels = np.asarray(shown.convert("L"))
     assert pixels.shape == (4 * 100 + 4, 8 * 100 + 4)  # eight pixels of twelve, and a margin of four
     one = pixels[104:200:12, 204:300:12]  # the third of the second row
-    np.testing.assert_allclose(one / 255, trainer.loaders.splits["train"].shown(first.inputs)[10, 0], atol=0.01)
+    np.testing.assert_allclose(one / 255, trainer.loaders.splits["train"].to_images(first.inputs)[10, 0], atol=0.01)
 
 
 @pytest.mark.parametrize("digit", [0, 8])

@@ -87,9 +87,9 @@ def test_no_samples_are_zeros():
 def test_the_bar_shows_loss_and_accuracy():
     """The running values equal the first two of the epoch's."""
     metrics = fed(task(3), *drawn(3, 20, 0))
-    assert list(metrics.running()) == ["loss", "accuracy"]
+    assert list(metrics.running_values()) == ["loss", "accuracy"]
     assert list(metrics.compute()) == ["loss", "accuracy", "f1_macro", "f1_weighted"]
-    assert metrics.running().items() <= metrics.compute().items()
+    assert metrics.running_values().items() <= metrics.compute().items()
 
 
 def test_the_best_checkpoint_is_chosen_by_accuracy():

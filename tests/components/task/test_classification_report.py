@@ -159,7 +159,7 @@ def test_no_mistakes_are_no_crash(tmp_path):
     report = reported([0, 1, 2, 1], [0, 1, 2, 1], ANIMALS, tmp_path / "test")
     scores = json.loads((tmp_path / "test" / "classification_report.json").read_text())
     assert scores["accuracy"] == scores["macro avg"]["f1-score"] == 1.0
-    assert set(report.pictures) == {"confusion_matrix", "reliability", "worst_mistakes"}
+    assert set(report.images) == {"confusion_matrix", "reliability", "worst_mistakes"}
     assert png(tmp_path / "test" / "worst_mistakes.png")
 
 

@@ -57,7 +57,7 @@ class ResidentSplit:
     def expect(self, requests: Sequence[FetchRequest]) -> None:
         """Everything is here already."""
 
-    def shown(self, inputs: Tensor) -> Tensor:
+    def to_images(self, inputs: Tensor) -> Tensor:
         """Return inputs as images in 0…1, on the CPU."""
         return self.normaliser.undone(inputs)
 
@@ -122,7 +122,7 @@ class StreamingSplit:
         """Return what to ask a worker for."""
         return ReadRequest(self.name, rows.tolist(), positions.tolist(), self.augmenting)
 
-    def shown(self, inputs: Tensor) -> Tensor:
+    def to_images(self, inputs: Tensor) -> Tensor:
         """Return inputs as images in 0…1, on the CPU."""
         return self.normaliser.undone(inputs)
 

@@ -71,7 +71,7 @@ class TensorBoard:
         best = results.best_epoch
         self.events.add(scalar_summary(prefix_tags("test", results.test)), best)
         for name, split in results.splits.items():
-            for title, file in split.report.pictures.items():
+            for title, file in split.report.images.items():
                 self.events.add(image_summary(f"{name}/{title}", file), best)
         for label, (positive, score) in results.splits["test"].report.curves.items():
             self.events.add(pr_curve(f"test/pr/{label}", positive.numpy(), score.numpy()), best)

@@ -70,7 +70,7 @@ class DriftTraining:
         """Yield the epoch's windows under a bar."""
         loaders, metrics = self.parts.loaders, self.step.metrics
         samples = len(loaders.splits["train"])
-        return bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running)
+        return bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)
 
     def validate(self) -> ValidationOutputs:
         """Return what the model makes of the validation split now."""

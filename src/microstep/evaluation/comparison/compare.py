@@ -137,4 +137,4 @@ def fetch_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: 
     split = dataset.splits[comparison.split]
     row_of_index = {index: row for row, index in enumerate(split.indices.tolist())}
     rows = torch.tensor([row_of_index[flip.index] for flip in flips])
-    return split.shown(split.fetch(rows, rows).inputs)
+    return split.to_images(split.fetch(rows, rows).inputs)

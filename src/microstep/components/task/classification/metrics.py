@@ -63,9 +63,9 @@ class ClassificationMetrics:
         hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         f1 = 2 * hits / (support + predicted).clamp(min=1)
         weighted = (f1 * support).sum() / support.sum().clamp(min=1)
-        return self.running() | {"f1_macro": f1.mean().item(), "f1_weighted": weighted.item()}
+        return self.running_values() | {"f1_macro": f1.mean().item(), "f1_weighted": weighted.item()}
 
-    def running(self) -> dict[str, float]:
+    def running_values(self) -> dict[str, float]:
         """Return loss and accuracy, with a single synchronization of the device."""
         confusion = self.confusion.view(self.classes, self.classes)
         counts = confusion.sum(1)

@@ -63,7 +63,7 @@ def draw_worst_mistakes(
     wrong = (predicted != predictions.targets).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
     rows = wrong[confidence.argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
-    images = predictions.pictures(rows)
+    images = predictions.images(rows)
     if images is None:
         return False
     headline = f"{file.parent.name}: {len(wrong)} mistakes" + (", the most confident first" if rows else "")

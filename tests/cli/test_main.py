@@ -99,11 +99,11 @@ def watched(program: str, *words: str, cwd: Path) -> tuple[subprocess.CompletedP
         ("--cfg everything", "--cfg everything: "),
         ("accum=2 -m precision=fp32,fp31", "precision=fp31: no such option; "),
         ("--config-dir nope", "--config-dir nope: no such directory; "),
-        ("-m --cfg job", "-m: what is asked for is of one run; leave it out"),
+        ("-m --cfg job", "-m: the other flag shows a single run; leave it out"),
         ("-m accum=2,1,0 epochs=1", "accum=0: out of range; "),
         ("-m precision=fp32,fp31", "precision=fp31: no such option; "),
         ("-m optimizer.lr=interval(1e-3,1)", "optimizer.lr=interval(1e-3,1): a sweep takes single values; list them"),
-        ("--resolve", "--resolve: it resolves what --cfg shows; add --cfg job"),
+        ("--resolve", "--resolve: it resolves the output of --cfg; add --cfg job"),
         ("--experimental-rerun x", "--experimental-rerun x: it would load a pickle; "),
     ],
 )
@@ -461,7 +461,7 @@ def test_a_finished_run_has_nothing_left_to_do(home: Path, words: list[str]) -> 
     before = tree(home)
     done, imported = watched("train.py", *words, cwd=home)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "run: the run is finished already; epochs=N lets it go further, where its schedule can\n"
+    assert done.stdout == "run: the run is finished already; epochs=N extends it, if its schedule allows that\n"
     assert tree(home) == before
     assert "torch" not in imported
 
@@ -749,7 +749,7 @@ def test_control_c_stops_a_run_cleanly(tmp_path: Path, started) -> None:
     program.send_signal(signal.SIGINT)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode == 128 + signal.SIGINT
-    assert stderr == "error: stopped by SIGINT; python train.py resume=run goes on\n"
+    assert stderr == "error: stopped by SIGINT; resume it with python train.py resume=run\n"
     assert facts(run)["status"] == "interrupted"
     progress = Checkpoints(run / "checkpoints").load("last")["progress"]
     assert progress["epoch"] >= 1

@@ -43,30 +43,30 @@ def test_one_s_own_yamls_and_the_trust_list_say_what_may_be_built(mine: Path) ->
 def test_one_s_own_yamls_say_what_may_be_asked_for(mine: Path) -> None:
     """The very same text may ask a resolver, a reference to another key needs no leave, and other text is refused."""
     gate = allowlist_from([mine])
-    gate.insist({"root": ["${oc.env:DATA,data}/x"], "width": "${accum}, ${model.width}"}, "run=r")
+    gate.check_resolvers({"root": ["${oc.env:DATA,data}/x"], "width": "${accum}, ${model.width}"}, "run=r")
     for text in ("${oc.env:DATA,data}", "${oc.env:DATA,data}/y", "${oc.env:HOME}", "${ oc.env:DATA,data}/x"):
-        with pytest.raises(ConfigError, match=r"^run=r: the run directory asks a resolver, .*trust="):
-            gate.insist({"root": text}, "run=r")
+        with pytest.raises(ConfigError, match=r"^run=r: the run directory uses a resolver, .*trust="):
+            gate.check_resolvers({"root": text}, "run=r")
 
 
 def test_a_resolver_that_is_handed_a_key_must_be_trusted_by_name(mine: Path) -> None:
     """`${mine.twice:${accum}}` is one's own, but the value it gets would be the run directory's."""
     node = {"size": "${mine.twice:${accum}}"}
-    with pytest.raises(ConfigError, match="asks a resolver"):
-        allowlist_from([mine]).insist(node, "run=r")
-    allowlist_from([mine], ["${mine.twice:${accum}}"]).insist(node, "run=r")
+    with pytest.raises(ConfigError, match="uses a resolver"):
+        allowlist_from([mine]).check_resolvers(node, "run=r")
+    allowlist_from([mine], ["${mine.twice:${accum}}"]).check_resolvers(node, "run=r")
 
 
 def test_what_is_resolved_may_ask_for_nothing_more(mine: Path) -> None:
     """Text that pieces were put together to is looked at again, where it is about to be built."""
-    with pytest.raises(ConfigError, match=r"^model: the run directory asks a resolver, .* \$\{oc\.env:HOME\}; "):
+    with pytest.raises(ConfigError, match=r"^model: the run directory uses a resolver, .* \$\{oc\.env:HOME\}; "):
         allowlist_from([mine])({"_target_": "mine.Net", "x": [{"y": "${oc.env:HOME}"}]}, "model")
 
 
 def test_a_run_directory_never_speaks_for_itself(mine: Path) -> None:
     """Though it lies below a directory of one's own yamls, what it names is not one's own; a neighbour's is."""
     gate = allowlist_from([mine], run_dir=mine / "deep" / ".." / "deep" / "er")
-    gate.insist({"root": "${oc.env:DATA,data}/x"}, "run=r")
+    gate.check_resolvers({"root": "${oc.env:DATA,data}/x"}, "run=r")
     with pytest.raises(ConfigError, match="your own conf/ does not"):
         gate({"_target_": "mine.Net"}, "model")
     allowlist_from([mine], run_dir=mine / "deep" / "e")({"_target_": "mine.Net"}, "model")
@@ -75,7 +75,7 @@ def test_a_run_directory_never_speaks_for_itself(mine: Path) -> None:
 def test_a_yaml_of_one_s_own_that_is_damaged_is_named(mine: Path) -> None:
     """One line says which."""
     (mine / "broken.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: .*; mend the yaml") as caught:
+    with pytest.raises(ConfigError, match=r"broken\.yaml: .*; correct the yaml") as caught:
         allowlist_from([mine])
     assert "\n" not in str(caught.value)
 

@@ -101,7 +101,7 @@ def test_a_range_belongs_to_a_key_that_exists(key: str) -> None:
 
 def test_a_range_is_closed_or_open_as_it_says() -> None:
     """`least` and `most` are inside, `above` and `below` are not; the words say the same."""
-    closed, opened = Range(least=0, most=1), Range(above=0, below=1)
+    closed, opened = Range(minimum=0, maximum=1), Range(above=0, below=1)
     assert [value in closed for value in (0, 0.5, 1, -0.1, 1.1)] == [True, True, True, False, False]
     assert [value in opened for value in (0, 0.5, 1)] == [False, True, False]
     assert str(closed) == "at least 0 and at most 1"

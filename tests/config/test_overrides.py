@@ -77,14 +77,14 @@ REFUSED = [  # what is typed, what the error begins with, and what it must say
 @pytest.fixture(scope="module")
 def composer() -> Iterator[Composer]:
     """The one that a command line gets, kept open: opening takes as long as composing."""
-    with Composer.opened(CONF, "train") as opened:
+    with Composer.open(CONF, "train") as opened:
         yield opened
 
 
 def refusal(composer: Composer, words: list[str]) -> str:
     """Return what is said of words that can't be right: one line of three parts, exit code 2."""
     with pytest.raises(ConfigError) as caught:
-        composer.job([quote_verbatim(word) for word in words])
+        composer.compose_job([quote_verbatim(word) for word in words])
     assert caught.value.exit_code == 2
     assert re.fullmatch(r"[^\n]+: [^\n]+; [^\n]+", str(caught.value))
     return str(caught.value)
@@ -125,7 +125,7 @@ def test_a_group_cannot_be_null(composer: Composer, typed: str) -> None:
 )
 def test_what_is_right_passes(composer: Composer, typed: str, key: str, value: object) -> None:
     """A check never stands in the way of what Hydra, the schema and the constructor allow."""
-    found = composer.job(typed.split())
+    found = composer.compose_job(typed.split())
     for part in key.split("."):
         found = found[part]
     assert found == value
@@ -133,12 +133,12 @@ def test_what_is_right_passes(composer: Composer, typed: str, key: str, value: o
 
 def test_a_later_word_wins(composer: Composer) -> None:
     """As with Hydra, the last of several values is taken."""
-    assert composer.job(["accum=2", "accum=3"]).accum == 3
+    assert composer.compose_job(["accum=2", "accum=3"]).accum == 3
 
 
 def test_a_sweep_is_cut_into_checked_jobs(composer: Composer) -> None:
     """Every combination is composed, in the order in which Hydra will run them."""
-    jobs = composer.jobs(["precision=fp32,amp", "accum=1,2,4"])
+    jobs = composer.compose_jobs(["precision=fp32,amp", "accum=1,2,4"])
     found = [(job.precision._target_.rsplit(".")[-1], job.accum) for job in jobs]
     assert found == [(precision, accum) for precision in ("full", "amp") for accum in (1, 2, 4)]
 
@@ -158,7 +158,7 @@ def test_a_sweep_is_cut_into_checked_jobs(composer: Composer) -> None:
 def test_a_sweep_with_one_bad_job_is_refused_whole(composer: Composer, words: list[str], says: str) -> None:
     """The bad value is named, wherever in the sweep it stands."""
     with pytest.raises(ConfigError) as caught:
-        composer.jobs(words)
+        composer.compose_jobs(words)
     assert str(caught.value).startswith(says)
 
 
@@ -187,7 +187,7 @@ PATHS = [
 def test_a_path_means_itself(composer: Composer, path: str) -> None:
     """Spaces, commas, `=`, parentheses, quotes and any script reach the config as they were typed."""
     words = ["dataset=fashion_mnist", quote_verbatim(f"dataset.root={path}")]
-    assert composer.job(words).dataset.root == path
+    assert composer.compose_job(words).dataset.root == path
 
 
 def test_any_path_means_itself(composer: Composer) -> None:
@@ -210,7 +210,7 @@ def quoted(text: str) -> bool:
 def test_a_path_that_begins_with_a_quote_means_itself(composer: Composer, path: str) -> None:
     """A name that starts with a quotation mark is a name like any other."""
     words = ["dataset=fashion_mnist", quote_verbatim(f"dataset.root={path}")]
-    assert composer.job(words).dataset.root == path
+    assert composer.compose_job(words).dataset.root == path
 
 
 @pytest.mark.parametrize("word", ["run='a, b'", 'run="a, b"'])

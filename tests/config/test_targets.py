@@ -32,7 +32,7 @@ MOVED = "microstep.components"
 
 def moved(target: str) -> str:
     """Return the name of a component after the move."""
-    found = targets.spelling(target)
+    found = targets.match_component(target)
     return f"{MOVED}.{found['group']}.{found['name']}" if found else target
 
 

@@ -41,7 +41,7 @@ def forged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resumed(run: Path, gate: Any) -> ResumePlan:
-    with Composer.opened(CONF, "train") as composer:
+    with Composer.open(CONF, "train") as composer:
         return plan_resume(run, composer, [], gate)
 
 

@@ -45,7 +45,7 @@ def stopped(zygote: Zygote, home: Path, number: int, at: int, when: str = "train
     code = zygote.run("train.py", *WORDS, "hydra.run.dir=run", cwd=home, SIGNALLED=signalled)
     assert code == 128 + number, said(home)
     name = signal.Signals(number).name
-    assert said(home).splitlines()[-1] == f"error: stopped by {name}; python train.py resume=run goes on"
+    assert said(home).splitlines()[-1] == f"error: stopped by {name}; resume it with python train.py resume=run"
     assert record_of(home / "run")["status"] == "interrupted"
     assert record_of(home / "run")["error"] == f"stopped by {signal.Signals(number).name}"
     return home / "run"
@@ -66,7 +66,7 @@ def test_a_signal_at_any_micro_batch_lets_the_window_be_finished(
 def test_what_is_stopped_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Path, whole: Path, number: int) -> None:
     """The command that is printed goes on to the same bits, and says so; the directory is not in use any more."""
     run = stopped(zygote, tmp_path, number, at=100)
-    command = re.findall(r"; python (.*) goes on$", said(tmp_path), re.MULTILINE)[-1]
+    command = re.findall(r"; resume it with python (.*)$", said(tmp_path), re.MULTILINE)[-1]
     assert zygote.run(*shlex.split(command), *CONF, cwd=tmp_path) == 0, said(tmp_path)
     assert "it is the same run, bit for bit" in said(tmp_path)
     assert record_of(run)["status"] == "finished"
@@ -101,7 +101,7 @@ def test_a_signal_stops_a_whole_sweep(zygote: Zygote, tmp_path: Path) -> None:
     wait_for(lambda: bool(list(sweep.glob("*/checkpoints/manifest.json"))))
     os.kill(pid, signal.SIGTERM)
     assert zygote.wait(pid) == 128 + signal.SIGTERM, said(tmp_path)
-    goes_on = f"error: stopped by SIGTERM; python train.py {' '.join(words)} goes on"
+    goes_on = f"error: stopped by SIGTERM; resume it with python train.py {' '.join(words)}"
     assert said(tmp_path).splitlines()[-1] == goes_on
     ((run, status),) = ((file.parent, record_of(file.parent)["status"]) for file in sweep.glob("*/run.json"))
     assert status == "interrupted"

@@ -37,7 +37,7 @@ SHIPPED = allowlist_from([CONF])
 )
 def test_a_resolver_is_refused(tmp_path: Path, text: str) -> None:
     """A resolver that the user's own yamls do not name never runs; a reference to a key is allowed."""
-    with pytest.raises(ConfigError, match="the run directory asks a resolver"):
+    with pytest.raises(ConfigError, match="the run directory uses a resolver"):
         read_run_yaml(written(tmp_path, text), SHIPPED)
     assert read_run_yaml(tmp_path, ALLOW_ALL) == yaml.safe_load(text)
     assert read_run_yaml(written(tmp_path, "accum: 2\nmodel: {width: '${accum}'}"), SHIPPED) == {

@@ -34,7 +34,7 @@ def described(run: Path, *words: str, **facts: object) -> Path:
 def resumed(run: Path, *words: str) -> ResumePlan:
     if "resume=auto" in words:
         return plan_auto_resume(run, compose(words), ALLOW_ALL)
-    with Composer.opened(CONF, "train") as composer:
+    with Composer.open(CONF, "train") as composer:
         return plan_resume(run, composer, words, ALLOW_ALL)
 
 

@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Logged(Exception):  # noqa: N818
-    """An unexpected error, its cause, whose traceback is in a file, its only argument."""
+    """Wraps an unexpected error (its cause) whose traceback is in a file (its argument)."""
 
 
 def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
-    """Run a job in the directory that its `hydra.run.dir` names, and return what the task returns.
+    """Run a job in its `hydra.run.dir`, and return the task's result.
 
     Raises:
-        Logged: for an unexpected error, once the job's log has its traceback.
+        Logged: for an unexpected error, after its traceback was written to the job's log.
         Exception: any other error of the task.
     """
     with open_dict(job.hydra):
@@ -41,7 +41,7 @@ def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
     callbacks.on_run_end(config=job, config_name=name, job_return=done)
     if done.status == JobStatus.COMPLETED:
         return done.return_value
-    error = done._return_value  # the property would print a line of its own
+    error = done._return_value  # the property would print a line
     log.error("the job failed", exc_info=error)
     files = [Path(h.baseFilename) for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     if files and not isinstance(error, MicrostepError):
@@ -60,7 +60,5 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
 
 
 def format_already_finished(directory: Path) -> str:
-    """Return what is said of a run with nothing left to do."""
-    return (
-        f"{display_path(directory)}: the run is finished already; epochs=N lets it go further, where its schedule can"
-    )
+    remedy = "epochs=N extends it, if its schedule allows that"
+    return f"{display_path(directory)}: the run is finished already; {remedy}"

@@ -11,31 +11,27 @@ from omegaconf.errors import OmegaConfBaseException
 from microstep.errors import ConfigError
 
 
-def check_command_line_paths(program: str, *words: str) -> None:
-    """Refuse bytes that aren't UTF-8 on the command line, and a working directory or a program that lies badly.
+def check_command_line_paths(program: str, *arguments: str) -> None:
+    """Check the command line, the working directory and the program's directory.
 
     Raises:
-        ConfigError: naming the word or the directory.
+        ConfigError: if one of them has bytes that are not UTF-8, if the working directory is gone, or if the name of a
+            directory contains `${`.
     """
-    for word in words:
-        check_utf8(word, word)
-    here = get_working_directory()
+    for argument in arguments:
+        check_utf8(argument, argument)
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        reason = error.strerror or "it can't be read"
+        raise ConfigError("the working directory", reason, "change to another directory") from None
     for path in (here, str(Path(here, program).resolve().parent)):
         check_utf8("the working directory" if path == here else "the program's directory", path)
         check_no_interpolation(path, path)
 
 
-def get_working_directory() -> str:
-    """Return the working directory, which somebody may have removed."""
-    try:
-        return str(Path.cwd())
-    except OSError as error:
-        reason = error.strerror or "it can't be read"
-        raise ConfigError("the working directory", reason, "change to another directory") from None
-
-
 def check_utf8(subject: str, text: str) -> None:
-    """Refuse text with bytes that aren't UTF-8: yaml, JSON and TensorBoard can't hold them."""
+    """Raise ConfigError for text with bytes that are not UTF-8: yaml, JSON and TensorBoard can't hold them."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -44,7 +40,6 @@ def check_utf8(subject: str, text: str) -> None:
 
 
 def check_no_interpolation(subject: str, path: str) -> None:
-    """Refuse a directory whose name reads like a reference: Hydra would look for the key."""
     if "${" in path:
         raise ConfigError(subject, "${ in a directory's name is a reference to Hydra", "choose another directory")
 
@@ -53,19 +48,19 @@ def get_hydra_directory(job: DictConfig, key: str) -> Path:
     """Return the directory that a key of Hydra's node names.
 
     Raises:
-        ConfigError: where a reference in it leads nowhere, or its name reads like one.
+        ConfigError: if the key can't be resolved, or if the directory's name is not UTF-8 or contains `${`.
     """
     try:
-        named = str(OmegaConf.select(job, key, throw_on_missing=True))
+        path = str(OmegaConf.select(job, key, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(key, f"can't be resolved: {str(error).splitlines()[0]}", "mend the reference") from None
-    check_utf8(key, named)  # a reference to the environment may bring what nobody typed
-    check_no_interpolation(f"{key}={named}", named)
-    return Path(named)
+        raise ConfigError(key, f"can't be resolved: {str(error).splitlines()[0]}", "correct the reference") from None
+    check_utf8(key, path)  # the environment may hold bytes that were not typed
+    check_no_interpolation(f"{key}={path}", path)
+    return Path(path)
 
 
 def get_check_directory(job: DictConfig) -> Path:
-    """Return where a check's files go, unless the command line says otherwise."""
+    """Return the default directory for the files of `check=`."""
     choices = job.hydra.runtime.choices
     name = f"{strftime('%Y-%m-%d_%H-%M-%S')}_{job.check}_{choices.dataset}_{choices.model}"
     return Path("outputs", "checks", name)

@@ -1,4 +1,4 @@
-"""The programs: what a job of each does. Their docstrings introduce the pages of `--help`."""
+"""The three programs. The docstrings of their tasks introduce the texts of `--help`."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from microstep.cli import job as jobs
+from microstep.cli.job import format_already_finished
 from microstep.cli.main import Program
-from microstep.config.hydra_job import get_choice, get_config_directories, get_run_directory
+from microstep.config.allowlist import Allowlist, allowlist_from
+from microstep.config.experiment import get_trusted_names
+from microstep.config.hydra_job import get_choices, get_config_directories, get_run_directory
+from microstep.errors import ConfigError, escape_unprintable
 from microstep.sweep.runner import run_sweep
+from microstep.utils.progress_bar import ProgressBars
+from microstep.utils.tables import format_fields
+from microstep.utils.terminal import install_notice_handler, print_above_bars
+from microstep.utils.text import display_path
 
 if TYPE_CHECKING:
-    from microstep.config.allowlist import Allowlist
     from microstep.run.resume import ResumePlan
 
-# Each function imports what it needs: torch only comes in once the config is known to be right.
+# Functions import modules that need torch: it is imported only after the config has been checked.
 
 
 def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | None:
-    """Train an image classifier, and leave a run directory with everything about it.
+    """Train an image classifier and write a run directory.
 
     python train.py                                            digits, small CNN, fp32: under a minute on 2 cores
-    python train.py precision=amp accum=2                      mixed precision, two micro-batches an optimizer step
-    python train.py -m precision=fp32,amp accum=1,2,4 sweep=S  six runs and a summary; the same command goes on
-    python train.py -m effective_batch_size=64 accum=1,2,4     the same batch, cut differently
+    python train.py precision=amp accum=2                      mixed precision, two micro-batches per optimizer step
+    python train.py -m precision=fp32,amp accum=1,2,4 sweep=S  six runs and a summary; repeat it to resume
+    python train.py -m effective_batch_size=64 accum=1,2,4     the same optimizer step in 1, 2 or 4 parts
     python train.py dataset=fashion_mnist model=resnet18 model.norm=group
-    python train.py resume=RUN_DIR                             go on with a run that was interrupted, bit for bit
-    python train.py check=accumulation accum=4 batch_size=16   is the cut batch the same batch? if not, why not
-    python train.py check=precision                            what fp32, bf16 and fp16 cost and lose with this model
-    python train.py check=drift accum=4                        how far rounding takes two cuts apart, beside two seeds
+    python train.py resume=RUN_DIR                             resume an interrupted run, bit for bit
+    python train.py check=accumulation accum=4 batch_size=16   is accumulation exact? if not, why not
+    python train.py check=precision                            speed and error of fp32, bf16 and fp16
+    python train.py check=drift accum=4                        effect of rounding, compared with another seed
     """
     if config.check is not None:
         from microstep.diagnostics import run_check
@@ -43,53 +49,45 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | No
     if resumed is None:
         build_trainer(config, get_run_directory()).fit()
     elif resumed.finished:
-        print(jobs.format_already_finished(resumed.directory))
+        print(format_already_finished(resumed.directory))
     else:
         resume_trainer(resumed).fit()
     return None
 
 
 def run_evaluate(config: DictConfig) -> None:
-    """Evaluate a run again: its model and data are rebuilt from its directory, the report is written there and printed.
+    """Evaluate a run again, compare runs, or classify images. A report is printed and written.
 
         python evaluate.py run=RUN_DIR                     the test split, the best checkpoint by validation
         python evaluate.py run=RUN_DIR split=val           or train
         python evaluate.py run=RUN_DIR checkpoint=last     written to reports/<split>-last/
-        python evaluate.py run=RUN_DIR checkpoint=model.safetensors   the best as others get it: reports/<split>-model/
-        python evaluate.py run=A baseline=B                is A better? on the same samples: outputs/comparisons/…/
-        python evaluate.py run=RUN_DIR input=FOLDER        classify pictures without labels: reports/input-<folder>/
+        python evaluate.py run=RUN_DIR checkpoint=model.safetensors   the exported weights: reports/<split>-model/
+        python evaluate.py run=A baseline=B                is A better than B? outputs/comparisons/…/
+        python evaluate.py run=RUN_DIR input=FOLDER        classify unlabeled images: reports/input-<folder>/
 
-    FOLDER, its folders too, or one picture: predictions.csv has the five likeliest classes of each picture, and why one
-    can't be read; contact_sheet.png shows them. `split` has no part in that.
+    FOLDER is searched recursively; a single image will do, too. predictions.csv lists the five most likely classes of
+    each image, or why it can't be read; contact_sheet.png shows the images. `split` is not used.
 
-    A and B are run directories, or patterns, quoted, for settings over seeds: 'run=outputs/sweeps/s/*'. The reports
-    of `split` and `checkpoint` are compared: the difference with its 95 % interval, the exact test, what flipped.
+    A and B are run directories, or quoted patterns for several seeds: 'run=outputs/sweeps/s/*'. The reports of `split`
+    and `checkpoint` are compared: the difference with its 95 % interval, an exact test, and the samples that differ.
 
-    A run directory is not trusted: what it asks to be built must be named in your own conf/, or in trust=[TARGET,…];
-    so must what it asks a resolver for: trust='["${oc.env:DATA}"]'.
+    A run directory is not trusted. Each target in its config must also be named in your own conf/ or in
+    trust=[TARGET,…], and so must each resolver: trust='["${oc.env:DATA}"]'.
     """
-    from microstep.config.allowlist import allowlist_from
-    from microstep.config.experiment import get_trusted_names
-    from microstep.utils.terminal import install_notice_handler, print_above_bars
-
     install_notice_handler()
     if config.baseline is not None:
-        print_above_bars(comparison(config))
+        print_above_bars(compare(config))
         return
-    gate = allowlist_from(get_config_directories(), get_trusted_names(config), Path(config.run))
-    print_above_bars(split_report(config, gate) if config.input is None else input_report(config, gate))
+    allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), Path(config.run))
+    report = evaluate_split if config.input is None else classify_input
+    print_above_bars(report(config, allowlist, ProgressBars(config.progress)))
 
 
-def split_report(config: DictConfig, gate: Allowlist) -> str:
-    """Evaluate a split and return what is said of it."""
+def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
     from microstep.components.logger.console import format_metrics, format_report
     from microstep.evaluation.evaluate import evaluate_run
-    from microstep.utils.progress_bar import ProgressBars
-    from microstep.utils.text import display_path
 
-    done = evaluate_run(
-        Path(config.run), config.split, config.checkpoint, gate, config.device, ProgressBars(config.progress)
-    )
+    done = evaluate_run(Path(config.run), config.split, config.checkpoint, allowlist, config.device, bars)
     rows = {
         config.split: format_metrics(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
@@ -98,33 +96,22 @@ def split_report(config: DictConfig, gate: Allowlist) -> str:
     return format_report(done.result.report.text, rows)
 
 
-def comparison(config: DictConfig) -> str:
-    """Compare runs and return what is said of them."""
-    from microstep.config.allowlist import allowlist_from
-    from microstep.config.experiment import get_trusted_names
-    from microstep.errors import ConfigError
+def compare(config: DictConfig) -> str:
     from microstep.evaluation.comparison.compare import compare_runs
 
     if config.input is not None:
-        raise ConfigError(f"input={config.input}", "pictures without labels tell no runs apart", "leave it out")
-    gates = partial(allowlist_from, get_config_directories(), get_trusted_names(config), None)
-    return compare_runs(config.run, config.baseline, config.split, config.checkpoint, gates).text
+        raise ConfigError(f"input={config.input}", "images without labels can't compare runs", "leave it out")
+    make_allowlist = partial(allowlist_from, get_config_directories(), get_trusted_names(config), None)
+    return compare_runs(config.run, config.baseline, config.split, config.checkpoint, make_allowlist).text
 
 
-def input_report(config: DictConfig, gate: Allowlist) -> str:
-    """Classify pictures and return what is said of them."""
-    from microstep.errors import escape_unprintable
+def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
     from microstep.evaluation.predict import predict_input
     from microstep.evaluation.predictions import format_class_counts
-    from microstep.utils.progress_bar import ProgressBars
-    from microstep.utils.tables import format_fields
-    from microstep.utils.text import display_path
 
-    done = predict_input(
-        Path(config.run), config.input, config.checkpoint, gate, config.device, ProgressBars(config.progress)
-    )
+    done = predict_input(Path(config.run), config.input, config.checkpoint, allowlist, config.device, bars)
     rows = {
-        "pictures": f"{len(done.classified.rows):,} classified, {len(done.classified.unreadable):,} unreadable",
+        "images": f"{len(done.classified.rows):,} classified, {len(done.classified.unreadable):,} unreadable",
         "classes": format_class_counts(done.classified),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),
@@ -134,31 +121,26 @@ def input_report(config: DictConfig, gate: Allowlist) -> str:
 
 
 def run_compute_stats(config: DictConfig) -> None:
-    """Compute a data set's exact statistics, and report on its health: as text, as JSON, and as a page of pictures.
+    """Compute a data set's exact statistics and check its health. The report is text, JSON and a page of images.
 
     python compute_stats.py dataset=fashion_mnist                    the official training split
     python compute_stats.py dataset=fashion_mnist split=train,test   each, both together, and leaks between them
     python compute_stats.py dataset=fashion_mnist ratio=0.01 seed=1  a random sample, with standard errors
 
-    Mean and deviation per channel are printed as yaml for the data set's config. The report names files that can't be
-    read, exact duplicates (within a split, across splits, with different labels), pictures of one colour, and classes
-    with too few pictures; a bad file is no failure here. Pictures are decoded by num_workers processes.
+    Mean and standard deviation per channel are printed as yaml for the data set's config. The report names unreadable
+    files, exact duplicates (within a split, across splits, with different labels), images of one color, and classes
+    with too few images. An unreadable file is no failure here. Images are decoded by num_workers processes.
     """
     import torch
 
     from microstep.dataset_report.report import write_dataset_report
     from microstep.training.builders import build_dataset
-    from microstep.utils.progress_bar import ProgressBars
-    from microstep.utils.terminal import install_notice_handler, print_above_bars
 
     install_notice_handler()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)
-    bar = ProgressBars(config.progress).images
-    print_above_bars(
-        write_dataset_report(
-            dataset, get_choice("dataset"), config.split, config.ratio, config.seed, Path(config.output), bar
-        )
-    )
+    name, bar = get_choices()["dataset"], ProgressBars(config.progress).images
+    report = write_dataset_report(dataset, name, config.split, config.ratio, config.seed, Path(config.output), bar)
+    print_above_bars(report)
 
 
 train = Program("train", run_train, run_sweep)

@@ -1,4 +1,7 @@
-"""What may be built, and asked for: all that your own command line and conf/ name; of a run directory's, only that."""
+"""Allowlist for the `_target_`s and resolvers in a run directory's config.
+
+Only names that also occur in the user's conf/ or in `trust=` are allowed. The user's own config may name anything.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,27 @@ from microstep.config.experiment import uses_resolver
 from microstep.config.targets import current
 from microstep.errors import ConfigError
 
-COLLECTIONS = (dict, list, tuple, set)  #: that yaml's tags make
+COLLECTIONS = (dict, list, tuple, set)  #: types that yaml's tags build
 
 
 @dataclass(frozen=True)
 class Allowlist:
-    """What a config may name. Make one with `trusting`; `own` is the one for the user's own config.
+    """Checks the names in a config. `allowlist_from` makes one; `ALLOW_ALL` is the one for the user's own config.
 
     Args:
-        targets: that may be built, by their current names.
-        interpolations: whole values that ask a resolver (`${oc.env:DATA}`), which runs code.
+        targets: `_target_`s that may be built, by their current names.
+        interpolations: whole values that may use a resolver (`${oc.env:DATA}`), which runs code.
     """
 
     targets: Container[str]
     interpolations: Container[str]
 
     def __call__(self, node: Any, group: str) -> None:
-        """Let a resolved node pass, or refuse what is to be built in it.
+        """Check a resolved node before it is built.
 
         Raises:
-            ConfigError: for a target that isn't trusted, at any depth, or text that asks a resolver even so: a value
-                put together from pieces of `${…}` would be resolved once more when it is built.
+            ConfigError: if a target at any depth is not allowed, or if text uses a resolver although the node is
+                resolved: a value that is put together from pieces of `${…}` would be resolved again when it is built.
         """
         for target in find_targets(node):
             if current(target) not in self.targets:
@@ -43,81 +46,78 @@ class Allowlist:
                     "the run directory names it, your own conf/ does not",
                     "put it into your conf/, or add trust=[…] if you know what it does",
                 )
-        self.insist(node, group)
+        self.check_resolvers(node, group)
 
-    def insist(self, node: Any, subject: str) -> None:
-        """Refuse a value that asks a resolver and isn't trusted to."""
+    def check_resolvers(self, node: Any, subject: str) -> None:
+        """Raise ConfigError if a value uses a resolver and is not allowed to."""
         for text in iter_values(node):
             if uses_resolver(text) and text not in self.interpolations:
-                reason = f"the run directory asks a resolver, your own conf/ does not: {text}"
+                reason = f"the run directory uses a resolver, your own conf/ does not: {text}"
                 remedy = f"""write its value into config.yaml, or add trust='["{text}"]' if you know what it does"""
                 raise ConfigError(subject, reason, remedy)
 
 
 class AnyName(Container[str]):
-    """Holds every name."""
+    """Contains every name."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
-ALLOW_ALL = Allowlist(AnyName(), AnyName())  #: lets everything pass: the config is the user's own
+ALLOW_ALL = Allowlist(AnyName(), AnyName())  #: for the user's own config
 
 
 def allowlist_from(
     directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None, other_runs: Iterable[Path] = ()
 ) -> Allowlist:
-    """Return a gate for what the yamls below some directories name, and for what is trusted by name.
+    """Return the allowlist of the names in the yamls below some directories and of the trusted names.
 
     Args:
-        run_dir, others: never speak for themselves, though they may lie below one of the directories.
+        directories: the user's directories of yamls.
+        trust: further names.
+        run_dir, other_runs: run directories, which are skipped if they lie below one of `directories`.
 
     Raises:
-        ConfigError: for a file that is no yaml.
+        ConfigError: if a file is no valid yaml.
     """
     excluded = [path.resolve() for path in (run_dir, *other_runs) if path]
     contents = [read_yaml(file) for directory in directories for file in find_yamls(directory, excluded)]
     targets = {target for content in contents for target in find_targets(content)}
     texts = {text for content in contents for text in iter_values(content) if uses_resolver(text)}
     trusted = frozenset(trust)
-    return Allowlist(
-        frozenset(map(current, trusted | targets)),
-        trusted | {text for text in texts if not has_nested_interpolation(text)},
-    )
+    interpolations = trusted | {text for text in texts if not has_nested_interpolation(text)}
+    return Allowlist(frozenset(map(current, trusted | targets)), interpolations)
 
 
 def find_yamls(directory: Path, excluded: Collection[Path]) -> Iterator[Path]:
-    """Yield the yamls below a directory, in order, but for those of some runs."""
     files = filter(Path.is_file, sorted(directory.rglob("*.yaml")))
-    yield from (file for file in files if not any(run in file.resolve().parents for run in excluded))
+    return (file for file in files if not any(run in file.resolve().parents for run in excluded))
 
 
 def read_yaml(file: Path) -> Any:
-    """Return what one of the user's own yamls holds."""
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(str(file), str(error), "mend the yaml") from None
+        raise ConfigError(str(file), str(error), "correct the yaml") from None
 
 
 def has_nested_interpolation(text: str) -> bool:
-    """Say whether a resolver is given another key's value, which in a run directory's config is a stranger's."""
-    return "${" in re.sub(r"\$\{[^$]*?\}", "", text)  # what is left is a reference around another
+    """Return True if a resolver gets another key's value, which an untrusted config may set."""
+    return "${" in re.sub(r"\$\{[^$]*?\}", "", text)  # the rest is a reference around another
 
 
 def find_targets(node: Any) -> Iterator[str]:
     """Yield every `_target_` in a plain structure."""
-    return (str(one["_target_"]) for one in nodes_in(node) if isinstance(one, dict) and "_target_" in one)
+    return (str(one["_target_"]) for one in iter_nodes(node) if isinstance(one, dict) and "_target_" in one)
 
 
 def iter_values(node: Any) -> Iterator[Any]:
-    """Yield every value in a plain structure that isn't a collection itself."""
-    return (one for one in nodes_in(node) if not isinstance(one, COLLECTIONS))
+    """Yield every value in a plain structure that is no collection."""
+    return (one for one in iter_nodes(node) if not isinstance(one, COLLECTIONS))
 
 
-def nodes_in(node: Any) -> Iterator[Any]:
-    """Yield a plain structure and all that is in it, at any depth."""
+def iter_nodes(node: Any) -> Iterator[Any]:
     yield node
     if isinstance(node, COLLECTIONS):
         for inner in node.values() if isinstance(node, dict) else node:
-            yield from nodes_in(inner)
+            yield from iter_nodes(inner)

@@ -17,34 +17,24 @@ NEUTRAL_KEYS = frozenset(
     | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
 )
-#: Keys that a resume may set besides those: the first more epochs, the others where it goes on, and with which data.
+#: Further keys that may change when a run is resumed.
 RESUMABLE_KEYS = frozenset({"epochs", "device", "threads", "dataset.root"})
-#: Dotted keys that were added after 0.1.0, with the values that runs without them were made with. At that value a key
-#: is left out of hashes and comparisons, so that older runs still fit. A root key that a run lacks is set to it.
+#: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
+#: hashes and comparisons, so that older runs still match. A root key that a run lacks is set to it.
 LATER: dict[str, Any] = {}
-#: Keys whose values mean themselves, paths above all: quoted before Hydra's grammar sees them.
+#: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
-    {
-        "dataset.root",
-        "resume",
-        "run",
-        "baseline",
-        "split",
-        "input",
-        "output",
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-        "hydra.sweep.subdir",
-    }
+    {"dataset.root", "resume", "run", "baseline", "split", "input", "output"}
+    | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
-#: A run's best weights for others, in its directory; also what evaluate.py calls them.
+#: File of a run's best weights in its directory, and their name for evaluate.py.
 WEIGHTS_FILENAME = "model.safetensors"
-#: Keys whose interpolations are names like any other: nobody asks for their values.
+#: Keys whose interpolations are names, and are never resolved.
 LITERAL_KEYS = frozenset({"trust"})
 
 
 def micro_batch_size(config: DictConfig) -> int:
-    """Return the micro-batch's size: `batch_size`, or what `effective_batch_size` and `accum` make it."""
+    """Return the samples of a micro-batch: `batch_size`, or `effective_batch_size` divided by `accum`."""
     if config.effective_batch_size is None:
         return int(config.batch_size)
     size, rest = divmod(config.effective_batch_size, config.accum)
@@ -55,12 +45,12 @@ def micro_batch_size(config: DictConfig) -> int:
 
 
 def precision_is_measured(config: DictConfig) -> bool:
-    """Say whether a measurement chooses the precision: what was chosen is part of the experiment then."""
+    """Return True if a measurement chooses the precision. The choice is then part of the experiment."""
     return current(str(config.precision.get("_target_"))) == current("microstep.components.precision.auto")
 
 
 def extract_experiment(config: DictConfig) -> dict[str, Any]:
-    """Return what describes the experiment, to be hashed and compared: without what `LATER` leaves out."""
+    """Return the part of a config that is hashed and compared: without neutral keys and the defaults in `LATER`."""
     return without_later(described(config))
 
 
@@ -83,12 +73,12 @@ def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def public_experiment(config: DictConfig) -> dict[str, Any]:
-    """Return the same to be shown and kept: what asks a resolver stands as it was written, for it may be a secret."""
+    """Return the config as `described` does, but leave resolvers unresolved: their values may be secrets."""
     return described(OmegaConf.create(escape_resolvers(OmegaConf.to_container(config))))
 
 
 def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested config without the keys that `LATER` has at the same value. A foreign node keeps all its keys."""
+    """Return a nested config without the keys that have their value in `LATER`. A foreign component keeps all keys."""
     foreign = not str(node.get("_target_", "microstep.")).startswith("microstep.")
     return {
         key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value
@@ -98,7 +88,7 @@ def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def escape_resolvers(node: Any) -> Any:
-    """Return a plain structure in which no resolver is asked for anything: `${name:…}` means itself."""
+    """Return a plain structure in which every `${name:…}` is escaped."""
     if isinstance(node, dict):
         return {key: escape_resolvers(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -107,17 +97,17 @@ def escape_resolvers(node: Any) -> Any:
 
 
 def uses_resolver(value: Any) -> bool:
-    """Say whether a value may ask a resolver: `${name:…}` runs code, or reads the environment."""
+    """Return True if a value may use a resolver: `${name:…}` runs code, or reads the environment."""
     return isinstance(value, str) and ":" in value.partition("${")[2]
 
 
 def get_trusted_names(config: DictConfig) -> list[str]:
-    """Return what is trusted by name, as it was typed: an interpolation in the list is a name, not its value."""
+    """Return the names in `trust`, with interpolations as they were typed."""
     return [str(name) for name in OmegaConf.to_container(config.trust) or ()]
 
 
 def drop_keys(node: dict[Any, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Return a nested config without some keys, dotted."""
+    """Return a nested config without some dotted keys."""
     return {
         str(key): drop_keys(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()

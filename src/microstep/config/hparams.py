@@ -1,4 +1,4 @@
-"""What an experiment's settings are in a table: a column a key, of one type in every run."""
+"""An experiment's settings as TensorBoard hparams: one column for each key, of the same type in every run."""
 
 from __future__ import annotations
 
@@ -14,37 +14,35 @@ from microstep.config.schema import TrainConfig
 from microstep.config.signatures import find_signature
 
 HparamValue = bool | int | float | str
-MAX_TEXT_LENGTH = 200  #: of a text, at most: a thousand class weights make no column
+MAX_TEXT_LENGTH = 200  #: characters of a text; longer ones are cut
 
 
 def extract_hparams(config: DictConfig, choices: Mapping[str, str]) -> dict[str, HparamValue]:
-    """Return an experiment's settings by dotted key; what can't change a result is left out, and what repeats another.
+    """Return an experiment's settings by dotted key.
 
-    A key that may be null is a text in every run, `null` or `1.0`: in TensorBoard's hparams tab a column of texts and
-    numbers can't be sorted, and one without the nulls counts as the same in all runs.
+    Keys that can't change a result and references to other keys are left out. A key that may be null is text in every
+    run (`null` or `1.0`): TensorBoard's hparams tab can't sort a column that mixes texts and numbers, and treats a
+    column without the nulls as constant.
 
     Args:
-        choices: the options chosen, by group: `optimizer` is `adamw`. In a notebook it is what the group builds.
+        config: the composed config.
+        choices: the chosen option of each group, such as `adamw` for `optimizer`. Without one, the name of the
+            constructor is used.
     """
-    shown = public_experiment(config)
-    texts = {*nullable_root_keys(), *nullable_component_keys(shown)}
-    values = {
-        key: value for key, value in flatten(shown) if not key.endswith("._target_") and not is_reference(config, key)
+    experiment = public_experiment(config)
+    leaves = dict(flatten(experiment))
+    targets = {key.removesuffix("._target_"): str(leaves[key]) for key in leaves if key.endswith("._target_")}
+    texts = {*nullable_root_keys(), *nullable_component_keys(targets)}
+    groups = {group: choices.get(group) or target.rpartition(".")[2] for group, target in targets.items()}
+    return groups | {
+        key: value if isinstance(value, bool | int | float) and key not in texts else format_hparam(value)
+        for key, value in leaves.items()
+        if not key.endswith("._target_") and not is_reference(config, key)
     }
-    groups = {key: target.rpartition(".")[2] for key, target in iter_component_targets(shown).items()}
-    rows = groups | {group: choices[group] for group in groups if choices.get(group)}
-    return rows | {
-        key: format_hparam(value) if key in texts else to_hparam_value(value) for key, value in values.items()
-    }
-
-
-def iter_component_targets(node: Mapping[str, Any]) -> dict[str, str]:
-    """Return what each part builds, by the part's dotted key."""
-    return {key.removesuffix("._target_"): str(value) for key, value in flatten(node) if key.endswith("._target_")}
 
 
 def is_reference(config: DictConfig, key: str) -> bool:
-    """Say whether a key is a reference to another: `accumulation.micro_batches` is `${accum}`."""
+    """Return True if a key refers to another: `accumulation.micro_batches` is `${accum}`."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     written = OmegaConf.to_container(node).get(name)  # type: ignore[union-attr]
@@ -52,28 +50,21 @@ def is_reference(config: DictConfig, key: str) -> bool:
 
 
 def nullable_root_keys() -> set[str]:
-    """Return the root keys that may be null."""
     return {key for key, hint in get_type_hints(TrainConfig).items() if NoneType in get_args(hint)}
 
 
-def nullable_component_keys(node: Mapping[str, Any]) -> set[str]:
-    """Return the parts' keys that may be null, as far as their constructors tell."""
-    known = {part: find_signature(target) for part, target in iter_component_targets(node).items()}
+def nullable_component_keys(targets: Mapping[str, str]) -> set[str]:
+    """Return the dotted keys of components whose constructors accept None, as far as their source shows."""
+    signatures = {group: find_signature(target) for group, target in targets.items()}
     return {
-        f"{part}.{key}"
-        for part, found in known.items()
-        if found
-        for key, types in found.parameters.items()
-        if "None" in types or key in found.nullable
+        f"{group}.{key}"
+        for group, signature in signatures.items()
+        if signature
+        for key, types in signature.parameters.items()
+        if "None" in types or key in signature.nullable
     }
 
 
-def to_hparam_value(value: Any) -> HparamValue:
-    """Return a truth or a number as it is, anything else as text."""
-    return value if isinstance(value, bool | int | float) else format_hparam(value)
-
-
 def format_hparam(value: Any) -> str:
-    """Return a value as one would type it."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"

@@ -12,24 +12,18 @@ from microstep.config.search_path import sources
 
 
 def get_run_directory() -> Path:
-    """Return the directory of the job that runs."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def get_config_directories(hydra: Any = None) -> list[Path]:
-    """Return the directories that a job's yamls come from, the first ones first.
+    """Return the directories that a job's yamls come from, in order of precedence.
 
     Args:
-        hydra: the job's node of that name; by default that of the job that runs.
+        hydra: the job's `hydra` node; by default that of the running job.
     """
     return [directory for _, directory in sources(hydra or HydraConfig.get())]
 
 
-def get_choice(group: str) -> str:
-    """Return the option chosen for a group."""
-    return str(HydraConfig.get().runtime.choices[group])
-
-
 def get_choices() -> Mapping[str, str]:
-    """Return the options chosen on the command line, for names; empty in a notebook."""
+    """Return the option chosen for each group; empty in a notebook."""
     return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}

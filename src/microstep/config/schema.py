@@ -1,4 +1,4 @@
-"""Schemas of the three primary configs, and the values that their keys may take."""
+"""Schemas of the primary configs, and the values that their keys accept."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.config.ranges import MAX_COUNT, NON_NEGATIVE, POSITIVE, POSITIVE_INT, Range
 
 CHECKS = ("accumulation", "precision", "drift")
-CHECK_KEYS = ("check", "rule")  #: keys
-MICRO_BATCH_CHECKS = ("accumulation", "drift")  #: those that are about micro-batches
-#: The loops that check=accumulation knows, ours first.
+CHECK_KEYS = ("check", "rule")
+MICRO_BATCH_CHECKS = ("accumulation", "drift")  #: checks that compare a batch with its micro-batches
+#: Loops that check=accumulation can examine; the first is the one that training uses.
 RULES = (
-    "weighted_mean",
-    "mean_over_accum",
-    "mean_of_means",
-    "sum_of_means",
-    "dropped_tail",
-    "zero_grad_each",
-    "clip_each",
-    "scale_doubles",
+    *("weighted_mean", "mean_over_accum", "mean_of_means", "sum_of_means"),
+    *("dropped_tail", "zero_grad_each", "clip_each", "scale_doubles"),
 )
 DEFAULT_RULE = RULES[0]
+WORKERS = Range(minimum=0, maximum=MAX_COUNT)
+SEEDS = Range(minimum=0, maximum=2**63 - 1)
 #: Sections of `--help`, in their order.
 SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON, SWEEP, DIAGNOSTICS, OUTPUT = (
     "Recipes",
@@ -40,19 +36,19 @@ SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON
     "Diagnostics",
     "Output",
 )
+CHECK_HELP = """measure instead of training. accumulation: is it exact; precision: speed and error of each;
+drift: effect of rounding, compared with another seed"""
 
 
 def key(default: Any, section: str, about: str, allowed: Range | None = None) -> Any:
     """Return a dataclass field with its section and description for `--help`, and its range if it has one."""
     metadata = {"section": section, "help": about} | ({"range": allowed} if allowed else {})
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(**{"default_factory" if callable(default) else "default": default}, metadata=metadata)
 
 
 @dataclass
 class CheckpointConfig:
-    """When a run saves, besides after its last epoch and after its best."""
+    """Checkpoint schedule. The best and the last epoch are always saved."""
 
     every_epochs: int = key(1, RUN, "epochs between two checkpoints")
     every_minutes: float | None = key(None, RUN, "also save during an epoch: minutes between two checkpoints")
@@ -61,40 +57,31 @@ class CheckpointConfig:
 
 @dataclass
 class TrainConfig:
-    """The root of an experiment. Groups are nodes of their own; `train.yaml` says which are chosen by default."""
+    """Root of train.yaml, which also names the default option of each group."""
 
     accum: int = key(1, BATCH, "micro-batches per optimizer step", POSITIVE_INT)
     batch_size: int = key(64, BATCH, "samples per micro-batch", POSITIVE_INT)
     effective_batch_size: int | None = key(
-        None, BATCH, "samples per optimizer step; batch_size becomes this divided by accum", POSITIVE_INT
+        None, BATCH, "samples per optimizer step; sets batch_size to this divided by accum", POSITIVE_INT
     )
     epochs: int = key(20, OPTIMIZATION, "passes over the training split", POSITIVE_INT)
-    seed: int = key(0, RUN, "seeds initial weights, order, augmentation and dropout", Range(least=0, most=2**63 - 1))
-    device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
-    threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(least=1, most=MAX_COUNT))
-    deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
-    num_workers: int | None = key(
-        None, DATA, "processes that load images; null: one per core, at most 8", Range(least=0, most=MAX_COUNT)
+    seed: int = key(
+        0, RUN, "seeds initial weights, order, augmentation and dropout", Range(minimum=0, maximum=2**63 - 1)
     )
+    device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
+    threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(minimum=1, maximum=MAX_COUNT))
+    deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
+    num_workers: int | None = key(None, DATA, "processes that load images; null: one per core, at most 8", WORKERS)
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
     log_every_steps: int = key(10, OUTPUT, "optimizer steps between two points of the train/… charts", POSITIVE_INT)
     resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
     sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")
-    check: str | None = key(
-        None,
-        DIAGNOSTICS,
-        "measure instead of training: is accumulation exact; speed and error of each precision; "
-        "drift by rounding, compared with another seed",
-    )
-    rule: str = key(
-        DEFAULT_RULE, DIAGNOSTICS, "loop that check=accumulation examines; weighted_mean is microstep's own"
-    )
+    check: str | None = key(None, DIAGNOSTICS, CHECK_HELP)
+    rule: str = key(DEFAULT_RULE, DIAGNOSTICS, "loop for check=accumulation; training uses weighted_mean")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
     trust: list[str] = key(list, RUN, "targets and ${…} that the run to be resumed may use besides those in conf/")
-    checkpoint: CheckpointConfig = key(
-        CheckpointConfig, RUN, "when to save; the best and the last epoch are always saved"
-    )
+    checkpoint: CheckpointConfig = key(CheckpointConfig, RUN, "when to save; the best and last epoch always are")
     precision: Any = key(MISSING, PRECISION, "number format")
     accumulation: Any = key(MISSING, BATCH, "how an epoch is cut into optimizer steps")
     step: Any = key(MISSING, OPTIMIZATION, "optimizer step")
@@ -109,10 +96,10 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """The root of evaluate.py."""
+    """Root of evaluate.yaml."""
 
     run: str = key(MISSING, RUN, "run directory; with baseline= also a quoted pattern of several")
-    baseline: str | None = key(None, COMPARISON, "run directory, or pattern, to compare run= with; reads reports only")
+    baseline: str | None = key(None, COMPARISON, "run directory, or pattern, to compare run= with, by their reports")
     split: str = key("test", DATA, "split to evaluate or compare on: test, val or train")
     input: str | None = key(None, DATA, "image, or folder of images, to classify instead of a split")
     checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
@@ -123,21 +110,19 @@ class EvaluateConfig:
 
 @dataclass
 class ComputeStatsConfig:
-    """The root of compute_stats.py."""
+    """Root of compute_stats.yaml."""
 
     dataset: Any = key(MISSING, DATA, "data set")
     split: str = key("train", DATA, "official splits to examine, comma-separated: train, val, test")
-    ratio: float | None = key(None, DATA, "share of the images to sample; null: all, exactly", Range(above=0, most=1))
+    ratio: float | None = key(None, DATA, "share of the images to sample; null: all", Range(above=0, maximum=1))
     seed: int = key(0, DATA, "seeds the sample that ratio= draws", NON_NEGATIVE)
     output: str = key("outputs/stats", OUTPUT, "directory of the JSON file and the page of images")
-    num_workers: int | None = key(
-        None, OUTPUT, "processes that decode images; null: one per core, at most 8", Range(least=0, most=MAX_COUNT)
-    )
+    num_workers: int | None = key(None, OUTPUT, "processes that decode images; null: one per core, at most 8", WORKERS)
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
 
 
 SCHEMAS: dict[str, type[Any]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compute_stats": ComputeStatsConfig}
-#: Words that a string key may take.
+#: Accepted values of string keys.
 CHOICES = {
     "check": CHECKS,
     "rule": RULES,
@@ -148,6 +133,6 @@ CHOICES = {
 
 
 def register_schemas() -> None:
-    """Put the schemas where the yamls' defaults lists find them."""
+    """Register the schemas that the yamls' defaults lists name."""
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)

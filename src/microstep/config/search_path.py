@@ -1,4 +1,4 @@
-"""Where yamls are found: --config-dir, hydra.searchpath, ./conf, the program's conf/, and ours, in this order."""
+"""Search path of the yamls: --config-dir, hydra.searchpath, ./conf, the program's conf/ and the package's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hydra.core.config_search_path import SearchPathElement
 from microstep.utils.text import display_path
 
 PACKAGE = "microstep.conf"
-CONF = Path(str(resources.files(PACKAGE))).resolve()  #: our own yamls
+CONF = Path(str(resources.files(PACKAGE))).resolve()  #: the package's yamls
 HERE = "./conf"
 
 
 class OptionsSource(FileConfigSource):
-    """A directory whose options are found, but not its primary configs: another project's train.yaml isn't ours."""
+    """A directory of options. Its primary configs are ignored: they may be those of another project."""
 
     @staticmethod
     def scheme() -> str:
@@ -35,37 +35,37 @@ class SearchPath(ConfigSearchPathImpl):
     """Hydra's search path, in which the directories of hydra.searchpath come before ./conf."""
 
     def append(self, provider: str, path: str, anchor: Any = None) -> None:
-        """Append a directory; Hydra does so with those of hydra.searchpath."""
+        """Append a directory, or insert one of hydra.searchpath before ./conf."""
         if not provider.startswith("hydra.searchpath"):
             return super().append(provider, path, anchor)
         first = next(i for i, e in enumerate(self.config_search_path) if e.provider in (HERE, "program", "main"))
         return self.config_search_path.insert(first, SearchPathElement(provider, path))
 
 
-def search_path(program: Path, also: Path | None) -> SearchPath:
-    """Return where yamls are found.
+def search_path(program: Path, extra: Path | None) -> SearchPath:
+    """Return the search path of the yamls.
 
     Args:
-        program: the conf/ beside the program, if there is one.
-        also: what --config-dir names.
+        program: the conf/ beside the program, which need not exist.
+        extra: the directory of --config-dir.
     """
     SourcesRegistry.instance().register(OptionsSource)
-    found, here = SearchPath(), Path("conf").resolve()
-    found.config_search_path += create_config_search_path(f"pkg://{PACKAGE}").get_path()
-    whole = {"command-line": also.resolve() if also else CONF, "program": program.resolve()}
+    path, here = SearchPath(), Path("conf").resolve()
+    path.config_search_path += create_config_search_path(f"pkg://{PACKAGE}").get_path()
+    whole = {"command-line": extra.resolve() if extra else CONF, "program": program.resolve()}
     options = CONF if here in whole.values() else here
     for provider, directory in {"command-line": whole["command-line"], HERE: options, **whole}.items():
         if directory != CONF and directory.is_dir():
             scheme = OptionsSource.scheme() if provider == HERE else "file"
-            found.prepend(provider, f"{scheme}://{directory}", "main")
-    return found
+            path.prepend(provider, f"{scheme}://{directory}", "main")
+    return path
 
 
 def sources(hydra: Any) -> Iterator[tuple[str, Path]]:
-    """Yield the directories that a job's yamls come from, each after who names it, the first ones first.
+    """Yield the provider and path of each directory that a job's yamls come from, in order of precedence.
 
     Args:
-        hydra: the job's node of that name.
+        hydra: the job's `hydra` node.
     """
     for source in hydra.runtime.config_sources:
         if source.schema in ("file", OptionsSource.scheme()):
@@ -75,18 +75,18 @@ def sources(hydra: Any) -> Iterator[tuple[str, Path]]:
 
 
 def users_options(hydra: Any) -> str:
-    """Return the chosen options that come from ./conf, and those that hide one of ours.
+    """Return the files of the chosen options that come from ./conf or replace one of the package's.
 
     Args:
-        hydra: the job's node of that name.
+        hydra: the job's `hydra` node.
     """
-    found = []
+    files = []
     for group, option in hydra.runtime.choices.items():
         yaml = Path(group.partition("@")[0], f"{option}.yaml")
         holders = [(provider, path / yaml) for provider, path in sources(hydra) if (path / yaml).is_file()]
         if holders:
-            (provider, own), ours = holders[0], CONF / yaml
-            hides = provider != "program" and ours.is_file() and own.read_bytes() != ours.read_bytes()
+            (provider, file), ours = holders[0], CONF / yaml
+            hides = provider != "program" and ours.is_file() and file.read_bytes() != ours.read_bytes()
             if provider == HERE or hides:
-                found.append(display_path(own) + " (instead of microstep's)" * hides)
-    return ", ".join(found)
+                files.append(display_path(file) + " (instead of microstep's)" * hides)
+    return ", ".join(files)

@@ -1,4 +1,4 @@
-"""What a constructor accepts, read from its source: importing it would import torch."""
+"""Parameters of a constructor, read from its source: importing it would import torch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from microstep.config.targets import current
 SCALAR_TYPES = frozenset({"bool", "int", "float", "str", "None"})
 CONTAINER_TYPES = frozenset(
     {"list", "tuple", "dict", "set", "frozenset", "sequence", "iterable", "collection", "mapping", "any", "callable"}
-)  #: in lower case, so that typing's own names are among them
+)  #: in lower case, so that typing's names match too
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A constructor's parameters: name → the scalar types its annotation admits; empty where anything may go."""
+    """The parameters of a constructor."""
 
-    parameters: dict[str, frozenset[str]]
-    optional: frozenset[str]  #: those with a default: the others come from the yaml, or from the run itself
-    open: bool  #: it takes **kwargs
-    nullable: frozenset[str]  #: those whose default is None
+    parameters: dict[str, frozenset[str]]  #: name → scalar types of the annotation; empty if anything is accepted
+    optional: frozenset[str]  #: parameters with a default
+    accepts_any_keyword: bool  #: it has **kwargs
+    nullable: frozenset[str]  #: parameters whose default is None
 
 
 @cache
 def find_signature(target: str) -> Signature | None:
-    """Return the signature of a dotted target, or None where the source doesn't tell."""
+    """Return the signature of a dotted target, or None if its source can't be read."""
     definition = find_definition(current(target))
     if isinstance(definition, ast.ClassDef):
         definition = next((n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
@@ -36,26 +36,22 @@ def find_signature(target: str) -> Signature | None:
 
 
 def read_signature(function: ast.FunctionDef) -> Signature:
-    """Return a function definition's signature; `self` is left out."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     names = {a.arg: annotated_scalars(a.annotation) for a in arguments if a.arg != "self"}
     defaults = parameter_defaults(function.args)
-    nullable = {
-        name for name, default in defaults.items() if isinstance(default, ast.Constant) and default.value is None
-    }
-    return Signature(names, frozenset(defaults), function.args.kwarg is not None, frozenset(nullable))
+    nullable = frozenset(k for k, value in defaults.items() if isinstance(value, ast.Constant) and value.value is None)
+    return Signature(names, frozenset(defaults), function.args.kwarg is not None, nullable)
 
 
 def parameter_defaults(arguments: ast.arguments) -> dict[str, ast.expr]:
-    """Return the defaults, by parameter."""
     positional = [*arguments.posonlyargs, *arguments.args]
-    last = positional[len(positional) - len(arguments.defaults) :]
-    named = zip([*last, *arguments.kwonlyargs], [*arguments.defaults, *arguments.kw_defaults], strict=True)
-    return {argument.arg: default for argument, default in named if default is not None}
+    with_default = positional[len(positional) - len(arguments.defaults) :]
+    pairs = zip([*with_default, *arguments.kwonlyargs], [*arguments.defaults, *arguments.kw_defaults], strict=True)
+    return {argument.arg: default for argument, default in pairs if default is not None}
 
 
 def annotated_scalars(annotation: ast.expr | None) -> frozenset[str]:
-    """Return the scalar types an annotation names; none where it also admits containers, or says nothing."""
+    """Return the scalar types that an annotation names; none if it also admits containers."""
     if annotation is None:
         return frozenset()
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
@@ -70,7 +66,7 @@ def annotated_scalars(annotation: ast.expr | None) -> frozenset[str]:
 
 
 def find_definition(target: str, hops: int = 4) -> ast.stmt | None:
-    """Return the definition behind a dotted path, following `from … import …` a few times."""
+    """Return the definition of a dotted name. At most `hops` statements `from … import …` are followed."""
     module, _, name = target.rpartition(".")
     source = find_source(module)
     if source is None or not hops:
@@ -95,10 +91,9 @@ def resolve_import(node: ast.ImportFrom, module: str, source: Path) -> str:
 
 
 def find_source(module: str) -> Path | None:
-    """Return the file of a module without importing it or its parents."""
+    """Return the file of a module without importing the module or its parents."""
     path: list[str] | None = None
-    spec = None
-    parts = module.split(".")
+    spec, parts = None, module.split(".")
     for i in range(len(parts)):
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), path)
         if spec is None:

@@ -1,4 +1,4 @@
-"""Names of the components in configs, whichever version wrote them.
+"""Names of the components in configs of every version.
 
 A config keeps each `_target_` as it was written. A target is imported, looked up and compared by its current name, and
 hashed by its original one.
@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-#: The package that holds the components.
 COMPONENTS = "microstep.components"
-
 #: The components that configs of 0.1.0 name, by group.
 NAMES = {
     "accumulation": ("Fixed",),
@@ -28,10 +26,10 @@ NAMES = {
 SPELLING = re.compile(r"microstep\.(?P<moved>components\.)?(?P<group>\w+)\.(?:\w+\.)*(?P<name>\w+)")
 
 
-def spelling(target: str) -> re.Match[str] | None:
+def match_component(target: str) -> re.Match[str] | None:
     """Return the parts of a component's name; None for any other target."""
-    found = SPELLING.fullmatch(target)
-    return found if found and found["name"] in NAMES.get(found["group"], ()) else None
+    match = SPELLING.fullmatch(target)
+    return match if match and match["name"] in NAMES.get(match["group"], ()) else None
 
 
 def current(target: str) -> str:
@@ -39,21 +37,21 @@ def current(target: str) -> str:
 
     `microstep.<group>.<…>.<name>` is accepted with and without a module between group and name.
     """
-    found = spelling(target)
-    return f"{COMPONENTS}.{found['group']}.{found['name']}" if found else target
+    match = match_component(target)
+    return f"{COMPONENTS}.{match['group']}.{match['name']}" if match else target
 
 
 def original(target: str) -> str:
     """Return the name that a component had in 0.1.0; any other target unchanged.
 
-    Hashes are of these names: those in the run.json and the checkpoints of older runs stay valid.
+    Hashes use these names, so those in the run.json and the checkpoints of older runs stay valid.
     """
-    found = spelling(target)
-    return f"microstep.{found['group']}.{found['name']}" if found and found["moved"] else target
+    match = match_component(target)
+    return f"microstep.{match['group']}.{match['name']}" if match and match["moved"] else target
 
 
 def renamed(node: Any, name: Callable[[str], str]) -> Any:
-    """Return a plain structure with every `_target_` renamed, at any depth."""
+    """Return a plain structure with `name` applied to every `_target_` at any depth."""
     if isinstance(node, list):
         return [renamed(value, name) for value in node]
     if not isinstance(node, dict):

@@ -18,12 +18,14 @@ from microstep.errors import ConfigError
 
 
 def check_config(config: DictConfig) -> None:
-    """Check ranges, finiteness, choices and that everything is resolved.
+    """Check ranges, finiteness and choices, and that everything can be resolved.
 
     Raises:
-        ConfigError: naming the first key that can't be right.
+        ConfigError: naming the first invalid key.
     """
-    ranges = RANGES | {f.name: f.metadata["range"] for f in get_schema_fields(config) if "range" in f.metadata}
+    schema: Any = OmegaConf.get_type(config)
+    own = fields(schema) if schema in SCHEMAS.values() else ()
+    ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
     for key, value in iter_leaves(config):
         check_value(key, value, ranges.get(key), CHOICES.get(key))
     if "accum" in config:
@@ -33,20 +35,15 @@ def check_config(config: DictConfig) -> None:
 
 
 def check_accum_matches(config: DictConfig) -> None:
-    """Refuse an accumulation that cuts otherwise than the root's `accum`, which everything reported is made from."""
-    cut = config.accumulation.get("micro_batches", config.accum)
-    if cut != config.accum:
-        raise ConfigError(f"accumulation.micro_batches={cut}", f"accum={config.accum} sets it", f"write accum={cut}")
-
-
-def get_schema_fields(config: DictConfig) -> tuple[Any, ...]:
-    """Return the dataclass fields of a typed root; none for a plain one."""
-    schema: Any = OmegaConf.get_type(config)
-    return fields(schema) if schema in SCHEMAS.values() else ()
+    """Raise ConfigError if the accumulation differs from the root's `accum`, which all reports use."""
+    count = config.accumulation.get("micro_batches", config.accum)
+    if count != config.accum:
+        raise ConfigError(
+            f"accumulation.micro_batches={count}", f"accum={config.accum} sets it", f"write accum={count}"
+        )
 
 
 def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str, ...] | None) -> None:
-    """Check one leaf."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}", "not a finite number", f"give a number{f' {allowed}' if allowed else ''}")
     if allowed and isinstance(value, int | float) and not isinstance(value, bool) and value not in allowed:
@@ -59,10 +56,9 @@ def iter_leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every (dotted key, resolved value) below a node.
 
     Raises:
-        ConfigError: for a value that is missing or whose interpolation leads nowhere.
+        ConfigError: if a value is missing or can't be resolved.
     """
-    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
-    for key in keys:
+    for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
         name = f"{prefix}{key}"
         if name in LITERAL_KEYS:
             continue
@@ -71,7 +67,8 @@ def iter_leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            raise ConfigError(name, f"can't be resolved: {str(error).splitlines()[0]}", "mend the reference") from None
+            reason = f"can't be resolved: {str(error).splitlines()[0]}"
+            raise ConfigError(name, reason, "correct the reference") from None
         if OmegaConf.is_config(value):
             yield from iter_leaves(value, f"{name}.")
         else:
@@ -79,13 +76,9 @@ def iter_leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_diagnostic_keys(config: DictConfig) -> None:
-    """Refuse a check that would look at nothing.
-
-    Raises:
-        ConfigError: naming the key, and what to add.
-    """
+    """Raise ConfigError if a check would have nothing to examine."""
     if config.rule != DEFAULT_RULE and config.check != "accumulation":
-        reason = "it is a loop to be looked at, and no training is made with it"
+        reason = "it is a loop to examine, and no training uses it"
         raise ConfigError(f"rule={config.rule}", reason, "add check=accumulation")
     if config.check in MICRO_BATCH_CHECKS and config.accum == 1:
         reason = f"check={config.check} compares a batch with its micro-batches, and there is one"
@@ -95,12 +88,10 @@ def check_diagnostic_keys(config: DictConfig) -> None:
 
 
 def check_diagnostic_without_resume(check: object) -> None:
-    """Refuse to look at a run that is to be resumed."""
     if check is not None:
-        raise ConfigError(f"check={check}", "it looks at a new experiment, not at a run", "leave resume= out")
+        raise ConfigError(f"check={check}", "it examines a new experiment, not a run", "leave resume= out")
 
 
 def check_diagnostic_without_sweep(check: object) -> None:
-    """Refuse to look at several experiments at once."""
     if check is not None:
-        raise ConfigError(f"check={check}", "it looks at one experiment, and -m starts several", "leave -m out")
+        raise ConfigError(f"check={check}", "it examines one experiment, and -m starts several", "leave -m out")

@@ -85,7 +85,7 @@ def read_run_yaml(run_dir: Path, allowlist: Allowlist, key: str = "run") -> dict
     if not isinstance(content, dict):
         raise ConfigError(subject, "config.yaml holds no experiment", DAMAGED_CONFIG_REMEDY)
     check_plain_values(content, subject)
-    allowlist.insist(content, subject)
+    allowlist.check_resolvers(content, subject)
     return content
 
 

@@ -40,7 +40,7 @@ def plan_resume(directory: Path, composer: Composer, overrides: Sequence[str], a
     if "experiment" in keys:
         raise ConfigError(run.subject, "experiment= describes a whole run, and it has its own", "leave it out")
     config = run.config(allowlist)
-    return make_plan(run, config, composer.amended(config, overrides), keys, allowlist)
+    return make_plan(run, config, composer.compose_resumed(config, overrides), keys, allowlist)
 
 
 def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> ResumePlan:

@@ -52,7 +52,7 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
         ConfigError: if the directory holds no run, or an override describes another experiment.
         RunInUse, CheckpointRefused, DataError: see `resume_trainer`.
     """
-    with Composer.opened(CONF, "train") as composer:
+    with Composer.open(CONF, "train") as composer:
         return resume_trainer(
             plan_resume(Path(run_dir), composer, [quote_verbatim(word) for word in overrides], ALLOW_ALL)
         )

@@ -32,7 +32,7 @@ class Batch:
     mix: Mix | None = None
 
     @property
-    def mixed(self) -> tuple[Mix, ...]:
+    def mix_arguments(self) -> tuple[Mix, ...]:
         """What a task and its metrics are told after the targets: the mix, where there is one."""
         return () if self.mix is None else (self.mix,)
 

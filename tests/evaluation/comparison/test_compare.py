@@ -353,7 +353,7 @@ def test_classes_that_are_not_named_are_refused(here):
 
 PROGRAM = {
     "data": (("run=a", "baseline=b"), "run=a: its data are not those of baseline=b (data "),
-    "input": (("run=a", "baseline=b", "input=x"), "input=x: pictures without labels tell no runs apart; "),
+    "input": (("run=a", "baseline=b", "input=x"), "input=x: images without labels can't compare runs; "),
 }
 
 

@@ -96,8 +96,8 @@ def test_where_accum_changed_the_batch_the_command_that_separates_them_is_given(
     assert note.command in (directory / "summary.md").read_text()
     python, program, multirun, *words = shlex.split(note.command)
     assert (python, program, multirun) == ("python", "train.py", "-m")
-    with Composer.opened(CONF, "train") as composer:
-        jobs = composer.jobs(words)
+    with Composer.open(CONF, "train") as composer:
+        jobs = composer.compose_jobs(words)
     assert {micro_batch_size(job) * job.accum for job in jobs} == {32}  # the least from 30 on that 1, 2 and 4 divide
     assert sorted({job.accum for job in jobs}) == [1, 2, 4] and len(jobs) == 6
     assert {job.sweep for job in jobs} == {"s_same_batch"}

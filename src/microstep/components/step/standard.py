@@ -38,11 +38,11 @@ def add_gradient(
     """Add the gradient of one micro-batch's `loss_sum / weight`. Return that loss, detached."""
     with precision.forward():
         outputs = model(batch.inputs)
-    loss_sum = task.loss_sum(outputs, batch.targets, *batch.mixed)
+    loss_sum = task.loss_sum(outputs, batch.targets, *batch.mix_arguments)
     loss = loss_sum / weight
     precision.backward(loss)
     if metrics is not None:
-        metrics.update(outputs.detach(), batch.targets, loss_sum, *batch.mixed)
+        metrics.update(outputs.detach(), batch.targets, loss_sum, *batch.mix_arguments)
     return loss.detach()
 
 

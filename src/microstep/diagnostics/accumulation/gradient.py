@@ -148,7 +148,7 @@ def load_checked_windows(loaders: Loaders, task: Task, precision: Precision, ste
 
 def make_checked_window(name: str, window: LoadedWindow, batches: list[Batch], task: Task, full: int) -> CheckedWindow:
     """Return a loaded window."""
-    weights = [get_sample_weights(task, batch.targets, *batch.mixed) for batch in batches]
+    weights = [get_sample_weights(task, batch.targets, *batch.mix_arguments) for batch in batches]
     shape = WindowShape(tuple(map(len, weights)), tuple(float(each.sum()) for each in weights), full)
     return CheckedWindow(name, window.number, batches, shape)
 

@@ -87,6 +87,6 @@ def loss_adds_up(model: nn.Module, batches: Sequence[Batch], full_batch: Batch, 
     """Say whether the window's summed loss is the sum of the micro-batches' on the same outputs."""
     made = copy.deepcopy(model)(full_batch.inputs)
     parts = torch.split(made, [len(batch.inputs) for batch in batches])
-    total = float(task.loss_sum(made, full_batch.targets, *full_batch.mixed))
-    added = sum(float(task.loss_sum(o, b.targets, *b.mixed)) for o, b in zip(parts, batches, strict=True))
+    total = float(task.loss_sum(made, full_batch.targets, *full_batch.mix_arguments))
+    added = sum(float(task.loss_sum(o, b.targets, *b.mix_arguments)) for o, b in zip(parts, batches, strict=True))
     return abs(added - total) <= tolerance * abs(total)

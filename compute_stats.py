@@ -1,7 +1,4 @@
-"""Compute a data set's exact statistics, and report on its health.
-
-`python compute_stats.py --help` says what to type.
-"""
+"""Compute a data set's statistics and check its health. See `python compute_stats.py --help`."""
 
 from microstep.cli.programs import compute_stats
 

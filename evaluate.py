@@ -1,7 +1,4 @@
-"""Evaluate a run again, classify pictures with it, or compare it with another.
-
-`python evaluate.py --help` says what to type.
-"""
+"""Evaluate a run, compare runs, or classify images. See `python evaluate.py --help`."""
 
 from microstep.cli.programs import evaluate
 

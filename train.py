@@ -1,7 +1,4 @@
-"""Train an image classifier, and leave a run directory with everything about it.
-
-`python train.py --help` says what to type.
-"""
+"""Train an image classifier. See `python train.py --help`."""
 
 from microstep.cli.programs import train
 

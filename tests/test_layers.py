@@ -37,9 +37,7 @@ WITHOUT_TORCH = (
     *("utils.progress_bar", "utils.signals"),
 )
 LONG = {  # over 200 lines on purpose: one subject each
-    "cli.start",
     "components.dataset.workers",
-    "config.compose",
     "training.trainer",
     "types.protocols",
 }

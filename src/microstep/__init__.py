@@ -1,14 +1,14 @@
-"""Image classification experiments whose result depends on what you described, not on how it was executed.
+"""Image classification experiments whose results depend on their description, not on their execution.
 
     from microstep import build_trainer, compose
     results = build_trainer(compose(["precision=amp", "accum=2"]), "outputs/notebook").fit()
     results.test["accuracy"]
 
-From a command line to a result, room by room::
+The way from a command line to a result::
 
     conf/ + command line → config → training.build → training.trainer → run directory → evaluation
 
-Names are imported when they are first used, so that a config can be composed and checked without torch.
+Names are imported on first use, so that a config can be composed and checked without torch.
 """
 
 import logging
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from microstep.training.resume import resume
     from microstep.types.events import Results
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides where logs go
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application configures logging
 
 MODULES = {
     "Images": "microstep.components.dataset.images",

@@ -1,4 +1,4 @@
-"""`python -m microstep train …`, and so for `evaluate` and `stats`."""
+"""Runs a program: `python -m microstep train|evaluate|stats …`."""
 
 import sys
 
@@ -8,7 +8,7 @@ from microstep.cli.programs import compute_stats, evaluate, train
 PROGRAMS = {"train": train, "evaluate": evaluate, "stats": compute_stats}
 
 if __name__ == "__main__":
-    named = sys.argv[1] if len(sys.argv) > 1 else "nothing"
-    if named not in PROGRAMS:
-        exit_with_error(f"{named}: no such program; the programs are {', '.join(PROGRAMS)}", 2)
-    PROGRAMS[named](sys.argv[2:])
+    name = sys.argv[1] if len(sys.argv) > 1 else "nothing"
+    if name not in PROGRAMS:
+        exit_with_error(f"{name}: no such program; the programs are {', '.join(PROGRAMS)}", 2)
+    PROGRAMS[name](sys.argv[2:])

@@ -1,24 +1,30 @@
-"""What can go wrong, and the exit code each kind of failure gets.
+"""Errors, and the exit code of each.
 
-An error is one line: ``<subject>: <reason>; <what to do>``. The subject is what the user typed
-(``accum=0``) or what broke (``checkpoints/epoch-0003.pt``).
+An error is one line, `<subject>: <reason>; <remedy>`. The subject is what the user typed (`accum=0`) or the file that
+is affected (`checkpoints/epoch-0003.pt`).
 """
 
 from __future__ import annotations
 
 
 def escape_unprintable(text: str) -> str:
-    """Return text fit for a terminal and a picture: on one line, and nothing in it that means something to them."""
+    """Return text on one line, with line breaks, control characters and surrogates as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class MicrostepError(Exception):
-    """A failure that the user can understand and act upon."""
+    """Base class of the errors that the user can resolve.
+
+    Args:
+        subject: what the user typed, or the affected file.
+        reason: why it is an error.
+        remedy: what to do about it.
+    """
 
     exit_code = 1
 
     def __init__(self, subject: str, reason: str, remedy: str) -> None:
-        super().__init__(subject, reason, remedy)  # all of it in args: it survives pickling
+        super().__init__(subject, reason, remedy)  # keeps all three when pickled
 
     def __str__(self) -> str:
         subject, reason, remedy = self.args
@@ -26,13 +32,13 @@ class MicrostepError(Exception):
 
 
 class ConfigError(MicrostepError):
-    """The experiment as described can't be run."""
+    """The config or the command line is invalid."""
 
     exit_code = 2
 
 
 class DataError(MicrostepError):
-    """The data are missing, or are not what they should be."""
+    """The data are missing or differ from what is expected."""
 
     exit_code = 2
 
@@ -44,40 +50,40 @@ class Diverged(MicrostepError):  # noqa: N818
 
 
 class StorageError(MicrostepError):
-    """Something could not be written."""
+    """A file can't be written."""
 
     exit_code = 4
 
 
 class RunInUse(ConfigError):  # noqa: N818
-    """Another run has this directory."""
+    """Another process is using the run directory."""
 
     exit_code = 5
 
 
 class CheckpointRefused(MicrostepError):  # noqa: N818
-    """A checkpoint is missing, damaged, or not this run's."""
+    """A checkpoint is missing, damaged, or of another run."""
 
     exit_code = 6
 
 
 class Stopped(BaseException):
-    """A signal asks the program to stop. Not an Exception: nothing that contains a job's failures may contain it.
+    """Raised when a signal stops the program. It is no Exception, so that handlers of failed jobs don't catch it.
 
     Args:
-        signum: the signal's number.
-        safe: whether it comes at a safe moment, with nothing half done; otherwise it may come between any two lines.
+        signum: number of the signal.
+        safe: True if it is raised at a safe point, False if it may interrupt any instruction.
     """
 
     def __init__(self, signum: int, safe: bool = False) -> None:
         super().__init__(signum, safe)
         self.signum, self.safe = signum, safe
-        self.remedy = ""  #: how to go on, where whoever started the job knows
+        self.remedy = ""  #: how to resume, if known
         self.exit_code = 128 + signum
 
 
 def format_error(error: BaseException) -> str:
-    """Return an exception in one line: one of ours as it is, an unforeseen one with its type."""
+    """Return an exception in one line; one that is no MicrostepError with its type."""
     if isinstance(error, MicrostepError):
         return str(error)
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")

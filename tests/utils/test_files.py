@@ -24,10 +24,10 @@ ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from microstep.errors import StorageError
-from microstep.utils.files import write_whole
+from microstep.utils.files import write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    write_whole(Path(sys.argv[1]), b"n" * 5000)
+    write_atomic(Path(sys.argv[1]), b"n" * 5000)
 except StorageError as error:
     print(error)
     sys.exit(error.exit_code)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.util import find_spec
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,12 @@ from microstep.config.compose import Composer, lists_its_jobs, quote_verbatim
 from microstep.config.experiment import get_trusted_names
 from microstep.config.hydra_job import get_config_directories
 from microstep.config.overrides import drop_hydra_node
-from microstep.config.ranges import POSITIVE_INT
-from microstep.config.validation import check_diagnostic_without_resume, check_diagnostic_without_sweep
+from microstep.config.validation import (
+    check_diagnostic_without_resume,
+    check_diagnostic_without_sweep,
+    check_launcher,
+    check_unique_names,
+)
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
 from microstep.run.lock import directory_lock
@@ -179,30 +181,9 @@ def make_job(number: int, config: DictConfig) -> Job:
     return Job(number, name, tuple(map(str, overrides)), drop_hydra_node(config))
 
 
-def check_launcher(job: DictConfig) -> None:
-    """Raise ConfigError if a launcher's package is not installed or its number of processes is invalid."""
-    launcher, choice = job.hydra.launcher, job.hydra.runtime.choices["hydra/launcher"]
-    package = ".".join(str(launcher._target_).split(".")[:2])
-    if find_spec(package) is None:
-        reason = f"{package.rpartition('.')[2].replace('_', '-')} is not installed"
-        raise ConfigError(f"hydra/launcher={choice}", reason, f"pip install -e '.[{choice}]'")
-    processes = launcher.get("n_jobs", 1)
-    if type(processes) is not int or not (processes == -1 or processes in POSITIVE_INT):
-        remedy = "give at least 1, or -1 for one a core"
-        raise ConfigError(f"hydra.launcher.n_jobs={processes}", "it is no number of runs", remedy)
-
-
 def check_sweep_resume(resume: str | None, named: bool) -> None:
     """Raise ConfigError if a sweep is resumed other than by its name."""
     if resume not in (None, AUTO_RESUME):
         raise ConfigError(f"resume={resume}", "it is one run, and -m starts several", "leave -m out, or resume=auto")
     if resume == AUTO_RESUME and not named:
         raise ConfigError("resume=auto", "each start of a sweep has a new directory", "name it: sweep=NAME")
-
-
-def check_unique_names(names: list[str]) -> None:
-    """Raise ConfigError if a sweep varies only keys that can't change a result: its jobs would be the same run."""
-    twins = [name for name, count in Counter(names).items() if count > 1]
-    if twins:
-        reason = "several jobs have this name: they differ in nothing that can change a result"
-        raise ConfigError(twins[0], reason, "sweep over something else, or over seed=0,1,…")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.experiment import LITERAL_KEYS, micro_batch_size
-from microstep.config.ranges import RANGES, Range
+from microstep.config.ranges import POSITIVE_INT, RANGES, Range
 from microstep.config.schema import CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, SCHEMAS
 from microstep.errors import ConfigError
 
@@ -95,3 +97,24 @@ def check_diagnostic_without_resume(check: object) -> None:
 def check_diagnostic_without_sweep(check: object) -> None:
     if check is not None:
         raise ConfigError(f"check={check}", "it examines one experiment, and -m starts several", "leave -m out")
+
+
+def check_launcher(job: DictConfig) -> None:
+    """Raise ConfigError if a launcher's package is not installed or its number of processes is invalid."""
+    launcher, choice = job.hydra.launcher, job.hydra.runtime.choices["hydra/launcher"]
+    package = ".".join(str(launcher._target_).split(".")[:2])
+    if find_spec(package) is None:
+        reason = f"{package.rpartition('.')[2].replace('_', '-')} is not installed"
+        raise ConfigError(f"hydra/launcher={choice}", reason, f"pip install -e '.[{choice}]'")
+    processes = launcher.get("n_jobs", 1)
+    if type(processes) is not int or not (processes == -1 or processes in POSITIVE_INT):
+        remedy = "give at least 1, or -1 for one a core"
+        raise ConfigError(f"hydra.launcher.n_jobs={processes}", "it is no number of runs", remedy)
+
+
+def check_unique_names(names: list[str]) -> None:
+    """Raise ConfigError if a sweep varies only keys that can't change a result: its jobs would be the same run."""
+    twins = [name for name, count in Counter(names).items() if count > 1]
+    if twins:
+        reason = "several jobs have this name: they differ in nothing that can change a result"
+        raise ConfigError(twins[0], reason, "sweep over something else, or over seed=0,1,…")

@@ -1,1 +1,1 @@
-"""Values and protocols that the rooms share; see `data`, `protocols` and `events`."""
+"""Values and protocols that all parts of the package share: `data`, `protocols` and `events`."""

@@ -1,4 +1,4 @@
-"""Values that travel through training and evaluation: batches, windows, results, predictions."""
+"""Data types of training and evaluation: batches, windows, results, predictions, splits."""
 
 from __future__ import annotations
 
@@ -10,114 +10,132 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-Positions = Sequence[int]
+Positions = Sequence[int]  #: indices into the order of an epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What the samples of a batch are mixed with: a loss is `share` · its own + (1 − `share`) · its partner's."""
+    """Partners of mixed samples. A sample's loss is `share` · own loss + (1 − `share`) · loss for the partner."""
 
-    targets: Tensor  #: N × …: the partners'
-    share: Tensor  #: N, in 0…1: of the sample itself
+    targets: Tensor  #: N × …, the partners' targets
+    share: Tensor  #: N, in 0…1, the share of the sample itself
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What goes through the model at once: a micro-batch of training, or a batch of evaluation."""
+    """Samples that pass through the model together: a micro-batch in training, or a batch in evaluation."""
 
-    inputs: Tensor  #: N × …, in the precision's dtype once cast
+    inputs: Tensor  #: N × …, in the precision's dtype after `Precision.cast`
     targets: Tensor  #: N × …
-    positions: Tensor  #: N, int64: each sample's place in the epoch's order
-    indices: Tensor  #: N, int64: each sample's place in its official split
-    mix: Mix | None = None
+    positions: Tensor  #: N, int64: positions in the epoch's order
+    indices: Tensor  #: N, int64: indices in the official split
+    mix: Mix | None = None  #: None if the samples are not mixed
 
     @property
     def mix_arguments(self) -> tuple[Mix, ...]:
-        """What a task and its metrics are told after the targets: the mix, where there is one."""
+        """The last arguments for `Task.loss_sum` and `Metrics.update`: the mix, if there is one."""
         return () if self.mix is None else (self.mix,)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The plan of one optimizer step: its micro-batches, as positions in the epoch's order."""
+    """Plan of one optimizer step: the positions of each micro-batch in the epoch's order."""
 
     micro_batches: tuple[Positions, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedWindow:
-    """A window with its data: batches are fetched one at a time, afresh at each iteration."""
+    """A window with its data. Each iteration over `batches` fetches them again, one at a time."""
 
-    number: int  #: counted from 0 within the epoch
+    number: int  #: index in the epoch, from 0
     samples: int
-    weight: float  #: the sum of its samples' weights, known before the first batch is fetched
+    weight: float  #: sum of the samples' weights
     batches: Iterable[Batch]
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
-    """What became of a gradient: the unscaled norm before clipping, and whether it was applied."""
+    """Result of `Precision.update`."""
 
-    updated: bool
-    grad_norm: float
+    updated: bool  #: False if the step was skipped because the gradient is not finite
+    grad_norm: float  #: unscaled, before clipping
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One optimizer step: the window's mean loss (still on the device) and what became of its gradient."""
+    """Result of one optimizer step."""
 
-    loss: Tensor
-    updated: bool
-    grad_norm: float
+    loss: Tensor  #: mean loss of the window, a scalar on the device
+    updated: bool  #: False if the step was skipped because the gradient is not finite
+    grad_norm: float  #: unscaled, before clipping
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """A model's outputs over a whole split, on the CPU, in the split's own order."""
+    """A model's outputs for all N samples of a split, on the CPU, in the order of the split."""
 
     outputs: Tensor  #: N × …, at least float32
-    targets: Tensor
-    indices: Tensor
+    targets: Tensor  #: N × …
+    indices: Tensor  #: N, int64, indices in the official split
     split: Split
-    device: torch.device  #: where the split's batches come
+    device: torch.device  #: device of the split's batches
 
     @property
     def files(self) -> Sequence[str] | None:
-        """The samples' files, where they are some; the split says so."""
+        """The samples' files; None if the split has no `files`."""
         return getattr(self.split, "files", None)
 
     def images(self, rows: Sequence[int]) -> Tensor | None:
-        """Return these samples as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
+        """Return some samples as images.
+
+        Args:
+            rows: K rows of the split.
+
+        Returns:
+            K × C × H × W images in 0…1 on the CPU, or None if the samples are no images.
+        """
         selected_rows = torch.tensor(rows, dtype=torch.int64, device=self.device)
         return self.split.to_images(self.split.fetch(selected_rows, selected_rows).inputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a task reports of its predictions: files written, a text to print, pictures and curves to show."""
+    """A task's report on a split."""
 
-    text: str
-    images: Mapping[str, Path] = field(default_factory=dict)
-    curves: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: name → (is positive, score)
+    text: str  #: to print
+    images: Mapping[str, Path] = field(default_factory=dict)  #: title → file, to show in TensorBoard
+    curves: Mapping[str, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  #: name → (N, bool: is positive; N: score), for PR curves
 
 
-FetchRequest = tuple[Tensor, Tensor]  #: rows and positions, as `Split.fetch` takes them
+FetchRequest = tuple[Tensor, Tensor]  #: (rows, positions) of `Split.fetch`
 
 
 @runtime_checkable
 class Split(Protocol):
-    """The samples of one split. `targets` and `indices` are on the CPU; batches come on the run's device."""
+    """The N samples of one split."""
 
-    targets: Tensor
-    indices: Tensor
+    targets: Tensor  #: N × …, on the CPU
+    indices: Tensor  #: N, int64, on the CPU: indices in the official split
 
     def __len__(self) -> int: ...
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
-        """Return the batch of these rows of the split (int64, on the run's device)."""
+        """Return a batch on the run's device.
+
+        Args:
+            rows: K rows of the split (int64, on the run's device).
+            positions: their K positions in the epoch's order.
+        """
 
     def expect(self, requests: Sequence[FetchRequest]) -> None:
-        """Take note that these very tensors will be fetched, in this order: who reads ahead may begin."""
+        """Announce calls of `fetch` with these tensors, in this order, so that the split can read ahead."""
 
     def to_images(self, inputs: Tensor) -> Tensor | None:
-        """Return a batch's inputs as N × C × H × W images in 0…1 on the CPU, or None where they are no pictures."""
+        """Convert the inputs of a batch to images.
+
+        Returns:
+            N × C × H × W images in 0…1 on the CPU, or None if the samples are no images.
+        """

@@ -12,21 +12,21 @@ from microstep.types.data import Report
 
 @dataclass(frozen=True, slots=True)
 class WindowReport:
-    """One optimizer step, told every `log_every_steps`."""
+    """Values of one optimizer step, logged every `log_every_steps`."""
 
-    window: int  #: counted over the whole run, skipped ones included
+    window: int  #: number in the run, including skipped windows
     loss: float
     lr: float
     grad_norm: float  #: before clipping
     loss_scale: float
-    skipped_steps: int  #: so far
+    skipped_steps: int  #: in the run so far
     samples_per_second: float  #: since the last report
-    data_wait_fraction: float  #: share of that time spent waiting for data
+    data_wait_fraction: float  #: share of that time
 
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """One epoch: training and validation."""
+    """Values of one epoch of training and validation."""
 
     epoch: int
     epochs: int
@@ -38,12 +38,12 @@ class EpochReport:
     lr: float
     samples_per_second: float  #: of training alone
     seconds: float  #: of training and validation
-    best: bool
+    best: bool  #: the checkpoint is the best so far
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A split's metrics and report, of the best checkpoint."""
+    """Metrics and report of the best checkpoint on a split."""
 
     metrics: Mapping[str, float]
     report: Report
@@ -51,7 +51,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Results:
-    """What a finished run came to."""
+    """Results of a finished run."""
 
     run_dir: Path
     best_epoch: int
@@ -59,7 +59,7 @@ class Results:
     skipped_steps: int
     samples_seen: int
     train_seconds: float
-    peak_memory_bytes: int | None  #: the most held since `fit` began, on the GPU or by the process; None if unknown
+    peak_memory_bytes: int | None  #: since `fit` began, of the GPU or the process; None if unknown
     saving: SavingCost
     splits: Mapping[str, SplitResult]  #: `val` and `test`
 
@@ -75,7 +75,7 @@ class Results:
 
 
 class Logger(Protocol):
-    """Something that is told how a run goes. What it writes it writes at once: a checkpoint notes the size of logs."""
+    """Receives the events of a run. It must write immediately, because checkpoints record the size of logs."""
 
     def window(self, report: WindowReport) -> None: ...
 
@@ -84,14 +84,14 @@ class Logger(Protocol):
     def finish(self, results: Results) -> None: ...
 
     def close(self, error: BaseException | None) -> None:
-        """Called once, however the run ends; `error` is what ended it early."""
+        """Close the logger; called once. `error` is the exception that ended the run early, if any."""
 
 
 @dataclass
 class SavingCost:
-    """What saving has cost so far."""
+    """Cost of saving checkpoints so far."""
 
     saves: int = 0
-    bytes: int = 0  #: of the last one
-    pause_seconds: float = 0.0  #: that training stood still
-    write_seconds: float = 0.0  #: of a second thread
+    bytes: int = 0  #: size of the last checkpoint
+    pause_seconds: float = 0.0  #: time in which training was paused
+    write_seconds: float = 0.0  #: time of the second thread

@@ -1,4 +1,4 @@
-"""Protocols of the replaceable parts. An implementation needs no base class."""
+"""Protocols of the replaceable components. An implementation needs no base class."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from microstep.types.data import Batch, Mix, Positions, Predictions, Report, Spl
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Training, validation and test samples, and what they say of themselves."""
+    """Training, validation and test samples."""
 
     @property
     def splits(self) -> Mapping[str, Split]:
-        """`train`, `val` and `test`."""
+        """The splits `train`, `val` and `test`."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What is offered by name to the constructors of task and model."""
+        """Arguments offered by name to the constructors of task and model, such as `num_classes`."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the samples and how they were split."""
+        """SHA-256 of the samples and their division into splits."""
 
     @property
     def summary(self) -> str:
@@ -37,12 +37,12 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Precision(Protocol):
-    """How a gradient is made and applied: dtypes, autocast, scaling, clipping, the step itself."""
+    """Computes and applies gradients: dtypes, autocast, loss scaling, clipping, optimizer step."""
 
     name: str
-    reason: str  #: why this precision, in a few words, for the start-up summary
+    reason: str  #: for its choice, in a few words, for the start-up summary
     dtype: torch.dtype  #: of parameters and inputs
-    max_skipped: int  #: windows in a row that may be skipped before the run counts as diverged
+    max_skipped: int  #: consecutive windows that may be skipped before the run has diverged
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model in this precision's dtype and memory format."""
@@ -54,16 +54,16 @@ class Precision(Protocol):
         """Return the context in which the model is called."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, scaled where the precision scales, to the parameters'."""
+        """Add the gradient of `loss`, scaled if the precision scales it, to the parameters' gradients."""
 
     def update(self, optimizer: Optimizer, max_grad_norm: float | None) -> UpdateResult:
-        """Unscale once, then clip, then step; where the gradient is not finite, leave the weights alone."""
+        """Unscale the gradient, clip it, and step. If it is not finite, the weights stay unchanged."""
 
     def loss_scale(self) -> float:
-        """Return the present gradient scale; 1.0 where nothing is scaled."""
+        """Return the current loss scale; 1.0 without scaling."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Return name, dtype and scaler, for run.json."""
+        """Return name, dtype and scaler for run.json."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -72,114 +72,133 @@ class Precision(Protocol):
 
 @runtime_checkable
 class Accumulation(Protocol):
-    """How an epoch's order is cut into windows and micro-batches: a plan, made before any data is read."""
+    """Plans how an epoch is divided into windows and micro-batches."""
 
     def windows(self, order: Positions) -> Iterator[Window]:
-        """Yield the epoch's windows; together they hold every position once, in order."""
+        """Yield the windows of an epoch. Together they contain every position of `order` once, in order."""
 
     def steps(self, samples: int) -> int:
-        """Return the number of windows in an epoch of that many samples."""
+        """Return the number of windows in an epoch of `samples` samples."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Chooses the samples of an epoch, and their order."""
+    """Chooses the samples of an epoch and their order."""
 
     def order(self, *key: int) -> Tensor:
-        """Return the row at each position (int64, on the CPU), a pure function of `key`: (seed, epoch).
+        """Return the row at each position of an epoch.
 
-        There are as many positions as the training split has samples. A row may be repeated or left out.
+        Args:
+            key: (seed, epoch). The result must depend on nothing else.
+
+        Returns:
+            N rows of the training split (int64, on the CPU), N being its length. Rows may be repeated or left out.
         """
 
 
 class Mixing(Protocol):
-    """An epoch's mixing of samples by twos: who with whom and how much, by position, on the run's device."""
+    """Mixes each sample of an epoch with a partner. The tensors are on the run's device."""
 
-    partners: Tensor  #: the position that each position is mixed with: a permutation, int64
-    share: Tensor  #: what is left of the sample itself, in 0…1
+    partners: Tensor  #: N, int64: position of the partner of each position, a permutation
+    share: Tensor  #: N, in 0…1: share of the sample itself
 
     def blend(self, inputs: Tensor, partner_inputs: Tensor, positions: Tensor) -> Tensor:
-        """Return the inputs of some positions, mixed with their partners'."""
+        """Return K × C × H × W inputs, mixed with those of their partners, for K positions."""
 
 
 @runtime_checkable
 class Augment(Protocol):
-    """What is done to training samples: a pure function of (seed, epoch, position)."""
+    """Augments training samples. The result must depend only on (seed, epoch, position)."""
 
     def view(self, split: Split, *key: int) -> Split:
-        """Return the split as an epoch sees it; `key` is (seed, epoch)."""
+        """Return the augmented split for an epoch. `key` is (seed, epoch)."""
 
     def mixing(self, split: Split, device: torch.device, *key: int) -> Mixing | None:
-        """Return the epoch's mixing, or None where samples are left alone."""
+        """Return the mixing of an epoch, or None if samples are not mixed."""
 
 
 class Metrics(Protocol):
-    """Sums over the samples seen, kept on the device; reading them is the only thing that waits for it."""
+    """Accumulates metrics on the device. Only `compute` and `running_values` may wait for it."""
 
-    monitor: str  #: the metric by which the best checkpoint is chosen
-    direction: Literal["max", "min"]
+    monitor: str  #: name of the metric that chooses the best checkpoint
+    direction: Literal["max", "min"]  #: whether a larger or a smaller value of it is better
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
-        """Add one batch; `loss_sum` is its summed, weighted loss. Only batches that are mixed come with a `mix`."""
+        """Add one batch of N samples.
+
+        Args:
+            outputs: N × …, of the model.
+            targets: N × ….
+            loss_sum: `Task.loss_sum` of the batch, a scalar.
+            mix: passed only for mixed batches.
+        """
 
     def compute(self) -> dict[str, float]:
-        """Return every metric, `loss` among them, over all samples since the last reset."""
+        """Return every metric, including `loss`, over all samples since the last reset."""
 
     def running_values(self) -> dict[str, float]:
-        """Return the few that a progress bar shows; cheap."""
+        """Return a few metrics for the progress bar. It must be fast."""
 
     def reset(self) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums, as tensors and plain values: a checkpoint made in mid-epoch holds them."""
+        """Return the state as tensors and plain values, for checkpoints during an epoch."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What the model is for. Nothing outside a task knows what a label is."""
+    """Defines loss, metrics and report. Only the task interprets targets."""
 
     def weight(self, targets: Tensor) -> Tensor:
-        """Return each sample's weight (N, float64, on the targets' device)."""
+        """Return the samples' weights (N, float64, on the targets' device) for N × … targets."""
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
-        """Return the weighted sum of the samples' losses, a scalar.
+        """Return the weighted sum of the samples' losses.
 
-        A task that can't be mixed leaves `mix` out of its signature: only batches that are mixed come with one.
+        Args:
+            outputs: N × …, of the model.
+            targets: N × ….
+            mix: passed only for mixed batches. A task without this parameter doesn't support mixing.
+
+        Returns:
+            A scalar with a gradient.
         """
 
     def metrics(self) -> Metrics:
-        """Return fresh metrics."""
+        """Return new, empty metrics."""
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
-        """Write the report's files into an existing directory."""
+        """Write a report on a split into an existing directory, and return it."""
 
 
 @runtime_checkable
 class SupportsDecide(Protocol):
-    """What a task may offer besides: what it takes a sample for, so that two models' predictions can be compared."""
+    """A task whose predictions can be compared between two models."""
 
     def decide(self, outputs: Tensor) -> Tensor:
-        """Return what each of N samples is taken for, N × …; two predictions differ where any of it does."""
+        """Return the predictions (N × …) for N outputs. Two differ if any of their elements does."""
 
 
 @runtime_checkable
 class Step(Protocol):
-    """One optimizer step over one window, whatever the strategy."""
+    """Makes one optimizer step from one window."""
 
-    metrics: Metrics  #: fed with the outputs of every batch that the step trains on
+    metrics: Metrics  #: updated with every batch that the step trains on
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
-        """Make the gradient of the window's mean loss and apply it.
+        """Compute the gradient of the window's mean loss and apply it.
 
-        `window` fetches lazily and may be iterated more than once; `weight` is the sum of its samples' weights.
+        Args:
+            window: fetches its batches lazily; it may be iterated more than once.
+            weight: sum of the weights of the window's samples.
         """
 
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """A learning rate schedule in optimizer steps, as in torch.optim.lr_scheduler."""
+    """Learning rate schedule in optimizer steps, as in `torch.optim.lr_scheduler`."""
 
     def step(self) -> None: ...
 

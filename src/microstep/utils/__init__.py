@@ -1,1 +1,1 @@
-"""Helpers that know nothing of experiments: files, text, tables, plots, the terminal, signals, random numbers."""
+"""Helpers that don't depend on experiments: files, text, tables, plots, the terminal, signals, random numbers."""

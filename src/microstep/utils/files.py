@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes: a file is either complete or not there."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from microstep.errors import StorageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-TEMPORARY_PATTERN = ".*.tmp"  #: what files are called until they are whole
+TEMPORARY_PATTERN = ".*.tmp"  #: names of files and directories that are being written
 
 
 @contextmanager
 def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn a failure to write into an error that names the file, and on a full disk the bytes needed and free.
+    """Convert an OSError to a StorageError, which names the file and, on a full disk, the bytes needed and free.
 
     Raises:
         StorageError: exit code 4.
@@ -29,31 +29,29 @@ def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
         if error.errno not in DISK_FULL_ERRNOS:
             raise StorageError(str(file), reason, "check that the directory can be written") from error
         needed_text = "" if needed is None else f"{needed:,} bytes are needed, "
-        raise StorageError(
-            str(file), f"{reason}: {needed_text}{free_bytes(file):,} are free", "free some space"
-        ) from error
+        free = f"{needed_text}{free_bytes(file):,} are free"
+        raise StorageError(str(file), f"{reason}: {free}", "free some space") from error
 
 
 def free_bytes(file: Path) -> int:
-    """Return the bytes that are free where a file is to be."""
     directory = next(path for path in file.absolute().parents if path.exists())
     return shutil.disk_usage(directory).free
 
 
 def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file so that readers see either the old content or the new one.
 
     Args:
-        durable: also survive a power cut: content to the disk first, then the name, then the directory.
+        durable: also survive a power cut: the content is flushed to disk before the name, and then the directory.
 
     Raises:
-        StorageError: nothing has changed then, and no temporary file is left.
+        StorageError: the file is unchanged then, and no temporary file is left.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     with storage_errors(file, len(content)):
         try:
             write_new_file(temporary, content, durable)
-            os.replace(temporary, file)  # noqa: PTH105  # each of the four calls is spelt out: their order is the point
+            temporary.replace(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -62,28 +60,24 @@ def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
 
 
 def write_new_file(file: Path, content: bytes, durable: bool) -> None:
-    """Write a new file."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
-        write_fully(descriptor, content)
+    with file.open("wb", buffering=0) as stream:
+        write_fully(stream.fileno(), content)
         if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            os.fsync(stream.fileno())
 
 
 def write_fully(descriptor: int, content: bytes) -> None:
-    """Write all of it: one call may take less than it is given."""
+    """Write all of the content: a single call of os.write may write only a part."""
     remaining = memoryview(content)
     while remaining:
         remaining = remaining[os.write(descriptor, remaining) :]
 
 
 def append_bytes(file: Path, content: bytes) -> None:
-    """Append to a file; where that fails, it is as it was.
+    """Append to a file.
 
     Raises:
-        StorageError: where there is no room.
+        StorageError: if there is no room; the file is unchanged then.
     """
     with storage_errors(file, len(content)), file.open("ab") as stream:
         before = stream.tell()
@@ -95,7 +89,7 @@ def append_bytes(file: Path, content: bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Make a file's content, or the names in a directory, survive a power cut."""
+    """Flush a file's content, or the names in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -105,13 +99,13 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def write_directory(directory: Path) -> Iterator[Path]:
-    """Yield a draft of a directory, of the same name; its files take their places once all of them are written.
+    """Yield a temporary directory of the same name, whose files are moved to `directory` at the end.
 
     Raises:
-        StorageError: none of them is there then, and those of before still are.
+        StorageError: no new file is in `directory` then, and the old ones are unchanged.
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    draft = temporary / directory.name  # a report's titles and warnings call the split by it
+    draft = temporary / directory.name  # reports use the directory's name in titles and warnings
     with storage_errors(directory):
         try:
             draft.mkdir(parents=True)
@@ -124,7 +118,7 @@ def write_directory(directory: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what writers that died have left below a directory that is this process's own."""
+    """Remove the temporary files that interrupted writers have left below a directory of this process."""
     for leftover in list(directory.rglob(TEMPORARY_PATTERN)):
         if leftover.is_dir():
             shutil.rmtree(leftover)

@@ -1,4 +1,4 @@
-"""What is dear to compute and a pure function of the data, kept in the user's cache directory: losing it costs time."""
+"""JSON files, and the user's cache of values that are slow to compute. The cache can be deleted at any time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from microstep.utils.files import write_atomic
 
 
 def cache_directory() -> Path:
-    """Return where: $XDG_CACHE_HOME/microstep, by default ~/.cache/microstep."""
+    """Return $XDG_CACHE_HOME/microstep, by default ~/.cache/microstep."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "microstep"
 
 
 def load_cached(name: str) -> dict[str, Any]:
-    """Return what was remembered; empty where there is nothing, or nothing whole."""
+    """Return a cached object; an empty one if there is none or it is damaged."""
     with suppress(OSError, ValueError, RuntimeError):
         content = json.loads((cache_directory() / name).read_text(encoding="utf-8"))
         if isinstance(content, dict):
@@ -30,12 +30,12 @@ def load_cached(name: str) -> dict[str, Any]:
 
 
 def store_cached(name: str, content: dict[str, Any]) -> Path | None:
-    """Keep a value; where nothing can be written (a read-only home, a full disk) it is simply not kept."""
-    return store_text(name, json.dumps(content))  # names that are no UTF-8 survive as escapes
+    """Cache an object. Return its file, or None if it can't be written (a read-only home, a full disk)."""
+    return store_text(name, json.dumps(content))  # names that are not UTF-8 are kept as escapes
 
 
 def store_text(name: str, text: str) -> Path | None:
-    """Write a file of the cache and return its path; None if it can't be written."""
+    """Write a file in the cache directory. Return its path, or None if it can't be written."""
     with suppress(OSError, StorageError, RuntimeError, ValueError):
         file = cache_directory() / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,11 +45,11 @@ def store_text(name: str, text: str) -> Path | None:
 
 
 def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
-    """Return the content of a file that anybody may have made.
+    """Return the content of an untrusted file.
 
     Raises:
-        OSError: where it can't be read, or is no regular file: a pipe would be waited for, a device has no end.
-        ValueError: where it is larger; no more than that is read of it.
+        OSError: if it can't be read or is no regular file: reading a pipe would block, and a device has no end.
+        ValueError: if it is larger than `max_bytes`.
     """
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
@@ -61,11 +61,11 @@ def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
 
 
 def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
-    """Return the JSON object in a file that anybody may have made.
+    """Return the JSON object in an untrusted file.
 
     Raises:
-        OSError: where it can't be read, or is no regular file.
-        ValueError: where it is larger, damaged, or holds something else than an object.
+        OSError: if it can't be read or is no regular file.
+        ValueError: if it is too large, damaged, or holds something other than an object.
     """
     try:
         content = json.loads(read_limited(file, max_bytes).decode())
@@ -77,15 +77,14 @@ def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
 
 
 def read_json_or_empty(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
-    """Return the JSON object in a file; nothing where there is none, or it is damaged."""
-    try:
+    """Return the JSON object in a file; an empty one if `read_json` fails."""
+    with suppress(OSError, ValueError):
         return read_json(file, max_bytes)
-    except (OSError, ValueError):
-        return {}
+    return {}
 
 
 def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
-    """Write a JSON object, readable; a number that JSON doesn't have becomes null."""
+    """Write an indented JSON object. NaN and infinities become null."""
     text = json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(file, f"{text}\n".encode(), durable)
 

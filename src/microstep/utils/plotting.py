@@ -1,4 +1,4 @@
-"""Figures that pyplot's global state has no part in, drawn as PNG."""
+"""Figures as PNG, without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RED, LIGHT_BLUE = "#c0392b", "#b3cbe3"
 
 @contextmanager
 def plain_text(style: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Draw names as they are: a $ starts no formula, and a glyph that the font lacks is a box without a warning.
+    """Draw text literally: a $ starts no formula, and a missing glyph causes no warning.
 
     Args:
-        style: further settings of matplotlib.
+        style: further rcParams.
     """
     with rc_context({"text.parse_math": False, **(style or {})}), catch_warnings():
         filterwarnings("ignore", message="Glyph .* missing from font")
@@ -33,25 +33,25 @@ def plain_text(style: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of this size in inches, which places its axes itself."""
+    """Return a figure with a constrained layout. Sizes are in inches."""
     return Figure(figsize=(width, height), layout="constrained", dpi=DPI)
 
 
 def pixel_figure(width: float, height: float) -> Figure:
-    """Return a figure of this size in pixels without a layout engine, which would draw everything twice."""
+    """Return a figure without a layout engine, which would draw everything twice. Sizes are in pixels."""
     figure = new_figure(width / DPI, height / DPI)
     figure.set_layout_engine("none")
     return figure
 
 
 def pixel_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Return axes placed by pixels from the upper left corner."""
+    """Return axes at a position in pixels from the upper left corner."""
     across, down = (side * DPI for side in figure.get_size_inches())
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
 
 def draw_image(axes: Axes, image: np.ndarray, x: float, y: float, side: float) -> None:
-    """Draw an image as large as fits into a square, on axes whose y grows downwards.
+    """Draw an image into a square, as large as possible. The y axis must point down.
 
     Args:
         image: C × H × W in 0…1; gray unless it has three channels.
@@ -64,7 +64,7 @@ def draw_image(axes: Axes, image: np.ndarray, x: float, y: float, side: float) -
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """Return a figure as PNG. `savefig` would draw it twice."""
-    options = {"compress_level": 3}  # a third of the default's time, a fifth more bytes
+    """Return a figure as PNG. Unlike `savefig`, this draws it only once."""
+    options = {"compress_level": 3}  # a third of the default's time for a fifth more bytes
     FigureCanvasAgg(figure).print_png(png := BytesIO(), metadata={"Software": None}, pil_kwargs=options)  # type: ignore[no-untyped-call]
     return png.getvalue()

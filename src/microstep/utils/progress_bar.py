@@ -1,4 +1,4 @@
-"""Progress bars: one for the epochs, one for the split at work. Calm: none in a pipe, none for what is over at once."""
+"""Progress bars: one for the epochs, and one for the current split. None is drawn in a pipe or for a short split."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from microstep.utils.terminal import TerminalState
 
 T = TypeVar("T")
 Values = Mapping[str, float]
-BAR_DELAY = 0.4  #: seconds that a split must take before it gets a bar
+BAR_DELAY = 0.4  #: seconds after which a split gets a bar
 
 
 class ProgressBars:
-    """Bars on stderr where it is a terminal of the run's own and `enabled`; otherwise nothing is drawn."""
+    """Progress bars on stderr.
+
+    Args:
+        enabled: draw bars if stderr is a terminal and the run is not silenced.
+    """
 
     def __init__(self, enabled: bool) -> None:
-        self.is_shown = enabled and sys.stderr.isatty() and TerminalState.heard is None
-        self.outer: tqdm[Any] | None = None
+        self.is_shown = enabled and sys.stderr.isatty() and TerminalState.captured_warnings is None
+        self.epoch_bar: tqdm[Any] | None = None
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
-        """Yield the epochs that are left under the outer bar."""
-        with tqdm(
-            epochs,
-            initial=done,
-            total=total,
-            desc="epochs",
-            unit="epoch",
-            disable=not self.is_shown,
-            dynamic_ncols=True,
-        ) as bar:
-            self.outer = bar
+        """Yield the remaining epochs under the outer bar."""
+        settings = {"desc": "epochs", "unit": "epoch", "dynamic_ncols": True, "disable": not self.is_shown}
+        with tqdm(epochs, initial=done, total=total, **settings) as bar:
+            self.epoch_bar = bar
             yield from bar
 
     def samples(
@@ -42,42 +39,35 @@ class ProgressBars:
         label: str,
         total: int,
         count: Callable[[T], int],
-        running: Callable[[], Values],
+        running_values: Callable[[], Values],
         done: int = 0,
     ) -> Iterator[T]:
-        """Yield windows or batches under the inner bar, which counts samples and shows the running metrics.
-
-        The metrics are read only when the bar is drawn: reading them waits for the device.
+        """Yield windows or batches under the inner bar, which counts samples.
 
         Args:
-            done: samples that were seen before the first of these parts.
+            count: returns the samples of an item.
+            running_values: returns the metrics to show. It is called only when the bar is drawn: it waits for the
+                device.
+            done: samples before the first item.
         """
         if not self.is_shown:
             yield from items
             return
-        with tqdm(
-            initial=done,
-            total=total,
-            desc=label,
-            unit=" samples",
-            unit_scale=True,
-            leave=False,
-            delay=BAR_DELAY,
-            dynamic_ncols=True,
-        ) as bar:
-            for part in items:
-                yield part
-                if bar.update(count(part)):
-                    bar.set_postfix(format_values(running()), refresh=False)
+        settings = {"unit": " samples", "unit_scale": True, "leave": False, "delay": BAR_DELAY, "dynamic_ncols": True}
+        with tqdm(initial=done, total=total, desc=label, **settings) as bar:
+            for item in items:
+                yield item
+                if bar.update(count(item)):
+                    bar.set_postfix(format_values(running_values()), refresh=False)
 
     def images(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
-        """Yield arrays of pictures under the inner bar."""
+        """Yield arrays of images under the inner bar."""
         return self.samples(items, label, total, len, dict)  # type: ignore[arg-type]
 
     def show_epoch(self, values: Values) -> None:
         """Show values on the outer bar."""
-        if self.outer is not None:
-            self.outer.set_postfix(format_values(values), refresh=False)
+        if self.epoch_bar is not None:
+            self.epoch_bar.set_postfix(format_values(values), refresh=False)
 
 
 def format_values(values: Values) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every random number is a pure function of the seed and of where the run stands: no generator's state is kept."""
+"""Random numbers as pure functions of the seed and the position in training, so that no state has to be saved."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 UINT64_MASK = 2**64 - 1
-SPLITMIX64_INCREMENT = 0x9E3779B97F4A7C15  #: SplitMix64's increment
-MAX_COLUMNS = 64  #: numbers that one position may draw
+SPLITMIX64_INCREMENT = 0x9E3779B97F4A7C15
+MAX_COLUMNS = 64  #: random numbers per position
 
 
 def derive_seed(*key: int) -> int:
-    """Return a 63-bit seed for a key such as (seed, epoch, window); different keys give unrelated seeds.
+    """Return a 63-bit seed for a key such as (seed, epoch, window). Different keys give unrelated seeds.
 
-    Each part is folded in by a round of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+    Each part of the key is mixed in by a round of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
     """
     state = 0
     for part in key:
@@ -22,7 +22,7 @@ def derive_seed(*key: int) -> int:
 
 
 def splitmix64(z: int) -> int:
-    """SplitMix64's finaliser."""
+    """Return the output of SplitMix64 for a state."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & UINT64_MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & UINT64_MASK
     return z ^ (z >> 31)
@@ -31,8 +31,13 @@ def splitmix64(z: int) -> int:
 def draw_uniform(positions: Tensor, columns: int, *key: int) -> Tensor:
     """Return N × columns numbers in [0, 1), float64, each a pure function of (key, position, column).
 
-    They are SplitMix64's outputs number position · COLUMNS + column: any of them can be had without those before, so
-    it makes no difference who draws, in which batch or in which process.
+    Each is output number position · MAX_COLUMNS + column of SplitMix64, and can be computed without the others.
+    Batches and processes therefore make no difference.
+
+    Args:
+        positions: N positions, int64.
+        columns: numbers per position, at most MAX_COLUMNS.
+        key: integers that select the stream.
     """
     counter = positions.cpu()[:, None] * MAX_COLUMNS + torch.arange(columns)
     bits = splitmix64_int64(counter * to_signed_int64(SPLITMIX64_INCREMENT) + to_signed_int64(2 * derive_seed(*key)))
@@ -40,32 +45,30 @@ def draw_uniform(positions: Tensor, columns: int, *key: int) -> Tensor:
 
 
 def splitmix64_int64(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64, whose products wrap as those of uint64 do."""
+    """Return what `splitmix64` returns, for int64 tensors. Their products wrap like those of uint64."""
     z = (z ^ shift_right_unsigned(z, 30)) * to_signed_int64(0xBF58476D1CE4E5B9)
     z = (z ^ shift_right_unsigned(z, 27)) * to_signed_int64(0x94D049BB133111EB)
     return z ^ shift_right_unsigned(z, 31)
 
 
 def shift_right_unsigned(z: Tensor, bits: int) -> Tensor:
-    """Shift right as uint64 does: zeros come in from the left."""
     return (z >> bits) & (UINT64_MASK >> bits)
 
 
 def to_signed_int64(value: int) -> int:
-    """Return the int64 with the same bits."""
     value &= UINT64_MASK
     return value - 2**64 if value >> 63 else value
 
 
 def draw_permutation(samples: int, *key: int) -> Tensor:
-    """Return the order of an epoch: int64, on the CPU, the same on every device."""
+    """Return a random permutation of 0 … samples − 1 for a key (int64, on the CPU)."""
     return torch.randperm(samples, generator=torch.Generator().manual_seed(derive_seed(*key)))
 
 
 def reseed(device: torch.device, *key: int) -> None:
-    """Seed the generators that a model draws from (initialisation, dropout).
+    """Seed torch's generators of the CPU and of a device, which initialization and dropout use.
 
-    The generators are seeded directly: `torch.manual_seed` walks over every backend and costs a hundred times as much.
+    `torch.manual_seed` would seed every backend, which takes a hundred times as long.
     """
     seed = derive_seed(*key)
     torch.default_generator.manual_seed(seed)

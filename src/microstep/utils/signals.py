@@ -1,10 +1,10 @@
-"""Signals that stop a run: at once while it starts, between two batches while it trains.
+"""Signals that stop a run: immediately at the start, and between two batches during training.
 
-SIGINT is Ctrl-C, SIGTERM what schedulers and `kill` send, SIGUSR1 what Slurm sends ahead of time where it is asked to.
+SIGINT is Ctrl-C, SIGTERM is sent by schedulers and `kill`, and SIGUSR1 by Slurm before the time limit if asked to.
 
-An exception out of a signal handler may come between any two instructions, also while a lock is held (TensorBoard's
-queue has one): whoever then waits for that lock waits for ever. So a run that has begun asks, where it is safe, whether
-to stop.
+An exception from a signal handler may interrupt any instruction, even while a lock is held, such as that of
+TensorBoard's queue. Later users of that lock would then wait forever. Training therefore only checks at safe points
+if a signal has arrived.
 """
 
 from __future__ import annotations
@@ -22,48 +22,43 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class PendingSignal:
-    """What has arrived and waits for a safe moment."""
+    """A signal that has arrived and waits for a safe point."""
 
-    deferred = False
+    is_deferred = False
     signum: int | None = None
 
 
 def install_signal_handlers() -> None:
-    """Let these signals stop this process as above; a second one always stops it at once."""
+    """Let SIGINT, SIGTERM and SIGUSR1 raise `Stopped`. A second signal always does so immediately."""
     for number in STOP_SIGNALS:
         signal.signal(number, handle_stop_signal)
 
 
 def handle_stop_signal(signum: int, _frame: FrameType | None) -> None:
-    """Handle a signal."""
-    if not PendingSignal.deferred or PendingSignal.signum is not None:
+    if not PendingSignal.is_deferred or PendingSignal.signum is not None:
         raise Stopped(signum)
     PendingSignal.signum = signum
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Let signals wait for the next safe moment, or for the end of this block."""
-    PendingSignal.deferred, PendingSignal.signum = True, None
+    """Let signals wait for the next safe point, or for the end of this block."""
+    PendingSignal.is_deferred, PendingSignal.signum = True, None
     try:
         yield
         raise_pending_signal()
     finally:
-        PendingSignal.deferred = False
+        PendingSignal.is_deferred = False
 
 
 def raise_pending_signal() -> None:
-    """Stop here where a signal has asked to.
-
-    Raises:
-        Stopped: naming the signal.
-    """
+    """Raise `Stopped` if a signal has arrived."""
     if PendingSignal.signum is not None:
         raise Stopped(PendingSignal.signum, safe=True)
 
 
 def interruptible(items: Iterable[T]) -> Iterator[T]:
-    """Yield each part; between two of them is a safe moment."""
-    for part in items:
+    """Yield items, with a safe point before each of them."""
+    for item in items:
         raise_pending_signal()
-        yield part
+        yield item

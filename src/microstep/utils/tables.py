@@ -12,7 +12,7 @@ def format_table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
 
     Args:
         rows: at least one, all of the same length.
-        align: `<` or `>` for each column; the last one is also that of all further columns.
+        align: `<` or `>` for each column. The last one also applies to all further columns.
     """
     columns = list(zip(*rows, strict=True))
     sides = align.ljust(len(columns), align[-1])
@@ -27,7 +27,7 @@ def format_fields(fields: Mapping[str, str]) -> str:
 
 
 def csv_bytes(rows: Iterable[Iterable[object]], newline: str = "\r\n") -> bytes:
-    """Return rows as CSV in UTF-8. A surrogate, which stands for a byte that is not UTF-8, is escaped."""
+    """Return rows as CSV in UTF-8. Surrogates, which stand for bytes that are not UTF-8, are escaped."""
     text = StringIO(newline="")
     csv.writer(text, lineterminator=newline).writerows(rows)
     return text.getvalue().encode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Whose the terminal is: a run's own, or that of a sweep, in which a run is one line."""
+"""Prints to the terminal, unless the run is silenced because a sweep reports on it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ log = logging.getLogger(__name__)
 
 
 class TerminalState:
-    """What is known of it."""
+    """State of the terminal in this process."""
 
-    heard: list[str] | None = None  #: a run's warnings, where the terminal isn't its own
+    captured_warnings: list[str] | None = None  #: warnings of a silenced run; None if the run may print
 
 
 @contextmanager
 def silenced() -> Iterator[list[str]]:
-    """Keep a run off the terminal, where its sweep tells of it; yield the warnings that it would have shown."""
-    before, TerminalState.heard = TerminalState.heard, []
+    """Print nothing in this block; yield the list of the warnings that would have been printed."""
+    before, TerminalState.captured_warnings = TerminalState.captured_warnings, []
     try:
-        yield TerminalState.heard
+        yield TerminalState.captured_warnings
     finally:
-        TerminalState.heard = before
+        TerminalState.captured_warnings = before
 
 
 def print_above_bars(text: str, stream: TextIO | None = None) -> None:
-    """Print above any bar, where the terminal is the run's own."""
-    if TerminalState.heard is None:
+    """Print above any progress bar, unless the run is silenced."""
+    if TerminalState.captured_warnings is None:
         write_above_bars(text, stream or sys.stdout)
 
 
 def write_above_bars(text: str, stream: TextIO) -> None:
-    """Print above any bar. A reader that has gone away (`| head`) doesn't stop a run."""
+    """Print above any progress bar. A closed pipe (`| head`) doesn't stop the run."""
     try:
         tqdm.write(text, file=stream)
         stream.flush()
@@ -47,26 +47,25 @@ def write_above_bars(text: str, stream: TextIO) -> None:
 
 
 def print_and_log(text: str) -> None:
-    """Print a text above any bar, and log it."""
     print_above_bars(text)
     log.info(text)
 
 
 class NoticeHandler(logging.Handler):
-    """Shows what is logged under `microstep.notice`, in one line each: `warning: …` on stderr, or plain on stdout."""
+    """Prints records of `microstep.notice` in one line: `warning: …` on stderr, or the message on stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one."""
-        warns = record.levelno >= logging.WARNING
-        if warns and TerminalState.heard is not None:
-            TerminalState.heard.append(record.getMessage())
-        print_above_bars(
-            f"warning: {record.getMessage()}" if warns else record.getMessage(), sys.stderr if warns else sys.stdout
-        )
+        """Print a record."""
+        message = record.getMessage()
+        if record.levelno < logging.WARNING:
+            return print_above_bars(message, sys.stdout)
+        if TerminalState.captured_warnings is not None:
+            TerminalState.captured_warnings.append(message)
+        return print_above_bars(f"warning: {message}", sys.stderr)
 
 
 def install_notice_handler() -> None:
-    """Let notices reach the terminal; once is enough."""
+    """Let notices reach the terminal. Further calls have no effect."""
     notices = logging.getLogger("microstep.notice")
     notices.setLevel(logging.INFO)
     if not any(isinstance(handler, NoticeHandler) for handler in notices.handlers):
@@ -77,7 +76,7 @@ SCRIPTS = {"train": "microstep-train", "evaluate": "microstep-evaluate", "comput
 
 
 def called(program: str) -> str:
-    """Return what to type for a program, where it was started in the same way as this one."""
+    """Return the command of a program, in the form in which this one was started."""
     started = Path(sys.argv[0]).name
     if started == "__main__.py":
         return f"python -m microstep {SCRIPTS[program].removeprefix('microstep-')}"

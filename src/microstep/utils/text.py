@@ -8,20 +8,20 @@ from microstep.errors import escape_unprintable
 
 
 def display_path(path: Path) -> str:
-    """Return a path as a person would type it: relative if it is below the working directory, else absolute."""
+    """Return a path relative to the working directory if it lies below it, else the absolute path."""
     absolute, here = path.resolve(), Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
 def truncate_middle(text: str, length: int) -> str:
-    """Return text of at most this length. The middle is left out: the end of a file's name tells most."""
+    """Return text of at most `length` characters; the middle is left out, because file names differ at the end."""
     text = escape_unprintable(text)
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[len(text) - half :]}"
 
 
 def sample_caption(file: str | None, index: int, length: int) -> str:
-    """Return what continues a caption to identify a sample: its file on a line of its own, else its index."""
+    """Return the end of a caption: the sample's file on a new line, or its index if it has none."""
     return f", #{index}" if file is None else f"\n{truncate_middle(Path(file).name, length)}"
 
 
@@ -31,12 +31,11 @@ def format_count(count: int, noun: str) -> str:
 
 
 def format_percent(ratio: float) -> str:
-    """Return a ratio in percent with one decimal."""
     return f"{100 * ratio:.1f} %"
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time in the unit that people would use: `8.3 s`, `75 s`, `12 min`, `3 h 05 min`."""
+    """Return a time in a suitable unit: `8.3 s`, `75 s`, `12 min`, `3 h 05 min`."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

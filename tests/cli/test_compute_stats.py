@@ -191,7 +191,7 @@ def test_the_page_is_a_picture(sick):
 
 
 def test_a_healthy_report_is_short(exact):
-    """Where nothing is wrong, the report is one line."""
+    """A report without findings is one line."""
     text = exact[0].stdout
     assert (
         "\n  health of train, test\n    no unreadable files, no duplicates, no pictures of one colour, "

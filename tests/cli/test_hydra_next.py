@@ -1,4 +1,4 @@
-"""What Hydra's next release would break: run by `make test-hydra-next`, which installs its pre-release."""
+"""Checks against Hydra's next release: run by `make test-hydra-next`, which installs its pre-release."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_the_summary_names_options_of_ones_own(zygote, tmp_path: Path) -> None:
 
 
 def test_of_our_own_conf_nothing_is_said(zygote, tmp_path: Path) -> None:
-    """Where ./conf is ours, as in the repository, or the program's."""
+    """Also if ./conf is the package's, as in the repository, or the program's."""
     done = zygote.call("train.py", "model=mlp", *QUICK, f"hydra.run.dir={tmp_path}/run", cwd=ROOT)
     assert (done.returncode, summary(done)) == (0, [])
     shutil.copytree(ROOT / "conf", tmp_path / "conf")

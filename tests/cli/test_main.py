@@ -184,7 +184,7 @@ def test_yamls_of_ones_own_are_found(tmp_path: Path) -> None:
 def late(
     zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[subprocess.CompletedProcess[str], Path]]:
-    """What some starts come to that are refused when torch is there already, each made once."""
+    """Results of some starts that are refused after torch was imported, each made once."""
     data = tmp_path_factory.mktemp("data")
     cases = {
         "device": ["device=cuda"],
@@ -277,7 +277,7 @@ def flipped(content: bytes) -> bytes:
     ],
 )
 def test_a_constructor_that_refuses_is_a_config_error(tmp_path: Path, words: list[str], says: str) -> None:
-    """What only the constructor can tell is told in one line with exit code 2, and stands in run.json."""
+    """An error that only the constructor finds is one line with exit code 2, and is in run.json."""
     with pytest.raises((ConfigError, DataError), match=says) as caught:
         build_trainer(compose(["threads=1", "progress=false", *words]), tmp_path / "run")
     assert FORM.fullmatch(f"error: {caught.value}")
@@ -385,7 +385,7 @@ def test_starts_at_the_same_second_have_a_directory_each(tmp_path: Path) -> None
 
 
 def test_a_refusal_in_the_working_directory_leaves_nothing(zygote: Zygote, tmp_path: Path) -> None:
-    """Where the run directory is the working directory itself, what was written into it is taken away again."""
+    """If the run directory is the working directory itself, the files written into it are removed."""
     done = zygote.call("train.py", "model._target_=nope.Net", "hydra.run.dir=.", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
 
@@ -467,7 +467,7 @@ def test_a_finished_run_has_nothing_left_to_do(home: Path, words: list[str]) -> 
 
 
 def test_a_resume_leaves_hydras_record_and_the_config_alone(zygote: Zygote, home: Path) -> None:
-    """What a resume changes is in run.json: `.hydra/` and config.yaml say how the run was started."""
+    """The changes of a resume are in run.json: `.hydra/` and config.yaml say how the run was started."""
     before = {name: content for name, content in tree(home).items() if ".hydra" in name or name == "run/config.yaml"}
     assert len(before) == 4
     assert zygote.run("train.py", "resume=run", "epochs=3", "num_workers=1", cwd=home) == 0, lines(home)

@@ -1,4 +1,4 @@
-"""What train.py promises of a run's weights, through the program itself."""
+"""Guarantees of train.py about a run's weights, tested by running it."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_a_neighbour_in_the_process_changes_no_bit(tmp_path) -> None:
 
 
 def test_logging_and_progress_change_no_bit(tmp_path) -> None:
-    """How often a run is looked at is no part of the experiment: same bits, same experiment hash."""
+    """The logging frequency is no part of the experiment: same bits, same experiment hash."""
     found = []
     for name, words in (("quiet", ["log_every_steps=1000"]), ("loud", ["log_every_steps=1", "num_workers=2"])):
         fit(["epochs=1", "model.width=8", *words], tmp_path / name)

@@ -1,4 +1,4 @@
-"""What may be built, and what may be asked for, is what one's own yamls name."""
+"""Only names in the user's own yamls may be built or resolved."""
 
 from __future__ import annotations
 

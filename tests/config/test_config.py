@@ -133,7 +133,7 @@ def test_a_micro_batch_is_what_was_asked_for(words: list[str], size: int) -> Non
 
 
 def test_windows_are_cut_as_the_effective_batch_size_says() -> None:
-    """What is reported as the effective batch size can't differ from what is trained on."""
+    """The reported effective batch size can't differ from the one used in training."""
     with pytest.raises(ConfigError):
         compose(["accumulation.micro_batches=3"])
 
@@ -223,7 +223,7 @@ def mended(tmp_path: Path, file: str, text: str, *words: str) -> str:
     ],
 )
 def test_a_yaml_of_ones_own_is_checked_like_a_word(tmp_path: Path, text: str, said: str) -> None:
-    """What is wrong in a yaml is named by its key, as if it had been typed."""
+    """An error in a yaml is named by its key, as if it had been typed."""
     assert mended(tmp_path, "model/mine.yaml", f"_target_: mine.Net\n{text}", "model=mine").startswith(said)
 
 

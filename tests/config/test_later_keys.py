@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_at_its_default_the_hashes_are_the_old_ones(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those in run.json and in the checkpoint; at another value they differ."""
+    """The hashes in run.json and in the checkpoint are unchanged; at another value they differ."""
     record = json.loads((run / "run.json").read_text())
     stored = Checkpoints(run / "checkpoints").load("last")["run"]["config"]
     monkeypatch.setattr(identity, "source_hash", lambda config: record["source_hash"])

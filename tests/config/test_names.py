@@ -152,7 +152,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def test_a_link_to_a_disk_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
-    """Where outputs/ points at something unmounted, the start fails at once and says so."""
+    """If outputs/ points at something unmounted, the start fails at once and says so."""
     (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")
     with within(2), pytest.raises(StorageError):
         unique_directory(tmp_path / "outputs" / "run")

@@ -1,4 +1,4 @@
-"""What a constructor accepts is read from its source, without importing it."""
+"""A constructor's parameters are read from its source, without importing it."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_every_spelling_is_one_component(components: str, target: str) -> None:
     ],
 )
 def test_any_other_target_passes(components: str, target: str) -> None:
-    """What is not in the table is never renamed."""
+    """A name that is not in the table is never renamed."""
     assert (current(target), original(target)) == (target, target)
 
 
@@ -140,7 +140,7 @@ def test_the_allowlist_knows_a_component_under_every_name(components: str, tmp_p
 
 
 def test_a_measured_precision_is_known_under_every_name(components: str) -> None:
-    """What was measured is part of such an experiment."""
+    """The measured precision is part of such an experiment."""
     config = compose(["precision=auto"])
     for target in ("precision.auto", "components.precision.auto", "precision.automatic.auto"):
         config.precision._target_ = f"microstep.{target}"

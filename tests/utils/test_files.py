@@ -58,7 +58,7 @@ def test_a_reader_sees_the_old_content_or_the_new(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    """Where the new content doesn't fit, the old one stays, no temporary is left, and the error names the file."""
+    """If the new content doesn't fit, the old one stays, no temporary is left, and the error names the file."""
     file = tmp_path / "epoch-0001.pt"
     file.write_bytes(b"o" * 500)
     done = subprocess.run([sys.executable, "-c", ON_A_FULL_DISK, str(file)], capture_output=True, text=True)
@@ -85,7 +85,7 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path, monkeypa
 
 
 def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
-    """What can't be written is named, with exit code 4 and something to do."""
+    """A failed write is an error that names the file, with exit code 4 and a remedy."""
     file = tmp_path / "gone" / "run.json"
     with pytest.raises(StorageError, match=r"gone/run\.json: No such file or directory; check that") as caught:
         write_atomic(file, b"")

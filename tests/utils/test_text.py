@@ -6,7 +6,7 @@ from microstep.utils.text import format_count, format_percent, sample_caption, t
 
 
 def test_a_text_that_is_too_long_loses_its_middle() -> None:
-    """What fits is left as it is; the rest keeps both ends; control characters are escaped."""
+    """Short text is unchanged; longer text keeps both ends; control characters are escaped."""
     assert truncate_middle("train/0001.png", 14) == "train/0001.png"
     assert truncate_middle("train/0001.png", 9) == "trai….png"
     assert truncate_middle("train/0001.png", 8) == "tra…png"

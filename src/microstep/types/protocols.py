@@ -127,8 +127,7 @@ class Metrics(Protocol):
         """Add one batch of N samples.
 
         Args:
-            outputs: N × …, of the model.
-            targets: N × ….
+            outputs, targets: N × ….
             loss_sum: `Task.loss_sum` of the batch, a scalar.
             mix: passed only for mixed batches.
         """
@@ -158,8 +157,7 @@ class Task(Protocol):
         """Return the weighted sum of the samples' losses.
 
         Args:
-            outputs: N × …, of the model.
-            targets: N × ….
+            outputs, targets: N × ….
             mix: passed only for mixed batches. A task without this parameter doesn't support mixing.
 
         Returns:

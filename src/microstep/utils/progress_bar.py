@@ -28,7 +28,12 @@ class ProgressBars:
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
         """Yield the remaining epochs under the outer bar."""
-        settings = {"desc": "epochs", "unit": "epoch", "dynamic_ncols": True, "disable": not self.is_shown}
+        settings: dict[str, Any] = {
+            "desc": "epochs",
+            "unit": "epoch",
+            "dynamic_ncols": True,
+            "disable": not self.is_shown,
+        }
         with tqdm(epochs, initial=done, total=total, **settings) as bar:
             self.epoch_bar = bar
             yield from bar
@@ -53,7 +58,13 @@ class ProgressBars:
         if not self.is_shown:
             yield from items
             return
-        settings = {"unit": " samples", "unit_scale": True, "leave": False, "delay": BAR_DELAY, "dynamic_ncols": True}
+        settings: dict[str, Any] = {
+            "unit": " samples",
+            "unit_scale": True,
+            "leave": False,
+            "delay": BAR_DELAY,
+            "dynamic_ncols": True,
+        }
         with tqdm(initial=done, total=total, desc=label, **settings) as bar:
             for item in items:
                 yield item

@@ -27,7 +27,7 @@ def test_every_shipped_target_is_read_as_python_sees_it(target: str) -> None:
     named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     assert list(found.parameters) == list(named)
     assert found.optional == {name for name, p in named.items() if p.default is not p.empty}
-    assert found.open == (len(named) < len(parameters))
+    assert found.accepts_any_keyword == (len(named) < len(parameters))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_class_is_found_through_its_reexports(target: str) -> None:
     found = find_signature(target)
     assert found is not None
     assert found.parameters == {"a": set(), "b": {"int"}, "d": {"str"}, "e": set()}
-    assert (found.optional, found.open) == ({"d"}, False)
+    assert (found.optional, found.accepts_any_keyword) == ({"d"}, False)
     assert "foreign_models" not in sys.modules
 
 
@@ -102,7 +102,7 @@ def test_a_function_that_takes_anything_is_open() -> None:
     """**kwargs are seen, through a relative import of the package above."""
     found = find_signature("foreign_models.deep.make")
     assert found is not None
-    assert (found.parameters, found.optional, found.open) == ({"x": {"float"}}, {"x"}, True)
+    assert (found.parameters, found.optional, found.accepts_any_keyword) == ({"x": {"float"}}, {"x"}, True)
 
 
 @pytest.mark.usefixtures("package")

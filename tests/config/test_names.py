@@ -114,7 +114,7 @@ def test_threads_that_want_one_directory_get_one_each(tmp_path: Path) -> None:
 
 def test_programs_started_together_get_a_directory_each(tmp_path: Path) -> None:
     """Four starts in the same second are four runs."""
-    script = "from microstep.run.directory import unique_directory; from pathlib import Path; print(unique_directory(Path('o/d/run')))"
+    script = "from microstep.run import directory as d; print(d.unique_directory(d.Path('o/d/run')))"
     starts = [
         subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         for _ in range(4)

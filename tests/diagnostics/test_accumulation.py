@@ -61,8 +61,8 @@ def measured(model, sizes=FULL, rule="weighted_mean", weights=None, clip=None, f
 def test_frozen_batch_norm_is_exact(sizes) -> None:
     """Fine-tuning with a frozen backbone needs no GroupNorm: its running statistics neither move nor differ."""
     found = measured(models.frozen_batch_norm(), sizes)
-    assert found.exact
-    assert found.running is None
+    assert found.is_exact
+    assert found.running_weights is None
 
 
 LOOP_CAUSES = {
@@ -92,10 +92,10 @@ MODEL_CAUSES = {
 def test_a_clean_model_is_exact(sizes, weights, clip) -> None:
     """GroupNorm, class weights, clipping, ragged micro-batches: to 1e-12 in every layer, and no cause is named."""
     found = measured(models.clean(), sizes, weights=weights, clip=clip)
-    assert found.exact
-    assert max(found.layers.values()) < 1e-12
+    assert found.is_exact
+    assert max(found.layer_differences.values()) < 1e-12
     assert not found.causes
-    assert not any(found.samples.wrong)
+    assert not any(found.sample_weights.is_wrong)
 
 
 @pytest.mark.parametrize(("rule", "sizes", "weights", "causes"), LOOP_CAUSES.values(), ids=LOOP_CAUSES)
@@ -103,9 +103,9 @@ def test_each_cause_in_a_loop_is_named(rule, sizes, weights, causes) -> None:
     """What a loop gets wrong in this window is named, nothing else is, and without it the window is exact."""
     found = measured(models.clean(), sizes, rule, weights, clip=0.05 if rule == "clip_each" else None)
     assert set(found.causes) == causes
-    assert found.total > 1e-3
-    assert found.rest <= EXACT_TOLERANCE
-    assert not found.exact
+    assert found.total_difference > 1e-3
+    assert found.remaining_difference <= EXACT_TOLERANCE
+    assert not found.is_exact
 
 
 @pytest.mark.parametrize(("model", "causes"), MODEL_CAUSES.items(), ids=lambda of: getattr(of, "__name__", ""))
@@ -113,14 +113,14 @@ def test_each_cause_in_a_model_is_named(model, causes) -> None:
     """Whatever normalises by its batch, remembers it or draws is found, also where no layer's name tells."""
     found = measured(model())
     assert set(found.causes) == causes
-    assert found.rest <= EXACT_TOLERANCE
-    assert not found.exact
+    assert found.remaining_difference <= EXACT_TOLERANCE
+    assert not found.is_exact
 
 
 def test_masks_that_happen_to_be_the_same_are_told_of() -> None:
     """One layer's masks are one stream on a CPU, cut or not: exact, and said with a caution."""
     found = measured(models.one_dropout())
-    assert found.exact
+    assert found.is_exact
     told = accumulation_verdict_text(AccumulationCheck("weighted_mean", "a model", {}, {}, [found]))
     assert told.startswith("Exact: ")
     assert "dropout's masks came out the same" in told
@@ -133,7 +133,7 @@ def test_the_causes_of_loop_and_model_are_told_apart() -> None:
     both = measured(models.batch_norm(), RAGGED, "mean_over_accum")
     loop, model = measured(models.clean(), RAGGED, "mean_over_accum"), measured(models.batch_norm(), RAGGED)
     assert set(both.causes) == {*loop.causes, *model.causes}
-    assert both.alone[Cause.NORMALISATION] == model.alone[Cause.NORMALISATION]
+    assert both.cause_differences[Cause.NORMALISATION] == model.cause_differences[Cause.NORMALISATION]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_causes_of_loop_and_model_are_told_apart() -> None:
 def test_what_has_no_name_is_pointed_at(model, words) -> None:
     """Where a difference remains without every known cause, the layer or the buffer is told in which it arises."""
     found = measured(model())
-    assert found.rest > EXACT_TOLERANCE
+    assert found.remaining_difference > EXACT_TOLERANCE
     assert words in found.unexplained
 
 
@@ -195,9 +195,9 @@ def test_samples_times_their_weights_are_the_gradient(rule) -> None:
     one = window(RAGGED, job)
     found = compute_window_gradient(model, one.batches, one.shape.weight, LOOPS[rule](one.shape), job, clip)
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for place, weight in enumerate(found.weights):
+    for place, weight in enumerate(found.sample_weights):
         model.zero_grad()
-        inputs, targets = one.whole.inputs[place : place + 1], one.whole.targets[place : place + 1]
+        inputs, targets = one.full_batch.inputs[place : place + 1], one.full_batch.targets[place : place + 1]
         (job.loss_sum(model(inputs), targets) / job.weight(targets).sum()).backward()
         for name, p in model.named_parameters():
             total[name] += weight * p.grad
@@ -208,13 +208,13 @@ def test_samples_times_their_weights_are_the_gradient(rule) -> None:
 @pytest.mark.parametrize("rule", ["clip_each", "scale_doubles", "zero_grad_each"])
 def test_where_the_last_backward_weighs_more_it_is_seen(rule) -> None:
     """The riddle: by these loops the last of four equal micro-batches weighs more than the first."""
-    found = measured(models.clean(), FULL, rule, clip=0.05 if rule == "clip_each" else None).micro_batches
+    found = measured(models.clean(), FULL, rule, clip=0.05 if rule == "clip_each" else None).micro_batch_weights
     assert found.measured[-1] > 1.9 * found.measured[0]
 
 
 def test_a_short_micro_batchs_samples_weigh_more_under_mean_over_accum() -> None:
     """2 samples after three times 5: each weighs 1/8 where the others weigh 1/20."""
-    weights = measured(models.clean(), (5, 5, 5, 2), "mean_over_accum").samples.measured
+    weights = measured(models.clean(), (5, 5, 5, 2), "mean_over_accum").sample_weights.measured
     assert weights[0] == pytest.approx(1 / 20, rel=1e-12)
     assert weights[-1] == pytest.approx(1 / 8, rel=1e-12)
 
@@ -235,7 +235,7 @@ def test_a_fault_in_training_itself_would_be_seen(monkeypatch) -> None:
         return honest(model, batch, weight * len(batch.positions) / 5, *others)
 
     monkeypatch.setattr(gradient, "add_gradient", forgets_the_window)
-    assert not measured(models.clean(), RAGGED).exact
+    assert not measured(models.clean(), RAGGED).is_exact
 
 
 def test_a_gradient_that_is_not_finite_is_called_that() -> None:

@@ -1,4 +1,4 @@
-"""What in a model, while it trains, makes a sample's gradient depend on its micro-batch."""
+"""Finds the modules that make a sample's gradient depend on its micro-batch."""
 
 from __future__ import annotations
 
@@ -17,48 +17,52 @@ from microstep.types.data import Batch
 
 @dataclass(frozen=True)
 class BatchDependentModules:
-    """Modules by name, that are in training mode when the model is."""
+    """Names of modules that depend on the batch while the model is in training mode."""
 
-    norms: tuple[str, ...]  #: that normalise by their batch
-    running: tuple[str, ...]  #: that keep running statistics of it
-    drawing: tuple[str, ...]  #: that draw random numbers
+    norms: tuple[str, ...]  #: normalize by their batch
+    running_statistics: tuple[str, ...]  #: keep running statistics
+    random: tuple[str, ...]  #: draw random numbers
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """What the model may be inexact for."""
-        found = ((Cause.NORMALISATION, self.norms), (Cause.STATISTICS, self.running), (Cause.DRAWS, self.drawing))
-        return tuple(cause for cause, names in found if names)
+        """The causes that the model may contain."""
+        pairs = (
+            (Cause.NORMALISATION, self.norms),
+            (Cause.STATISTICS, self.running_statistics),
+            (Cause.DRAWS, self.random),
+        )
+        return tuple(cause for cause, names in pairs if names)
 
-    def frozen(self, causes: Collection[Cause]) -> tuple[str, ...]:
-        """Return the modules that are to behave as in evaluation, where these causes are looked at."""
-        kept = {Cause.NORMALISATION, Cause.STATISTICS} & set(causes)
-        norms = () if kept else tuple(dict.fromkeys([*self.norms, *self.running]))
-        return norms + (() if Cause.DRAWS in causes else self.drawing)
+    def select_frozen(self, causes: Collection[Cause]) -> tuple[str, ...]:
+        """Return the modules to freeze so that only `causes` remain."""
+        active = {Cause.NORMALISATION, Cause.STATISTICS} & set(causes)
+        norms = () if active else tuple(dict.fromkeys([*self.norms, *self.running_statistics]))
+        return norms + (() if Cause.DRAWS in causes else self.random)
 
 
 def copy_in_training_mode(model: nn.Module, frozen: Collection[str]) -> nn.Module:
-    """Return a copy of a model in training mode, but for some modules."""
-    own = copy.deepcopy(model).train()
-    for module in map(own.get_submodule, frozen):
+    """Return a copy of a model in training mode; the modules named in `frozen` behave as in evaluation."""
+    trained = copy.deepcopy(model).train()
+    for module in map(trained.get_submodule, frozen):
         freeze_module(module)
-    return own
+    return trained
 
 
 def freeze_module(module: nn.Module) -> None:
-    """Let a module behave as in evaluation, itself alone: a block's layers keep their mode."""
+    """Let a module behave as in evaluation. Its submodules keep their mode."""
     module.training = False
-    if isinstance(module, _BatchNorm) and module.running_mean is None:  # it would normalise by the batch even so
+    if isinstance(module, _BatchNorm) and module.running_mean is None:  # normalizes by the batch in evaluation, too
         module.running_mean = torch.zeros(module.num_features, dtype=torch.float64)
         module.running_var = torch.ones(module.num_features, dtype=torch.float64)
 
 
 def find_batch_dependent_modules(model: nn.Module, batch: Batch) -> BatchDependentModules:
-    """Return the modules of a model that are to be suspected; the model stays as it is."""
-    own = copy.deepcopy(model).train()
-    active = {name: module for name, module in own.named_modules() if module.training}
-    running = [name for name, module in active.items() if has_running_statistics(module)]
+    """Return the modules that depend on the batch. A forward pass of a copy finds those that draw random numbers."""
+    trained = copy.deepcopy(model).train()
+    active = {name: module for name, module in trained.named_modules() if module.training}
     norms = [name for name, module in active.items() if isinstance(module, _BatchNorm)]
-    return BatchDependentModules(tuple(norms), tuple(running), tuple(find_random_modules(own, batch)))
+    running = [name for name, module in active.items() if has_running_statistics(module)]
+    return BatchDependentModules(tuple(norms), tuple(running), tuple(find_random_modules(trained, batch)))
 
 
 def has_running_statistics(module: nn.Module) -> bool:
@@ -67,26 +71,27 @@ def has_running_statistics(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def find_random_modules(model: nn.Module, batch: Batch) -> list[str]:
-    """Return the modules that move a random number generator, innermost ones alone, whatever their kind."""
+    """Return the innermost modules, of any type, that advance a random number generator."""
     names = {module: name for name, module in model.named_modules()}
-    found, before = [], dict[nn.Module, Tensor]()
+    found, before = dict[nn.Module, None](), dict[nn.Module, Tensor]()
 
     def enter(module: nn.Module, inputs: object) -> None:
         before[module] = get_generator_state(batch.inputs.device)
 
     def leave(module: nn.Module, inputs: object, outputs: object) -> None:
-        own = not any(inner in found for inner in module.modules() if inner is not module)
-        if own and not torch.equal(before[module], get_generator_state(batch.inputs.device)):
-            found.append(module)
+        innermost = not any(inner in found for inner in module.modules() if inner is not module)
+        if innermost and not torch.equal(before[module], get_generator_state(batch.inputs.device)):
+            found[module] = None
 
-    with module_hooks(model, enter, leave), preserve_generators(batch.inputs.device):
+    devices = [batch.inputs.device] if batch.inputs.device.type == "cuda" else []
+    with module_hooks(model, enter, leave), torch.random.fork_rng(devices):
         model(batch.inputs)
-    return [names[module] for module in dict.fromkeys(found)]
+    return [names[module] for module in found]
 
 
 @contextmanager
 def module_hooks(model: nn.Module, enter: Callable[..., None], leave: Callable[..., None]) -> Iterator[None]:
-    """Call two functions around every call of a module."""
+    """Call `enter(module, inputs)` before and `leave(module, inputs, outputs)` after each call of a module."""
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
@@ -96,14 +101,7 @@ def module_hooks(model: nn.Module, enter: Callable[..., None], leave: Callable[.
             handle.remove()
 
 
-@contextmanager
-def preserve_generators(device: torch.device) -> Iterator[None]:
-    """Leave the generators as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-
-
 def get_generator_state(device: torch.device) -> Tensor:
-    """Return the state of the generators that a model on this device draws from."""
-    own = torch.default_generator.get_state()
-    return torch.cat([own, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else own
+    """Return the states of the CPU's generator and of the device's as one tensor."""
+    state = torch.default_generator.get_state()
+    return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state

@@ -20,14 +20,16 @@ from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, LoadedWindow, Mix
 from microstep.types.protocols import Precision, Task
 
+CHECKED_EPOCH = 1
+
 
 @dataclass(frozen=True)
 class WindowGradient:
-    """A window's gradient, and how it came about."""
+    """The gradient of a window, with the measured weight of each sample."""
 
     gradients: dict[str, Tensor]  #: by parameter
-    weights: Tensor  #: N: each sample's weight in it
-    buffers: dict[str, Tensor]  #: the model's, afterwards
+    sample_weights: Tensor  #: N
+    buffers: dict[str, Tensor]  #: of the model, after the window
 
 
 def compute_window_gradient(
@@ -38,80 +40,74 @@ def compute_window_gradient(
     task: Task,
     max_grad_norm: float | None,
 ) -> WindowGradient:
-    """Return the gradient of a window, by the very code that training uses; `model` is left with it.
+    """Return the gradient of a window, computed by the code that training uses. `model` keeps it.
 
-    A sample's weight is measured, not computed: each loss is shifted by a number that takes part in the backward
-    passes, the scaling and the clipping like any parameter, so that its gradient is what the sample weighs.
+    The weight of a sample is measured: a number is added to each sample's loss. It takes part in the backward passes,
+    scaling and clipping like a parameter, so its gradient is the weight of the sample.
 
     Args:
-        model: in fp64, in the mode to be looked at.
-        batches: in fp64, on the model's device; their positions begin anywhere and follow each other.
-        weight: the sum of all samples' weights.
-        max_grad_norm: the norm to clip to, once at the end or as the loop does; None for no clipping.
+        model: in fp64, in the mode to be checked.
+        batches: in fp64, on the model's device, with consecutive positions.
+        weight: sum of all sample weights.
+        loop: the accumulation loop.
+        task: computes the loss.
+        max_grad_norm: norm to clip to, at the end or as the loop does; None for no clipping.
     """
-    device, last = batches[0].inputs.device, len(batches) - 1
+    device, last, first = batches[0].inputs.device, len(batches) - 1, int(batches[0].positions[0])
     shifts = torch.zeros(sum(len(batch.positions) for batch in batches), dtype=torch.float64, requires_grad=True)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    hold, first = [*parameters.values(), shifts], int(batches[0].positions[0])
-    scaler = GradScaler(device.type, enabled=loop.doubles)
+    clipped = [*parameters.values(), shifts]
+    scaler = GradScaler(device.type, enabled=loop.doubles_scale)
     precision = TorchPrecision("fp64", "check", device, torch.float64, scaler=scaler)
-    optimizer = torch.optim.SGD(hold)
+    optimizer = torch.optim.SGD(clipped)
     optimizer.zero_grad()
     for number, batch in enumerate(batches):
-        if loop.doubles and number == last:
+        if loop.doubles_scale and number == last:
             scaler.update(2 * scaler.get_scale())
-        share, shifted = loss_divisor(weight, loop.factor(number)), ShiftedTask(task, shifts, batch.positions - first)
-        add_gradient(model, batch, share, precision, cast(Task, shifted), None)  # a step asks for the loss alone
-        if loop.clips and number < last:
-            clip_gradient(hold, max_grad_norm)
+        factor, shifted = loop.factor(number), ShiftedTask(task, shifts, batch.positions - first)
+        divisor = weight / factor if factor else math.inf
+        add_gradient(model, batch, divisor, precision, cast(Task, shifted), None)  # only calls loss_sum
+        if loop.clips_each and number < last:
+            clip_gradient(clipped, max_grad_norm)
     scaler.unscale_(optimizer)
-    clip_gradient(hold, max_grad_norm)
+    clip_gradient(clipped, max_grad_norm)
     return collect_gradient(model, parameters, shifts)
-
-
-def loss_divisor(weight: float, factor: float) -> float:
-    """Return what a micro-batch's summed loss is divided by."""
-    return weight / factor if factor else math.inf
 
 
 @dataclass(frozen=True)
 class ShiftedTask:
-    """A task whose losses are each shifted by a number of its sample's, which changes no gradient of the model."""
+    """A task that adds a number to each sample's loss. The gradient of the model does not change."""
 
     task: Task
-    shifts: Tensor  #: of the window's samples
-    places: Tensor  #: of the batch's samples among these
+    shifts: Tensor  #: one number a sample of the window
+    positions: Tensor  #: of the batch's samples in `shifts`
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, *mix: Mix) -> Tensor:
-        """Return the task's loss; each sample's shift counts for as much as its loss does."""
-        shift = (self.shifts[self.places.cpu()] * get_sample_weights(self.task, targets, *mix)).sum()
+        """Return the task's loss plus each sample's shift times its weight."""
+        shift = (self.shifts[self.positions.cpu()] * get_sample_weights(self.task, targets, *mix)).sum()
         return self.task.loss_sum(outputs, targets, *mix) + shift.to(outputs.device)
 
 
 def get_sample_weights(task: Task, targets: Tensor, *mix: Mix) -> Tensor:
-    """Return what each sample weighs (N, float64, on the CPU), also where it is mixed with another."""
+    """Return the weight of each sample (N, float64, on the CPU); of mixed samples, the interpolated weight."""
     weight = task.weight(targets).cpu().double()
     for one in mix:
         weight = torch.lerp(task.weight(one.targets).cpu().double(), weight, one.share.cpu().double())
     return weight
 
 
-def clip_gradient(hold: Sequence[Tensor], max_grad_norm: float | None) -> None:
-    """Clip the gradient as training does, by the model's norm alone; the shifts, which come last, with it."""
-    total = get_total_norm([p.grad for p in hold[:-1] if p.grad is not None])
+def clip_gradient(tensors: Sequence[Tensor], max_grad_norm: float | None) -> None:
+    """Clip gradients by the norm of all but the last one, which holds the sample weights and is scaled, too."""
+    total = get_total_norm([p.grad for p in tensors[:-1] if p.grad is not None])
     if max_grad_norm is not None and total > max_grad_norm:
-        clip_grads_with_norm_(list(hold), max_grad_norm, total)
+        clip_grads_with_norm_(list(tensors), max_grad_norm, total)
 
 
 def collect_gradient(model: nn.Module, parameters: dict[str, nn.Parameter], shifts: Tensor) -> WindowGradient:
-    """Return what the model is left with."""
     gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in parameters.items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     assert shifts.grad is not None
     return WindowGradient(gradients, shifts.grad.clone(), buffers)
-
-
-CHECKED_EPOCH = 1
 
 
 @dataclass(frozen=True)
@@ -119,37 +115,32 @@ class CheckedWindow:
     """A window with its data."""
 
     name: str
-    number: int  #: counted from 0 within the epoch
+    number: int  #: in the epoch, from 0
     batches: list[Batch]
     shape: WindowShape
 
     @cached_property
-    def whole(self) -> Batch:
-        """All of it as one batch."""
+    def full_batch(self) -> Batch:
+        """The whole window as one batch."""
         return concatenate_batches(self.batches)
 
 
 def load_checked_windows(loaders: Loaders, task: Task, precision: Precision, steps: int) -> list[CheckedWindow]:
-    """Return the epoch's first window, and its last where that is cut otherwise.
-
-    Args:
-        precision: casts the batches.
-        steps: windows an epoch.
-    """
+    """Return the first of an epoch's `steps` windows, and the last one if its micro-batches have other sizes."""
     first = next(loaders.train(CHECKED_EPOCH))
     batches = [precision.cast(batch) for batch in first.batches]
-    found = [make_checked_window("first window", first, batches, task, len(batches))]
+    head = make_checked_window("first window", first, batches, task, len(batches))
     last = next(loaders.train(CHECKED_EPOCH, first=steps - 1))
-    tail = make_checked_window(
-        "last window", last, [precision.cast(batch) for batch in last.batches], task, len(batches)
-    )
-    return found if tail.shape.sizes == found[0].shape.sizes else [*found, tail]
+    last_batches = [precision.cast(batch) for batch in last.batches]
+    tail = make_checked_window("last window", last, last_batches, task, len(batches))
+    return [head] if tail.shape.sizes == head.shape.sizes else [head, tail]
 
 
-def make_checked_window(name: str, window: LoadedWindow, batches: list[Batch], task: Task, full: int) -> CheckedWindow:
-    """Return a loaded window."""
+def make_checked_window(
+    name: str, window: LoadedWindow, batches: list[Batch], task: Task, full_size: int
+) -> CheckedWindow:
     weights = [get_sample_weights(task, batch.targets, *batch.mix_arguments) for batch in batches]
-    shape = WindowShape(tuple(map(len, weights)), tuple(float(each.sum()) for each in weights), full)
+    shape = WindowShape(tuple(map(len, weights)), tuple(float(each.sum()) for each in weights), full_size)
     return CheckedWindow(name, window.number, batches, shape)
 
 

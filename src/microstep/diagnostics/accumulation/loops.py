@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
+from math import prod
 
 
 class Cause(Enum):
-    """A reason, in the words of the table; `remedy` says what to change."""
+    """Reasons why micro-batches and one large batch differ. The value is the text of the table."""
 
-    SUM = "un-normalised sum"
+    SUM = "unnormalized sum"
     LEFTOVER = "leftover window"
     RAGGED = "ragged micro-batches"
     CLASS_WEIGHTS = "class weights"
@@ -18,145 +19,141 @@ class Cause(Enum):
     ZEROED = "zero_grad in the loop"
     CLIPPING = "clipping each micro-batch"
     SCALE = "gradient scale changed midway"
-    NORMALISATION = "BatchNorm's normalisation"
+    NORMALISATION = "BatchNorm's normalization"
     STATISTICS = "BatchNorm's running statistics"
     DRAWS = "dropout's masks"
 
     @property
     def remedy(self) -> str:
-        """What makes it exact."""
+        """A change that removes the cause."""
         return REMEDIES[self]
 
 
 DIVIDE_REMEDY = "divide each micro-batch's summed loss by the weight of the whole window, as rule=weighted_mean does"
 NORM_REMEDY = (
-    "put GroupNorm in its place (model=resnet18 has model.norm=group), or fine-tune with frozen BatchNorm "
+    "use GroupNorm instead (model=resnet18 has model.norm=group), or fine-tune with frozen BatchNorm "
     "(model=torchvision has model.weights=DEFAULT model.freeze=backbone); a larger batch_size with a smaller accum "
-    "narrows it"
+    "reduces the difference"
 )
 REMEDIES = {
     Cause.SUM: DIVIDE_REMEDY,
     Cause.LEFTOVER: DIVIDE_REMEDY,
     Cause.RAGGED: DIVIDE_REMEDY,
     Cause.CLASS_WEIGHTS: DIVIDE_REMEDY,
-    Cause.DROPPED: "keep the short micro-batches: with the window's weight as the divisor they are no special case",
+    Cause.DROPPED: "keep the short micro-batches and divide by the weight of the whole window",
     Cause.ZEROED: "call optimizer.zero_grad() once a window, not once a micro-batch",
     Cause.CLIPPING: "clip once, after the window's last backward",
-    Cause.SCALE: "call scaler.update() once, after the window's step: all of a window needs one scale",
+    Cause.SCALE: "call scaler.update() once, after the window's step, so that the whole window has one scale",
     Cause.NORMALISATION: NORM_REMEDY,
     Cause.STATISTICS: NORM_REMEDY,
-    Cause.DRAWS: "set dropout to 0; drawn for each micro-batch, its masks are the same in law, not in value",
+    Cause.DRAWS: "set dropout to 0; each micro-batch draws new masks, which differ from those of one large batch",
 }
-MODEL_CAUSES = (Cause.NORMALISATION, Cause.STATISTICS, Cause.DRAWS)  #: the model's own, whatever the loop
+MODEL_CAUSES = (Cause.NORMALISATION, Cause.STATISTICS, Cause.DRAWS)  #: in the model, with any loop
 Factors = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class WindowShape:
-    """What a window is made of."""
+    """Sizes and weights of a window's micro-batches."""
 
     sizes: tuple[int, ...]  #: samples of each micro-batch
-    weights: tuple[float, ...]  #: the sum of its samples' weights
-    full: int  #: micro-batches of a full window
+    weights: tuple[float, ...]  #: sum of the sample weights of each micro-batch
+    full_size: int  #: micro-batches of a full window
 
     @property
     def samples(self) -> int:
-        """Samples of the window."""
         return sum(self.sizes)
 
     @property
     def weight(self) -> float:
-        """The sum of all samples' weights."""
         return sum(self.weights)
 
-    def each(self, factor: float) -> Factors:
-        """Return one factor for all micro-batches."""
+    def repeat_factor(self, factor: float) -> Factors:
         return (factor,) * len(self.sizes)
 
 
 @dataclass(frozen=True)
 class AccumulationLoop:
-    """A loop over a window: what it does to the exact gradient, by cause; nothing of it is ours.
+    """A loop over a window's micro-batches, described by its deviations from the exact one.
 
-    Each micro-batch's summed loss is divided by the weight of the whole window, which is exact, and multiplied by its
-    factor of each cause.
+    The exact loop divides each micro-batch's summed loss by the weight of the whole window. This loop also multiplies
+    it by the micro-batch's factor of each cause.
     """
 
     factors: Mapping[Cause, Factors] = field(default_factory=dict)
-    clips: bool = False  #: the gradient so far, after each backward
-    doubles: bool = False  #: the gradient scale, before the last backward
+    clips_each: bool = False  #: clips the gradient so far after each backward
+    doubles_scale: bool = False  #: doubles the gradient scale before the last backward
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """What can make a difference in this window."""
-        told = [cause for cause, factors in self.factors.items() if any(factor != 1 for factor in factors)]
-        between = [cause for cause, on in ((Cause.CLIPPING, self.clips), (Cause.SCALE, self.doubles)) if on]
-        return (*told, *between)
+        """The causes that can make a difference in this window."""
+        scaling = [cause for cause, factors in self.factors.items() if any(factor != 1 for factor in factors)]
+        between = ((Cause.CLIPPING, self.clips_each), (Cause.SCALE, self.doubles_scale))
+        return (*scaling, *(cause for cause, occurs in between if occurs))
 
-    def only(self, causes: Collection[Cause]) -> AccumulationLoop:
-        """Return the loop with these of its faults and no other."""
-        factors = {cause: each for cause, each in self.factors.items() if cause in causes}
-        clips, doubles = self.clips and Cause.CLIPPING in causes, self.doubles and Cause.SCALE in causes
-        return replace(self, factors=factors, clips=clips, doubles=doubles)
+    def select_causes(self, causes: Collection[Cause]) -> AccumulationLoop:
+        """Return the loop with only these of its causes."""
+        return AccumulationLoop(
+            {cause: factors for cause, factors in self.factors.items() if cause in causes},
+            clips_each=self.clips_each and Cause.CLIPPING in causes,
+            doubles_scale=self.doubles_scale and Cause.SCALE in causes,
+        )
 
     def factor(self, number: int) -> float:
-        """Return what a micro-batch's exact share is multiplied by."""
-        product = 1.0
-        for each in self.factors.values():
-            product *= each[number]
-        return product
+        """Return the product of all factors of one micro-batch."""
+        return prod(factors[number] for factors in self.factors.values())
 
 
 def weighted_mean(shape: WindowShape) -> AccumulationLoop:
-    """Each micro-batch's summed loss over the window's weight: what train.py does."""
+    """Divide each micro-batch's summed loss by the weight of the window, as train.py does."""
     return AccumulationLoop()
 
 
 def mean_of_means(shape: WindowShape) -> AccumulationLoop:
-    """The mean of the micro-batches' means: a short one counts as much as a full one."""
+    """Average the micro-batches' means; a short micro-batch counts as much as a full one."""
     return AccumulationLoop(uneven_factors(shape))
 
 
 def mean_over_accum(shape: WindowShape) -> AccumulationLoop:
-    """Each micro-batch's mean over `accum`, however many there are: most tutorials', Lightning's, Accelerate's."""
-    return AccumulationLoop({Cause.LEFTOVER: shape.each(len(shape.sizes) / shape.full), **uneven_factors(shape)})
+    """Divide each micro-batch's mean by `accum`, also in a short window, like most tutorials and Lightning."""
+    leftover = shape.repeat_factor(len(shape.sizes) / shape.full_size)
+    return AccumulationLoop({Cause.LEFTOVER: leftover, **uneven_factors(shape)})
 
 
 def sum_of_means(shape: WindowShape) -> AccumulationLoop:
-    """The sum of the micro-batches' means, divided by nothing."""
-    return AccumulationLoop({Cause.SUM: shape.each(len(shape.sizes)), **uneven_factors(shape)})
+    """Sum the micro-batches' means without dividing them."""
+    return AccumulationLoop({Cause.SUM: shape.repeat_factor(len(shape.sizes)), **uneven_factors(shape)})
 
 
 def dropped_tail(shape: WindowShape) -> AccumulationLoop:
-    """The mean over full micro-batches alone: a short one is left out, as `drop_last` does."""
+    """Average over full micro-batches only; a short one is left out, as `drop_last` does."""
     kept = [size == shape.sizes[0] for size in shape.sizes]
     weight = sum(weight for weight, keep in zip(shape.weights, kept, strict=True) if keep)
     return AccumulationLoop({Cause.DROPPED: tuple(keep * shape.weight / weight for keep in kept)})
 
 
 def zero_grad_each(shape: WindowShape) -> AccumulationLoop:
-    """As mean_over_accum, with the gradient zeroed before each backward: the last micro-batch is all that is left."""
-    last = tuple(float(number == len(shape.sizes) - 1) for number in range(len(shape.sizes)))
-    return replace(usual := mean_over_accum(shape), factors={Cause.ZEROED: last, **usual.factors})
+    """Zero the gradient before each backward, so that only the last micro-batch counts; else as mean_over_accum."""
+    last = (0.0,) * (len(shape.sizes) - 1) + (1.0,)
+    return AccumulationLoop({Cause.ZEROED: last, **mean_over_accum(shape).factors})
 
 
 def clip_each(shape: WindowShape) -> AccumulationLoop:
-    """As weighted_mean, but clipped after each backward: what has been added so far is clipped again and again."""
-    return AccumulationLoop(clips=True)
+    """Clip the accumulated gradient after each backward; else as weighted_mean."""
+    return AccumulationLoop(clips_each=True)
 
 
 def scale_doubles(shape: WindowShape) -> AccumulationLoop:
-    """As weighted_mean, but the gradient scale doubles before the last backward, as when its growth comes up midway."""
-    return AccumulationLoop(doubles=True)
+    """Double the gradient scale before the last backward, as a scaler updated midway does; else as weighted_mean."""
+    return AccumulationLoop(doubles_scale=True)
 
 
 def uneven_factors(shape: WindowShape) -> dict[Cause, Factors]:
-    """Return what the mean of means makes of micro-batches that differ in size, and of weights that differ besides."""
+    """Return the factors by which a mean of means deviates, for different sizes and for different class weights."""
     size, weight = shape.samples / len(shape.sizes), shape.weight / shape.samples
-    pairs = list(zip(shape.sizes, shape.weights, strict=True))
     return {
         Cause.RAGGED: tuple(size / n for n in shape.sizes),
-        Cause.CLASS_WEIGHTS: tuple(weight / (w / n) for n, w in pairs),
+        Cause.CLASS_WEIGHTS: tuple(weight / (w / n) for n, w in zip(shape.sizes, shape.weights, strict=True)),
     }
 
 

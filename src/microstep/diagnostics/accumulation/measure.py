@@ -1,4 +1,4 @@
-"""The causes, each measured alone: with it switched on and every other switched off."""
+"""Measures each cause alone: with every other one switched off."""
 
 from __future__ import annotations
 
@@ -35,125 +35,125 @@ from microstep.types.protocols import Task
 from microstep.utils.randomness import reseed
 
 EXACT_TOLERANCE = 1e-12  #: relative difference up to which fp64 gradients count as the same
-EXACT_LOOP = AccumulationLoop()
 
 
 @dataclass(frozen=True)
 class WindowMeasurement:
-    """What was found in one window: relative differences between micro-batches and one big batch."""
+    """Relative differences in one window between micro-batches and one large batch.
+
+    A difference is infinite if the large batch has a gradient of zero and the micro-batches have not.
+    """
 
     window: CheckedWindow
-    layers: dict[str, float]
-    total: float  #: over all layers
-    alone: dict[Cause, float]  #: of each cause that occurs, with every other switched off
-    rest: float  #: with all of them switched off
-    unexplained: str  #: where that is not zero, what else was found
-    samples: SampleWeights  #: what each weighs in the gradient
-    running: (
+    layer_differences: dict[str, float]
+    total_difference: float  #: over all layers
+    cause_differences: dict[Cause, float]  #: of each cause that occurs, with every other one switched off
+    remaining_difference: float  #: with all causes switched off
+    unexplained: str  #: the suspected reason of the remaining difference; empty if there is none
+    sample_weights: SampleWeights  #: in the gradient
+    running_weights: (
         SampleWeights | None
-    )  #: what each micro-batch weighs in BatchNorm's running statistics, where there are some
+    )  #: of the micro-batches, in BatchNorm's running statistics if the model has any
 
     @property
-    def micro_batches(self) -> SampleWeights:
-        """What each weighs in the gradient."""
-        return self.samples.by(self.window.shape.sizes)
+    def micro_batch_weights(self) -> SampleWeights:
+        """The weights of the micro-batches in the gradient."""
+        return self.sample_weights.group_sums(self.window.shape.sizes)
 
     @property
     def causes(self) -> list[Cause]:
-        """What makes a difference, the largest first."""
-        found = sorted(self.alone.items(), key=lambda pair: -pair[1])
-        return [cause for cause, size in found if size > EXACT_TOLERANCE]
+        """The causes that make a difference, the largest first."""
+        ordered = sorted(self.cause_differences.items(), key=lambda pair: -pair[1])
+        return [cause for cause, difference in ordered if not difference <= EXACT_TOLERANCE]
 
     @property
-    def exact(self) -> bool:
-        """Whether the window's gradient, and what is left in the model, are those of one big batch."""
-        return max(*self.layers.values(), self.total, self.rest, *self.alone.values()) <= EXACT_TOLERANCE
+    def is_exact(self) -> bool:
+        """Whether gradient and running statistics are those of one large batch. NaN is not exact."""
+        totals = (self.total_difference, self.remaining_difference)
+        differences = (*self.layer_differences.values(), *totals, *self.cause_differences.values())
+        return all(difference <= EXACT_TOLERANCE for difference in differences)
 
 
 @dataclass
 class CauseIsolation:
-    """Makes a window's gradient with some causes and without the others.
+    """Computes a window's gradient with some causes and without the others."""
 
-    Args:
-        model: in fp64; it stays as it is.
-        loop: the one to be looked at, for this window.
-        seed: the run's.
-    """
-
-    model: nn.Module
+    model: nn.Module  #: in fp64; it does not change
     window: CheckedWindow
-    loop: AccumulationLoop
+    loop: AccumulationLoop  #: for this window
     task: Task
     max_grad_norm: float | None
-    seed: int
-    suspects: BatchDependentModules = field(init=False)
-    kept: dict[object, WindowGradient] = field(init=False, default_factory=dict)  #: nothing is computed twice
+    seed: int  #: of the run
+    batch_dependent: BatchDependentModules = field(init=False)
+    cache: dict[object, WindowGradient] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.suspects = find_batch_dependent_modules(self.model, self.window.batches[0])
+        self.batch_dependent = find_batch_dependent_modules(self.model, self.window.batches[0])
 
-    def cut(self, causes: Collection[Cause]) -> WindowGradient:
-        """Return the gradient made of micro-batches by the loop."""
-        return self.made(causes, self.loop.only(causes), self.window.batches)
+    def accumulated_gradient(self, causes: Collection[Cause]) -> WindowGradient:
+        """Return the gradient that the loop makes of micro-batches."""
+        return self.compute_gradient(causes, self.loop.select_causes(causes), self.window.batches)
 
-    def uncut(self, causes: Collection[Cause]) -> WindowGradient:
-        """Return the gradient made of one big batch; of the causes only the model's own can matter."""
-        return self.made(set(causes) & set(MODEL_CAUSES), EXACT_LOOP, [self.window.whole])
+    def full_batch_gradient(self, causes: Collection[Cause]) -> WindowGradient:
+        """Return the gradient of one large batch. Only causes in the model matter to it."""
+        return self.compute_gradient(set(causes) & set(MODEL_CAUSES), AccumulationLoop(), [self.window.full_batch])
 
-    def made(self, causes: Collection[Cause], loop: AccumulationLoop, batches: list[Batch]) -> WindowGradient:
-        """Return a gradient; what the model draws is drawn from the seed of the window, as in training."""
-        frozen = self.suspects.frozen(causes)
+    def compute_gradient(
+        self, causes: Collection[Cause], loop: AccumulationLoop, batches: list[Batch]
+    ) -> WindowGradient:
+        """Return a gradient, computed with the random seed of the window, as in training."""
+        frozen = self.batch_dependent.select_frozen(causes)
         key = (frozen, loop.causes, len(batches))
-        if key not in self.kept:
+        if key not in self.cache:
             reseed(batches[0].inputs.device, self.seed, CHECKED_EPOCH, self.window.number)
             weight, model = self.window.shape.weight, copy_in_training_mode(self.model, frozen)
-            self.kept[key] = compute_window_gradient(model, batches, weight, loop, self.task, self.max_grad_norm)
-        return self.kept[key]
+            self.cache[key] = compute_window_gradient(model, batches, weight, loop, self.task, self.max_grad_norm)
+        return self.cache[key]
 
-    def apart(self, *causes: Cause) -> float:
-        """Return how far the two are apart with these causes."""
-        return compute_total_difference(self.cut(causes).gradients, self.uncut(causes).gradients)
+    def measure_difference(self, *causes: Cause) -> float:
+        """Return the relative difference between both gradients with these causes."""
+        accumulated, full = self.accumulated_gradient(causes), self.full_batch_gradient(causes)
+        return compute_total_difference(accumulated.gradients, full.gradients)
 
-    def apart_by(self, cause: Cause) -> float:
-        """Return how far the two are apart by one cause: gradients, or the running statistics that are left behind."""
+    def measure_cause(self, cause: Cause) -> float:
+        """Return the relative difference that one cause makes: to the gradient, or to the running statistics."""
         if cause is not Cause.STATISTICS:
-            return self.apart(cause)
-        causes = (Cause.NORMALISATION, Cause.STATISTICS)
-        return compute_statistics_difference(self.cut(causes), self.uncut(causes), self.suspects.running)
+            return self.measure_difference(cause)
+        causes, layers = (Cause.NORMALISATION, Cause.STATISTICS), self.batch_dependent.running_statistics
+        return compute_statistics_difference(
+            self.accumulated_gradient(causes).buffers, self.full_batch_gradient(causes).buffers, layers
+        )
 
-    def running(self) -> SampleWeights | None:
-        """Return what each micro-batch weighs in the first layer that keeps running statistics."""
-        layers = [self.model.get_submodule(name) for name in self.suspects.running[:1]]
+    def measure_running_weights(self) -> SampleWeights | None:
+        """Return the weights of the micro-batches in the first layer that keeps running statistics."""
+        layers = [self.model.get_submodule(name) for name in self.batch_dependent.running_statistics[:1]]
         return next((measure_running_weights(layer, self.window.shape.sizes) for layer in layers), None)
 
-    def explained(self) -> str:
-        """Return what else was found in the model, where no known cause is left."""
-        model = copy_in_training_mode(self.model, self.suspects.frozen(()))
-        return explain_difference(model, self.window.batches, self.window.whole, self.task, EXACT_TOLERANCE)
-
-
-def check_gradient_nonzero(uncut: WindowGradient, window: CheckedWindow) -> None:
-    """Refuse a window that has no gradient to speak of.
-
-    Raises:
-        Diverged: where the gradient of one big batch isn't finite.
-    """
-    if not math.isfinite(get_total_norm(uncut.gradients.values())):
-        reason = "the gradient of one big batch is not finite, in fp64 too"
-        raise Diverged(f"the {window.name}", reason, "look for it in the data, or in the model's first weights")
+    def explain_rest(self) -> str:
+        """Return the suspected reason of a difference that no known cause explains."""
+        model = copy_in_training_mode(self.model, self.batch_dependent.select_frozen(()))
+        return explain_difference(model, self.window.batches, self.window.full_batch, self.task, EXACT_TOLERANCE)
 
 
 def measure_window(isolation: CauseIsolation) -> WindowMeasurement:
-    """Return what there is to be found in a window."""
-    causes = (*isolation.loop.causes, *isolation.suspects.causes)
-    cut, uncut = isolation.cut(causes), isolation.uncut(causes)
-    check_gradient_nonzero(uncut, isolation.window)
-    alone = {cause: isolation.apart_by(cause) for cause in causes}
-    layers, total = (
-        compute_layer_differences(cut.gradients, uncut.gradients),
-        compute_total_difference(cut.gradients, uncut.gradients),
+    """Measure a window.
+
+    Raises:
+        Diverged: the gradient of one large batch is not finite.
+    """
+    causes = (*isolation.loop.causes, *isolation.batch_dependent.causes)
+    accumulated, full = isolation.accumulated_gradient(causes), isolation.full_batch_gradient(causes)
+    if not math.isfinite(get_total_norm(full.gradients.values())):
+        reason = "the gradient of one big batch is not finite, in fp64 too"
+        raise Diverged(f"the {isolation.window.name}", reason, "check the data and the model's initial weights")
+    rest = isolation.measure_difference()
+    return WindowMeasurement(
+        isolation.window,
+        compute_layer_differences(accumulated.gradients, full.gradients),
+        compute_total_difference(accumulated.gradients, full.gradients),
+        {cause: isolation.measure_cause(cause) for cause in causes},
+        rest,
+        "" if rest <= EXACT_TOLERANCE else isolation.explain_rest(),
+        SampleWeights(tuple(accumulated.sample_weights.tolist()), tuple(full.sample_weights.tolist())),
+        isolation.measure_running_weights(),
     )
-    rest = isolation.apart()
-    unexplained = "" if rest <= EXACT_TOLERANCE else isolation.explained()
-    samples = SampleWeights(tuple(cut.weights.tolist()), tuple(uncut.weights.tolist()))
-    return WindowMeasurement(isolation.window, layers, total, alone, rest, unexplained, samples, isolation.running())

@@ -1,4 +1,4 @@
-"""What is found of an experiment's windows, as a page of text and as numbers."""
+"""Formats the result of check=accumulation as text and for JSON."""
 
 from __future__ import annotations
 
@@ -12,117 +12,102 @@ from microstep.diagnostics.accumulation.sample_weights import SampleWeights
 from microstep.utils.tables import format_fields, format_table
 from microstep.utils.text import truncate_middle
 
-MAX_MICRO_BATCHES_SHOWN = 16  #: up to which all are shown
-MAX_LAYERS_SHOWN = 30  #: layers up to which all are shown
-LAYER_NAME_LETTERS = 44  #: letters of a layer's name
+MAX_MICRO_BATCHES_SHOWN = 16
+MAX_LAYERS_SHOWN = 30
+LAYER_NAME_LETTERS = 44
 
 
 @dataclass(frozen=True)
 class AccumulationCheck:
-    """An experiment that was looked at, and what was found in each window."""
+    """The measurements of an experiment's windows."""
 
     rule: str
     model: str
     summary: dict[str, str]
-    parameters: dict[str, int]  #: by layer
+    parameters: dict[str, int]  #: number of trained parameters by layer
     windows: list[WindowMeasurement]
 
 
 def accumulation_report_text(check: AccumulationCheck) -> str:
-    """Return everything but the sentence."""
-    rows = check.summary | {one.window.name: format_cut(one) for one in check.windows}
-    return "\n".join(
-        [
-            format_fields(rows),
-            "\nthe gradient of micro-batches against that of one big batch: relative difference",
-            *format_table([["layer", "parameters", *get_window_names(check)], *layer_rows(check)], "<>"),
-            "\nwhy: each cause alone, the others switched off (– where it doesn't occur)",
-            *format_table([["cause", *get_window_names(check)], *cause_rows(check)], "<>"),
-            *format_units_remark(check),
-            "\nwhat each micro-batch weighs in the gradient (and should weigh)",
-            *format_table(share_rows(check, [one.micro_batches for one in check.windows]), "<>"),
-            *format_running_statistics(check),
-        ]
-    )
-
-
-def get_window_names(check: AccumulationCheck) -> list[str]:
-    return [one.window.name for one in check.windows]
+    """Return the report without its verdict."""
+    names = [one.window.name for one in check.windows]
+    lines = [
+        format_fields(check.summary | {one.window.name: format_cut(one) for one in check.windows}),
+        "\nthe gradient of micro-batches against that of one big batch: relative difference",
+        *format_table([["layer", "parameters", *names], *layer_rows(check)], "<>"),
+        "\nwhy: each cause alone, with all others switched off (– if it does not occur)",
+        *format_table([["cause", *names], *cause_rows(check)], "<>"),
+    ]
+    if any(Cause.STATISTICS in one.cause_differences for one in check.windows):
+        lines.append("  (running statistics: relative to themselves, not to the gradient)")
+    lines.append("\nwhat each micro-batch weighs in the gradient (and should weigh)")
+    lines += weight_table(check, [one.micro_batch_weights for one in check.windows])
+    if any(running := [one.running_weights for one in check.windows]):
+        lines.append("\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)")
+        lines += weight_table(check, running)
+    return "\n".join(lines)
 
 
 def format_cut(measurement: WindowMeasurement) -> str:
+    """Return the sizes of a window's micro-batches: `4 × 16 = 64 samples`."""
     sizes, samples = measurement.window.shape.sizes, measurement.window.shape.samples
-    equal = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
-    if len(sizes) > 8 and len(set(sizes)) > 1:
-        equal = f"{len(sizes) - 1} × {sizes[0]} + {sizes[-1]}"
-    return f"{equal} = {samples} samples"
+    if len(set(sizes)) == 1:
+        return f"{len(sizes)} × {sizes[0]} = {samples} samples"
+    cut = " + ".join(map(str, sizes)) if len(sizes) <= 8 else f"{len(sizes) - 1} × {sizes[0]} + {sizes[-1]}"
+    return f"{cut} = {samples} samples"
 
 
 def layer_rows(check: AccumulationCheck) -> list[list[str]]:
-    """Return a row a layer, in the model's order; of many those that differ most; the last is of all together."""
+    """Return a row a layer, in the model's order, and one for all. Of many layers those that differ most are shown."""
     names = list(check.parameters)
-    worst = sorted(names, key=lambda name: -max(one.layers[name] for one in check.windows))[:MAX_LAYERS_SHOWN]
-    rows = [layer_row(name, check) for name in names if name in worst]
+    largest = {name: max(one.layer_differences[name] for one in check.windows) for name in names}
+    shown = sorted(names, key=lambda name: -largest[name])[:MAX_LAYERS_SHOWN]
+    rows = [layer_row(name, check) for name in names if name in shown]
     if len(names) > MAX_LAYERS_SHOWN:
         rows.append([f"… {len(names) - MAX_LAYERS_SHOWN} more, closer", "", *[""] * len(check.windows)])
-    total = f"{sum(check.parameters.values()):,}"
-    return [*rows, ["all", total, *(format_relative_difference(one.total) for one in check.windows)]]
+    totals = [format_relative_difference(one.total_difference) for one in check.windows]
+    return [*rows, ["all", f"{sum(check.parameters.values()):,}", *totals]]
 
 
 def layer_row(name: str, check: AccumulationCheck) -> list[str]:
-    sizes = (format_relative_difference(one.layers[name]) for one in check.windows)
-    return [truncate_middle(name, LAYER_NAME_LETTERS), f"{check.parameters[name]:,}", *sizes]
+    cells = [format_relative_difference(one.layer_differences[name]) for one in check.windows]
+    return [truncate_middle(name, LAYER_NAME_LETTERS), f"{check.parameters[name]:,}", *cells]
 
 
 def cause_rows(check: AccumulationCheck) -> list[list[str]]:
-    """Return a row a cause, and one of what is left without any."""
-    causes = [[cause.value, *(alone(one, cause) for one in check.windows)] for cause in Cause]
-    return [*causes, ["none of these", *(format_relative_difference(one.rest) for one in check.windows)]]
+    """Return a row a cause, and one for what is left without any."""
+    rows = [[cause.value, *(format_cause(one, cause) for one in check.windows)] for cause in Cause]
+    rest = [format_relative_difference(one.remaining_difference) for one in check.windows]
+    return [*rows, ["none of these", *rest]]
 
 
-def alone(one: WindowMeasurement, cause: Cause) -> str:
-    return format_relative_difference(one.alone[cause]) if cause in one.alone else "–"
+def format_cause(measurement: WindowMeasurement, cause: Cause) -> str:
+    differences = measurement.cause_differences
+    return format_relative_difference(differences[cause]) if cause in differences else "–"
 
 
-def share_rows(looked: AccumulationCheck, shares: Sequence[SampleWeights | None]) -> list[list[str]]:
-    """Return the head and a row for each micro-batch; if there are very many, for the first ones and the last."""
-    most = max(len(one.window.batches) for one in looked.windows)
-    told = range(most) if most <= MAX_MICRO_BATCHES_SHOWN else [*range(MAX_MICRO_BATCHES_SHOWN - 1), most - 1]
-    return [
-        ["micro-batch", *get_window_names(looked)],
-        *([str(n + 1), *(share(one, n) for one in shares)] for n in told),
-    ]
+def weight_table(check: AccumulationCheck, weights: Sequence[SampleWeights | None]) -> list[str]:
+    """Return the lines of a table with a row a micro-batch; of very many, the first ones and the last."""
+    count = max(len(one.window.batches) for one in check.windows)
+    shown = range(count) if count <= MAX_MICRO_BATCHES_SHOWN else [*range(MAX_MICRO_BATCHES_SHOWN - 1), count - 1]
+    head = ["micro-batch", *(one.window.name for one in check.windows)]
+    return format_table([head, *([str(n + 1), *(format_weight(one, n) for one in weights)] for n in shown)], "<>")
 
 
-def share(shares: SampleWeights | None, number: int) -> str:
-    """Return what one micro-batch weighs and should weigh; empty if the window has no such micro-batch."""
-    if shares is None or number >= len(shares.due):
+def format_weight(weights: SampleWeights | None, number: int) -> str:
+    """Return the measured weight of a micro-batch (and the due one); empty if the window has no such micro-batch."""
+    if weights is None or number >= len(weights.due):
         return ""
-    return f"{shares.measured[number]:.4f} ({shares.due[number]:.4f})"
-
-
-def format_units_remark(check: AccumulationCheck) -> list[str]:
-    """Return a remark on the one cause whose size isn't the gradient's, where it occurs."""
-    there = any(Cause.STATISTICS in one.alone for one in check.windows)
-    return ["  (running statistics: relative to themselves, not to the gradient)"] if there else []
-
-
-def format_running_statistics(check: AccumulationCheck) -> list[str]:
-    """Return what each micro-batch weighs in running statistics, where there are some."""
-    shares = [one.running for one in check.windows]
-    if not any(shares):
-        return []
-    title = "\nwhat each micro-batch weighs in BatchNorm's running statistics (and would, in one big batch)"
-    return [title, *format_table(share_rows(check, shares), "<>")]
+    return f"{weights.measured[number]:.4f} ({weights.due[number]:.4f})"
 
 
 def format_relative_difference(value: float) -> str:
-    """Return a relative difference, legible where it is large."""
-    return "0" if value == 0 else f"{value:.4f}" if value >= 0.001 else f"{value:.0e}"
+    """Return a relative difference as `0`, `3e-16`, `0.0666` or `inf`."""
+    return "0" if value == 0 else f"{value:.0e}" if value < 0.001 else f"{value:.4f}"
 
 
 def accumulation_as_json(check: AccumulationCheck) -> dict[str, Any]:
-    """Return the same for JSON."""
+    """Return the measurements for JSON."""
     return {"rule": check.rule, "model": check.model, "windows": [window_as_json(one) for one in check.windows]}
 
 
@@ -130,15 +115,15 @@ def window_as_json(measurement: WindowMeasurement) -> dict[str, Any]:
     return {
         "name": measurement.window.name,
         "micro_batches": list(measurement.window.shape.sizes),
-        "exact": measurement.exact,
-        "difference": measurement.total,
-        "layers": measurement.layers,
-        "causes": {cause.name.lower(): value for cause, value in measurement.alone.items()},
-        "without_causes": measurement.rest,
+        "exact": measurement.is_exact,
+        "difference": measurement.total_difference,
+        "layers": measurement.layer_differences,
+        "causes": {cause.name.lower(): value for cause, value in measurement.cause_differences.items()},
+        "without_causes": measurement.remaining_difference,
         "unexplained": measurement.unexplained or None,
         "weights": {
-            "micro_batches": asdict(measurement.micro_batches),
-            "samples": asdict(measurement.samples),
-            "running_statistics": measurement.running and asdict(measurement.running),
+            "micro_batches": asdict(measurement.micro_batch_weights),
+            "samples": asdict(measurement.sample_weights),
+            "running_statistics": measurement.running_weights and asdict(measurement.running_weights),
         },
     }

@@ -72,7 +72,7 @@ def test_in_fp64_the_cuts_agree_and_the_sentence_says_what_is_left(found) -> Non
     """On an exact model fp64 shows no more than 1e-10 after any epoch; what fp32 shows then is rounding, it is said."""
     assert max(weights(found, "cuts_fp64")) < 1e-10
     assert max(found.numbers["apart"]["cuts_fp64"]["outputs"]) < 1e-10
-    assert found.sentence.endswith("what is left is rounding.")
+    assert found.verdict_text.endswith("what is left is rounding.")
     assert found.numbers["rounding_alone"] and found.passed
 
 
@@ -85,7 +85,9 @@ def test_rounding_is_neither_nothing_nor_another_seed(found) -> None:
 
 def test_two_seeds_have_nothing_in_common_whatever_they_start_from(found) -> None:
     """Seeds' weights are compared by how they have moved, at first not at all: about √2 of that apart."""
-    assert not any(move.any() for move in start_training("seed", make_compared_configs(composed())["seed"]).moves())
+    assert not any(
+        move.any() for move in start_training("seed", make_compared_configs(composed())["seed"]).iter_weight_changes()
+    )
     assert all(0.8 * sqrt(2) < value < 1.25 * sqrt(2) for value in weights(found, "seeds"))
 
 
@@ -126,14 +128,14 @@ def test_a_layer_that_a_cut_changes_is_named(changes, model, said) -> None:
     """BatchNorm and dropout take the cuts apart in fp64 as well: it isn't called rounding, and the layer is named."""
     finding = run_drift_check(composed("epochs=1", *changes, model=model))
     assert weights(finding, "cuts_fp64")[-1] > 1e-3
-    assert "not rounding" in finding.sentence and said in finding.sentence
+    assert "not rounding" in finding.verdict_text and said in finding.verdict_text
     assert not finding.numbers["rounding_alone"] and finding.passed
 
 
 def test_what_no_list_of_layers_knows_of_is_seen(found) -> None:
     """A layer of one's own that looks at its micro-batch shows in fp64; that its name is unknown is said."""
     finding = run_drift_check(composed("epochs=1", model="centred"))
-    assert "not rounding" in finding.sentence and "no layer of the model is known" in finding.sentence
+    assert "not rounding" in finding.verdict_text and "no layer of the model is known" in finding.verdict_text
 
 
 @pytest.mark.parametrize("mutant", [mean_of_means, dropped_tail], ids=lambda rule: rule.__name__)
@@ -142,31 +144,31 @@ def test_a_wrong_rule_shows_in_fp64(monkeypatch, mutant) -> None:
     monkeypatch.setattr(standard, "accumulate_gradient", mutant(nominal=4))
     finding = run_drift_check(composed("epochs=1"))
     assert weights(finding, "cuts_fp64")[0] > 1e-6
-    assert "not rounding" in finding.sentence
+    assert "not rounding" in finding.verdict_text
 
 
 def test_in_fp64_nothing_is_trained_twice() -> None:
     """precision=fp64 is its own reference: three trainings, the verdict is made from them, no fourth column."""
     finding = run_drift_check(composed("epochs=1", "precision=fp64"))
     assert finding.numbers["metrics"].keys() == {"cut", "whole", "seed"}
-    assert finding.sentence.count("fp64") == 2 and finding.sentence.endswith("what is left is rounding.")
-    assert "cuts, fp64" not in finding.page
+    assert finding.verdict_text.count("fp64") == 2 and finding.verdict_text.endswith("what is left is rounding.")
+    assert "cuts, fp64" not in finding.report_text
 
 
 def test_the_page_the_sentence_and_the_curves_are_the_numbers(found) -> None:
     """The last row is the sentence's, every epoch is a row and a point of a curve, and the picture is a PNG of ~900."""
-    last = next(line for line in found.page.splitlines() if line.split()[:1] == [str(EPOCHS)])
+    last = next(line for line in found.report_text.splitlines() if line.split()[:1] == [str(EPOCHS)])
     shown = [format_distance(weights(found, pair)[-1]) for pair in ("cuts", "seeds", "cuts_fp64")]
     assert " ".join(shown) in " ".join(last.split())
-    assert all(one in found.sentence for one in shown)
-    assert "(4 × 16 and 64)" in found.sentence and "180 validation predictions" in found.sentence
+    assert all(one in found.verdict_text for one in shown)
+    assert "(4 × 16 and 64)" in found.verdict_text and "180 validation predictions" in found.verdict_text
     assert found.curves["weights_apart/cuts"] == weights(found, "cuts")
     assert found.curves["predictions_apart/seeds"][-1] == found.numbers["apart"]["seeds"]["predictions"][-1]
 
 
 def test_a_block_of_the_table_has_its_name_over_its_columns(found) -> None:
     """Each name ends where the last column of its block does."""
-    lines = found.page.splitlines()
+    lines = found.report_text.splitlines()
     names, heads = next((one, two) for one, two in pairwise(lines) if one.split()[:2] == ["weights", "apart"])
     for name in ("weights apart", "outputs apart"):
         end = names.index(name) + len(name)

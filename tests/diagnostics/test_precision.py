@@ -110,7 +110,7 @@ def planted(name: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     store_recommendation(
         recommendation_key(config, build_partial_components(config).device), Recommendation(name, "as planted")
     )
-    monkeypatch.setattr(remembered, "profiled", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(remembered, "profile_precisions", lambda *_: pytest.fail("it was measured"))
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def test_a_check_remembers_what_it_recommends(monkeypatch: pytest.MonkeyPatch, t
     """Also over what was remembered before: who measures anew wants to know, and means it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     planted("fp16", monkeypatch, "epochs=9")
-    monkeypatch.setattr(examination, "profiled", lambda *_: profile())
+    monkeypatch.setattr(examination, "profile_precisions", lambda *_: profile())
     finding = examination.run_precision_check(compose(WORDS))
-    assert finding.sentence.startswith("fp32: nothing else is 1.1 times as fast (fp16 0.00).\n")
+    assert finding.verdict_text.startswith("fp32: nothing else is 1.1 times as fast (fp16 0.00).\n")
     assert (
         remembered.load_recommendation(
             recommendation_key(compose(WORDS), build_partial_components(compose(WORDS)).device), ("fp32", "fp16")

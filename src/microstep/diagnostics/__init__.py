@@ -1,4 +1,4 @@
-"""`check=`: examines an experiment instead of training it."""
+"""`check=`: measures properties of an experiment instead of training it."""
 
 from microstep.diagnostics.check import run_check
 from microstep.diagnostics.result import CheckResult

@@ -1,4 +1,4 @@
-"""The examinations by name."""
+"""Runs the check that `check=` names."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
 
 @loader_errors()
 def run_check(config: DictConfig, directory: Path) -> int:
-    """Look at an experiment as `check` asks; return the exit code: 0 where all is well, 1 where it isn't.
+    """Run the check `config.check` and write its results into `directory`.
+
+    Returns:
+        The exit code: 0 if the check passes, else 1.
 
     Raises:
-        MicrostepError: for a config, data or a machine that training would refuse, too.
+        MicrostepError: training would refuse the config, the data or the machine.
     """
     install_notice_handler()
-    finding = CHECK_FUNCTIONS[config.check](config)
-    write_result(finding, config.check, directory)
-    return 0 if finding.passed else 1
+    result = CHECK_FUNCTIONS[config.check](config)
+    write_result(result, config.check, directory)
+    return 0 if result.passed else 1

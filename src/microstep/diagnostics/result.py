@@ -1,4 +1,4 @@
-"""What an examination comes to: said on the terminal, kept in its directory, shown in TensorBoard."""
+"""The result of a check, and its output on the terminal, in files and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ from microstep.utils.text import display_path
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found: a page of text, the same as numbers, pictures and curves; the sentence comes last."""
+    """The result of a check as text, numbers, images and curves."""
 
-    page: str
-    sentence: str
+    report_text: str
+    verdict_text: str  #: one sentence, printed last
     numbers: Mapping[str, Any]  #: for JSON
-    pictures: Mapping[str, bytes] = field(default_factory=dict)  #: name → PNG
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  #: TensorBoard's tag → value by epoch, from 1
+    images: Mapping[str, bytes] = field(default_factory=dict)  #: name → PNG
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  #: TensorBoard tag → value by epoch, from 1
     passed: bool = True
 
 
 def write_result(result: CheckResult, check: str, directory: Path) -> None:
-    """Write a finding's files into an existing directory, and say it.
+    """Write a result into an existing directory and print it.
 
-    `<check>.txt`, `<check>.json`, a PNG for each picture, and a TensorBoard events file with all of it.
+    The files are `<check>.txt`, `<check>.json`, a PNG for each image, and a TensorBoard events file.
 
     Raises:
-        StorageError: where they can't be written.
+        StorageError: a file can't be written.
     """
-    text = f"{result.page}\n\n{result.sentence}\n"
-    for name, content in result.pictures.items():
+    text = f"{result.report_text}\n\n{result.verdict_text}\n"
+    for name, content in result.images.items():
         write_atomic(directory / f"{name}.png", content)
-    write_json(directory / f"{check}.json", {"sentence": result.sentence, **result.numbers})
+    write_json(directory / f"{check}.json", {"sentence": result.verdict_text, **result.numbers})
     write_atomic(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
     with storage_errors(directory):
         write_tensorboard(result, text, check, directory)
-    print_and_log(f"{result.page}\n\n  written to {display_path(directory)}\n\n{result.sentence}")
+    print_and_log(f"{result.report_text}\n\n  written to {display_path(directory)}\n\n{result.verdict_text}")
 
 
 def write_tensorboard(result: CheckResult, text: str, check: str, directory: Path) -> None:
-    """Write what TensorBoard shows."""
     events = EventFile(directory)
     events.add(code_summary(f"check/{check}", text))
-    for name in result.pictures:
+    for name in result.images:
         events.add(image_summary(f"check/{name}", directory / f"{name}.png"))
     for tag, values in result.curves.items():
         for epoch, value in enumerate(values, 1):

@@ -1,4 +1,4 @@
-"""Experiments that differ from the typed one in a few keys, and what all checks of cuts refuse."""
+"""Variants of an experiment for checks, and the errors that several checks share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FP64 = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
 
 
 def change_config(config: DictConfig, **values: Any) -> DictConfig:
-    """Return a copy with other values of some root keys; what refers to them follows."""
+    """Return a copy with other values of some root keys. Interpolations of these keys follow."""
     copy = config.copy()
     with read_write(copy), open_dict(copy):
         for key, value in values.items():
@@ -29,7 +29,7 @@ def change_config(config: DictConfig, **values: Any) -> DictConfig:
 
 
 def subject_rows(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str, str]:
-    """Return the rows that say what is looked at: data, as training sees them, and model."""
+    """Return the rows of a report that describe data, sampling and model."""
     names = get_choices()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
@@ -40,27 +40,22 @@ def subject_rows(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict
 
 
 def get_model_name(config: DictConfig) -> str:
-    """Return what a model is called: of torchvision's, by its own name."""
+    """Return the name of the model's option, or of torchvision's model."""
     return str(config.model.get("name") or option_name(config, get_choices(), "model"))
 
 
 def get_effective_batch_size(config: DictConfig) -> int:
-    """Return the samples of a full window."""
     return micro_batch_size(config) * int(config.accum)
 
 
 def check_window_fits(config: DictConfig, samples: int) -> None:
-    """Refuse a window that is no batch: uncut, it would be larger than the training split."""
-    if get_effective_batch_size(config) > samples:
-        reason = (
-            f"uncut, that is one batch of {get_effective_batch_size(config):,}, and the training split has "
-            f"{samples:,} samples"
-        )
+    """Raise a ConfigError if a full window is larger than the training split of `samples`."""
+    if (size := get_effective_batch_size(config)) > samples:
+        reason = f"uncut, that is one batch of {size:,}, and the training split has {samples:,} samples"
         raise ConfigError(format_window_size_key(config), reason, "choose fewer")
 
 
 def format_window_size_key(config: DictConfig) -> str:
-    """Return what makes a window as large as it is."""
     if config.effective_batch_size is not None:
         return f"effective_batch_size={config.effective_batch_size}"
     return f"batch_size={config.batch_size} accum={config.accum}"
@@ -68,13 +63,9 @@ def format_window_size_key(config: DictConfig) -> str:
 
 @contextmanager
 def memory_errors(config: DictConfig) -> Iterator[None]:
-    """Say in one line that the device's memory doesn't hold all trainings, one of them uncut.
-
-    Raises:
-        ConfigError: in the place of torch's own error.
-    """
+    """Raise a ConfigError instead of torch's error if the device runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError:
-        reason = "the device's memory doesn't hold what is compared, one of it uncut"
+        reason = "the device's memory doesn't hold the variants, one of which is the uncut batch"
         raise ConfigError(format_window_size_key(config), reason, "choose fewer") from None

@@ -1,4 +1,4 @@
-"""The examination from end to end."""
+"""Runs check=drift."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from microstep.diagnostics.drift.report import (
 from microstep.diagnostics.drift.trajectories import DriftResult, Trajectories, start_trainings, train_together
 from microstep.diagnostics.result import CheckResult
 from microstep.diagnostics.variants import memory_errors, subject_rows
-from microstep.training import device as machine
 from microstep.training.components import Components
+from microstep.training.device import describe_device
 from microstep.training.provenance import get_package_versions
 from microstep.training.run_info import find_inexact_layers
 from microstep.utils.progress_bar import ProgressBars
@@ -26,29 +26,32 @@ from microstep.utils.text import format_count
 
 
 def run_drift_check(config: DictConfig) -> CheckResult:
-    """Train both cuts, another seed and both cuts in fp64 side by side, and say how far they end apart.
+    """Train both cuts, another seed and both cuts in fp64 side by side, and measure their distances.
 
-    A report: it passes whatever it finds.
+    Returns:
+        The report. It passes with any distances.
 
     Raises:
-        ConfigError: for what a training would refuse, or where the uncut batch can't be.
-        Diverged: the loss or its gradient is no longer finite in one of the trainings.
+        ConfigError: training would refuse the config, or the uncut batch is too large.
+        Diverged: a loss or its gradient is no longer finite.
     """
     with memory_errors(config):
         trainings = start_trainings(config)
         print_and_log(f"{len(trainings)} trainings of {format_count(config.epochs, 'epoch')} each, side by side\n")
-        course = train_together(trainings, config.epochs, ProgressBars(config.progress))
-    parts = trainings["cut"].parts
-    drift = make_drift_result(config, parts, course)
-    numbers = drift.numbers() | {"device": machine.describe_device(parts.device), "versions": get_package_versions()}
-    pictures = {"drift": draw_drift_plot(drift)}
+        trajectories = train_together(trainings, config.epochs, ProgressBars(config.progress))
+    components = trainings["cut"].parts
+    result = make_drift_result(config, components, trajectories)
+    machine_numbers = {"device": describe_device(components.device), "versions": get_package_versions()}
     return CheckResult(
-        drift_report_text(config, parts, drift), drift_verdict_text(drift), numbers, pictures, drift.curves()
+        drift_report_text(config, components, result),
+        drift_verdict_text(result),
+        result.to_dict() | machine_numbers,
+        {"drift": draw_drift_plot(result)},
+        result.curves(),
     )
 
 
 def make_drift_result(config: DictConfig, components: Components, trajectories: Trajectories) -> DriftResult:
-    """Return what was found; `components` are those of the typed experiment."""
     return DriftResult(
         trajectories,
         precision=components.precision.name,
@@ -56,23 +59,21 @@ def make_drift_result(config: DictConfig, components: Components, trajectories: 
         accum=int(config.accum),
         seed=int(config.seed),
         samples=len(components.dataset.splits["val"]),
-        inexact=find_inexact_layers(components.model),
+        inexact_reasons=find_inexact_layers(components.model),
     )
 
 
 def drift_report_text(config: DictConfig, components: Components, result: DriftResult) -> str:
-    """Return what was trained, the distances by epoch, the metrics at the end."""
-    end = f"  after epoch {result.epochs}, on {result.samples:,} validation samples"
-    said = format_fields(drift_summary_rows(config, components, result))
-    return "\n\n".join([said, format_distance_table(result), DISTANCE_NOTES, f"{end}\n{format_metrics_table(result)}"])
+    summary = format_fields(drift_summary_rows(config, components, result))
+    metrics = f"  after epoch {result.epochs}, on {result.samples:,} validation samples\n{format_metrics_table(result)}"
+    return "\n\n".join([summary, format_distance_table(result), DISTANCE_NOTES, metrics])
 
 
 def drift_summary_rows(config: DictConfig, components: Components, result: DriftResult) -> dict[str, str]:
-    """Return what was trained."""
     return {
         **subject_rows(config, components.dataset, components.model),
         "precision": f"{components.precision.name} ({components.precision.reason})",
-        "device": machine.describe_device(components.device),
+        "device": describe_device(components.device),
         "cuts": f"{result.accum} × {result.micro_batch}, and {result.whole} at once",
         "seeds": f"{result.seed}, and {result.seed + 1} for comparison",
         "steps": f"{components.steps:,} an epoch, {components.steps * result.epochs:,} in {result.epochs} epochs",

@@ -1,4 +1,4 @@
-"""The page and the sentence."""
+"""Formats the report and the verdict of check=drift."""
 
 from __future__ import annotations
 
@@ -9,67 +9,61 @@ from microstep.diagnostics.drift.trajectories import ROUNDING_TOLERANCE, DriftRe
 from microstep.utils.tables import format_table
 from microstep.utils.text import format_count
 
-MAX_EPOCHS_SHOWN = 20  #: epochs that the table shows at most
-SMALL_SHARE = 1e-4  #: below it a share is no percentage any more
-KINDS = ("weights", "outputs")
+MAX_EPOCHS_SHOWN = 20
+SMALL_SHARE = 1e-4  #: below it, distances are not written in percent
 PAIR_HEADINGS = {"cuts": "cuts", "seeds": "seeds", "cuts_fp64": "cuts, fp64"}
 DISTANCE_NOTES = (
-    "  weights: how far apart training has moved them, of how far it moves; √2 = 141 % is nothing in common\n"
-    "  outputs: how far apart what the models say of the validation split is, of its norm"
+    "  weights: relative distance of the changes by training; √2 = 141 % means nothing in common\n"
+    "  outputs: relative distance of the outputs on the validation split"
 )
 
 
 def format_distance(value: float) -> str:
-    """Return a ratio in words: `3.12 %`, or `2e-13` where that says more."""
+    """Return a relative distance: `0`, `3.12 %`, or `2e-13` if it is small."""
     if value == 0:
         return "0"
     return format_tiny(value) if value < SMALL_SHARE else f"{100 * value:#.3g}".rstrip(".") + " %"
 
 
 def format_tiny(value: float) -> str:
-    """Return a power of ten in words: `2e-13`."""
+    """Return a small number with one digit: `2e-13`."""
     return f"{value:.0e}".replace("e-0", "e-")
 
 
 def select_shown_epochs(epochs: int) -> list[int]:
-    """Return the epochs that the table shows: all, or the first, the last and some at equal distances."""
+    """Return the epochs for the table: all, or the first, the last and some at equal distances."""
     every = 1 if epochs <= MAX_EPOCHS_SHOWN else -(-epochs // (MAX_EPOCHS_SHOWN - 2))
     return sorted({1, epochs, *range(every, epochs + 1, every)})
 
 
 def format_distance_table(result: DriftResult) -> str:
-    """Return the distances, a row an epoch; over the columns of each block its name."""
-    pairs, shown = result.course.apart, select_shown_epochs(result.epochs)
-    blocks = {
-        f"{kind} apart": {PAIR_HEADINGS[pair]: format_distance_cells(rows, kind) for pair, rows in pairs.items()}
-        for kind in KINDS
-    }
-    if result.counted:
-        blocks["predictions differ"] = {
-            pair: format_distance_cells(pairs[pair], "predictions") for pair in ("cuts", "seeds")
-        }
-    columns = [["", "epoch", *map(str, shown)]]
-    for title, block in blocks.items():
-        cells = [[head, *(column[epoch - 1] for epoch in shown)] for head, column in block.items()]
+    """Return a table with a row an epoch, and a titled block of columns for each quantity."""
+    pairs, epochs = list(result.distances), select_shown_epochs(result.epochs)
+    blocks = [("weights apart", "weights", pairs), ("outputs apart", "outputs", pairs)]
+    if result.counts_predictions:
+        blocks.append(("predictions differ", "predictions", ["cuts", "seeds"]))
+    columns = [["", "epoch", *map(str, epochs)]]
+    for title, quantity, block_pairs in blocks:
+        shown = {pair: [result.distances[pair][epoch - 1] for epoch in epochs] for pair in block_pairs}
+        cells = [[PAIR_HEADINGS[pair], *format_distance_cells(rows, quantity)] for pair, rows in shown.items()]
         columns.append([f"  {title}", *format_table(zip(*cells, strict=True), ">")])
     return "\n".join(format_table(zip(*columns, strict=True), ">"))
 
 
 def format_distance_cells(rows: Sequence[Distance], quantity: str) -> list[str]:
-    """Return a column's cells, an epoch each."""
-    return [
-        format_distance(getattr(one, quantity)) if quantity in KINDS else f"{getattr(one, quantity):,}" for one in rows
-    ]
+    values = [getattr(one, quantity) for one in rows]
+    return [f"{value:,}" if quantity == "predictions" else format_distance(value) for value in values]
 
 
 def format_metrics_table(result: DriftResult) -> str:
-    """Return the validation metrics at the end, and how far they are apart."""
-    metrics, pairs = result.course.metrics, result.course.apart
-    named = {format_cuts(result)[0]: "cut", format_cuts(result)[1]: "whole", f"seed {result.seed + 1}": "seed"}
+    """Return a table of the final validation metrics and their differences."""
+    metrics, (cut, whole) = result.trajectories.metrics, format_cuts(result)
+    headings = {cut: "cut", whole: "whole", f"seed {result.seed + 1}": "seed"}
     columns = [["metric", *metrics["cut"][-1]]]
-    columns += [[head, *(f"{value:.4f}" for value in metrics[name][-1].values())] for head, name in named.items()]
+    columns += [[head, *(f"{value:.4f}" for value in metrics[name][-1].values())] for head, name in headings.items()]
     for pair in ("cuts", "seeds"):
-        columns.append([f"{pair} apart", *map(format_metric_difference, pairs[pair][-1].metrics.values())])
+        differences = result.distances[pair][-1].metrics.values()
+        columns.append([f"{pair} apart", *map(format_metric_difference, differences)])
     return "\n".join(format_table(zip(*columns, strict=True), "<>"))
 
 
@@ -78,52 +72,39 @@ def format_metric_difference(value: float) -> str:
 
 
 def format_cuts(result: DriftResult) -> tuple[str, str]:
-    """Return both cuts in words: how many micro-batches of how many samples, and the whole."""
+    """Return both cuts: `4 × 16` and `64`."""
     return f"{result.accum} × {result.micro_batch}", str(result.whole)
 
 
 def drift_verdict_text(result: DriftResult) -> str:
-    """Return what was found, in one sentence."""
-    ours, seeds = result.course.apart["cuts"][-1], result.course.apart["seeds"][-1]
-    cut, whole, epochs = *format_cuts(result), format_count(result.epochs, "epoch")
-    differ = (
-        f", and {format_differing_predictions(ours)} of {result.samples:,} validation predictions differ"
-        if result.counted
-        else ""
-    )
-    others = f", and {format_differing_predictions(seeds)} differ" if result.counted else ""
+    """Return the verdict: one sentence."""
+    cut, whole = format_cuts(result)
+    cuts = format_distances(result.distances["cuts"][-1], f" of {result.samples:,} validation predictions")
+    seeds = format_distances(result.distances["seeds"][-1], "")
     return (
-        f"After {epochs} in {result.precision} two cuts of the same batch ({cut} and {whole}) are "
-        f"{format_distances(ours)}{differ}; two seeds are {format_distances(seeds)}{others}; "
-        f"{format_drift_cause(result)}."
+        f"After {format_count(result.epochs, 'epoch')} in {result.precision} two cuts of the same batch ({cut} and "
+        f"{whole}) are {cuts}; two seeds are {seeds}; {format_drift_cause(result)}."
     )
 
 
-def format_differing_predictions(distances: Distance) -> str:
-    return f"{distances.predictions:,}" if distances.predictions else "none"
-
-
-def format_distances(distances: Distance) -> str:
-    """Return the distances of the weights and of the outputs."""
-    if distances.weights == distances.outputs == 0:
-        return "no bit apart"
-    weights, outputs = format_distance(distances.weights), format_distance(distances.outputs)
-    return f"{weights} apart in their weights and {outputs} in their outputs"
+def format_distances(distance: Distance, population: str) -> str:
+    """Return the distances of weights and outputs, and the number of differing predictions."""
+    weights, outputs = format_distance(distance.weights), format_distance(distance.outputs)
+    text = f"{weights} apart in their weights and {outputs} in their outputs"
+    if distance.weights == distance.outputs == 0:
+        text = "no bit apart"
+    count = f"{distance.predictions:,}" if distance.predictions else "none"
+    return text if distance.predictions is None else f"{text}, and {count}{population} differ"
 
 
 def format_drift_cause(result: DriftResult) -> str:
     """Return the cause of the distance between the cuts."""
-    first, last = result.in_fp64[0].weights, result.in_fp64[-1].weights
-    if not result.rounding:
-        cause = format_inexact_cause(result)
-        return f"this is not rounding alone, for in fp64 the cuts are {format_distance(last)} apart, too: {cause}"
-    if last > ROUNDING_TOLERANCE:
-        grown = f"{format_distance(first)} apart after the first epoch and {format_distance(last)} after the last"
-        return f"in fp64 the cuts are {grown}: what is left is rounding, and this training makes much of it"
-    return f"in fp64 the cuts are {format_distance(last)} apart: what is left is rounding"
-
-
-def format_inexact_cause(result: DriftResult) -> str:
-    """Say why cuts differ that should not."""
-    unknown = "no layer of the model is known for it, so something computes over a micro-batch; see check=accumulation"
-    return "; ".join(result.inexact) or unknown
+    first, last = (format_distance(result.in_fp64[epoch].weights) for epoch in (0, -1))
+    if not result.is_rounding_only:
+        unknown = "no layer of the model is known to cause it; run check=accumulation to find the layer"
+        reasons = "; ".join(result.inexact_reasons) or unknown
+        return f"this is not rounding alone, since in fp64 the cuts are {last} apart, too: {reasons}"
+    if result.in_fp64[-1].weights > ROUNDING_TOLERANCE:
+        grown = f"{first} apart after the first epoch and {last} after the last"
+        return f"in fp64 the cuts are {grown}: what is left is rounding, which this training amplifies"
+    return f"in fp64 the cuts are {last} apart: what is left is rounding"

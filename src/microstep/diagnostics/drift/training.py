@@ -24,16 +24,16 @@ from microstep.utils.randomness import reseed
 
 @dataclass(frozen=True)
 class ValidationOutputs:
-    """What a model makes of the validation split."""
+    """Outputs, predictions and metrics on the validation split."""
 
     outputs: Tensor  #: N × …, at least float32, on the CPU
-    decided: Tensor | None  #: N × …: what each sample is taken for, where the task says so
+    decisions: Tensor | None  #: N × …: the predictions; None if the task does not define them
     metrics: dict[str, float]
 
 
 @dataclass
 class DriftTraining:
-    """Ends each epoch with the weights, bit for bit, that a run of the same config has then."""
+    """A training without a run directory. After each epoch, its weights are bit for bit those of a run."""
 
     name: str
     parts: Components
@@ -73,68 +73,58 @@ class DriftTraining:
         return bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)
 
     def validate(self) -> ValidationOutputs:
-        """Return what the model makes of the validation split now."""
-        parts, kept = self.parts, PredictionCollector()
+        """Evaluate the model on the validation split."""
+        parts, collector = self.parts, PredictionCollector()
         batches, metrics = parts.loaders.evaluation("val"), parts.task.metrics()
-        values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, kept)
-        outputs = kept.predictions(parts.loaders.splits["val"]).outputs
-        return ValidationOutputs(
-            outputs, parts.task.decide(outputs) if isinstance(parts.task, SupportsDecide) else None, values
-        )
+        values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, collector)
+        outputs = collector.predictions(parts.loaders.splits["val"]).outputs
+        decisions = parts.task.decide(outputs) if isinstance(parts.task, SupportsDecide) else None
+        return ValidationOutputs(outputs, decisions, values)
 
-    def moves(self) -> Iterator[Tensor]:
-        """Yield how far training has moved each parameter: float64, on the CPU."""
+    def iter_weight_changes(self) -> Iterator[Tensor]:
+        """Yield the change of each parameter since the start: float64, on the CPU."""
         for now, start in zip(self.parts.model.parameters(), self.start, strict=True):
             yield now.detach().cpu().double() - start.cpu().double()
 
 
 def start_training(name: str, config: DictConfig, precision_name: str | None = None) -> DriftTraining:
-    """Return a training that is about to take its first step.
-
-    Args:
-        precision_name: the precision to compute in, where the config leaves that to a measurement.
-    """
+    """Build a training. `precision_name` is the precision to use if the config leaves it to a measurement."""
     parts = build_components(config, saved_name=precision_name)
     return DriftTraining(name, parts, *build_optimization(config, parts), seed=config.seed)
 
 
 def add_training_name(name: str, error: Diverged) -> Diverged:
-    """Return the error with the training's name."""
     where, reason, remedy = error.args
     return Diverged(f"{name}, {where}", reason, remedy)
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Two trainings after an epoch. Zero everywhere: no bit differs.
+    """The distance between two trainings after an epoch. It is zero if no bit differs.
 
-    `weights` is ‖Δa − Δb‖ / ‖Δb‖, where Δ is what training has moved: relative to the weights themselves, a model that
-    starts well (a pretrained one) or has run for an epoch would look close to anything, and two seeds would be as far
-    apart as their initial weights, whatever was learnt. Two trainings that have nothing to do with each other are
-    √2, or 141 %, apart: directions by chance are orthogonal in so many dimensions.
-
-    Weights aren't what a model is for, though: two can compute nearly the same with very different ones. `outputs`,
-    ‖f(a) − f(b)‖ / ‖f(b)‖ over the validation split, is meant for any task.
+    Changes by training are compared, because relative to the weights themselves a pretrained model would seem close to
+    any other, and two seeds as far apart as their initial weights. Unrelated trainings are √2, or 141 %, apart, since
+    random directions are nearly orthogonal in many dimensions. Models with different weights may still compute nearly
+    the same outputs.
     """
 
-    weights: float
-    outputs: float
-    predictions: int | None  #: that differ; None where the task doesn't say what it takes a sample for
-    metrics: dict[str, float]  #: each one's difference, without sign
+    weights: float  #: ‖Δa − Δb‖ / ‖Δb‖, with Δ the change by training
+    outputs: float  #: ‖f(a) − f(b)‖ / ‖f(b)‖ over the validation split
+    predictions: int | None  #: number that differ; None if the task does not define predictions
+    metrics: dict[str, float]  #: absolute difference of each
 
 
 def measure_distance(
     one: DriftTraining, other: DriftTraining, seen: ValidationOutputs, reference: ValidationOutputs
 ) -> Distance:
-    """Return how far one training is from the other, whose extent is the unit."""
-    weights = relative_distance(zip(one.moves(), other.moves(), strict=True))
+    """Return the distance of one training from the other, relative to the other."""
+    weights = relative_distance(zip(one.iter_weight_changes(), other.iter_weight_changes(), strict=True))
     outputs = relative_distance([(seen.outputs, reference.outputs)])
     metrics = {name: abs(value - reference.metrics[name]) for name, value in seen.metrics.items()}
-    return Distance(weights, outputs, count_differing_predictions(seen.decided, reference.decided), metrics)
+    return Distance(weights, outputs, count_differing_predictions(seen.decisions, reference.decisions), metrics)
 
 
 def count_differing_predictions(one: Tensor | None, other: Tensor | None) -> int | None:
-    """Return how many samples are taken for something else."""
     if one is None or other is None:
         return None
-    return int((one != other).flatten(1).any(1).sum()) if one.dim() > 1 else int((one != other).sum())
+    return int((one != other).reshape(len(one), -1).any(1).sum())

@@ -8,9 +8,9 @@ from microstep.components.precision.presets import available_precisions
 from microstep.diagnostics.precision.plot import draw_precision_plot
 from microstep.diagnostics.result import CheckResult
 from microstep.diagnostics.variants import subject_rows
-from microstep.training import device as machine
 from microstep.training.builders import build_partial_components
-from microstep.training.components import PartialComponents
+from microstep.training.device import describe_device
+from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile, profile_precisions
 from microstep.training.profiling.recommendation import format_percent, recommendation, store_recommendation
 from microstep.training.provenance import recommendation_key
@@ -21,41 +21,40 @@ from microstep.utils.text import format_count
 
 
 def run_precision_check(config: DictConfig) -> CheckResult:
-    """Measure what an experiment's step costs and loses in each precision; recommend one, which `precision=auto` takes.
+    """Measure the time, memory and error of a step in each precision, and recommend one for `precision=auto`.
 
     Raises:
-        MicrostepError: for what training would refuse, and where fp64 can't be computed.
+        MicrostepError: training would refuse the config, or fp64 can't be computed.
     """
-    trial = build_partial_components(config)
-    names = available_precisions(trial.device)
+    components = build_partial_components(config)
+    names = available_precisions(components.device)
     print_and_log(f"measuring {', '.join(names)} …")
-    profile = profile_precisions(trial, names)
-    found = recommendation(profile)
-    store_recommendation(recommendation_key(config, trial.device), found)
-    page = f"{format_fields(precision_summary_rows(config, trial))}\n\n{format_precision_table(profile)}"
-    numbers = {"recommendation": vars(found), **profile.plain()}
-    typed = f"Type precision={found.name}, or precision=auto, which takes it from now on."
-    sentence = f"{found.name}: {found.reason}.\n{typed}"
-    return CheckResult(page, sentence, numbers, {"precision": draw_precision_plot(profile)}, precision_curves(profile))
-
-
-def precision_summary_rows(config: DictConfig, components: PartialComponents) -> dict[str, str]:
-    """Return what was measured, by name."""
-    return {
+    profile = profile_precisions(components, names)
+    best = recommendation(profile)
+    store_recommendation(recommendation_key(config, components.device), best)
+    rows = {
         **subject_rows(config, components.dataset, components.model),
-        "device": machine.describe_device(components.device),
+        "device": describe_device(components.device),
         "batch": format_batch_size(config),
     }
+    advice = f"Type precision={best.name}, or precision=auto, which takes it from now on."
+    return CheckResult(
+        f"{format_fields(rows)}\n\n{format_precision_table(profile)}",
+        f"{best.name}: {best.reason}.\n{advice}",
+        {"recommendation": vars(best), **profile.plain()},
+        {"precision": draw_precision_plot(profile)},
+        precision_curves(profile),
+    )
 
 
 def precision_curves(profile: Profile) -> dict[str, list[float]]:
-    """Return the figures that TensorBoard shows."""
-    figures: dict[str, list[float]] = {}
+    """Return the values for TensorBoard, by tag."""
+    curves: dict[str, list[float]] = {}
     for name, one in profile.measured.items():
-        figures[f"check/{name}/step_seconds"] = [one.seconds]
-        figures[f"check/{name}/gradient_drift"] = [one.accuracy.gradient_drift]
-        figures[f"check/{name}/peak_bytes"] = [float(one.peak_bytes)]
-    return figures
+        curves[f"check/{name}/step_seconds"] = [one.seconds]
+        curves[f"check/{name}/gradient_drift"] = [one.accuracy.gradient_drift]
+        curves[f"check/{name}/peak_bytes"] = [float(one.peak_bytes)]
+    return curves
 
 
 TABLE_HEADINGS = (
@@ -65,47 +64,39 @@ TABLE_HEADINGS = (
 
 
 def format_precision_table(profile: Profile) -> str:
-    """Return a row for each precision, those that failed last, and the notes that the columns need."""
+    """Return a row for each precision, with failed ones last, and notes on the columns."""
     rows = [format_precision_row(profile, name, one) for name, one in profile.measured.items()]
     lines = format_table([*TABLE_HEADINGS, *rows], "<>")
     lines += [f"  {name:<6}  {why}" for name, why in profile.failed.items()]
-    noise = (
-        f"  gradient noise {format_percent(profile.noise)}: how far the next window's gradient is from this "
-        f"one's, in fp64"
-    )
+    noise = f"  gradient noise {format_percent(profile.noise)}: distance between two windows' gradients in fp64"
     return "\n".join([*lines, "", noise, *format_scaler_notes(profile)])
 
 
 def format_precision_row(profile: Profile, name: str, measurement: Measurement) -> tuple[str, ...]:
-    found, times = measurement.accuracy, profile.speed_up(name)
+    accuracy, speed_up = measurement.accuracy, profile.speed_up(name)
     return (
         name,
         format_step_time(measurement.seconds),
         f"{profile.samples / measurement.seconds:,.0f}",
-        f"{times:.2f} ×" if times else "–",
+        f"{speed_up:.2f} ×" if speed_up else "–",
         f"{measurement.peak_bytes / 2**20:,.1f} MiB",
-        format_percent(found.loss_drift),
-        format_percent(found.gradient_drift),
-        format_percent(found.overflow),
-        format_percent(found.underflow),
+        *map(format_percent, (accuracy.loss_drift, accuracy.gradient_drift, accuracy.overflow, accuracy.underflow)),
     )
 
 
 def format_scaler_notes(profile: Profile) -> list[str]:
-    """Return what is said of scalers: where they settled, and what they were needed for."""
-    said = []
-    for name, one in profile.measured.items():
-        found = one.accuracy
-        if found.unscaled_underflow is None:
-            continue
-        halved = f", halved {format_count(found.skipped, 'time')}" if found.skipped else ""
-        scale_text = (
-            f"its scale settled at {found.scale:,.0f}{halved}" if found.settled else "it overflows at any scale"
-        )
-        said.append(
-            f"  {name}: {scale_text}; without a scaler {format_percent(found.unscaled_underflow)} would underflow"
-        )
-    return said
+    """Return a line for each precision with a gradient scaler."""
+    accuracies = {name: one.accuracy for name, one in profile.measured.items()}
+    return [
+        f"  {name}: {format_scale(one)}; without a scaler {format_percent(one.unscaled_underflow)} would underflow"
+        for name, one in accuracies.items()
+        if one.unscaled_underflow is not None
+    ]
+
+
+def format_scale(accuracy: PrecisionAccuracy) -> str:
+    halved = f", halved {format_count(accuracy.skipped, 'time')}" if accuracy.skipped else ""
+    return f"its scale settled at {accuracy.scale:,.0f}{halved}" if accuracy.settled else "it overflows at any scale"
 
 
 def format_step_time(seconds: float) -> str:

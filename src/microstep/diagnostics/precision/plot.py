@@ -1,4 +1,4 @@
-"""The picture of check=precision."""
+"""Draws the plot of check=precision."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from microstep.utils.plotting import BLUE, INK, ORANGE, new_figure, png_bytes
 
 WIDTH, ROW, MARGIN = 8.2, 0.42, 1.15  #: inches
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-ABOVE_POINT: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}  #: of a point
+ABOVE_POINT: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
 
 
 def draw_precision_plot(profile: Profile) -> bytes:
-    """Return a PNG: speed-up, what rounding does beside the gradient's own noise, and memory, a bar for each."""
+    """Return a PNG with three panels: speed-up, rounding error beside the gradient's noise, and memory."""
     names = list(profile.measured)
     figure = new_figure(WIDTH, MARGIN + ROW * max(2, len(names)))
     speed, drift, memory = figure.subplots(1, 3, sharey=True)
@@ -31,7 +31,6 @@ def draw_precision_plot(profile: Profile) -> bytes:
 
 
 def draw_bar_panel(axes: Axes, title: str, names: list[str], values: list[float], labels: list[str]) -> None:
-    """Draw a bar for each precision, its value beside it."""
     bars = axes.barh(range(len(names)), values, color=BLUE, height=0.62)
     axes.bar_label(bars, labels, padding=3, fontsize=9, color=INK)
     axes.set_xlim(0, 1.35 * max(values, default=1.0))
@@ -39,7 +38,7 @@ def draw_bar_panel(axes: Axes, title: str, names: list[str], values: list[float]
 
 
 def draw_rounding_panel(axes: Axes, profile: Profile, names: list[str]) -> None:
-    """Draw how far each gradient is from fp64's, on a logarithmic axis, under the noise and a tenth of it."""
+    """Draw the distance of each gradient from fp64's on a logarithmic axis, with the noise and its tenth."""
     values = [profile.measured[name].accuracy.gradient_drift for name in names]
     drawn = [value for value in [*values, profile.noise] if isfinite(value) and value > 0]
     left, right = min(drawn, default=1e-8) / 50, max(drawn, default=1.0) * 3
@@ -48,20 +47,20 @@ def draw_rounding_panel(axes: Axes, profile: Profile, names: list[str]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"10{str(round(log10(value))).translate(SUPERSCRIPTS)}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left, right)
-    for place, value in enumerate(values):
+    for row, value in enumerate(values):
         shown = min(max(value, left), right)
-        axes.hlines(place, left, shown, color=BLUE, linewidth=1.2)
-        axes.plot([shown], [place], "o", color=BLUE, markersize=6)
-        axes.annotate(format_percent(value), (shown, place), fontsize=9, color=INK, **ABOVE_POINT)
+        axes.hlines(row, left, shown, color=BLUE, linewidth=1.2)
+        axes.plot([shown], [row], "o", color=BLUE, markersize=6)
+        axes.annotate(format_percent(value), (shown, row), fontsize=9, color=INK, **ABOVE_POINT)
     axes.axvspan(MAX_NOISE_SHARE * profile.noise, right, color=ORANGE, alpha=0.12, linewidth=0)
     axes.axvline(profile.noise, color=ORANGE, linewidth=1.6)
-    noise = f"line: the gradient's own noise, {format_percent(profile.noise)}"
+    noise = f"line: the gradient's noise, {format_percent(profile.noise)}"
     axes.set_xlabel(f"{noise}\nshaded: not far below it", fontsize=8.5, color=INK)
     style_bar_axes(axes, "gradient off by", names)
 
 
 def style_bar_axes(axes: Axes, title: str, names: list[str]) -> None:
-    """Leave what is needed around a plot, the first precision at the top."""
+    """Label the axes, with the first precision at the top."""
     axes.set_yticks(range(len(names)), names, color=INK)
     axes.set_ylim(len(names) - 0.4, -0.65)
     axes.set_title(title, fontsize=10, loc="left", color=INK)

@@ -136,7 +136,7 @@ def test_a_sick_data_set_is_no_failure(sick):
     """The program ends well, counts what can be read, and names each bad file with what is wrong with it."""
     _, text, found = sick
     assert (found["splits"]["train"]["count"], found["splits"]["train"]["population"]) == (27, 29)
-    assert "(27 of 29 pictures, exact, 2 unreadable)" in text
+    assert "(27 of 29 images, exact, 2 unreadable)" in text
     assert "\n      train: train/cat/cut.jpg: it can't be read as a picture: image file is truncated" in text
     assert "\n      train: train/dog/text.png: it is none of JPEG, PNG" in text
 
@@ -167,7 +167,7 @@ def test_everything_wrong_is_named_in_text_and_json(sick):
     assert "train: train/cat/01.png = train: train/cat/again.png\n" in text
     assert [one["name"] for one in health["constant"]] == ["train/dog/flat.png"]
     assert (health["few"], health["absent"]) == ({"$fox 狐": 3}, {"val": ["$fox 狐"], "test": ["$fox 狐"]})
-    assert "pictures of one colour: 1\n      train: train/dog/flat.png\n" in text
+    assert "images of one color: 1\n      train: train/dog/flat.png\n" in text
     assert "      $fox 狐: 3\n" in text
     assert "to find leaks between splits: split=train,val,test\n" in text
 
@@ -194,17 +194,17 @@ def test_a_healthy_report_is_short(exact):
     """A report without findings is one line."""
     text = exact[0].stdout
     assert (
-        "\n  health of train, test\n    no unreadable files, no duplicates, no pictures of one colour, "
-        "no class with fewer than 10 training pictures\n\n"
+        "\n  health of train, test\n    no unreadable files, no duplicates, no images of one color, "
+        "no class with fewer than 10 training images\n\n"
     ) in text
 
 
 def test_a_report_on_one_split_says_how_to_find_leaks(zygote, tmp_path):
     """Only what was asked for is looked at; the text names the splits to add, and that a sample is not the whole."""
     done = zygote.call("compute_stats.py", "ratio=0.1", cwd=tmp_path)
-    assert "health of train: 162 of 1,617 pictures\n" in done.stdout
+    assert "health of train: 162 of 1,617 images\n" in done.stdout
     assert "to find leaks between splits: split=train,test\n" in done.stdout
-    assert "only the pictures drawn were looked at" in done.stdout
+    assert "only a sample was checked" in done.stdout
 
 
 def test_nothing_readable_is_exit_2_and_leaves_nothing(zygote, tmp_path):
@@ -215,7 +215,7 @@ def test_nothing_readable_is_exit_2_and_leaves_nothing(zygote, tmp_path):
     words = ["dataset=image_folder", "dataset.root=data", "num_workers=0"]
     done = zygote.call("compute_stats.py", *words, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 2
-    assert error_of(done).startswith("error: split=train: none of 2 pictures can be read (train/a/1.png: ")
+    assert error_of(done).startswith("error: split=train: none of 2 images can be read (train/a/1.png: ")
     assert not (tmp_path / "outputs").exists()
 
 

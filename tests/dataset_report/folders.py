@@ -1,4 +1,4 @@
-"""A folder of pictures with something of everything wrong."""
+"""A folder of images with one problem of each kind."""
 
 from __future__ import annotations
 

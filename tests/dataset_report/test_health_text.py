@@ -1,4 +1,4 @@
-"""The health report names what is wrong in lines that can be read, and leaves the rest of long lists to the JSON."""
+"""The health report lists problems in readable lines; long lists are truncated."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from microstep.dataset_report.text import MAX_LISTED_LINES, format_health
 
 
 def health(**found) -> HealthReport:
-    """Return a report on training pictures with nothing wrong but what is given."""
-    well = {"unreadable": [], "duplicates": [], "constant": [], "few": {}, "absent": {}}
+    """Return a report on training images with the given problems only."""
+    well = {"unreadable": [], "duplicates": [], "constant_images": [], "small_classes": {}, "absent_classes": {}}
     return HealthReport(**({"checked": {"train": (100, 100)}} | well | found))
 
 
@@ -17,7 +17,7 @@ def member(name: str, split: str = "train", label: str = "cat") -> ImageReferenc
 
 
 def test_long_lists_are_cut():
-    """Ten are listed, the rest is counted; a list of just ten is whole."""
+    """Ten items are listed and the rest is counted; a list of ten is complete."""
     files = [UnreadableImage("train", f"{place}.jpg", "cat", "why") for place in range(MAX_LISTED_LINES + 1234)]
     text = format_health(health(unreadable=files), ["train"])
     assert text.count(".jpg: why\n") == MAX_LISTED_LINES
@@ -27,7 +27,7 @@ def test_long_lists_are_cut():
 
 
 def test_a_large_group_is_one_short_line():
-    """Of a thousand equal pictures ten are named."""
+    """Ten of a thousand equal images are named."""
     group = DuplicateGroup([member(f"{place}.jpg") for place in range(1000)])
     (line,) = (line for line in format_health(health(duplicates=[group]), ["train"]).splitlines() if ".jpg" in line)
     assert line.startswith("      train: 0.jpg = train: 1.jpg = ")
@@ -35,7 +35,7 @@ def test_a_large_group_is_one_short_line():
 
 
 def test_leaks_come_first():
-    """What spoils a result is not cut off behind what doesn't."""
+    """Leaks, which spoil results, are listed before other duplicates."""
     inside = [DuplicateGroup([member(f"{place}a.jpg"), member(f"{place}b.jpg")]) for place in range(20)]
     leak = DuplicateGroup([member("x.jpg"), member("y.jpg", "test", "dog")])
     text = format_health(health(duplicates=[*inside, leak]), ["train"])
@@ -44,7 +44,7 @@ def test_leaks_come_first():
 
 
 def test_only_what_is_well_is_called_so():
-    """No line says both that something was found and that there is none."""
-    text = format_health(health(constant=[member("c.jpg")], absent={"train": ["dog"]}), ["train"])
+    """A problem that was found is not listed as passed."""
+    text = format_health(health(constant_images=[member("c.jpg")], absent_classes={"train": ["dog"]}), ["train"])
     assert text.splitlines()[-1] == "    no unreadable files, no duplicates"
     assert format_health(health(), ["train"]).count("\n") == 1

@@ -1,4 +1,4 @@
-"""The page of pictures is drawn for any data set: grey ones, many classes, names in any script."""
+"""The plot is drawn for any data set: gray images, many classes, names in any script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("$x_1$ and $", "狐狸", "a" * 60, "line\nbreak", "bad\udc80byte")
 
 
 def drawn(names: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Return the page of two pictures a class."""
+    """Return the plot of two images a class."""
     labels = np.arange(2 * len(names)) % len(names)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *shape), dtype=np.uint8)
     train = Images(pixels, labels, names)
@@ -33,27 +33,27 @@ def test_it_is_drawn_with_any_names_and_shapes(shape):
     assert drawn(NAMES, shape).shape[1] > 800
 
 
-def test_grey_pictures_are_grey():
-    """The part with the samples has no colour where the pictures have one channel."""
-    grey, colour = (drawn(("a", "b"), (channels, 8, 8))[140:, -600:].astype(int) for channels in (1, 3))
-    assert np.ptp(grey, axis=2).max() <= 1
-    assert np.ptp(colour, axis=2).max() > 100
+def test_gray_images_are_gray():
+    """Samples of images with one channel have no color."""
+    gray, color = (drawn(("a", "b"), (channels, 8, 8))[140:, -600:].astype(int) for channels in (1, 3))
+    assert np.ptp(gray, axis=2).max() <= 1
+    assert np.ptp(color, axis=2).max() > 100
 
 
 def test_many_classes_are_cut():
-    """Of 1000 classes the page shows the first 30: it is as tall as that."""
+    """Of 1000 classes only the first 30 are drawn."""
     tall = drawn(tuple(map(str, range(pages.MAX_PLOTTED_CLASSES))), (1, 2, 2)).shape[0]
     assert drawn(tuple(map(str, range(1000))), (1, 2, 2)).shape[0] == tall
 
 
 def test_the_same_data_make_the_same_page():
-    """The samples are not drawn by chance, and no date is in the file."""
+    """Samples are not random, and the file contains no date."""
     train = Images(np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2), np.array([0, 1, 1]), ("a", "b"))
     assert draw_overview("x", {"train": train}) == draw_overview("x", {"train": train})
 
 
 def test_samples_are_the_first_that_can_be_read(tmp_path: Path):
-    """A bad file is passed over; there are never more than a row takes."""
+    """Unreadable files are skipped; there are never more samples than fit in a row."""
     sick_folder(tmp_path)
     (tmp_path / "train" / "dog" / "01.png").write_text("no picture either")
     train = image_folder(torch.device("cpu"), str(tmp_path), size=16).official["train"]

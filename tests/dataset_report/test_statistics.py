@@ -1,4 +1,4 @@
-"""compute_stats.py measures official splits: all of their pictures, or a sample that is drawn as it says."""
+"""compute_stats.py measures official splits: all of their images, or a random sample."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def of(train: Images, test: Images) -> ImageDataset:
 
 
 def numbered() -> ImageDataset:
-    """Return a data set of 6000 pictures of two pixels each, that spell the picture's number."""
+    """Return a data set of 6000 images of two pixels each, which encode the number of the image."""
     numbers = np.arange(sum(SIZES.values()))
     pixels = np.stack([numbers // 256, numbers % 256], 1).astype(np.uint8)[:, None, None]
     labels = numbers % 2
@@ -41,7 +41,7 @@ def numbered() -> ImageDataset:
 
 
 class Seen:
-    """A bar that notes which pictures went by."""
+    """A progress bar that records the images it gets."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[np.ndarray]] = {}
@@ -54,13 +54,13 @@ class Seen:
             yield part
 
     def numbers(self, label: str) -> list[int]:
-        """Return the numbers that a label's pictures spell."""
+        """Return the numbers of a label's images."""
         pairs = np.concatenate([part.reshape(-1, 2) for part in self.parts[label]]).astype(int)
         return (256 * pairs[:, 0] + pairs[:, 1]).tolist()
 
 
 def test_the_official_training_split_is_train_and_validation():
-    """What was carved off for validation is measured with the rest: how it was carved makes no difference."""
+    """Images carved off for validation are measured with the rest, so the way of carving makes no difference."""
     seen = Seen()
     found = measure_dataset(numbered(), ["train"], None, 0, seen)
     assert list(found) == ["train"]
@@ -69,7 +69,7 @@ def test_the_official_training_split_is_train_and_validation():
 
 
 def test_several_splits_are_measured_each_and_together():
-    """`train,test` gives three results; the one for both is that of all their pictures, each of which is read once."""
+    """`train,test` gives three results; the one for both is that of all their images. Each image is read once."""
     seen = Seen()
     found = measure_dataset(numbered(), ["train", "test"], None, 0, seen)
     assert list(found) == ["train", "test", "train+test"]
@@ -82,10 +82,10 @@ def test_several_splits_are_measured_each_and_together():
 
 
 def test_classes_are_counted_and_measured():
-    """Each class has its number of pictures, and the mean of all their pixels; one without pictures has none."""
+    """Each class has its number of images and the mean of their pixels; a class without images has none."""
     pixels = np.array([[10, 30], [20, 40], [200, 250]], np.uint8)[:, None, None]
     images = Images(pixels, np.array([2, 2, 0]), ("a", "b", "c"), scale=10.0)
-    plain = measure_dataset(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, Seen())["train"].plain()
+    plain = measure_dataset(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, Seen())["train"].to_dict()
     assert plain["classes"] == {
         "a": {"count": 1, "mean": [22.5]},
         "b": {"count": 0, "mean": None},
@@ -97,7 +97,7 @@ def test_classes_are_counted_and_measured():
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.1, 570), (0.0101, 58), (1.0, 5700)])
 def test_a_sample_is_drawn_without_replacement(ratio, count):
-    """The share asked for, rounded up, of different pictures, from all parts of the official split."""
+    """The requested share, rounded up, of different images is drawn from all parts of the official split."""
     seen = Seen()
     found = measure_dataset(numbered(), ["train"], ratio, 0, seen)["train"]
     drawn = seen.numbers("train")
@@ -110,13 +110,13 @@ def test_a_sample_is_drawn_without_replacement(ratio, count):
 
 @pytest.mark.parametrize("population", [100, 300, 700])
 def test_a_sample_is_the_share_as_typed(population):
-    """`ratio=0.07` of 100 pictures is 7, though 0.07 · 100 is more than 7 in binary; so for every hundredth."""
+    """`ratio=0.07` of 100 images is 7, though 0.07 · 100 is more than 7 in binary; so for every hundredth."""
     drawn = [len(draw_rows(population, percent / 100, 0)) for percent in range(2, 101)]
     assert drawn == [percent * population // 100 for percent in range(2, 101)]
 
 
 def test_a_sample_is_reproducible_by_its_seed():
-    """The same seed draws the same pictures, another seed others."""
+    """The same seed draws the same images; another seed draws others."""
     first, again, other = (Seen() for _ in range(3))
     for seen, seed in ((first, 1), (again, 1), (other, 2)):
         measure_dataset(numbered(), ["train"], 0.05, seed, seen)
@@ -124,8 +124,8 @@ def test_a_sample_is_reproducible_by_its_seed():
     assert first.numbers("train") != other.numbers("train")
 
 
-def test_every_picture_is_as_likely_to_be_drawn():
-    """Over 400 seeds a tenth is drawn: each of 60 groups of pictures comes up about as often as any other."""
+def test_every_image_is_as_likely_to_be_drawn():
+    """Over 400 seeds each of 60 groups of images is drawn about as often as any other."""
     counts = np.zeros(60)
     dataset = numbered()
     for seed in range(400):
@@ -157,7 +157,7 @@ def test_errors_of_both_splits_are_those_of_both_draws():
         assert np.sqrt(np.mean(np.square(off))) == pytest.approx(np.mean(said), rel=0.15)
 
 
-def test_pictures_are_read_a_few_megabytes_at_a_time():
+def test_images_are_read_a_few_megabytes_at_a_time():
     """No part of the stream is larger than a chunk, and the bar is told the total beforehand."""
     seen, size = Seen(), CHUNK_BYTES // 4
     pixels = np.zeros((9, 1, 1, size), np.uint8)
@@ -169,19 +169,19 @@ def test_pictures_are_read_a_few_megabytes_at_a_time():
 
 @pytest.mark.parametrize("name", ["val", "tset", " test", ""])
 def test_another_split_is_refused_with_the_options(name):
-    """Validation that was carved is no official split; the line says which there are."""
+    """A carved validation split is not official; the error lists the official ones."""
     with pytest.raises(ConfigError, match=f"^split={name}: .*the options are train, test, or both: train,test"):
         measure_dataset(numbered(), ["train", name], None, 0, Seen())
 
 
 def test_a_sample_of_one_is_refused():
-    """One picture has no standard error."""
-    with pytest.raises(ConfigError, match=r"^ratio=0\.0001: that is 1 of 5700 pictures; draw at least two"):
+    """One image has no standard error."""
+    with pytest.raises(ConfigError, match=r"^ratio=0\.0001: that is 1 of 5700 images; draw at least two"):
         measure_dataset(numbered(), ["train"], 0.0001, 0, Seen())
 
 
 def test_a_split_named_twice_is_not_counted_twice():
-    """`train,train` is refused, or is just `train`: no union holds a picture twice."""
+    """`train,train` is refused, or is just `train`: no union contains an image twice."""
     try:
         found = measure_dataset(numbered(), ["train", "train"], None, 0, Seen())
     except ConfigError:
@@ -190,7 +190,7 @@ def test_a_split_named_twice_is_not_counted_twice():
 
 
 def test_the_snippet_is_yaml_for_the_config():
-    """It parses to one mean and one deviation a channel, the training split's where that was measured."""
+    """It contains a mean and a standard deviation by channel, of the training split if it was measured."""
     dataset = digits(CPU)
     both = measure_dataset(dataset, ["test", "train"], None, 0, Seen())
     found = both["train"].statistics
@@ -203,18 +203,18 @@ def test_the_snippet_is_yaml_for_the_config():
 
 
 def test_the_rows_say_whether_they_are_exact():
-    """On the terminal an exact result says so; a sampled one shows its errors and how many were drawn."""
+    """An exact result is marked as such; a sampled one shows its errors and the number of images drawn."""
     exact = format_statistics_rows(measure_dataset(numbered(), ["test"], None, 0, Seen()))["test"]
     sampled = format_statistics_rows(measure_dataset(numbered(), ["test"], 0.1, 0, Seen()))["test"]
-    assert exact.endswith("(300 pictures, exact)")
+    assert exact.endswith("(300 images, exact)")
     assert "±" not in exact
-    assert sampled.endswith("(30 of 300 pictures)")
+    assert sampled.endswith("(30 of 300 images)")
     assert sampled.count("±") == 2
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_published_files_have_the_published_figures(kind):
-    """Over all 60,000 training pictures: the mean and deviation that everybody uses, and that our config holds."""
+    """Over all 60,000 training images, the statistics are the published ones, which the config contains."""
     root, name, figures = PUBLISHED[kind]
     if not list(Path(root).rglob("train-images*")):
         pytest.skip(f"{kind} is not in {root}")

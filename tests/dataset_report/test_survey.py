@@ -1,4 +1,4 @@
-"""One pass finds the same whoever decodes, and a bad file costs no good one."""
+"""The result of a survey does not depend on processes and chunks, and unreadable files affect no other file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def published(surveys: list[SplitSurvey]) -> dict:
-    return {one.split: one.pictures for one in surveys}
+    return {one.split: one.source for one in surveys}
 
 
 @pytest.mark.parametrize("size", [1, 3, 10**6])
@@ -55,45 +55,47 @@ def test_decoding_in_other_processes_changes_nothing(root, monkeypatch, size):
         for count in (1, 2):
             found = look(root, count, ratio)
             assert measure_surveys(found) == measure_surveys(alone)
-            assert HealthReport.of(found, published(found)) == HealthReport.of(alone, published(alone))
+            assert HealthReport.from_surveys(found, published(found)) == HealthReport.from_surveys(
+                alone, published(alone)
+            )
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_chunks_change_nothing(root, monkeypatch, size):
-    """A bad file spoils no other of its chunk: figures and marks are those of one chunk, by row."""
+    """A bad file affects no other file of its chunk: statistics and facts are those of one chunk, by row."""
     whole = look(root, 0)
     monkeypatch.setattr(chunking, "CHUNK_BYTES", size * 3 * 16 * 16)
     cut = look(root, 0)
     assert measure_surveys(cut) == measure_surveys(whole)
     for one, other in zip(cut, whole, strict=True):
         for name in ("rows", "digests", "constant"):
-            np.testing.assert_array_equal(getattr(one.marks, name), getattr(other.marks, name))
+            np.testing.assert_array_equal(getattr(one.facts, name), getattr(other.facts, name))
 
 
 def test_the_figures_are_those_of_the_good_files(root):
-    """What is decoded with PIL and measured by NumPy, the two bad files left out, is what is found."""
+    """The statistics are those of all readable files, decoded and measured in one go."""
     (train, _) = look(root, 0)
     good = [row for row in range(29) if row not in train.unreadable]
-    assert (len(good), train.marks.rows.tolist()) == (27, good)
-    pixels = train.pictures.read(good)
+    assert (len(good), train.facts.rows.tolist()) == (27, good)
+    pixels = train.source.read(good)
     assert measure_surveys([train])["train"].statistics == ChannelStatistics.streamed([pixels], 255.0)
-    labels = train.pictures.labels[good]
+    labels = train.source.labels[good]
     assert measure_surveys([train])["train"].classes == ClassStatistics.streamed([(pixels, labels)], 3, 255.0)
 
 
 def test_a_file_that_goes_away_is_named(root, tmp_path):
-    """What the system can't read is unreadable like any other."""
+    """A missing file counts as unreadable."""
     sick_folder(tmp_path / "data")
     dataset = folder(tmp_path / "data", 0)
     (tmp_path / "data" / "test" / "cat" / "02.png").unlink()
     (survey,) = survey_splits(dataset, ["test"], None, 0, unseen)
-    assert {survey.name(row): why for row, why in survey.unreadable.items()} == {
+    assert {survey.get_image_name(row): why for row, why in survey.unreadable.items()} == {
         "test/cat/02.png": "it can't be read as a picture: No such file or directory"
     }
 
 
 def test_a_sample_with_a_bad_file_has_the_errors_of_what_was_read(root):
-    """The population is what was published; what could not be read is not counted as drawn."""
+    """The population includes unreadable files; the number of images drawn does not."""
     found = measure_dataset(folder(root, 0), ["train"], 1.0, 0, unseen)["train"]
     assert (found.statistics.count, found.population, found.unreadable) == (27, 29, 2)
     assert found.errors is not None
@@ -101,7 +103,7 @@ def test_a_sample_with_a_bad_file_has_the_errors_of_what_was_read(root):
 
 
 def test_duplicates_of_different_length_are_all_found():
-    """Every picture is in the group of its pixels and in no other, in the order of splits and rows."""
+    """Every image is in the group of its pixels and in no other, in the order of splits and rows."""
     generator = np.random.default_rng(3)
     kinds = generator.integers(0, 40, 100)
     pixels = generator.integers(0, 256, (40, 2, 3, 3), dtype=np.uint8)[kinds]
@@ -110,27 +112,27 @@ def test_duplicates_of_different_length_are_all_found():
     surveys = survey_splits(ImageDataset(splits, dict, CPU), list(parts), None, 0, unseen)
     expected = [np.flatnonzero(kinds == kind).tolist() for kind in dict.fromkeys(kinds.tolist())]
     starts = {"train": 0, "val": 60, "test": 70}
-    found = HealthReport.of(surveys, published(surveys)).duplicates
+    found = HealthReport.from_surveys(surveys, published(surveys)).duplicates
     groups = [[starts[one.split] + int(one.name.removeprefix("#")) for one in group.members] for group in found]
     assert groups == [group for group in expected if len(group) > 1]
-    assert not any(group.conflicting for group in found)
-    assert [group.leak for group in found] == [len({one.split for one in group.members}) > 1 for group in found]
-    assert {group.leak for group in found} == {True, False}
+    assert not any(group.is_conflicting for group in found)
+    assert [group.is_leak for group in found] == [len({one.split for one in group.members}) > 1 for group in found]
+    assert {group.is_leak for group in found} == {True, False}
 
 
-def test_a_colour_is_constant_and_a_line_is_not():
-    """Of one colour is a picture each of whose channels is the same everywhere, whatever the colour."""
+def test_a_color_is_constant_and_a_line_is_not():
+    """An image is constant if each of its channels is the same everywhere, whatever the color."""
     pixels = np.full((4, 3, 5, 4), 7, np.uint8)
     pixels[1] = np.array([1, 2, 3], np.uint8)[:, None, None]
     pixels[2, 2, 4, 3] = 8
     pixels[3, 0, :, 0] = 8
     images = Images(pixels, np.zeros(4, np.int64), ("a", "b"))
     (survey,) = survey_splits(ImageDataset({"train": images}, dict, CPU), ["train"], None, 0, unseen)
-    assert survey.marks.constant.tolist() == [True, True, False, False]
+    assert survey.facts.constant.tolist() == [True, True, False, False]
 
 
 def test_errors_from_moments_are_those_from_pixels():
-    """Two numbers a picture are enough for what a second pass over all pixels would give."""
+    """Two numbers an image give the same errors as a second pass over all pixels."""
     pixels = (
         np.random.default_rng(0).integers(0, 256, (50, 3, 4, 5), dtype=np.uint8)
         // np.arange(1, 51, dtype=np.uint8)[:, None, None, None]
@@ -144,8 +146,8 @@ def test_errors_from_moments_are_those_from_pixels():
     np.testing.assert_allclose([found.mean, found.std], exact, rtol=1e-9)
 
 
-def test_of_one_picture_no_error_is_known(tmp_path):
-    """A sample of which only one picture can be read has no standard error, and says so."""
+def test_of_one_image_no_error_is_known(tmp_path):
+    """A sample with only one readable image has standard errors of NaN."""
     for name in ("a/1.png", "b/2.png"):
         (tmp_path / "train" / name).parent.mkdir(parents=True)
         (tmp_path / "train" / name).write_text("")
@@ -157,10 +159,10 @@ def test_of_one_picture_no_error_is_known(tmp_path):
 
 
 def folder_of_train(root: Path) -> ImageDataset:
-    """Return a data set of training pictures alone: too few to carve others from."""
+    """Return a data set with a training split only."""
     return ImageDataset(find_splits(root, Decoder(4, 4, 3)), dict, CPU, num_workers=0)
 
 
 def test_a_name_stays_in_its_line():
-    """Line breaks, escapes and bytes that are no UTF-8 are replaced; letters of any script stay."""
+    """Line breaks, escapes and bytes that are not UTF-8 are replaced; letters of any script stay."""
     assert make_printable("a\nb\x1b[31m\udc80 狐 $é.jpg") == "a�b�[31m� 狐 $é.jpg"

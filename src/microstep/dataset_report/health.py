@@ -17,67 +17,66 @@ from microstep.dataset_report.survey import SplitSurvey, make_printable
 
 @dataclass(frozen=True)
 class ImageReference:
-    """A picture, as a report names it."""
+    """The name of an image in a report."""
 
     split: str
     name: str
-    label: str  #: its class
+    label: str  #: class name
 
     def __str__(self) -> str:
         return f"{self.split}: {self.name}"
 
 
 def make_image_reference(split_survey: SplitSurvey, row: int) -> ImageReference:
-    """Return a picture by its row."""
-    label = split_survey.pictures.class_names[split_survey.pictures.labels[row]]
-    return ImageReference(split_survey.split, split_survey.name(row), make_printable(label))
+    label = split_survey.source.class_names[split_survey.source.labels[row]]
+    return ImageReference(split_survey.split, split_survey.get_image_name(row), make_printable(label))
 
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Two or more pictures with the same pixels, in the size in which a model sees them."""
+    """Two or more images with the same pixels, at the size that a model gets."""
 
     members: Sequence[ImageReference]
 
     @cached_property
-    def leak(self) -> bool:
-        """Whether they are in different splits."""
+    def is_leak(self) -> bool:
+        """Whether the images are in different splits."""
         return len({member.split for member in self.members}) > 1
 
     @cached_property
-    def conflicting(self) -> bool:
-        """Whether they bear different labels."""
+    def is_conflicting(self) -> bool:
+        """Whether the images have different labels."""
         return len({member.label for member in self.members}) > 1
 
     @property
-    def within(self) -> list[str]:
-        """Return the splits that hold two of them."""
+    def repeated_splits(self) -> list[str]:
+        """The splits that contain at least two of the images."""
         return [split for split, times in Counter(member.split for member in self.members).items() if times > 1]
 
-    def plain(self) -> dict[str, Any]:
-        """Return them for JSON."""
-        return {"pictures": [vars(one) for one in self.members], "leak": self.leak, "conflicting": self.conflicting}
+    def to_dict(self) -> dict[str, Any]:
+        members = [vars(one) for one in self.members]
+        return {"pictures": members, "leak": self.is_leak, "conflicting": self.is_conflicting}
 
 
 def find_duplicates(surveys: Sequence[SplitSurvey]) -> Iterator[DuplicateGroup]:
-    """Yield the groups of pictures with the same pixels, by their first picture."""
-    digests = np.concatenate([survey.marks.digests for survey in surveys])
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
+    """Yield the groups of images with the same pixels, in the order of their first images."""
+    digests = np.concatenate([survey.facts.digests for survey in surveys])
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: keeps the order of equal digests
     same = (digests[order[1:]] == digests[order[:-1]]).all(1)
     repeated, first = np.r_[same, False] | np.r_[False, same], np.r_[True, ~same][: len(order)]
     groups = np.split(order[repeated], np.flatnonzero(first[repeated])[1:]) if repeated.any() else []
-    owners = np.repeat(np.arange(len(surveys)), [len(survey.marks.rows) for survey in surveys])
-    rows = np.concatenate([survey.marks.rows for survey in surveys])
+    owners = np.repeat(np.arange(len(surveys)), [len(survey.facts.rows) for survey in surveys])
+    rows = np.concatenate([survey.facts.rows for survey in surveys])
     for group in sorted(groups, key=lambda group: int(group[0])):
-        yield DuplicateGroup([make_image_reference(surveys[owners[place]], rows[place]) for place in group])
+        yield DuplicateGroup([make_image_reference(surveys[owners[index]], rows[index]) for index in group])
 
 
-MIN_CLASS_SIZE = 10  #: training pictures that a class should have at least
+MIN_CLASS_SIZE = 10  #: training images that a class should have
 
 
 @dataclass(frozen=True)
 class UnreadableImage(ImageReference):
-    """A picture that can't be read."""
+    """An image that can't be read."""
 
     reason: str
 
@@ -87,64 +86,60 @@ class UnreadableImage(ImageReference):
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What one look at some splits has found wrong."""
+    """Problems found in the images of some splits."""
 
-    checked: Mapping[str, tuple[int, int]]  #: split → pictures looked at, out of how many
+    checked: Mapping[str, tuple[int, int]]  #: split → number of images checked, number of images
     unreadable: Sequence[UnreadableImage]
     duplicates: Sequence[DuplicateGroup]
-    constant: Sequence[ImageReference]  #: pictures of one colour
-    few: Mapping[str, int]  #: class → training pictures, of those with fewer than FEW
-    absent: Mapping[str, Sequence[str]]  #: split → classes that it has no picture of
+    constant_images: Sequence[ImageReference]  #: images of one color
+    small_classes: Mapping[str, int]  #: class → training images, if fewer than MIN_CLASS_SIZE
+    absent_classes: Mapping[str, Sequence[str]]  #: split → classes without images
 
     @classmethod
-    def of(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> HealthReport:
-        """Return what is wrong with the splits surveyed; classes are counted in all `official_splits` ones."""
+    def from_surveys(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> HealthReport:
+        """Return the problems of the surveyed splits. Classes are counted in all official splits."""
         unreadable = [
-            UnreadableImage(**vars(make_image_reference(survey, row)), reason=reason)
-            for survey in surveys
-            for row, reason in survey.unreadable.items()
+            UnreadableImage(**vars(make_image_reference(one, row)), reason=reason)
+            for one in surveys
+            for row, reason in one.unreadable.items()
         ]
-        constant = [
-            make_image_reference(survey, row) for survey in surveys for row in survey.marks.rows[survey.marks.constant]
-        ]
-        counts = {name: count_readable_images(pictures, surveys, name) for name, pictures in official_splits.items()}
-        few = {name: count for name, count in counts.get("train", {}).items() if 0 < count < MIN_CLASS_SIZE}
+        constant = [make_image_reference(one, row) for one in surveys for row in one.facts.rows[one.facts.constant]]
+        counts = {name: count_readable_images(source, surveys, name) for name, source in official_splits.items()}
+        small = {name: count for name, count in counts.get("train", {}).items() if 0 < count < MIN_CLASS_SIZE}
         absent = {split: [name for name, count in sizes.items() if not count] for split, sizes in counts.items()}
-        checked = {one.split: (one.tally.count + len(one.unreadable), len(one.pictures)) for one in surveys}
-        found = list(find_duplicates(surveys))
-        return cls(
-            checked, unreadable, found, constant, few, {split: names for split, names in absent.items() if names}
-        )
+        absent = {split: names for split, names in absent.items() if names}
+        checked = {one.split: (one.totals.count + len(one.unreadable), len(one.source)) for one in surveys}
+        return cls(checked, unreadable, list(find_duplicates(surveys)), constant, small, absent)
 
     @property
-    def whole(self) -> bool:
-        """Whether all pictures of these splits were looked at."""
-        return all(looked == population for looked, population in self.checked.values())
+    def is_complete(self) -> bool:
+        """Whether all images of these splits were checked."""
+        return all(checked == population for checked, population in self.checked.values())
 
-    def groups(self) -> dict[str, Any]:
-        """Return how many groups of duplicates there are, of which kind."""
-        within = Counter(chain.from_iterable(one.within for one in self.duplicates))
+    def count_groups(self) -> dict[str, Any]:
+        """Return the number of groups of duplicates within each split, across splits, and with different labels."""
+        within = Counter(chain.from_iterable(one.repeated_splits for one in self.duplicates))
         return {
             "within": {split: within[split] for split in self.checked},
-            "across": sum(one.leak for one in self.duplicates),
-            "conflicting": sum(one.conflicting for one in self.duplicates),
+            "across": sum(one.is_leak for one in self.duplicates),
+            "conflicting": sum(one.is_conflicting for one in self.duplicates),
         }
 
-    def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report for JSON."""
         return {
             "checked": {split: {"count": n, "population": of} for split, (n, of) in self.checked.items()},
             "unreadable": [vars(one) for one in self.unreadable],
-            "duplicate_groups": self.groups(),
-            "duplicates": [one.plain() for one in self.duplicates],
-            "constant": [vars(one) for one in self.constant],
-            "few": dict(self.few),
-            "absent": dict(self.absent),
+            "duplicate_groups": self.count_groups(),
+            "duplicates": [one.to_dict() for one in self.duplicates],
+            "constant": [vars(one) for one in self.constant_images],
+            "few": dict(self.small_classes),
+            "absent": dict(self.absent_classes),
         }
 
 
 def count_readable_images(source: ImageSource, surveys: Sequence[SplitSurvey], split: str) -> dict[str, int]:
-    """Return how many pictures of a split each class has, without those that are known to be unreadable."""
+    """Return the number of images of each class in a split, without those known to be unreadable."""
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
     classes = len(source.class_names)
     counts = np.bincount(source.labels, minlength=classes) - np.bincount(source.labels[bad], minlength=classes)

@@ -1,8 +1,10 @@
-"""One page of pictures for compute_stats.py: how many pictures each class has, and what they look like."""
+"""Draws the class balance of a data set and samples of each class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -15,38 +17,28 @@ from microstep.errors import DataError
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.text import truncate_middle
 
-MAX_PLOTTED_CLASSES = 30  #: shown at most
-SAMPLES_PER_CLASS = 8  #: of each class
-ROW_INCHES, EDGE_INCHES, HEAD_INCHES, FOOT_INCHES, LETTER_INCHES, BARS_INCHES = (
-    0.66,
-    0.3,
-    0.95,
-    0.35,
-    0.095,
-    3.6,
-)  #: inches
-PLOTTED_NAME_LETTERS = 28  #: of a class name
-SAMPLE_GAP = 0.06  #: between samples, of a row's height
+MAX_PLOTTED_CLASSES = 30
+SAMPLES_PER_CLASS = 8
+ROW_INCHES, BARS_INCHES, LETTER_INCHES = 0.66, 3.6, 0.095
+EDGE_INCHES, HEAD_INCHES, FOOT_INCHES = 0.3, 0.95, 0.35
+PLOTTED_NAME_LETTERS = 28
+SAMPLE_GAP = 0.06  #: between samples, relative to the height of a row
 
 
 @plain_text()
 def draw_overview(title: str, official_splits: Mapping[str, ImageSource]) -> bytes:
-    """Return a PNG of the first classes: bars of their pictures by split, and the first readable training pictures."""
+    """Return a PNG of the first classes: bars of their image counts by split, and their first training images."""
     first = next(iter(official_splits.values()))
     names = [truncate_middle(make_printable(name), PLOTTED_NAME_LETTERS) for name in first.class_names]
     shown = min(len(names), MAX_PLOTTED_CLASSES)
     left = EDGE_INCHES + 0.1 + LETTER_INCHES * max(map(display_width, names[:shown]))
-    width, height = (
-        left + BARS_INCHES + SAMPLES_PER_CLASS * ROW_INCHES + 2 * EDGE_INCHES,
-        HEAD_INCHES + shown * ROW_INCHES + FOOT_INCHES,
-    )
+    samples_left, samples_width = left + BARS_INCHES + EDGE_INCHES, SAMPLES_PER_CLASS * ROW_INCHES
+    width, height = samples_left + samples_width + EDGE_INCHES, HEAD_INCHES + shown * ROW_INCHES + FOOT_INCHES
     figure = new_figure(width, height)
-    figure.set_layout_engine("none")  # places are given in inches here
+    figure.set_layout_engine("none")  # positions are in inches
     bottom, tall = FOOT_INCHES / height, shown * ROW_INCHES / height
     bars = figure.add_axes((left / width, bottom, BARS_INCHES / width, tall))
-    samples = figure.add_axes(
-        ((left + BARS_INCHES + EDGE_INCHES) / width, bottom, SAMPLES_PER_CLASS * ROW_INCHES / width, tall)
-    )
+    samples = figure.add_axes((samples_left / width, bottom, samples_width / width, tall))
     draw_class_balance(bars, names[:shown], official_splits)
     draw_samples(samples, official_splits.get("train", first), shown)
     write_title(figure, title, official_splits, len(names) - shown)
@@ -54,26 +46,24 @@ def draw_overview(title: str, official_splits: Mapping[str, ImageSource]) -> byt
 
 
 def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageSource], hidden: int) -> None:
-    """Write what is seen above it, and what isn't below."""
+    """Write title, image shape and legend above the plot, and the number of hidden classes below it."""
     width, height = figure.get_size_inches()
-    first = next(iter(official_splits.values()))
-    size = " × ".join(map(str, first.shape))
-    facts = f"{len(first.class_names):,} classes, pictures of {size} (channels × height × width)"
-    figure.text(
-        EDGE_INCHES / width, 1 - 0.2 / height, make_printable(title), size=16, weight="bold", color=INK, va="top"
-    )
-    figure.text(EDGE_INCHES / width, 1 - 0.55 / height, facts, size=9.5, color=GREY, va="top")
-    for place, (name, pictures) in enumerate(official_splits.items()):
-        color = SERIES[place % len(SERIES)]
-        right = 1 - (EDGE_INCHES + 1.5 * (len(official_splits) - 1 - place)) / width
-        label = f"■ {name} {len(pictures):,}"
+    left, first = EDGE_INCHES / width, next(iter(official_splits.values()))
+    shape = " × ".join(map(str, first.shape))
+    subtitle = f"{len(first.class_names):,} classes, images of {shape} (channels × height × width)"
+    figure.text(left, 1 - 0.2 / height, make_printable(title), size=16, weight="bold", color=INK, va="top")
+    figure.text(left, 1 - 0.55 / height, subtitle, size=9.5, color=GREY, va="top")
+    for index, (name, source) in enumerate(official_splits.items()):
+        color = SERIES[index % len(SERIES)]
+        right = 1 - (EDGE_INCHES + 1.5 * (len(official_splits) - 1 - index)) / width
+        label = f"■ {name} {len(source):,}"
         figure.text(right, 1 - 0.3 / height, label, size=10.5, color=color, ha="right", va="top", weight="bold")
     if hidden:
-        figure.text(EDGE_INCHES / width, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
+        figure.text(left, 0.12 / height, f"… and {hidden:,} more classes", size=9.5, color=GREY)
 
 
 def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
-    """Draw how many pictures each class has: a bar a split."""
+    """Draw the number of images of each class: a bar a split."""
     classes = len(next(iter(official_splits.values())).class_names)
     counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official_splits.values()])
     thick = 0.72 / len(counts)
@@ -81,8 +71,8 @@ def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[st
         middles = np.arange(len(names)) + (index - (len(counts) - 1) / 2) * thick
         axes.barh(middles, values, thick * 0.9, color=SERIES[index % len(SERIES)])
         for middle, value in zip(middles, values, strict=True):
-            text = f" {value:,}"
-            axes.text(value, middle, text, va="center", size=min(8.5, 26 * thick), color=INK if value else RED)
+            color = INK if value else RED
+            axes.text(value, middle, f" {value:,}", va="center", size=min(8.5, 26 * thick), color=color)
     axes.set_xlim(0, 1.16 * counts.max())
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names, size=10, color=INK)
@@ -93,12 +83,12 @@ def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[st
 
 
 def display_width(name: str) -> int:
-    """Return how wide a name is, in letters."""
+    """Return the width of a name in letters."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
 def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
-    """Draw a row of pictures a class."""
+    """Draw a row of images a class."""
     for label in range(classes):
         for index, pixels in enumerate(iter_class_samples(source, label)):
             draw_image(axes, pixels / source.scale, index, label, 1 - SAMPLE_GAP)
@@ -109,14 +99,11 @@ def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
 
 
 def iter_class_samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
-    """Yield the first pictures of a class that can be read."""
-    found = 0
-    for row in np.flatnonzero(source.labels == label).tolist():
-        try:
-            pixels = source.read([row])[0]
-        except DataError:
-            continue
-        yield pixels
-        found += 1
-        if found == SAMPLES_PER_CLASS:
-            return
+    """Yield the first readable images of a class."""
+
+    def iter_readable() -> Iterator[np.ndarray]:
+        for row in np.flatnonzero(source.labels == label).tolist():
+            with suppress(DataError):
+                yield source.read([row])[0]
+
+    return islice(iter_readable(), SAMPLES_PER_CLASS)

@@ -1,4 +1,4 @@
-"""What compute_stats.py does with a data set: look at it, and then write all there is to say, or nothing."""
+"""Measures a data set and writes its report, for compute_stats.py."""
 
 from __future__ import annotations
 
@@ -24,71 +24,68 @@ from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.json_files import read_json_or_empty, write_json
 from microstep.utils.tables import format_fields
 
-LARGEST = 2**28  #: bytes of an earlier report
+MAX_REPORT_BYTES = 2**28  #: of an earlier report
 
 
 def write_dataset_report(
     dataset: Dataset, name: str, split: str, ratio: float | None, seed: int, output: Path, bar: ChunkProgressBar
 ) -> str:
-    """Measure a data set, write `<name>-<fingerprint>.json` and .png below `output`, and return what to print.
+    """Measure a data set and write `<name>-<fingerprint>.json` and `.png` below `output`.
+
+    Measurements of other splits or samples in an earlier JSON file are kept. Files are written atomically.
 
     Args:
-        name: the data set's, as its config is called.
-        split: official ones, between commas.
-        ratio, seed, bar: see `surveyed`.
+        dataset: a data set of images.
+        name: the data set's option name.
+        split: names of official splits, separated by commas.
+        ratio: the share of images to draw from each split; None for all.
+        seed: of the draw.
+        output: the directory for the files.
+        bar: see `ChunkProgressBar`.
+
+    Returns:
+        The text to print.
 
     Raises:
-        ConfigError: for a data set without pictures, another split, or a sample of fewer than two pictures.
-        DataError: where no picture of a split can be read.
-        StorageError: where a file can't be written; each is whole or not there.
+        ConfigError: the data set has no images, there is no such split, or a sample has fewer than two images.
+        DataError: no image of a split can be read.
+        StorageError: a file can't be written.
     """
     if not isinstance(dataset, ImageDataset):
-        raise ConfigError(f"dataset={name}", "it is none of pictures", "choose one that is, see conf/dataset/")
-    surveys, published = survey_splits(dataset, split.split(","), ratio, seed, bar), dataset.official
-    measured, health = measure_surveys(surveys), HealthReport.of(surveys, published)
-    file = output / f"{name}-{hash_splits(published)[:12]}.json"
-    picture = draw_overview(name, published)
+        raise ConfigError(f"dataset={name}", "it does not contain images", "choose one that does, see conf/dataset/")
+    surveys, official_splits = survey_splits(dataset, split.split(","), ratio, seed, bar), dataset.official
+    statistics, health = measure_surveys(surveys), HealthReport.from_surveys(surveys, official_splits)
+    file = output / f"{name}-{hash_splits(official_splits)[:12]}.json"
+    image = draw_overview(name, official_splits)
     with storage_errors(file):
         output.mkdir(parents=True, exist_ok=True)
-    write_atomic(file.with_suffix(".png"), picture, durable=False)
-    write_json(file, make_report_content(file, name, measured, health, ratio, seed))
-    yaml = f"# for conf/dataset/{name}.yaml\n{format_yaml_snippet(measured)}"
-    written = f"written to {file.with_suffix('.png')}\nwritten to {file}"
-    found = format_class_table(measured, published), format_all_sizes(measured), format_health(health, list(published))
-    return "\n\n".join([format_fields(format_statistics_rows(measured)), *found, yaml, written])
+    write_atomic(file.with_suffix(".png"), image, durable=False)
+    draw = "" if ratio is None else f" ratio={ratio} seed={seed}"  # a sample never replaces an exact result
+    splits = {f"{label}{draw}": one.to_dict() for label, one in statistics.items()}
+    previous, checked = (
+        read_json_or_empty(file, MAX_REPORT_BYTES),
+        {f"{'+'.join(health.checked)}{draw}": health.to_dict()},
+    )
+    merged = {"splits": merge_entries(previous, "splits", splits), "health": merge_entries(previous, "health", checked)}
+    write_json(file, {"dataset": name, **merged})
+    parts = [
+        format_fields(format_statistics_rows(statistics)),
+        format_class_table(statistics, official_splits),
+        format_all_sizes(statistics),
+        format_health(health, list(official_splits)),
+        f"# for conf/dataset/{name}.yaml\n{format_yaml_snippet(statistics)}",
+        f"written to {file.with_suffix('.png')}\nwritten to {file}",
+    ]
+    return "\n\n".join(parts)
 
 
-def make_report_content(
-    file: Path,
-    name: str,
-    statistics: Mapping[str, SplitStatistics],
-    health: HealthReport,
-    ratio: float | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Return what the JSON file says, with what an earlier call has written of other splits or samples."""
-    splits = {get_measurement_key(label, ratio, seed): one.plain() for label, one in statistics.items()}
-    looked = {get_measurement_key("+".join(health.checked), ratio, seed): health.plain()}
-    return {
-        "dataset": name,
-        "splits": read_previous_measurements(file, "splits") | splits,
-        "health": read_previous_measurements(file, "health") | looked,
-    }
+def merge_entries(previous: Mapping[str, Any], key: str, entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries with those of an earlier file. A damaged file counts as empty."""
+    earlier = previous.get(key)
+    return (earlier if isinstance(earlier, dict) else {}) | entries
 
 
 def format_all_sizes(statistics: Mapping[str, SplitStatistics]) -> str:
-    """Return a line a split on the sizes of its pictures."""
     splits = {label: one for label, one in statistics.items() if "+" not in label}
     fields = {f"  {label}": format_image_sizes(one.sizes) for label, one in splits.items()}
     return f"  sizes (width × height)\n{format_fields(fields)}"
-
-
-def get_measurement_key(label: str, ratio: float | None, seed: int) -> str:
-    """Return the key of what was measured: a sample's tells of the draw, so that it never replaces what is exact."""
-    return label if ratio is None else f"{label} ratio={ratio} seed={seed}"
-
-
-def read_previous_measurements(file: Path, key: str) -> dict[str, Any]:
-    """Return what an earlier call has written of the same data; nothing where the file is missing or damaged."""
-    found = read_json_or_empty(file, LARGEST).get(key)
-    return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""Draws a sample of images and estimates the standard errors of its statistics."""
+"""Statistics by class, and the standard errors of statistics of a sample of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from microstep.components.dataset.statistics import EMPTY_STREAM_REASON, Channel
 
 @dataclass(frozen=True)
 class StandardErrors:
-    """How far a sample's mean and deviation may be from the whole set's: one standard error each, per channel."""
+    """Standard errors of a sample's mean and standard deviation, by channel."""
 
     mean: list[float]
     std: list[float]
@@ -22,24 +22,24 @@ class StandardErrors:
 
 @dataclass(frozen=True)
 class Stratum:
-    """The pictures drawn from one split."""
+    """The images drawn from one split."""
 
-    moments: np.ndarray  #: N × 2 × C: each picture's mean, and the mean of its squares
-    population: int  #: that they were drawn from
+    moments: np.ndarray  #: N × 2 × C: mean and mean square of each image
+    population: int  #: number of images in the split
 
 
 def compute_moments(images: np.ndarray, scale: float) -> np.ndarray:
-    """Return each picture's mean over `scale`, and that of its squares, by channel: N × 2 × C from N × C × H × W."""
+    """Return mean and mean square of each image divided by `scale`: N × 2 × C from N × C × H × W."""
     numbers = images / scale
     return np.stack([numbers.mean((2, 3)), np.square(numbers).mean((2, 3))], axis=1)
 
 
 def compute_standard_errors(strata: Sequence[Stratum], statistics: ChannelStatistics) -> StandardErrors:
-    """Return the errors of statistics made from pictures drawn without replacement, so many from each split.
+    """Return the standard errors of statistics of images drawn without replacement from each split.
 
-    A picture is drawn whole, so its pixels are one observation, not many: the delta method over pictures, with the
-    finite population correction of each split (Cochran, Sampling Techniques, 1977, chapters 2 and 5). Of one picture
-    it is NaN.
+    An image is one observation, whatever its number of pixels. The errors are those of the delta method over images,
+    with the finite population correction of each split (Cochran, Sampling Techniques, 1977, chapters 2 and 5). They are
+    NaN if a split has only one image.
     """
     mean, std = np.array(statistics.mean), np.array(statistics.std)
     variance = sum(stratum_variance(one, mean, std) * (len(one.moments) / statistics.count) ** 2 for one in strata)
@@ -48,16 +48,16 @@ def compute_standard_errors(strata: Sequence[Stratum], statistics: ChannelStatis
 
 
 def stratum_variance(drawn: Stratum, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return the variance, 2 × C, of the mean pull of pictures drawn from one split."""
+    """Return the variance, 2 × C, of the mean influence of the images drawn from one split."""
     count = len(drawn.moments)
     if count < 2:
         return np.full(drawn.moments.shape[1:], np.nan)
-    own: np.ndarray = compute_influences(drawn.moments, mean, std).var(0, ddof=1)
-    return own * (1 - count / drawn.population) / count
+    variance: np.ndarray = compute_influences(drawn.moments, mean, std).var(0, ddof=1)
+    return variance * (1 - count / drawn.population) / count
 
 
 def compute_influences(moments: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return each picture's pull on the mean and on the deviation: N × 2 × C."""
+    """Return the influence of each image on mean and standard deviation: N × 2 × C."""
     first, second = moments[:, 0], moments[:, 1]
     spread = second - 2 * mean * first + mean**2 - std**2
     return np.stack([first - mean, spread / (2 * np.where(std > 0, std, 1))], axis=1)
@@ -65,49 +65,52 @@ def compute_influences(moments: np.ndarray, mean: np.ndarray, std: np.ndarray) -
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """How many pictures each class has, and each channel's mean over all pixels of these."""
+    """The number of images of each class, and the mean of their pixels by channel."""
 
     counts: list[int]
-    means: list[list[float] | None]  #: by class, then channel; None for a class without pictures
+    means: list[list[float] | None]  #: by class, then channel; None for a class without images
 
     @classmethod
     def streamed(cls, arrays: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> ClassStatistics:
-        """Return the figures of a stream of pictures (N × C × H × W), over `scale`, and their labels (N).
+        """Compute the statistics in one pass, in constant memory.
 
-        One pass, in constant memory. Sums of integers are exact, so that cuts make no difference; others are float64.
+        Args:
+            arrays: pairs of images (N × C × H × W) and labels (N). Sums are exact for integers, else float64.
+            classes: number of classes.
+            scale: divides the means.
 
         Raises:
-            ValueError: where the stream has no pixels, labels don't match the pictures, or one is no class.
+            ValueError: the stream has no pixels, or the labels don't fit the images or the classes.
         """
         counts, areas = np.zeros((2, classes), np.int64)
         totals: Any = 0
-        for pictures, labels in arrays:
-            here = count_labels(labels, len(pictures), classes)
-            counts += here
-            areas += here * prod(pictures.shape[2:])
-            totals = totals + sum_by_class(pictures, labels, classes)
+        for images, labels in arrays:
+            added = count_labels(labels, len(images), classes)
+            counts += added
+            areas += added * prod(images.shape[2:])
+            totals = totals + sum_by_class(images, labels, classes)
         if not areas.any():
             raise ValueError(EMPTY_STREAM_REASON)
         return cls.of(counts, areas, totals, scale)
 
     @classmethod
     def of(cls, counts: np.ndarray, areas: np.ndarray, totals: np.ndarray, scale: float) -> ClassStatistics:
-        """Return the figures from each class's pictures, pixels of a channel, and sums of pixels (classes × C)."""
+        """Return the statistics from images and pixels by class, and sums of pixels (classes × C)."""
         means = zip(totals.tolist(), areas.tolist(), strict=True)
         return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
 
 
 def count_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
-    """Return how many pictures each class has, int64; labels that are none are refused."""
+    """Return the number of images of each class, int64. Raise a ValueError for invalid labels."""
     if labels.shape != (images,):
-        raise ValueError(f"labels of shape {labels.shape} for {images} pictures: give each one")
+        raise ValueError(f"labels of shape {labels.shape} for {images} images: give each image one label")
     if images and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()}: they go from 0 to {classes - 1}")
     return np.bincount(labels, minlength=classes)
 
 
 def sum_by_class(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return the sum of each class's pixels by channel: classes × C, int64 for integers, float64 for others."""
+    """Return the sums of pixels by class and channel: classes × C, int64 for integers, else float64."""
     dtype = np.int64 if np.issubdtype(images.dtype, np.integer) else np.float64
     totals = np.zeros((classes, images.shape[1]), dtype)
     np.add.at(totals, labels, images.sum((2, 3), dtype=dtype))

@@ -1,4 +1,4 @@
-"""Statistics of a data set's official splits, exact or of a sample, for compute_stats.py."""
+"""Statistics of a data set's official splits, exact or of a sample."""
 
 from __future__ import annotations
 
@@ -23,64 +23,66 @@ from microstep.errors import ConfigError
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """A split's statistics; `errors` where they are a sample's."""
+    """The statistics of a split, or of several together."""
 
     statistics: ChannelStatistics
-    errors: StandardErrors | None
-    population: int  #: pictures as published, whether or not they were drawn and could be read
+    errors: StandardErrors | None  #: of a sample; None if all images were read
+    population: int  #: number of images in the split, drawn or not, readable or not
     unreadable: int
     class_names: tuple[str, ...]
     classes: ClassStatistics
-    sizes: Counter[tuple[int, int]]  #: how many pictures were published in each width and height
+    sizes: Counter[tuple[int, int]]  #: number of images by published width and height
 
-    def plain(self) -> dict[str, Any]:
-        """Return them for JSON."""
-        found = self.statistics
-        counts = {"count": found.count, "population": self.population, "unreadable": self.unreadable}
-        plain = {"mean": found.mean, "std": found.std, "min": found.minimum, "max": found.maximum, **counts}
-        if self.errors is not None:
-            plain |= {"mean_standard_error": self.errors.mean, "std_standard_error": self.errors.std}
-        figures = zip(self.class_names, self.classes.counts, self.classes.means, strict=True)
-        plain["classes"] = {name: {"count": count, "mean": mean} for name, count, mean in figures}
+    def to_dict(self) -> dict[str, Any]:
+        """Return the statistics for JSON."""
+        channels, errors = self.statistics, self.errors
+        classes = zip(self.class_names, self.classes.counts, self.classes.means, strict=True)
         sizes = self.sizes.most_common()
-        return plain | {"sizes": [{"width": w, "height": h, "count": count} for (w, h), count in sizes]}
+        plain = {"mean": channels.mean, "std": channels.std, "min": channels.minimum, "max": channels.maximum}
+        counts = {"count": channels.count, "population": self.population, "unreadable": self.unreadable}
+        standard_errors = {"mean_standard_error": errors.mean, "std_standard_error": errors.std} if errors else {}
+        return {
+            **plain,
+            **counts,
+            **standard_errors,
+            "classes": {name: {"count": count, "mean": mean} for name, count, mean in classes},
+            "sizes": [{"width": w, "height": h, "count": count} for (w, h), count in sizes],
+        }
 
 
 def measure_dataset(
     dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
 ) -> dict[str, SplitStatistics]:
-    """Return the statistics of each official split named; of several, also those of all their pictures together.
-
-    Args, Raises: see `surveyed`.
-    """
+    """Return the statistics of official splits; of several, also of all together. See `survey_splits`."""
     return measure_surveys(survey_splits(dataset, names, ratio, seed, bar))
 
 
 def survey_splits(
     dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
 ) -> list[SplitSurvey]:
-    """Read the official splits named, each picture once; a file that can't be read stops nothing.
+    """Read each image of some official splits once. Unreadable files are collected.
 
     Args:
-        names: out of `dataset.official`.
-        ratio: the share of pictures to draw from each, without replacement; None for all of them, exactly.
+        dataset: a data set of images.
+        names: of official splits.
+        ratio: the share of images to draw from each split, without replacement; None for all.
         seed: of the draw.
-        bar: wraps a stream of chunks of so many pictures.
+        bar: see `ChunkProgressBar`.
 
     Raises:
-        ConfigError: for another split, or a sample of fewer than two pictures.
-        DataError: where no picture of a split can be read.
+        ConfigError: there is no such split, or a sample has fewer than two images.
+        DataError: no image of a split can be read.
     """
     check_split_names(names, list(dataset.official))
     splits = {name: dataset.official[name] for name in names}
     drawn = {name: draw_rows(len(one), ratio, seed) for name, one in splits.items()}
     in_memory = all(one.in_memory for one in splits.values())
     workers = WorkerPool(splits, 0 if in_memory else worker_count(dataset.num_workers))
-    return [SplitSurvey.of(name, rows, workers, bar, ratio is not None) for name, rows in drawn.items()]
+    return [SplitSurvey.from_split(name, rows, workers, bar, ratio is not None) for name, rows in drawn.items()]
 
 
 def check_split_names(names: Sequence[str], options: Sequence[str]) -> None:
-    """Refuse splits that are not there, and those named twice."""
+    """Raise a ConfigError for unknown splits and for those named twice."""
     several = f", or {'both' if len(options) == 2 else 'several'}: {','.join(options)}" if len(options) > 1 else ""
     for name in names:
         if name not in options:
@@ -90,18 +92,18 @@ def check_split_names(names: Sequence[str], options: Sequence[str]) -> None:
 
 
 def draw_rows(population: int, ratio: float | None, seed: int) -> Sequence[int]:
-    """Return the rows to read, ascending."""
+    """Return the rows to read, in ascending order."""
     if ratio is None:
         return range(population)
-    count = ceil(Fraction(str(ratio)) * population)  # exactly: in binary 0.07 · 100 is more than 7
+    count = ceil(Fraction(str(ratio)) * population)  # in binary, 0.07 · 100 is more than 7
     if count < 2:
-        raise ConfigError(f"ratio={ratio}", f"that is {count} of {population} pictures", "draw at least two")
+        raise ConfigError(f"ratio={ratio}", f"that is {count} of {population} images", "draw at least two")
     rows: list[int] = np.sort(np.random.default_rng(seed).choice(population, count, replace=False)).tolist()
     return rows
 
 
 def measure_surveys(surveys: Sequence[SplitSurvey]) -> dict[str, SplitStatistics]:
-    """Return the statistics of each split, and of several those of all their pictures."""
+    """Return the statistics of each split; of several, also of all together."""
     groups = {survey.split: [survey] for survey in surveys}
     if len(surveys) > 1:
         groups["+".join(groups)] = list(surveys)
@@ -109,20 +111,17 @@ def measure_surveys(surveys: Sequence[SplitSurvey]) -> dict[str, SplitStatistics
 
 
 def merge_surveys(surveys: Sequence[SplitSurvey]) -> SplitStatistics:
-    """Return the statistics of some splits' pictures together."""
-    tally, pictures = reduce(add, (survey.tally for survey in surveys)), surveys[0].pictures
-    statistics = ChannelStatistics.of(tally.channels, tally.count, pictures.scale)
-    areas = tally.class_counts * prod(pictures.shape[1:])
+    """Return the statistics of all images of some splits."""
+    totals, source = reduce(add, (survey.totals for survey in surveys)), surveys[0].source
+    statistics = ChannelStatistics.of(totals.channels, totals.count, source.scale)
+    strata = [Stratum(survey.facts.moments, len(survey.source)) for survey in surveys]
+    areas = totals.class_counts * prod(source.shape[1:])
     return SplitStatistics(
         statistics,
-        compute_standard_errors(list(map(make_stratum, surveys)), statistics) if surveys[0].sampled else None,
-        sum(len(survey.pictures) for survey in surveys),
+        compute_standard_errors(strata, statistics) if surveys[0].is_sample else None,
+        sum(stratum.population for stratum in strata),
         sum(len(survey.unreadable) for survey in surveys),
-        tuple(map(make_printable, pictures.class_names)),
-        ClassStatistics.of(tally.class_counts, areas, tally.class_totals, pictures.scale),
-        tally.sizes,
+        tuple(map(make_printable, source.class_names)),
+        ClassStatistics.of(totals.class_counts, areas, totals.class_totals, source.scale),
+        totals.sizes,
     )
-
-
-def make_stratum(survey: SplitSurvey) -> Stratum:
-    return Stratum(survey.marks.moments, len(survey.pictures))

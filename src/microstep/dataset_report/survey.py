@@ -1,4 +1,4 @@
-"""Reads every sampled image of a split once and accumulates its facts."""
+"""Reads each image of a split once and collects totals and facts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from microstep.components.dataset.workers import ReadRequest, WorkerPool, loader
 from microstep.dataset_report.sampling import compute_moments, count_labels, sum_by_class
 from microstep.errors import DataError, MicrostepError
 
-DIGEST_BYTES = 16  #: bytes: among a thousand million pictures two are taken for the same with a chance of 1 to 10 ** 20
+DIGEST_BYTES = 16  #: among 10⁹ images, two different ones have the same digest with a probability of 10⁻²¹
 
 
 @dataclass(frozen=True)
 class ImageChunk:
-    """Some pictures of a split, with their rows."""
+    """Some images of a split, with their rows."""
 
     rows: Sequence[int]
     pixels: np.ndarray  #: N × C × H × W, uint8
@@ -35,26 +35,20 @@ class ImageChunk:
 
 @dataclass(frozen=True)
 class RunningTotals:
-    """What adds up over pictures, exactly, in whatever order."""
+    """Sums over images. They are exact, so the order does not matter."""
 
-    count: int  #: pictures
+    count: int  #: images
     channels: list[ExactSums]
-    class_counts: np.ndarray  #: pictures of each class
+    class_counts: np.ndarray  #: images of each class
     class_totals: np.ndarray  #: classes × C: sums of pixels
-    sizes: Counter[tuple[int, int]]  #: how many pictures were published in each width and height
+    sizes: Counter[tuple[int, int]]  #: number of images by published width and height
 
     @classmethod
-    def of(cls, chunk: ImageChunk, source: ImageSource) -> RunningTotals:
-        """Return what some pictures of a split add."""
+    def from_chunk(cls, chunk: ImageChunk, source: ImageSource) -> RunningTotals:
         labels, classes = source.labels[chunk.rows], len(source.class_names)
         counts, totals = count_labels(labels, len(chunk), classes), sum_by_class(chunk.pixels, labels, classes)
-        return cls(
-            len(chunk),
-            sum_chunk_channels(chunk.pixels),
-            counts,
-            totals,
-            Counter(read_published_sizes(source, chunk.rows)),
-        )
+        sizes = Counter(read_published_sizes(source, chunk.rows))
+        return cls(len(chunk), sum_chunk_channels(chunk.pixels), counts, totals, sizes)
 
     def __add__(self, other: RunningTotals) -> RunningTotals:
         return RunningTotals(
@@ -67,15 +61,11 @@ class RunningTotals:
 
 
 def sum_chunk_channels(pixels: np.ndarray) -> list[ExactSums]:
-    """Return the sums of each channel."""
-    channels = (
-        [ExactSums.of(piece[:, channel]) for piece in split_pieces(pixels)] for channel in range(pixels.shape[1])
-    )
-    return [reduce(add, parts) for parts in channels]
+    return [reduce(add, (ExactSums.of(piece[:, c]) for piece in split_pieces(pixels))) for c in range(pixels.shape[1])]
 
 
 def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the published sizes, but of those whose files have gone since they were decoded."""
+    """Return the published sizes, except of files removed since they were decoded."""
     with suppress(DataError):
         return source.sizes(rows)
     return [size for row in rows for size in read_published_sizes(source, [row])] if len(rows) > 1 else []
@@ -83,103 +73,99 @@ def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is kept of every picture: some bytes each."""
+    """A few bytes about each readable image."""
 
     rows: np.ndarray
-    digests: np.ndarray  #: N × 2, uint64: of the pixels
-    constant: np.ndarray  #: whether each channel is the same everywhere
-    moments: np.ndarray  #: N × 2 × C of a sample, see sampling.py; empty where all pictures are read
+    digests: np.ndarray  #: N × 2, uint64: hashes of the pixels
+    constant: np.ndarray  #: N, bool: whether all pixels of the image are equal
+    moments: np.ndarray  #: N × 2 × C, see `Stratum`; empty if all images of a split are read
 
     @classmethod
-    def of(cls, chunk: ImageChunk, scale: float, sampled: bool) -> ImageFacts:
-        """Return what is kept of some pictures."""
+    def from_chunk(cls, chunk: ImageChunk, scale: float, is_sample: bool) -> ImageFacts:
         pixels = np.ascontiguousarray(chunk.pixels)
-        digests = b"".join(blake2b(picture.data, digest_size=DIGEST_BYTES).digest() for picture in pixels)
+        digests = b"".join(blake2b(image.data, digest_size=DIGEST_BYTES).digest() for image in pixels)
         constant = (pixels == pixels[:, :, :1, :1]).all((1, 2, 3))
-        kept = compute_moments(pixels if sampled else pixels[:0], scale)
-        return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, kept)
+        moments = compute_moments(pixels if is_sample else pixels[:0], scale)
+        return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, moments)
 
     @classmethod
-    def joined(cls, facts: Sequence[ImageFacts]) -> ImageFacts:
-        """Return the marks of all pictures, by row."""
-        rows, digests, constant, kept = (
-            np.concatenate([getattr(part, name) for part in facts]) for name in cls.__dataclass_fields__
-        )
+    def concatenate(cls, facts: Sequence[ImageFacts]) -> ImageFacts:
+        """Return the facts of all images, sorted by row."""
+        columns = ([getattr(part, name) for part in facts] for name in cls.__dataclass_fields__)
+        rows, digests, constant, moments = map(np.concatenate, columns)
         order = np.argsort(rows)
-        return cls(rows[order], digests[order], constant[order], kept)
+        return cls(rows[order], digests[order], constant[order], moments)
 
 
-ChunkProgressBar = Callable[
-    [Iterable[ImageChunk], str, int], Iterator[ImageChunk]
-]  #: a stream of chunks, its label, pictures in all
+#: Wraps a stream of chunks, with a label and the total number of images.
+ChunkProgressBar = Callable[[Iterable[ImageChunk], str, int], Iterator[ImageChunk]]
 
 
 @dataclass(frozen=True)
 class SplitSurvey:
-    """What one pass over a split has found."""
+    """The result of one pass over a split."""
 
     split: str
-    pictures: ImageSource
-    tally: RunningTotals
-    marks: ImageFacts  #: of the pictures that could be read
-    unreadable: dict[int, str]  #: row → why
-    sampled: bool
+    source: ImageSource
+    totals: RunningTotals
+    facts: ImageFacts  #: of readable images
+    unreadable: dict[int, str]  #: row → reason
+    is_sample: bool
 
     @classmethod
-    def of(
-        cls, split: str, rows: Sequence[int], workers: WorkerPool, bar: ChunkProgressBar, sampled: bool
+    def from_split(
+        cls, split: str, rows: Sequence[int], workers: WorkerPool, bar: ChunkProgressBar, is_sample: bool
     ) -> SplitSurvey:
-        """Read some rows of a split of the workers'.
+        """Read some rows of a split.
 
         Raises:
-            DataError: where none of them can be read.
-            MicrostepError: for a worker that died or took too long.
+            DataError: no row can be read.
+            MicrostepError: a worker died or took too long.
         """
-        pictures, unreadable = workers.reader.pictures[split], dict[int, str]()
-        tally, marks = None, []
+        source, unreadable = workers.reader.pictures[split], dict[int, str]()
+        totals, facts = None, list[ImageFacts]()
         with loader_errors():
             for chunk in bar(read_chunks(workers, split, rows, unreadable), split, len(rows)):
-                found = RunningTotals.of(chunk, pictures)
-                tally = found if tally is None else tally + found
-                marks.append(ImageFacts.of(chunk, pictures.scale, sampled))
-        if tally is None:
+                added = RunningTotals.from_chunk(chunk, source)
+                totals = totals + added if totals else added
+                facts.append(ImageFacts.from_chunk(chunk, source.scale, is_sample))
+        if totals is None:
             row, reason = next(iter(unreadable.items()))
-            first = f"{get_image_name(pictures, row)}: {reason}"
-            raise DataError(f"split={split}", f"none of {len(rows):,} pictures can be read ({first})", "mend the files")
-        return cls(split, pictures, tally, ImageFacts.joined(marks), dict(sorted(unreadable.items())), sampled)
+            first = f"{make_printable(source.name(row))}: {reason}"
+            raise DataError(f"split={split}", f"none of {len(rows):,} images can be read ({first})", "repair the files")
+        ordered = dict(sorted(unreadable.items()))
+        return cls(split, source, totals, ImageFacts.concatenate(facts), ordered, is_sample)
 
-    def name(self, row: int) -> str:
-        """Return what a person finds a picture by."""
-        return get_image_name(self.pictures, row)
+    def get_image_name(self, row: int) -> str:
+        """Return the name of an image: its file or index."""
+        return make_printable(self.source.name(row))
 
 
 def read_chunks(
     workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]
 ) -> Iterator[ImageChunk]:
-    """Yield pictures, as many as fit a chunk; those of a chunk with a bad file come at the end, one by one.
+    """Yield images in chunks. Chunks with an unreadable file come at the end, image by image.
 
     Args:
-        unreadable: takes the row of each bad file, and what is wrong with it.
+        workers: read the images.
+        split: name of the split.
+        rows: of the split.
+        unreadable: receives the reason for each row that can't be read.
     """
-    wanted = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.pictures[split])]
-    spoilt = list[int]()
-    for one, found in zip(wanted, workers.stream(wanted), strict=True):
-        if isinstance(found, MicrostepError):
-            spoilt += one.rows
+    requests = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.pictures[split])]
+    retried = list[ReadRequest]()
+    for request, result in zip(requests, workers.stream(requests), strict=True):
+        if isinstance(result, MicrostepError):
+            retried += [ReadRequest(split, [row]) for row in request.rows]
         else:
-            yield ImageChunk(one.rows, found.numpy())
-    singly = [ReadRequest(split, [row]) for row in spoilt]
-    for one, found in zip(singly, workers.stream(singly), strict=True):
-        if isinstance(found, MicrostepError):
-            unreadable[one.rows[0]] = str(found.args[1])
+            yield ImageChunk(request.rows, result.numpy())
+    for request, result in zip(retried, workers.stream(retried), strict=True):
+        if isinstance(result, MicrostepError):
+            unreadable[request.rows[0]] = str(result.args[1])
         else:
-            yield ImageChunk(one.rows, found.numpy())
-
-
-def get_image_name(source: ImageSource, row: int) -> str:
-    return make_printable(source.name(row))
+            yield ImageChunk(request.rows, result.numpy())
 
 
 def make_printable(name: str) -> str:
-    """Return a name without what breaks a line, or can't be written as UTF-8."""
+    """Return a name with control characters and surrogates replaced."""
     return "".join("�" if category(letter) in ("Cc", "Cs") else letter for letter in name)

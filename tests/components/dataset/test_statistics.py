@@ -306,7 +306,7 @@ def test_classes_of_other_numbers_have_means_too():
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [([0, 3], "from 0 to 3"), ([-1, 0], "from -1 to 0"), ([0], "for 2 pictures")]
+    ("labels", "message"), [([0, 3], "from 0 to 3"), ([-1, 0], "from -1 to 0"), ([0], "for 2 images")]
 )
 def test_a_label_that_is_no_class_is_refused(labels, message):
     """A label that is negative or too large, or missing, is never counted as another's."""

@@ -54,6 +54,25 @@ class Counting(nn.Module):
         return x * self.calls
 
 
+class SmallBatchesOnly(nn.Module):
+    """Blocks the gradient of all layers before it in batches of more than five samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if len(x) <= 5 else 0 * x
+
+
+def unused_and_frozen() -> nn.Module:
+    """Return a network with a layer that is not called and one that is not trained."""
+    model = network(nn.Conv2d(3, 3, 1).requires_grad_(False))
+    model[1].register_module("unused", nn.Linear(2, 2).double())
+    return model
+
+
+def no_gradient_in_large_batches() -> nn.Module:
+    model = network(nn.Conv2d(3, 3, 1))
+    return nn.Sequential(*model, SmallBatchesOnly())
+
+
 def drawn_elsewhere() -> nn.Module:
     return network(DrawingElsewhere())
 

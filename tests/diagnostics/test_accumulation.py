@@ -1,12 +1,14 @@
-"""check=accumulation tells whether a window cut into micro-batches is one big batch, and if not, exactly why."""
+"""check=accumulation tells whether micro-batches are equal to one large batch, and names the causes if they are not."""
 
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,10 +26,12 @@ from microstep.diagnostics.accumulation.measure import (
     WindowMeasurement,
     measure_window,
 )
-from microstep.diagnostics.accumulation.report import AccumulationCheck
+from microstep.diagnostics.accumulation.plot import draw_accumulation_plot
+from microstep.diagnostics.accumulation.report import AccumulationCheck, accumulation_as_json, accumulation_report_text
 from microstep.diagnostics.accumulation.sample_weights import measure_running_weights
 from microstep.diagnostics.accumulation.verdict import accumulation_verdict_text
 from microstep.errors import Diverged
+from microstep.utils.json_files import write_json
 from tests.components.step.windows import cut, samples, task
 from tests.conftest import ROOT, call, error_of, files_limited
 from tests.diagnostics import models
@@ -44,14 +48,14 @@ UNEVEN = (1.0, 2.0, 3.0, 40.0)  #: class weights
 
 
 def window(sizes: tuple[int, ...], job: Classification, full: int = 4) -> CheckedWindow:
-    """Return a window of random pictures."""
+    """Return a window of random images."""
     batches = cut(*samples(sum(sizes)), sizes)
     weights = tuple(job.weight(batch.targets).sum().item() for batch in batches)
     return CheckedWindow("window", 0, batches, WindowShape(sizes, weights, full))
 
 
 def measured(model, sizes=FULL, rule="weighted_mean", weights=None, clip=None, full=4) -> WindowMeasurement:
-    """Return what is found of a model, a loop and a window."""
+    """Return the measurement of a model, a loop and a window."""
     job = task(weights)
     one = window(sizes, job, full)
     return measure_window(CauseIsolation(model, one, LOOPS[rule](one.shape), job, clip, seed=0))
@@ -100,7 +104,7 @@ def test_a_clean_model_is_exact(sizes, weights, clip) -> None:
 
 @pytest.mark.parametrize(("rule", "sizes", "weights", "causes"), LOOP_CAUSES.values(), ids=LOOP_CAUSES)
 def test_each_cause_in_a_loop_is_named(rule, sizes, weights, causes) -> None:
-    """What a loop gets wrong in this window is named, nothing else is, and without it the window is exact."""
+    """The causes in a loop are named, no other cause is, and without them the window is exact."""
     found = measured(models.clean(), sizes, rule, weights, clip=0.05 if rule == "clip_each" else None)
     assert set(found.causes) == causes
     assert found.total_difference > 1e-3
@@ -110,11 +114,41 @@ def test_each_cause_in_a_loop_is_named(rule, sizes, weights, causes) -> None:
 
 @pytest.mark.parametrize(("model", "causes"), MODEL_CAUSES.items(), ids=lambda of: getattr(of, "__name__", ""))
 def test_each_cause_in_a_model_is_named(model, causes) -> None:
-    """Whatever normalises by its batch, remembers it or draws is found, also where no layer's name tells."""
+    """Modules that normalize by their batch, keep statistics or draw are found, whatever their type."""
     found = measured(model())
     assert set(found.causes) == causes
     assert found.remaining_difference <= EXACT_TOLERANCE
     assert not found.is_exact
+
+
+@pytest.mark.parametrize("rule", ["weighted_mean", "clip_each", "scale_doubles"])
+def test_layers_without_gradient_are_exact(rule) -> None:
+    """An unused layer has a difference of 0, a frozen one has none, and the window is exact with weighted_mean."""
+    found = measured(models.unused_and_frozen(), RAGGED, rule, clip=0.05)
+    assert found.layer_differences["1.unused"] == 0
+    assert set(found.layer_differences) == {"0", "1.unused", "4"}
+    assert found.is_exact == (rule == "weighted_mean")
+
+
+def test_a_difference_from_zero_is_infinite_but_readable(tmp_path) -> None:
+    """If one large batch has no gradient at all, the table says inf, the verdict says why, and the JSON has null."""
+    found = measured(models.no_gradient_in_large_batches())
+    assert not found.is_exact and found.total_difference == math.inf
+    check = AccumulationCheck("weighted_mean", "a model", {}, dict.fromkeys(found.layer_differences, 1), [found])
+    assert "  all             3     inf" in accumulation_report_text(check)
+    assert "is not zero, but one big batch's is" in accumulation_verdict_text(check)
+    assert draw_accumulation_plot(check).startswith(b"\x89PNG")
+    write_json(tmp_path / "check.json", accumulation_as_json(check))
+    (read,) = json.loads((tmp_path / "check.json").read_text(), parse_constant=pytest.fail)["windows"]
+    assert read["difference"] is None and not read["exact"]
+
+
+def test_nan_is_not_exact() -> None:
+    """A gradient that is not finite only with micro-batches is not called exact."""
+    found = replace(measured(models.clean()), total_difference=math.nan)
+    assert not found.is_exact
+    check = AccumulationCheck("weighted_mean", "a model", {}, {}, [found])
+    assert "is not finite, but one big batch's is" in accumulation_verdict_text(check)
 
 
 def test_masks_that_happen_to_be_the_same_are_told_of() -> None:
@@ -146,7 +180,7 @@ def test_the_causes_of_loop_and_model_are_told_apart() -> None:
     ],
 )
 def test_what_has_no_name_is_pointed_at(model, words) -> None:
-    """Where a difference remains without every known cause, the layer or the buffer is told in which it arises."""
+    """If a difference remains without every known cause, the layer or buffer is named."""
     found = measured(model())
     assert found.remaining_difference > EXACT_TOLERANCE
     assert words in found.unexplained
@@ -184,7 +218,7 @@ def test_a_rules_name_is_the_loop_of_that_name(rule, sizes, weights) -> None:
 
 
 def test_every_rule_has_a_loop() -> None:
-    """What the command line takes, what is measured and what is written by hand are the same names."""
+    """The command line, the check and the loops written by hand have the same names."""
     assert set(RULES) == set(LOOPS) == set(BY_HAND) == set(CHOICES["rule"])
 
 
@@ -207,7 +241,7 @@ def test_samples_times_their_weights_are_the_gradient(rule) -> None:
 
 @pytest.mark.parametrize("rule", ["clip_each", "scale_doubles", "zero_grad_each"])
 def test_where_the_last_backward_weighs_more_it_is_seen(rule) -> None:
-    """The riddle: by these loops the last of four equal micro-batches weighs more than the first."""
+    """With these loops, the last of four equal micro-batches weighs more than the first."""
     found = measured(models.clean(), FULL, rule, clip=0.05 if rule == "clip_each" else None).micro_batch_weights
     assert found.measured[-1] > 1.9 * found.measured[0]
 

@@ -1,4 +1,4 @@
-"""How far two cuts of a batch end apart: what is measured is what training does, and what is said of it is so."""
+"""check=drift measures the distance between trainings that are equal to runs, and its verdict fits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def composed(*words: str, model: str | None = None) -> DictConfig:
 
 
 def normed(num_classes: int) -> nn.Module:
-    """Return a network that normalises by the batch, with a name of its own for the layer."""
+    """Return a network that normalizes by the batch, with a name of its own for the layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
 
 
@@ -177,7 +177,7 @@ def test_a_block_of_the_table_has_its_name_over_its_columns(found) -> None:
 
 
 def test_a_task_that_is_no_classification_is_examined_too(zygote, tmp_path) -> None:
-    """What a task doesn't tell is left out: weights, outputs and its own metrics are compared, predictions aren't."""
+    """Without predictions, the weights, outputs and metrics of the task are compared."""
     words = ("--config-dir", str(CONF), *REGRESSION, "check=drift", "batch_size=8", "accum=5", "epochs=2")
     done = zygote.call("train.py", *words, "hydra.run.dir=look", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from microstep.evaluation.evaluate import evaluate_run
 from microstep.sweep.planning import ExperimentHashes
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_partial_components
-from microstep.training.profiling import recommendation as remembered
 from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile
 from microstep.training.profiling.recommendation import Recommendation, store_recommendation
@@ -32,6 +32,7 @@ from tests.conftest import error_of, fit
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import differences, same, state_of
 
+remembered = import_module("microstep.training.profiling.recommendation")
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")
 WORDS = ["threads=1", "progress=false", "model=mlp", "epochs=2", "precision=auto"]
 

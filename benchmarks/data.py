@@ -136,7 +136,7 @@ def wait(rounds: int) -> None:
     ratio = statistics.median(a / b for a, b in zip(*times.values(), strict=True))
     for name, values in times.items():
         print(f"{name:20} {statistics.median(values):8.2f} s an epoch")
-    waited = real.loaders.clock.waited / (rounds + 1) / statistics.median(times["crop_flip"])
+    waited = real.loaders.wait_timer.waited / (rounds + 1) / statistics.median(times["crop_flip"])
     print(f"ratio {ratio:.3f}, waited for data {waited:.1%} of the time")
 
 
@@ -181,7 +181,7 @@ def folder(root: Path) -> None:
     for name, values in times.items():
         pairs = statistics.median(a / b for a, b in zip(times["ImageFolder"], values, strict=True))
         print(f"{name:12} {statistics.median(values):6.2f} s an epoch; ImageFolder takes {pairs:.2f} × that")
-    print(f"streaming waited {streaming.loaders.clock.waited / 6:.2f} s an epoch for data")
+    print(f"streaming waited {streaming.loaders.wait_timer.waited / 6:.2f} s an epoch for data")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ BATCH, SMOOTHING, MANY = 64, 0.1, 10_000
 def ours(words: list[str]):
     """Return a function that runs one epoch of the framework, everything on, bars drawn into a buffer."""
     trainer = build_trainer(compose([*words, f"epochs={MANY}"]), tempfile.mkdtemp())
-    trainer.logbook.bars.is_shown = True
-    epochs = iter(trainer.logbook.epochs(1, MANY))
+    trainer.loggers.bars.is_shown = True
+    epochs = iter(trainer.loggers.epochs(1, MANY))
     return trainer, lambda: trainer.run_epoch(next(epochs))
 
 

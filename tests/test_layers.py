@@ -38,7 +38,6 @@ WITHOUT_TORCH = (
 )
 LONG = {  # over 200 lines on purpose: one subject each
     "components.dataset.workers",
-    "training.trainer",
     "types.protocols",
 }
 LONGEST = 200

@@ -11,7 +11,7 @@ from microstep.errors import ConfigError
 from microstep.training.build import build_trainer
 from tests.conftest import error_of
 
-TASKS = ("--config-dir", str(Path(__file__).parent / "tasks" / "conf"))
+TASKS = ("--config-dir", str(Path(__file__).parents[1] / "tasks" / "conf"))
 REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
 
 
@@ -75,7 +75,7 @@ def test_pretrained_weights_bring_their_own_normalisation(augment, tmp_path):
 
 
 def test_a_data_set_that_makes_no_splits_is_refused(tmp_path):
-    """What a target makes must be what its slot is for."""
+    """A `_target_` must build an object of its group's protocol."""
     config = compose(["progress=false"])
     config.dataset = {"_target_": "microstep.components.model.mlp", "input_shape": [4], "num_classes": 2}
     with pytest.raises(ConfigError, match="it makes no Dataset"):

@@ -284,6 +284,6 @@ def test_time_waited_for_data_is_counted():
     """The clock moves while batches are fetched, and not while windows are planned."""
     one = loaders(Rows(24))
     windows = list(one.train(1))
-    assert one.clock.waited == 0
+    assert one.wait_timer.waited == 0
     list(windows[0].batches)
-    assert one.clock.waited > 0
+    assert one.wait_timer.waited > 0

@@ -103,7 +103,7 @@ def test_run_json_tells_of_each_resume(run: Path) -> None:
 
 
 def test_config_yaml_stays_as_it_was(run: Path) -> None:
-    """What a resume changes is in run.json alone."""
+    """Overrides of a resume are recorded in run.json only."""
     before = (run / "config.yaml").read_bytes()
     resume(run, ["num_workers=1", "log_every_steps=3"]).fit()
     assert (run / "config.yaml").read_bytes() == before
@@ -193,7 +193,7 @@ def test_a_config_that_was_edited_is_refused(run: Path) -> None:
 
 
 def test_a_neutral_key_may_be_edited(whole: Path, run: Path) -> None:
-    """What can't change the result is no reason to refuse."""
+    """A key that can't change the result may be changed."""
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("every_steps: null", "every_steps: 2", 1))
     resume(run).fit()
@@ -242,7 +242,7 @@ def test_other_threads_are_told_of(run: Path, capsys) -> None:
 def test_other_versions_are_told_of(run: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each package with both versions; also a change of the source."""
     now = identity.get_package_versions()
-    monkeypatch.setattr(identity, "versions", lambda: now | {"torch": "9.9"})
+    monkeypatch.setattr(identity, "get_package_versions", lambda: now | {"torch": "9.9"})
     monkeypatch.setattr(identity, "source_hash", lambda config: "another")
     out, err = said_on_resume(run, capsys)
     assert SAME not in out
@@ -275,7 +275,7 @@ def test_another_device_goes_on_in_the_saved_dtype(tmp_path: Path) -> None:
 
 
 def test_a_run_json_of_any_shape_is_no_obstacle(tmp_path: Path) -> None:
-    """What it says of metrics and earlier resumes is kept where it makes sense."""
+    """Valid metrics and earlier resumes in a damaged run.json are kept."""
     built = build_trainer(compose(["model=mlp", "threads=1", "progress=false", "epochs=2"]), tmp_path)
     stop_at(built, 30)
     for content in ('{"metrics": 3, "resumed": 4}', '{"resumed": "twice"}', "[]", "{"):

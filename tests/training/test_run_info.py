@@ -1,4 +1,4 @@
-"""What a run says of itself."""
+"""Facts, summary and warnings of a run."""
 
 import logging
 
@@ -28,7 +28,7 @@ def test_batchnorm_and_dropout_are_named_once_in_one_line(caplog) -> None:
 
 
 def test_a_frozen_layer_is_not_told_of(caplog) -> None:
-    """What stays in evaluation mode when the model trains is exact; and asking leaves every mode as it was."""
+    """A layer that stays in evaluation mode while the model trains is exact; the search restores every mode."""
 
     class Stays(nn.Sequential):
         def train(self, mode: bool = True):

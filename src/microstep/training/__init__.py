@@ -1,1 +1,1 @@
-"""Builds an experiment's parts from its config and trains them."""
+"""Builds the components of an experiment from its config and trains the model."""

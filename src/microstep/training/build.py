@@ -1,4 +1,4 @@
-"""From a checked config to objects: the only place that builds a `_target_`, behind one gate."""
+"""Builds the trainer of a new run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
-NUM_LOGGED_IMAGES = 32  #: training pictures that TensorBoard shows
+NUM_LOGGED_IMAGES = 32  #: training images shown in TensorBoard
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,31 @@ class RunSpec:
     """Specification of the run that a trainer is built for."""
 
     config: DictConfig
-    directory: Path  #: this process's own
+    directory: Path  #: locked by this process
     record: RunRecordLogger
-    gate: Allowlist  #: says what the config may name
-    names: Mapping[str, str]  #: the options chosen, by group, where they are known
-    users_options: str = ""  #: those of the user's own yamls that the summary names
+    gate: Allowlist  #: of the `_target_`s in the config
+    names: Mapping[str, str]  #: option of each group, if known
+    users_options: str = ""  #: options from the user's own yamls, for the summary
 
 
 def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
-    """Return the trainer of an experiment; its files go to `run_dir`, which holds no run yet.
+    """Build the trainer of a new run.
 
-    Until the trainer's `fit` is over, or this process, no other may have the directory.
+    The directory is locked until `fit` returns or this process ends.
 
     Args:
         config: a checked config, as `compose` returns it.
-        run_dir: made where it isn't there. What a run left in it that died before its first checkpoint is replaced.
+        run_dir: run directory, created if needed. It may hold a run that ended before its first checkpoint, which is
+            replaced, but no other run.
+
+    Returns:
+        The trainer; call its `fit`.
 
     Raises:
-        ConfigError: for a constructor that refuses what the config gives it, a device that isn't there, or a
-            directory that holds a run already.
-        RunInUse: where another process is at work in the directory.
-        DataError: for data that are missing or damaged.
-        StorageError: where the directory can't be written.
+        ConfigError: if a constructor refuses its arguments, the device is missing, or the directory holds a run.
+        RunInUse: if another process uses the directory.
+        DataError: if the data are missing or damaged.
+        StorageError: if the directory can't be written.
     """
     install_notice_handler()
     directory = Path(run_dir)
@@ -73,7 +76,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
 
 
 def build_new_trainer(run: RunSpec) -> Trainer:
-    """Return the trainer of a new run; what died in its directory is removed."""
+    """Build the trainer after removing what an earlier attempt left in the directory."""
     remove_temporaries(run.directory)
     truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
@@ -81,7 +84,7 @@ def build_new_trainer(run: RunSpec) -> Trainer:
 
 
 def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
-    """Return the trainer of these parts, and say what it will do."""
+    """Build the trainer from its components and print the summary of the run."""
     config = run.config
     run.record.update(**run_facts(config, components, run.names))
     rows = start_summary(config, run.names, components, run.directory)
@@ -89,26 +92,22 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     warn_inexact_accumulation(components.model, config.accum)
     optimizer, scheduler, step = build_optimization(config, components, run.gate)
     return Trainer(
-        model=components.model,
+        components=components,
         optimizer=optimizer,
         scheduler=scheduler,
         step=step,
-        precision=components.precision,
-        task=components.task,
-        loaders=components.loaders,
         checkpoints=Checkpoints(run.directory / "checkpoints"),
-        logbook=build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)),
-        cadence=CheckpointSchedule(**config.checkpoint),
+        loggers=build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)),
+        checkpoint_schedule=CheckpointSchedule(**config.checkpoint),
         identity={"run": compute_identity(config, components), "choices": dict(run.names)},
         weights=weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset")),
         run_dir=run.directory,
         epochs=config.epochs,
-        seed=config.seed,
     )
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:
-    """Return the bars and loggers; `images` are some of those to be trained on."""
+    """Build progress bars and loggers; `images` are a sample of the training images."""
     bars = ProgressBars(run.config.progress)
     settings = extract_hparams(run.config, run.names)
     tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)

@@ -1,4 +1,4 @@
-"""From a checked config to objects: the only place that builds a `_target_`, behind one gate."""
+"""Builds components from a checked config. Every `_target_` is built here, after the allowlist has been checked."""
 
 from __future__ import annotations
 
@@ -32,16 +32,10 @@ from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
 
 T = TypeVar("T")
-CONSTRUCTOR_ERRORS = (
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    OSError,
-    HydraException,
-)  #: what wrong arguments raise
-INITIALIZATION_KEY = 0  #: the epoch in the key of a model's first weights; training's epochs count from 1
-EVALUATION_FACTOR = 4  #: evaluation keeps no activations for a backward pass, so more samples fit at once
+#: Raised by constructors if arguments are wrong.
+CONSTRUCTOR_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)
+INITIALIZATION_KEY = 0  #: epoch number that seeds the initial weights; epochs of training count from 1
+EVALUATION_FACTOR = 4  #: evaluation batches are larger: no activations are kept for a backward pass
 
 
 def build_components(
@@ -52,42 +46,29 @@ def build_components(
     saved_dtype: str | None = None,
     saved_name: str | None = None,
 ) -> Components:
-    """Return what training and evaluation share.
+    """Build the components that training and evaluation share.
 
     Args:
-        new_run: whether the run is a new one: a model that starts from pretrained weights loads them, for no
-        checkpoint's
-            will replace them, and a precision may measure what is best.
-        saved_dtype: what a precision that chooses by the device is to compute in, whatever the device.
-        saved_name: what the run has computed in, for a precision that would choose by a measurement.
+        new_run: if true, pretrained weights are loaded and precision=auto may measure; otherwise a checkpoint follows.
+        saved_dtype: dtype of the resumed run, for a precision that depends on the device.
+        saved_name: precision of the resumed run, for a precision that is chosen by a measurement.
     """
     components = build_partial_components(config, allowlist, device, new_run)
-    measured = (
-        partial(recommend_or_load, components, recommendation_key(config, components.device)) if new_run else None
-    )
-    saved = {"saved_dtype": saved_dtype, "saved_name": saved_name}
-    precision = build_component(
-        config, "precision", Precision, allowlist, device=components.device, **saved, measured=measured
-    )
+    selected_device, dataset, task = components.device, components.dataset, components.task
+    measured = partial(recommend_or_load, components, recommendation_key(config, selected_device)) if new_run else None
+    available = {"device": selected_device, "saved_dtype": saved_dtype, "saved_name": saved_name, "measured": measured}
+    precision = build_component(config, "precision", Precision, allowlist, **available)
     model = precision.prepare(components.model)
-    return Components(
-        components.device,
-        precision,
-        components.dataset,
-        components.task,
-        model,
-        components.accumulation,
-        components.loaders,
-    )
+    return Components(selected_device, precision, dataset, task, model, components.accumulation, components.loaders)
 
 
 def build_partial_components(
     config: DictConfig, allowlist: Allowlist = ALLOW_ALL, device: str | None = None, new_run: bool = True
 ) -> PartialComponents:
-    """Return all of an experiment that doesn't depend on its precision, and how the rest is made.
+    """Build the components that don't depend on the precision.
 
     Args:
-        new_run: whether a model that starts from pretrained weights loads them.
+        new_run: if true, pretrained weights are loaded.
     """
     machine.configure_torch(config.threads, config.deterministic)
     selected_device = machine.choose_device(device or config.device)
@@ -105,12 +86,10 @@ def build_partial_components(
 
 
 def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:
-    """Return the optimizer of a model's parameters."""
     return build_component(config, "optimizer", Optimizer, allowlist, params=list(model.parameters()))
 
 
 def build_step(config: DictConfig, allowlist: Allowlist, task: Task, precision: Precision) -> Step:
-    """Return the step in a precision; its metrics are its own."""
     shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics()}
     return build_component(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
 
@@ -118,7 +97,7 @@ def build_step(config: DictConfig, allowlist: Allowlist, task: Task, precision: 
 def build_dataset(
     config: DictConfig, device: torch.device, allowlist: Allowlist = ALLOW_ALL, num_workers: int | None = None
 ) -> Dataset:
-    """Return the data set alone; jobs of a sweep that run in one process share it."""
+    """Build the data set; jobs of a sweep that run in one process share it."""
     bar = ProgressBars(config.progress).images
     described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
     return get_shared(
@@ -128,46 +107,39 @@ def build_dataset(
 
 
 def build_loaders(
-    config: DictConfig,
-    dataset: Dataset,
-    accumulation: Accumulation,
-    task: Task,
-    device: torch.device,
-    allowlist: Allowlist,
+    config: DictConfig, dataset: Dataset, plan: Accumulation, task: Task, device: torch.device, allowlist: Allowlist
 ) -> Loaders:
-    """Return what brings the batches."""
     size, train = micro_batch_size(config), dataset.splits["train"]
     check_batch_size_fits(size, len(train))
     sampler = build_component(config, "sampler", Sampler, allowlist, train_targets=train.targets)
     augment = build_component(config, "augment", Augment, allowlist)
     check_mixable(augment, task)
     batch_size = EVALUATION_FACTOR * size
-    return Loaders(dataset.splits, sampler, augment, accumulation, task, batch_size, config.seed, device)
+    return Loaders(dataset.splits, sampler, augment, plan, task, batch_size, config.seed, device)
 
 
 def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Dataset:
-    """Return the data set normalised as the model's pretrained weights expect it, where it has such."""
-    normalisation = getattr(model, "normalization", None)
-    if normalisation is None or not isinstance(dataset, ImageDataset):
+    """Return the data set with the normalization that the model's pretrained weights expect, if it has any."""
+    normalization = getattr(model, "normalization", getattr(model, "normalisation", None))  # the name up to 0.1.0
+    if normalization is None or not isinstance(dataset, ImageDataset):
         return dataset
-    return dataset.normalised_by(*normalisation)
+    return dataset.normalised_by(*normalization)
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Refuse a model of which nothing would be trained."""
+    """Raise ConfigError if no parameter is trained."""
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("model", "none of its parameters asks for a gradient", "leave some of them unfrozen")
 
 
 def check_batch_size_fits(batch_size: int, samples: int) -> None:
-    """Refuse a micro-batch that no window can fill."""
     if batch_size > samples:
         reason = f"the training split has {samples:,} samples"
         raise ConfigError(f"batch_size={batch_size}", reason, f"choose at most {samples}")
 
 
 def check_mixable(augment: Augment, task: Task) -> None:
-    """Refuse to mix samples of a task that doesn't say what that means for its loss."""
+    """Raise ConfigError if samples are mixed but the loss of the task takes no `mix`."""
     if getattr(augment, "mixing_rule", None) and "mix" not in inspect.signature(task.loss_sum).parameters:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
@@ -175,7 +147,7 @@ def check_mixable(augment: Augment, task: Task) -> None:
 def build_optimization(
     config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL
 ) -> tuple[Optimizer, Scheduler, Step]:
-    """Return what moves the weights of these parts."""
+    """Build the optimizer, the scheduler and the step."""
     optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps * config.epochs
     scheduler = build_component(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, total_steps=steps)
     return optimizer, scheduler, build_step(config, allowlist, components.task, components.precision)
@@ -184,18 +156,17 @@ def build_optimization(
 def build_component(
     config: DictConfig, group: str, protocol: type[T], allowlist: Allowlist = ALLOW_ALL, **available: Any
 ) -> T:
-    """Build the slot's `_target_` from its yaml and from what it asks for, by name, of what is offered.
+    """Build a group's `_target_` from its config and from those `available` values that its signature names.
 
     Raises:
-        ConfigError: where the gate refuses it, its constructor does, or it makes something else than a `protocol`.
+        ConfigError: if the allowlist or the constructor refuses it, or the result doesn't conform to `protocol`.
     """
     node = OmegaConf.to_container(config[group], resolve=True)
     allowlist(node, group)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        component = instantiate(
-            renamed(node, current), **select_arguments(current(str(target)), available), _convert_="all"
-        )
+        arguments = select_arguments(current(str(target)), available)
+        component = instantiate(renamed(node, current), **arguments, _convert_="all")
     except (HydraException, ImportError) as error:
         raise constructor_error(group, str(target), error) from error
     if not conforms_to(component, protocol):
@@ -204,18 +175,17 @@ def build_component(
 
 
 def conforms_to(component: Any, protocol: type[T]) -> TypeGuard[T]:
-    """Say whether it is of a kind; before Python 3.12 a protocol's check evaluates properties: reads pictures."""
+    """Return whether a component conforms; before Python 3.12 a protocol's own check would read the images."""
     return (protocol is Dataset and isinstance(component, ImageDataset)) or isinstance(component, protocol)
 
 
 def select_arguments(target: str, available: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the offered values that the target's signature names."""
     names = inspect.signature(get_object(target)).parameters
     return {name: value for name, value in available.items() if name in names}
 
 
 def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:
-    """Return why a constructor refused; an error of ours passes as it is."""
+    """Return the error of a constructor as a ConfigError; a MicrostepError is returned unchanged."""
     cause = error.__cause__ or error
     if isinstance(cause, MicrostepError):
         return cause
@@ -225,6 +195,6 @@ def constructor_error(group: str, target: str, error: Exception) -> MicrostepErr
     if not isinstance(cause, CONSTRUCTOR_ERRORS):
         raise cause
     reason = " ".join(str(cause).split())
-    key = re.match(r"(\w+=\S+?):? ", reason)  # a constructor of ours begins with what it refuses
+    key = re.match(r"(\w+=\S+?):? ", reason)  # our constructors begin with the refused key
     subject = f"{group}.{key[1]}" if key else f"{group} ({target})"
     return ConfigError(subject, reason[key.end() :] if key else reason, f"see the keys of conf/{group}/")

@@ -1,4 +1,4 @@
-"""Parts that training and evaluation share, with and without a precision."""
+"""Components that training and evaluation share, with and without a precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from microstep.utils.randomness import reseed
 
 @dataclass(frozen=True)
 class Components:
-    """What training and evaluation share."""
+    """Components that training and evaluation share."""
 
     device: torch.device
     precision: Precision
@@ -30,26 +30,26 @@ class Components:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps an epoch."""
+        """Optimizer steps per epoch."""
         return self.accumulation.steps(len(self.dataset.splits["train"]))
 
     @property
     def parameters(self) -> int:
-        """Numbers that are trained."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-PROFILED_EPOCH = 1  #: whose windows are taken, and whose seeds
+PROFILED_EPOCH = 1  #: epoch that the profiled windows and their seeds come from
 
 
 @dataclass(frozen=True)
 class PartialComponents:
-    """What it takes to make an experiment's step in any precision."""
+    """Components of an experiment before a precision is chosen: they make its step in any precision."""
 
     device: torch.device
     dataset: Dataset
     task: Task
-    model: nn.Module  #: as it was built; it is copied and never touched
+    model: nn.Module  #: as built; copied, never changed
     accumulation: Accumulation
     loaders: Loaders
     seed: int
@@ -57,9 +57,9 @@ class PartialComponents:
     step: Callable[[Precision], Step]
 
     def windows(self) -> tuple[LoadedWindow, LoadedWindow]:
-        """Return two windows of equal size, their data fetched: the first of epoch 1, and the next one.
+        """Return two windows of equal size with their data: the first two of epoch 1.
 
-        Where the next is shorter, or there is none, it is the first of epoch 2.
+        If the second is shorter or missing, the first window of epoch 2 takes its place.
         """
         windows = [fetch_window(window) for window in islice(self.loaders.train(PROFILED_EPOCH), 2)]
         if len(windows) < 2 or windows[1].samples != windows[0].samples:
@@ -67,10 +67,10 @@ class PartialComponents:
         return windows[0], windows[1]
 
     def reseed(self, window: LoadedWindow) -> None:
-        """Seed what the model draws from, as the trainer does before this window."""
+        """Seed the random generators as the trainer does before this window."""
         reseed(self.device, self.seed, PROFILED_EPOCH, window.number)
 
 
 def fetch_window(window: LoadedWindow) -> LoadedWindow:
-    """Return a window that holds its batches: what is timed is no loading."""
+    """Return a window that holds its batches, so that timing excludes loading."""
     return replace(window, batches=list(window.batches))

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, threads, determinism."""
+"""Device, threads and determinism of a run, and its peak memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_THREADS = torch.get_num_threads()  #: torch's own choice, before any run
 
 
 def configure_torch(threads: int | None, deterministic: bool) -> None:
-    """Set the process's thread count and determinism; everything is set, so that no earlier run shows through."""
+    """Set thread count and determinism of the process, whatever an earlier run has set."""
     torch.set_num_threads(threads or DEFAULT_THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
     torch.use_deterministic_algorithms(deterministic)
@@ -31,12 +31,12 @@ def choose_device(name: str) -> torch.device:
     """Return the device; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: where the machine has no such device.
+        ConfigError: if the machine has no such device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    kind = next(kind for kind in available if available[kind]) if name == "auto" else name.split(":")[0]
+    kind = next(filter(available.get, available)) if name == "auto" else name.split(":")[0]
     if not available[kind]:
-        options = ", ".join(kind for kind in available if available[kind])
+        options = ", ".join(filter(available.get, available))
         raise ConfigError(
             f"device={name}", f"this machine has no {kind} that torch can use", f"the options are auto, {options}"
         )
@@ -46,7 +46,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def select_cuda_device(name: str) -> torch.device:
-    """Return a CUDA device with its index, made the current one; CUDA has started then, its generators are there."""
+    """Start CUDA, make a GPU the current device and return it with its index."""
     torch.cuda.init()  # type: ignore[no-untyped-call]
     index = int(name.split(":")[1]) if ":" in name else torch.cuda.current_device()
     if index >= torch.cuda.device_count():
@@ -56,10 +56,10 @@ def select_cuda_device(name: str) -> torch.device:
 
 
 class PeakMemory:
-    """Measures the most memory held since it was made: allocated on a GPU, otherwise resident in the process.
+    """Measures peak memory since construction: allocated on a GPU, otherwise resident in the process.
 
     Args:
-        device: the run's.
+        device: device of the run.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -70,7 +70,7 @@ class PeakMemory:
         self.before = resident_peak()
 
     def bytes(self) -> int | None:
-        """Return the peak; None if the process may have held more before."""
+        """Return the peak in bytes; None if the process may have held more before."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         peak = resident_peak()
@@ -78,7 +78,7 @@ class PeakMemory:
 
 
 def forget_resident_peak() -> bool:
-    """Let the process's peak begin anew, and say whether it does: only Linux can."""
+    """Reset the peak memory of the process; return whether that is possible (on Linux only)."""
     with suppress(AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)  # what an earlier run has freed would count as resident
     with suppress(OSError):
@@ -88,7 +88,7 @@ def forget_resident_peak() -> bool:
 
 
 def resident_peak() -> int:
-    """Return the most bytes that were resident: since `forget_resident_peak`, or since the process began."""
+    """Return the peak of resident bytes since `forget_resident_peak`, or since the process started."""
     with suppress(OSError):
         for kilobytes in re.findall(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE):
             return 1024 * int(kilobytes)
@@ -96,7 +96,7 @@ def resident_peak() -> int:
 
 
 def describe_processor() -> str:
-    """Return the processor and the instructions that torch uses of it: other ones round otherwise."""
+    """Return the processor and the instruction set that torch uses: both affect rounding."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
@@ -105,12 +105,10 @@ def describe_processor() -> str:
 
 
 def get_device_kind(device: torch.device) -> str:
-    """Return the kind of device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the device in words."""
     if device.type == "cuda":
         return f"{device} ({get_device_kind(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

@@ -1,4 +1,4 @@
-"""Metrics of a split, and the report of one."""
+"""Evaluates a model on a split and writes the split's report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def evaluate(
     metrics: Metrics,
     keep: Callable[[Batch, Tensor], None] = lambda batch, outputs: None,
 ) -> dict[str, float]:
-    """Return the metrics over all batches, the model in evaluation mode; `keep` is shown every output."""
+    """Return the metrics over all batches with the model in evaluation mode; `keep` is called with every output."""
     for batch, outputs in iter_outputs(model, batches, precision):
         metrics.update(outputs, batch.targets, task.loss_sum(outputs, batch.targets))
         keep(batch, outputs)
@@ -30,7 +30,7 @@ def evaluate(
 
 
 def iter_outputs(model: nn.Module, batches: Iterable[Batch], precision: Precision) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield each batch with the model's outputs."""
+    """Yield each batch with the model's outputs, in evaluation mode and without gradients."""
     model.eval()
     for batch in map(precision.cast, batches):
         with torch.inference_mode(), precision.forward():
@@ -40,19 +40,17 @@ def iter_outputs(model: nn.Module, batches: Iterable[Batch], precision: Precisio
 
 @dataclass
 class PredictionCollector:
-    """Outputs, targets and indices of the batches seen, on the CPU."""
+    """Collects outputs, targets and indices on the CPU; outputs are at least float32."""
 
     rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  #: that batches come on
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  #: of the batches
 
     def __call__(self, batch: Batch, outputs: Tensor) -> None:
-        """Keep one batch's."""
-        lowest = torch.promote_types(outputs.dtype, torch.float32)
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
         self.device = batch.indices.device
-        self.rows.append((outputs.to("cpu", lowest), batch.targets.cpu(), batch.indices.cpu()))
+        self.rows.append((outputs.to("cpu", dtype), batch.targets.cpu(), batch.indices.cpu()))
 
     def predictions(self, split: Split) -> Predictions:
-        """Return them as one."""
         outputs, targets, indices = (torch.cat(column) for column in zip(*self.rows, strict=True))
         return Predictions(outputs, targets, indices, split, self.device)
 
@@ -66,7 +64,7 @@ def evaluate_and_report(
     metrics: Metrics,
     directory: Path,
 ) -> tuple[dict[str, float], Report]:
-    """Return a split's metrics, and its report written into `directory`, both from the same outputs."""
+    """Return a split's metrics and write its report to `directory`, both from the same outputs."""
     kept = PredictionCollector()
     values = evaluate(model, batches, precision, task, metrics, kept)
     with write_directory(directory) as draft:

@@ -1,4 +1,4 @@
-"""Batches in the epoch's order, cut as the accumulation plans it."""
+"""Loads training windows and evaluation batches."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Ta
 class Loaders:
     """Training windows and evaluation batches of all splits.
 
-    Which sample stands at which position, what is done to it and what it is mixed with are pure functions of (seed,
-    epoch, position). A window's weight is summed from the labels alone.
+    The sample at a position of an epoch, its augmentation and its mixing partner are pure functions of (seed, epoch,
+    position). The weight of a window is computed from the labels alone.
 
     Args:
-        splits: by name; `train` is the one that is sampled and augmented.
-        sampler: says which samples an epoch is made of.
-        augment: says what is done to them.
-        accumulation: how an epoch's order is cut.
-        task: says what a sample weighs.
-        eval_batch_size: samples in a batch of evaluation.
-        seed: the run's.
-        device: where the epoch's order is kept.
+        splits: by name; only `train` is sampled and augmented.
+        sampler: draws the samples of an epoch.
+        augment: augments and mixes them.
+        accumulation: divides an epoch into windows and micro-batches.
+        task: gives the weight of a sample in the loss.
+        eval_batch_size: number of samples in an evaluation batch.
+        seed: seed of the run.
+        device: device of the run.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Loaders:
         self.splits, self.sampler, self.augment, self.accumulation = splits, sampler, augment, accumulation
         self.eval_batch_size, self.seed, self.device = eval_batch_size, seed, device
         self.weights = task.weight(splits["train"].targets)
-        self.clock = DataWaitTimer()
+        self.wait_timer = DataWaitTimer()
 
     def train(self, epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
-        """Yield the epoch's windows from the `first` on; their batches are fetched when they are iterated."""
+        """Yield the windows of an epoch from index `first` on; batches are fetched when a window is iterated."""
         plan = self.plan(epoch)
         windows = list(self.accumulation.windows(range(plan.samples)))[first:]
         requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
@@ -58,17 +58,17 @@ class Loaders:
         for number, window in enumerate(windows):
             weight = fsum(take_positions(plan.weights, positions).sum().item() for positions in window.micro_batches)
             samples = sum(map(len, window.micro_batches))
-            yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.clock))
+            yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.wait_timer))
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return what an epoch is made of.
+        """Return the plan of an epoch: order, weights, augmentation and mixing.
 
         Raises:
             ConfigError: if the sampler's order is not as long as the training split.
         """
         key, train = (self.seed, epoch), self.splits["train"]
         order = self.sampler.order(*key)
-        refuse_other_length(self.sampler, len(order), len(train))
+        check_order_length(self.sampler, len(order), len(train))
         mixing = self.augment.mixing(train, self.device, *key)
         positions, weights = torch.arange(len(order), device=self.device), self.weights[order]
         if mixing is not None:
@@ -77,7 +77,7 @@ class Loaders:
         return EpochPlan(self.augment.view(train, *key), order.to(self.device), positions, weights, mixing)
 
     def look(self, samples: int) -> Tensor | None:
-        """Return the first pictures of epoch 1 as the model will see them; None where samples are no pictures."""
+        """Return the first images of epoch 1 as the model sees them; None if samples are no images."""
         plan = self.plan(epoch=1)
         batch = plan.fetch(plan.request(range(min(samples, plan.samples))))
         return plan.split.to_images(batch.inputs)
@@ -91,8 +91,8 @@ class Loaders:
         return (split.fetch(*request) for request in requests)
 
 
-def refuse_other_length(sampler: Sampler, rows: int, samples: int) -> None:
-    """Refuse an order that is not as long as the training split: steps and augmentation are planned for that many."""
+def check_order_length(sampler: Sampler, rows: int, samples: int) -> None:
+    """Raise ConfigError if the sampler's order is not as long as the training split."""
     if rows != samples:
         reason = f"its order has {rows:,} rows, and the training split has {samples:,} samples"
         remedy = f"let it return {samples:,} rows, which may repeat, or choose sampler=shuffle"
@@ -101,7 +101,7 @@ def refuse_other_length(sampler: Sampler, rows: int, samples: int) -> None:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """An epoch, fixed before its first sample is read."""
+    """Plan of an epoch, fixed before its first sample is read."""
 
     split: Split  #: augmented
     order: Tensor  #: the row at each position, on the run's device
@@ -111,19 +111,17 @@ class EpochPlan:
 
     @property
     def samples(self) -> int:
-        """How many samples the epoch has."""
         return len(self.order)
 
     def request(self, positions: Positions) -> FetchRequest:
-        """Return what to fetch for a micro-batch: its samples, then, where they are mixed, their partners."""
-        chosen = take_positions(self.positions, positions)
+        """Return the request for a micro-batch: its samples, followed by their partners if they are mixed."""
+        own = take_positions(self.positions, positions)
         if self.mixing is None:
-            return take_positions(self.order, positions), chosen
-        both = torch.cat([chosen, self.mixing.partners[chosen]])
+            return take_positions(self.order, positions), own
+        both = torch.cat([own, self.mixing.partners[own]])
         return self.order[both], both
 
     def fetch(self, request: FetchRequest) -> Batch:
-        """Return a micro-batch."""
         batch = self.split.fetch(*request)
         return batch if self.mixing is None else mix_batch(batch, self.mixing)
 
@@ -138,25 +136,25 @@ def mix_batch(both: Batch, mixing: Mixing) -> Batch:
 
 @dataclass(frozen=True)
 class LazyBatches:
-    """A window's batches, fetched one at a time, afresh at each iteration."""
+    """Batches of a window. Each iteration fetches them again, one at a time."""
 
     plan: EpochPlan
     requests: list[FetchRequest]
-    clock: DataWaitTimer
+    wait_timer: DataWaitTimer
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.fetch, self.requests)  # map keeps no reference to what it has yielded
 
     def fetch(self, request: FetchRequest) -> Batch:
-        """Fetch one micro-batch, and note how long that took."""
+        """Fetch one micro-batch and add the time to the wait timer."""
         start = perf_counter()
         batch = self.plan.fetch(request)
-        self.clock.waited += perf_counter() - start
+        self.wait_timer.waited += perf_counter() - start
         return batch
 
 
 def take_positions(values: Tensor, positions: Positions) -> Tensor:
-    """Return the values at some positions; a range is a view."""
+    """Return the values at positions; a view if they are a range."""
     if isinstance(positions, range) and positions.step == 1:
         return values[positions.start : positions.stop]
     return values[list(positions)]

@@ -1,4 +1,4 @@
-"""What the result of a run depends on, bit for bit: kept in its checkpoints, and what a resume is held against."""
+"""Everything that a result depends on, bit for bit: saved in checkpoints and compared on resume."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra
 
 
 def compute_identity(config: DictConfig, components: Components) -> dict[str, Any]:
-    """Return what the result depends on: what a checkpoint holds, and a resume is held against."""
+    """Return what the result depends on, as a checkpoint stores it and a resume compares it."""
     return {
         "experiment": experiment_hash(config, components.dataset.fingerprint, chosen_precision(config, components)),
         "config": config_hash(config),
@@ -48,7 +48,7 @@ def compute_identity(config: DictConfig, components: Components) -> dict[str, An
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return what has to be the same for a run to be the same, bit for bit, besides the experiment."""
+    """Return what the result depends on bit for bit, besides the experiment."""
     return {
         "device": machine.get_device_kind(device),
         "machine": machine.describe_processor(),
@@ -59,22 +59,22 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def hashed(config: DictConfig) -> dict[str, Any]:
-    """Return the experiment with the names that its components had in 0.1.0, so that the hashes of older runs fit."""
-    renamed_experiment: dict[str, Any] = renamed(extract_experiment(config), original)
-    return renamed_experiment
+    """Return the experiment with the component names of version 0.1.0, so that the hashes of older runs match."""
+    experiment: dict[str, Any] = renamed(extract_experiment(config), original)
+    return experiment
 
 
 def config_hash(config: DictConfig) -> str:
-    """Return a SHA-256 over the experiment, less what a resume may change."""
+    """Return a SHA-256 of the experiment without the keys that a resume may change."""
     described = drop_keys(hashed(config), RESUMABLE_KEYS)
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | None = None) -> str:
-    """Return a SHA-256 over what the result depends on: the experiment, the data, the source.
+    """Return a SHA-256 of the experiment, the data and the source.
 
     Args:
-        precision: what was chosen, where a measurement chooses: with another choice it is another experiment.
+        precision: the measured choice of precision=auto; another choice is another experiment.
     """
     described = {"experiment": hashed(config), "data": data_fingerprint, "source": source_hash(config)}
     if precision is not None:
@@ -83,17 +83,17 @@ def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | 
 
 
 def chosen_precision(config: DictConfig, components: Components) -> str | None:
-    """Return the precision that a measurement chose; None where the config says it."""
+    """Return the precision that a measurement chose; None if the config names it."""
     return str(components.precision.name) if precision_is_measured(config) else None
 
 
 def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
-    """Return what `chosen_precision` may be, before anything is measured."""
+    """Return the possible values of `chosen_precision`."""
     return tuple(PRESETS) if precision_is_measured(config) else (None,)
 
 
 def recommendation_key(config: DictConfig, device: torch.device) -> dict[str, Any]:
-    """Return all that a recommended precision depends on: not seed, epochs, learning rate, or where the data lie."""
+    """Return what a recommended precision depends on; not the seed, epochs, learning rate or dataset.root."""
     plain = drop_keys(extract_experiment(config), {"dataset.root", "optimizer.lr"})
     parts = {name: plain[name] for name in ("model", "step", "task", "dataset", "accumulation", "optimizer", "accum")}
     sizes = {"batch_size": micro_batch_size(config), "max_grad_norm": config.max_grad_norm}
@@ -101,7 +101,7 @@ def recommendation_key(config: DictConfig, device: torch.device) -> dict[str, An
 
 
 def source_hash(config: DictConfig) -> str:
-    """Return a SHA-256 over the source: this package's, and of whatever else it builds that nobody installed."""
+    """Return a SHA-256 of the source of this package and of the packages that `_target_`s name."""
     targets = find_targets(OmegaConf.to_container(config))
     packages = sorted({str(target).partition(".")[0] for target in targets} | {"microstep"})
     return sha256("".join(map(package_hash, packages)).encode()).hexdigest()
@@ -109,7 +109,7 @@ def source_hash(config: DictConfig) -> str:
 
 @cache
 def package_hash(package: str) -> str:
-    """Return a SHA-256 over a top-level package's source, or module's; of an installed one its version tells enough."""
+    """Return a SHA-256 of the source of a top-level package or module; the name only if it is installed."""
     found = None
     with suppress(ImportError, ValueError):
         found = find_spec(package)
@@ -121,13 +121,12 @@ def package_hash(package: str) -> str:
 
 
 def is_installed(file: Path) -> bool:
-    """Say whether a file came with Python, or by a package manager."""
+    """Return whether a file belongs to Python or an installed package."""
     homes = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return any(file.resolve().is_relative_to(home) for home in homes)
 
 
 def get_package_versions() -> dict[str, str]:
-    """Return the versions of what computes."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -138,17 +137,19 @@ def get_package_versions() -> dict[str, str]:
 
 
 def format_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs of what the bits depend on besides config and data, in words."""
+    """Return the differences that may change bits, in words; config and data are checked elsewhere."""
     names = ("device", "machine", "threads", "deterministic", "precision")
-    told = [f"{name} {now[name]} (was {before.get(name)})" for name in names if before.get(name) != now[name]]
+    differences = [f"{name} {now[name]} (was {before.get(name)})" for name in names if before.get(name) != now[name]]
     if before.get("source") != now["source"]:
-        told.append("the source")
+        differences.append("the source")
     known = dict(before.get("versions") or {})
-    return told + [f"{name} {v} (was {known.get(name)})" for name, v in now["versions"].items() if known.get(name) != v]
+    return differences + [
+        f"{name} {v} (was {known.get(name)})" for name, v in now["versions"].items() if known.get(name) != v
+    ]
 
 
 def read_git_state() -> dict[str, Any]:
-    """Return the commit of the working directory and whether it was changed; nulls outside a repository."""
+    """Return the commit of the working directory and whether it has changes; None for both outside a repository."""
 
     def ask(*words: str) -> str | None:
         try:

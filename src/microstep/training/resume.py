@@ -32,40 +32,37 @@ from microstep.utils.files import remove_temporaries
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
-FOREIGN_STATE_ERRORS = (
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RuntimeError,
-)  #: raised by a state of another run
+#: Raised when the state of another run is loaded.
+FOREIGN_STATE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
 
 def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Trainer:
-    """Return the trainer of a run that you trust, in the state of its newest checkpoint.
+    """Resume a run that you trust from its newest checkpoint.
 
     Args:
         run_dir: the run directory.
-        overrides: as on the command line, such as workers, logging, more epochs, another device.
+        overrides: as on the command line: more epochs, another device, workers or logging.
+
+    Returns:
+        The trainer; call its `fit`.
 
     Raises:
         ConfigError: if the directory holds no run, or an override describes another experiment.
         RunInUse, CheckpointRefused, DataError: see `resume_trainer`.
     """
     with Composer.open(CONF, "train") as composer:
-        return resume_trainer(
-            plan_resume(Path(run_dir), composer, [quote_verbatim(word) for word in overrides], ALLOW_ALL)
-        )
+        plan = plan_resume(Path(run_dir), composer, [quote_verbatim(word) for word in overrides], ALLOW_ALL)
+        return resume_trainer(plan)
 
 
 def resume_trainer(plan: ResumePlan) -> Trainer:
     """Return the trainer of a run in the state of its newest checkpoint, or at the start if it has none.
 
-    On the same machine, with the same versions, device and threads, the result is the same, bit for bit, as without
-    the interruption. Otherwise a warning names the differences.
+    On the same machine, with the same versions, device and threads, the result equals that of an uninterrupted run,
+    bit for bit. Otherwise a warning names the differences.
 
     Raises:
-        RunInUse: if another process is at work in the directory.
+        RunInUse: if another process uses the directory.
         CheckpointRefused: if no checkpoint is intact, or it belongs to another run.
         DataError: if the data have changed.
     """
@@ -84,7 +81,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
 
 
 def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:
-    """Return the facts that run.json keeps: the metrics of the best epoch, and the list of resumes with this one."""
+    """Return what run.json keeps: the metrics of the best epoch and the list of resumes, including this one."""
     before = RunRecord.read(plan.directory)
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,11 +97,8 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
     """Return the trainer in the recovered state, after checking that the state belongs to this run."""
     with foreign_state_refused(checkpoints):
         before, sizes = dict(recovered_state.state["run"]), dict(recovered_state.state["logs"])
-        names = {
-            str(group): escape_unprintable(str(option))
-            for group, option in recovered_state.state["choices"].items()
-            if option
-        }
+        choices = recovered_state.state["choices"].items()
+        names = {str(group): escape_unprintable(str(option)) for group, option in choices if option}
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
     parts = build_components(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
     now = compute_identity(run.config, parts)
@@ -120,7 +114,7 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
 
 @contextmanager
 def foreign_state_refused(checkpoints: Path) -> Iterator[None]:
-    """Raise CheckpointRefused for whatever a state of another run raises."""
+    """Turn the errors that the state of another run raises into CheckpointRefused."""
     try:
         yield
     except FOREIGN_STATE_ERRORS as error:
@@ -129,7 +123,7 @@ def foreign_state_refused(checkpoints: Path) -> Iterator[None]:
 
 
 def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
-    """Refuse changed data and an edited config."""
+    """Raise an error if the data or the config have changed."""
     if before.get("data") != now["data"]:
         reason = "the data have changed since the run"
         raise DataError(f"resume={directory}", reason, "put back what dataset.root held then")
@@ -138,13 +132,12 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory
 
 
 def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
-    """Log where the run resumes, and whether it is the same bit for bit."""
+    """Log where the run resumes and whether its result stays the same bit for bit."""
     position_text = f"resumed after {progress.position}" if progress.windows else "resumed at the start"
     if differing := format_differences(before, now):
         log.warning("%s: the run continues, but is not the same bit for bit: %s", position_text, ", ".join(differing))
     elif not now["deterministic"]:
-        log.warning(
-            "%s: with deterministic=false the run continues, and may not be the same bit for bit", position_text
-        )
+        reason = "with deterministic=false the run continues, and may not be the same bit for bit"
+        log.warning("%s: %s", position_text, reason)
     else:
         print_and_log(f"{position_text}: it is the same run, bit for bit")

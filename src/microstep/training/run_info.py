@@ -1,4 +1,4 @@
-"""What a run says of itself: to run.json, and to the terminal before it starts."""
+"""Describes a run: the facts in run.json, the start summary and the warning about inexact layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("microstep.notice")
 
 
 def run_facts(config: DictConfig, components: Components, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return what run.json says from the start; `choices` are the options chosen, by group."""
+    """Return the facts that run.json holds from the start; `choices` maps groups to options."""
     sizes = {name: len(split) for name, split in components.dataset.splits.items()}
     metrics = components.task.metrics()
     return {
@@ -59,7 +59,7 @@ def run_facts(config: DictConfig, components: Components, choices: Mapping[str, 
 def start_summary(
     config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path
 ) -> dict[str, str]:
-    """Return the rows that are shown before training starts."""
+    """Return the rows printed before training starts."""
     precision = components.precision
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
@@ -77,18 +77,18 @@ def start_summary(
 
 
 def sampling_rows(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
-    """Return how training samples are drawn and augmented, where it isn't each once and as it is."""
+    """Return sampler and augmentation, unless samples are shuffled and not augmented."""
     found = {slot: option_name(config, choices, slot) for slot in ("sampler", "augment")}
     return {slot: choice for slot, choice in found.items() if choice.lower() not in ("shuffle", "none")}
 
 
 def option_name(config: DictConfig, choices: Mapping[str, str], group: str) -> str:
-    """Return the option chosen for a slot, or in a notebook the name of what it builds."""
+    """Return the option chosen for a group, or the name of its `_target_` if the config was not composed."""
     return choices.get(group) or str(config[group]["_target_"]).rpartition(".")[2]
 
 
 def format_batch_size(config: DictConfig) -> str:
-    """Return how micro-batches make the effective batch, and which of the two was asked for."""
+    """Return micro-batch size, accumulation and effective batch size, and which of them was given."""
     size = micro_batch_size(config)
     row = f"{size} × accum {config.accum} → effective {size * config.accum}"
     if config.effective_batch_size is not None:
@@ -97,7 +97,7 @@ def format_batch_size(config: DictConfig) -> str:
 
 
 def warn_inexact_accumulation(model: nn.Module, accum: int) -> None:
-    """Say once, in one line, where micro-batches are not the same as one big batch, and what to do about it."""
+    """Warn if accumulation is not exact for this model, with a remedy."""
     said = find_inexact_layers(model)
     if accum > 1 and said:
         remedy = "a larger batch_size with a smaller accum narrows it, check=accumulation measures it"
@@ -105,7 +105,7 @@ def warn_inexact_accumulation(model: nn.Module, accum: int) -> None:
 
 
 def find_inexact_layers(model: nn.Module) -> list[str]:
-    """Return why micro-batches are not the same as one big batch for this model: a sentence a kind of layer."""
+    """Return why micro-batches differ from one large batch for this model: a sentence for each kind of layer."""
     active = find_training_modules(model)
     said = []
     if any(isinstance(m, _BatchNorm) for m in active):
@@ -118,7 +118,7 @@ def find_inexact_layers(model: nn.Module) -> list[str]:
 
 
 def find_training_modules(model: nn.Module) -> list[nn.Module]:
-    """Return the modules that are in training mode when the model is: frozen ones aren't. The model stays as it was."""
+    """Return the modules in training mode after `model.train()`, without the frozen ones; restore the modes."""
     before = [(module, module.training) for module in model.modules()]
     model.train()
     active = [module for module, _ in before if module.training]

@@ -1,4 +1,4 @@
-"""The algorithm: epochs of windows, an evaluation and a checkpoint after each, a report of the best at the end."""
+"""Training loop: trains, validates and saves checkpoints by epoch, and evaluates the best checkpoint at the end."""
 
 from __future__ import annotations
 
@@ -8,185 +8,102 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
 
 from microstep.components.dataset.workers import loader_errors
-from microstep.errors import Stopped
+from microstep.errors import Diverged, Stopped
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
-from microstep.run.progress import Progress
+from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
+from microstep.training.components import Components
 from microstep.training.device import PeakMemory
 from microstep.training.evaluation_loop import evaluate, evaluate_and_report
-from microstep.training.loaders import Loaders
-from microstep.training.monitoring import LoggerCollection, ThroughputMeter, divergence_error
+from microstep.training.monitoring import LoggerCollection, ThroughputMeter
+from microstep.training.training_loop import train_epoch
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
-from microstep.types.protocols import Metrics, Precision, Scheduler, Step, Task
-from microstep.utils.randomness import reseed
+from microstep.types.protocols import Metrics, Scheduler, Step
 from microstep.utils.signals import defer_signals
 
 
 @dataclass
 class Trainer:
-    """Trains a model, keeps its checkpoints, reports the best. `build_trainer` makes one from a config."""
+    """Trains a model, saves checkpoints and evaluates the best one. `build_trainer` builds a trainer from a config."""
 
-    model: nn.Module
+    components: Components
     optimizer: Optimizer
     scheduler: Scheduler
     step: Step
-    precision: Precision
-    task: Task
-    loaders: Loaders
     checkpoints: Checkpoints
-    logbook: LoggerCollection
-    cadence: CheckpointSchedule
-    identity: Mapping[str, Any]  #: what run it is, for the checkpoints
+    loggers: LoggerCollection
+    checkpoint_schedule: CheckpointSchedule
+    identity: Mapping[str, Any]  #: identifies the run in its checkpoints
     weights: WeightsFile
     run_dir: Path
     epochs: int
-    seed: int
 
     def __post_init__(self) -> None:
+        self.model, self.precision = self.components.model, self.components.precision
+        self.task, self.loaders = self.components.task, self.components.loaders
         self.progress = Progress()
-        self.pace = ThroughputMeter(self.loaders.clock)
+        self.throughput = ThroughputMeter(self.loaders.wait_timer)
 
     def fit(self) -> Results:
-        """Train all epochs that are left, then report the best checkpoint on validation and test.
+        """Train the epochs that are left, then evaluate the best checkpoint on the validation and test splits.
 
-        A signal lets the window be finished and is raised as `Stopped` once a checkpoint is written.
+        After a signal the current window is finished and a checkpoint is saved; then `Stopped` is raised.
+
+        Returns:
+            The metrics of the best checkpoint, its reports, and the cost of the run.
 
         Raises:
-            Diverged: the loss or its gradient is no longer finite; the checkpoints are those of before.
-            StorageError: a checkpoint or a log could not be written; the checkpoints are those of before.
+            Diverged: if the loss or its gradient is no longer finite. Earlier checkpoints are kept.
+            StorageError: if a checkpoint or a log can't be written. Earlier checkpoints are kept.
         """
-        self.pace.start_run()
+        self.throughput.start_run()
         memory = PeakMemory(self.loaders.device)
-        with defer_signals(), self.logbook, loader_errors(), self.saved_when_stopped():
-            for epoch in self.logbook.epochs(self.progress.epoch + 1, self.epochs):
+        with defer_signals(), self.loggers, loader_errors(), self.save_when_stopped():
+            for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude(memory)
 
     def run_epoch(self, epoch: int) -> None:
-        """Train, validate, log, save."""
+        """Train, validate, log and save a checkpoint."""
         self.train_epoch(epoch)
         val = self.evaluate("val")
         best = self.progress.finish_epoch(epoch, val, self.step.metrics)
         self.log_epoch(val, best)
-        if best or epoch == self.epochs or self.cadence.is_due_after_epoch(epoch):
+        if best or epoch == self.epochs or self.checkpoint_schedule.is_due_after_epoch(epoch):
             self.save(best)
 
     def train_epoch(self, epoch: int) -> None:
-        """Take one optimizer step over each of the epoch's windows that are left."""
-        self.model.train()
-        if not self.progress.window:
-            self.step.metrics.reset()
-        self.pace.start_epoch(self.progress.samples_seen)
-        for window in self.windows(epoch):
-            reseed(self.loaders.device, self.seed, epoch, window.number)
-            result = self.step(self.model, self.optimizer, window.batches, window.weight)
-            self.note(epoch, window, result)
-            if result.updated:
-                self.scheduler.step()
-            if self.cadence.is_due_after_window(self.progress.windows):
-                self.save()
-        self.pace.end_training(self.progress.samples_seen)
+        """Take one optimizer step over each window that is left of the epoch."""
+        update = self.optimizer, self.scheduler, self.step
+        self.throughput.start_epoch(self.progress.samples_seen)
+        train_epoch(epoch, self.windows(epoch), self.components, *update, self.progress, self.after_window)
+        self.throughput.end_training(self.progress.samples_seen)
 
-    def windows(self, epoch: int) -> Iterator[LoadedWindow]:
-        """Yield the windows that are left of the epoch under a bar."""
-        windows, samples = self.loaders.train(epoch, first=self.progress.window), len(self.loaders.splits["train"])
-        return self.logbook.windows(windows, epoch, self.progress.epoch_samples, samples, self.step.metrics)
-
-    def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
-        """Yield a split's batches under a bar."""
-        return self.logbook.batches(self.loaders.evaluation(name), name, len(self.loaders.splits[name]), metrics)
+    def after_window(self, result: StepResult) -> None:
+        """Log the window and save a checkpoint, if either is due."""
+        self.checkpoints.raise_failure()
+        if self.loggers.is_due(self.progress.windows):
+            self.log_window(result)
+        if self.checkpoint_schedule.is_due_after_window(self.progress.windows):
+            self.save()
 
     def evaluate(self, name: str) -> dict[str, float]:
         """Return the task's metrics on a split."""
         metrics = self.task.metrics()
         return evaluate(self.model, self.batches(name, metrics), self.precision, self.task, metrics)
 
-    def note(self, epoch: int, window: LoadedWindow, result: StepResult) -> None:
-        """Count the window, stop where it shows that the run can't go on, tell the loggers."""
-        self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
-        if self.progress.skipped_in_a_row > self.precision.max_skipped:
-            raise divergence_error(epoch, window, result, self.precision.name, self.checkpoints.saved_position)
-        self.checkpoints.raise_failure()
-        if self.logbook.wants(self.progress.windows):
-            self.log_window(result)
-
-    def save(self, best: bool = False) -> None:
-        """Have a checkpoint written while training goes on."""
-        logs = find_logs(self.run_dir)
-        sizes = {file.name: file.stat().st_size for file in logs}
-        self.checkpoints.save(self.state_dict() | {"logs": sizes}, self.progress, best, logs)
-        self.cadence.restart_timer()
-
-    @contextmanager
-    def saved_when_stopped(self) -> Iterator[None]:
-        """Save where a signal stops the run at a safe moment; leave nothing half written, however it ends."""
-        try:
-            yield
-        except Stopped as stopped:
-            if stopped.safe and self.progress.position != self.checkpoints.saved_position:
-                self.save()
-            raise
-        finally:
-            self.checkpoints.wait()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a run is made of: tensors and plain values."""
-        seconds = self.progress.seconds + self.pace.total_seconds()
-        states = {name: part.state_dict() for name, part in self.parts().items()}
-        return states | {"progress": asdict(self.progress) | {"seconds": seconds}, **self.identity}
-
-    def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
-        """Take a run up where its checkpoint was made."""
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
-        self.progress = progress
-
-    def parts(self) -> dict[str, Any]:
-        """Return what has a state."""
-        names = ("model", "optimizer", "scheduler", "precision")
-        return {name: getattr(self, name) for name in names} | {"metrics": self.step.metrics}
-
-    def log_window(self, result: StepResult) -> None:
-        """Tell the loggers of a window; here more than the norm is read from the device."""
-        report = WindowReport(
-            window=self.progress.windows,
-            loss=result.loss.item(),
-            lr=self.progress.lr,
-            grad_norm=result.grad_norm,
-            loss_scale=self.precision.loss_scale(),
-            skipped_steps=self.progress.skipped_steps,
-            **self.pace.lap(self.progress.samples_seen),
-        )
-        self.logbook.window(report)
-
-    def log_epoch(self, val: dict[str, float], best: bool) -> None:
-        """Tell the loggers of the epoch."""
-        report = EpochReport(
-            **self.progress.counts(),
-            epochs=self.epochs,
-            train=self.step.metrics.compute(),
-            val=val,
-            lr=self.progress.lr,
-            samples_per_second=self.pace.samples_per_second,
-            seconds=self.pace.epoch_seconds(),
-            best=best,
-        )
-        self.logbook.epoch(report)
-
     def conclude(self, memory: PeakMemory) -> Results:
-        """Report the best checkpoint."""
-        seconds = self.progress.seconds + self.pace.total_seconds()
+        """Evaluate the best checkpoint, write its weights and reports, and log the results."""
+        seconds = self.total_seconds()
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
         splits = {name: self.report(name) for name in ("val", "test")}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)
-        counts = self.progress.counts()
-        del counts["epoch"]
+        counts = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
         results = Results(
             self.run_dir,
             self.progress.best_epoch,
@@ -196,13 +113,85 @@ class Trainer:
             saving=self.checkpoints.saving,
             splits=splits,
         )
-        self.logbook.finish(results)
+        self.loggers.finish(results)
         return results
 
     def report(self, name: str) -> SplitResult:
-        """Evaluate a split and write its report."""
         metrics, directory = self.task.metrics(), self.run_dir / "reports" / name
         split, batches = self.loaders.splits[name], self.batches(name, metrics)
-        return SplitResult(
-            *evaluate_and_report(self.model, split, batches, self.precision, self.task, metrics, directory)
+        model, precision = self.model, self.precision
+        return SplitResult(*evaluate_and_report(model, split, batches, precision, self.task, metrics, directory))
+
+    def windows(self, epoch: int) -> Iterator[LoadedWindow]:
+        windows, samples = self.loaders.train(epoch, first=self.progress.window), len(self.loaders.splits["train"])
+        return self.loggers.windows(windows, epoch, self.progress.epoch_samples, samples, self.step.metrics)
+
+    def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
+        return self.loggers.batches(self.loaders.evaluation(name), name, len(self.loaders.splits[name]), metrics)
+
+    def save(self, best: bool = False) -> None:
+        """Save a checkpoint; it is written to the disk while training continues."""
+        logs = find_logs(self.run_dir)
+        sizes = {file.name: file.stat().st_size for file in logs}
+        self.checkpoints.save(self.state_dict() | {"logs": sizes}, self.progress, best, logs)
+        self.checkpoint_schedule.restart_timer()
+
+    @contextmanager
+    def save_when_stopped(self) -> Iterator[None]:
+        """Save a checkpoint if a signal stops the run between two windows; wait for unfinished writes in any case."""
+        try:
+            yield
+        except Stopped as stopped:
+            if stopped.safe and self.progress.position != self.checkpoints.saved_position:
+                self.save()
+            raise
+        except Diverged as error:
+            (subject, reason, remedy), place = error.args, self.checkpoints.saved_position
+            kept = f"the checkpoint of {place} is kept" if place != Position() else "no checkpoint was written yet"
+            raise Diverged(subject, reason, f"{remedy}; {kept}") from None
+        finally:
+            self.checkpoints.wait()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the run: tensors and plain values only."""
+        states = {name: component.state_dict() for name, component in self.stateful_components().items()}
+        return states | {"progress": asdict(self.progress) | {"seconds": self.total_seconds()}, **self.identity}
+
+    def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
+        """Restore the state that a checkpoint holds."""
+        for name, component in self.stateful_components().items():
+            component.load_state_dict(state[name])
+        self.progress = progress
+
+    def stateful_components(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("model", "optimizer", "scheduler", "precision")}
+        return own | {"metrics": self.step.metrics}
+
+    def total_seconds(self) -> float:
+        """Return the seconds of training, those before a resume included."""
+        return self.progress.seconds + self.throughput.total_seconds()
+
+    def log_window(self, result: StepResult) -> None:
+        report = WindowReport(
+            window=self.progress.windows,
+            loss=result.loss.item(),
+            lr=self.progress.lr,
+            grad_norm=result.grad_norm,
+            loss_scale=self.precision.loss_scale(),
+            skipped_steps=self.progress.skipped_steps,
+            **self.throughput.lap(self.progress.samples_seen),
         )
+        self.loggers.window(report)
+
+    def log_epoch(self, val: dict[str, float], best: bool) -> None:
+        report = EpochReport(
+            **self.progress.counts(),
+            epochs=self.epochs,
+            train=self.step.metrics.compute(),
+            val=val,
+            lr=self.progress.lr,
+            samples_per_second=self.throughput.samples_per_second,
+            seconds=self.throughput.epoch_seconds(),
+            best=best,
+        )
+        self.loggers.epoch(report)

@@ -1,4 +1,4 @@
-"""What a precision does to a gradient, with models of which the answer is known."""
+"""Error of the gradient in each precision, for models with a known answer."""
 
 from __future__ import annotations
 

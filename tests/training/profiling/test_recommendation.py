@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from microstep.config.compose import compose
-from microstep.training.profiling import recommendation as remembered
+from microstep.training.profiling import recommend as remembered
 from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile
 from microstep.training.profiling.recommendation import (
     Recommendation,
     format_percent,
+    recommend,
     recommend_or_load,
-    recommendation,
     store_recommendation,
 )
 from microstep.training.provenance import recommendation_key
@@ -50,16 +50,16 @@ def measured(seconds: float, drift: float = 0.001, settled: bool = True) -> Meas
 )
 def test_the_rule(others: dict[str, Measurement], name: str, told: str) -> None:
     """The fastest that is at least 1.1 times as fast, rounds below a tenth of the noise, and doesn't overflow."""
-    found = recommendation(Profile({"fp32": measured(1.0, 0.0), **others}, {}, NOISE, 64))
+    found = recommend(Profile({"fp32": measured(1.0, 0.0), **others}, {}, NOISE, 64))
     assert found.name == name
     assert found.reason.startswith(told) or told in found.reason
 
 
 def test_where_fp32_does_not_fit_anything_that_does_is_better() -> None:
     """However fast it is."""
-    found = recommendation(Profile({"bf16": measured(9.0)}, {"fp32": "out of memory"}, NOISE, 64))
+    found = recommend(Profile({"bf16": measured(9.0)}, {"fp32": "out of memory"}, NOISE, 64))
     assert (found.name, found.reason[:50]) == ("bf16", "the fastest that can be had (fp32: out of memory),")
-    assert recommendation(Profile({}, {"fp32": "out of memory"}, NOISE, 64)).name == "fp32"
+    assert recommend(Profile({}, {"fp32": "out of memory"}, NOISE, 64)).name == "fp32"
 
 
 def test_a_speed_up_is_of_turns_side_by_side() -> None:
@@ -93,7 +93,7 @@ def test_a_recommendation_is_of_the_machine_the_model_and_the_batch() -> None:
 def test_what_is_remembered_is_what_is_recommended(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """Nothing is measured then; what isn't whole is measured anew."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(remembered, "profiled", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(remembered, "profile_precisions", lambda *_: pytest.fail("it was measured"))
     store_recommendation({"a": 1}, Recommendation("bf16", "as planted"))
     assert recommend_or_load(trial(), {"a": 1}) == ("bf16", "as planted")
     for content in ({"name": "tf32", "reason": "no such thing on a CPU"}, {"name": ["bf16"]}, {"name": "fp32"}):
@@ -106,14 +106,14 @@ def test_what_is_measured_is_remembered_once(monkeypatch: pytest.MonkeyPatch, tm
     """The next to ask gets the same; and so does one that has measured meanwhile, however the machine was."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made_up = Profile({"fp32": measured(1.0), "bf16": measured(0.5)}, {}, NOISE, 64)
-    monkeypatch.setattr(remembered, "profiled", lambda *_: made_up)
+    monkeypatch.setattr(remembered, "profile_precisions", lambda *_: made_up)
     assert recommend_or_load(trial(), {"b": 1})[0] == "bf16"
 
     def late(*_: object) -> Profile:
         store_recommendation({"c": 1}, Recommendation("bf16", "by another process"))
         return Profile({"fp32": measured(1.0)}, {}, NOISE, 64)
 
-    monkeypatch.setattr(remembered, "profiled", late)
+    monkeypatch.setattr(remembered, "profile_precisions", late)
     assert recommend_or_load(trial(), {"b": 1})[0] == "bf16"
     assert recommend_or_load(trial(), {"c": 1}) == ("bf16", "by another process")
 

@@ -14,12 +14,10 @@ from microstep.run.progress import Progress
 from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components
 from microstep.training.evaluation_loop import PredictionCollector, evaluate
-from microstep.training.monitoring import divergence_error
 from microstep.training.profiling.gradients import relative_distance
-from microstep.types.data import LoadedWindow
+from microstep.training.training_loop import train_epoch
 from microstep.types.protocols import Scheduler, Step, SupportsDecide
 from microstep.utils.progress_bar import ProgressBars
-from microstep.utils.randomness import reseed
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class DriftTraining:
     optimizer: Optimizer
     scheduler: Scheduler
     step: Step
-    seed: int
 
     def __post_init__(self) -> None:
         self.progress = Progress()
@@ -52,25 +49,14 @@ class DriftTraining:
         Raises:
             Diverged: the loss or its gradient is no longer finite.
         """
-        parts = self.parts
-        parts.model.train()
-        self.step.metrics.reset()
-        for window in self.windows(epoch, bars):
-            reseed(parts.device, self.seed, epoch, window.number)
-            result = self.step(parts.model, self.optimizer, window.batches, window.weight)
-            self.progress.count(window, result, lr=self.optimizer.param_groups[0]["lr"])
-            if self.progress.skipped_in_a_row > parts.precision.max_skipped:
-                raise add_training_name(
-                    self.name, divergence_error(epoch, window, result, parts.precision.name, checkpoint_position=None)
-                )
-            if result.updated:
-                self.scheduler.step()
-
-    def windows(self, epoch: int, bars: ProgressBars) -> Iterator[LoadedWindow]:
-        """Yield the epoch's windows under a bar."""
         loaders, metrics = self.parts.loaders, self.step.metrics
         samples = len(loaders.splits["train"])
-        return bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)
+        windows = bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)
+        try:
+            train_epoch(epoch, windows, self.parts, self.optimizer, self.scheduler, self.step, self.progress)
+        except Diverged as error:
+            subject, reason, remedy = error.args
+            raise Diverged(f"{self.name}, {subject}", reason, remedy) from None
 
     def validate(self) -> ValidationOutputs:
         """Evaluate the model on the validation split."""
@@ -90,12 +76,7 @@ class DriftTraining:
 def start_training(name: str, config: DictConfig, precision_name: str | None = None) -> DriftTraining:
     """Build a training. `precision_name` is the precision to use if the config leaves it to a measurement."""
     parts = build_components(config, saved_name=precision_name)
-    return DriftTraining(name, parts, *build_optimization(config, parts), seed=config.seed)
-
-
-def add_training_name(name: str, error: Diverged) -> Diverged:
-    where, reason, remedy = error.args
-    return Diverged(f"{name}, {where}", reason, remedy)
+    return DriftTraining(name, parts, *build_optimization(config, parts))
 
 
 @dataclass(frozen=True)

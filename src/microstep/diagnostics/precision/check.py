@@ -12,7 +12,7 @@ from microstep.training.builders import build_partial_components
 from microstep.training.device import describe_device
 from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile, profile_precisions
-from microstep.training.profiling.recommendation import format_percent, recommendation, store_recommendation
+from microstep.training.profiling.recommendation import format_percent, recommend, store_recommendation
 from microstep.training.provenance import recommendation_key
 from microstep.training.run_info import format_batch_size
 from microstep.utils.tables import format_fields, format_table
@@ -30,7 +30,7 @@ def run_precision_check(config: DictConfig) -> CheckResult:
     names = available_precisions(components.device)
     print_and_log(f"measuring {', '.join(names)} …")
     profile = profile_precisions(components, names)
-    best = recommendation(profile)
+    best = recommend(profile)
     store_recommendation(recommendation_key(config, components.device), best)
     rows = {
         **subject_rows(config, components.dataset, components.model),

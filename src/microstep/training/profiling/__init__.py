@@ -3,8 +3,8 @@
 from microstep.training.profiling.profile import Measurement, Profile, profile_precisions
 from microstep.training.profiling.recommendation import (
     Recommendation,
+    recommend,
     recommend_or_load,
-    recommendation,
     store_recommendation,
 )
 
@@ -13,7 +13,7 @@ __all__ = [
     "Profile",
     "Recommendation",
     "profile_precisions",
+    "recommend",
     "recommend_or_load",
-    "recommendation",
     "store_recommendation",
 ]

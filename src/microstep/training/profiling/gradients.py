@@ -1,4 +1,4 @@
-"""A window's loss and gradient in some precision, and how far they are from those in fp64."""
+"""Computes the loss and gradient of a window in a precision, and their distance from those in fp64."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from microstep.types.protocols import Precision
 
 @dataclass(frozen=True)
 class LossAndGradient:
-    """A window's loss and its gradient."""
+    """Loss of a window and its gradient."""
 
     loss: float
-    entries: Tensor  #: of all trained parameters in one row, float64, on the CPU; times the scale that made it
+    entries: Tensor  #: of all trained parameters in one row, float64, on the CPU; multiplied by the loss scale
 
     @property
     def finite(self) -> bool:
@@ -32,16 +32,16 @@ class LossAndGradient:
 
 @dataclass(frozen=True)
 class PrecisionAccuracy:
-    """How a precision's gradient differs from that in fp64, made of the same weights and the same window."""
+    """Distance of a precision's gradient from that in fp64, for the same weights and window."""
 
     loss_drift: float  #: |loss − fp64's| / |fp64's|
-    gradient_drift: float  #: ‖gradient − fp64's‖ / ‖fp64's‖, the whole of it
-    overflow: float  #: share of entries that are not finite, at the scale that was settled on
+    gradient_drift: float  #: ‖gradient − fp64's‖ / ‖fp64's‖ over all entries
+    overflow: float  #: share of entries that are not finite, at the settled scale
     underflow: float  #: share of fp64's entries other than 0 that are 0 here, at that scale
-    unscaled_underflow: float | None  #: the same without a scaler, where there is one
-    skipped: int  #: times that the scale was halved before the window's gradient was finite
+    unscaled_underflow: float | None  #: the same without a scaler; None if there is none
+    skipped: int  #: number of times the scale was halved until the gradient was finite
     scale: float
-    settled: bool  #: whether it became finite
+    settled: bool  #: whether the gradient became finite
 
 
 def compute_reference_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
@@ -53,7 +53,7 @@ def compute_reference_gradient(components: PartialComponents, window: LoadedWind
 def measure_accuracy(
     components: PartialComponents, precision: Precision, window: LoadedWindow, reference_gradient: LossAndGradient
 ) -> PrecisionAccuracy:
-    """Return how accurate a precision is; its scale is settled from then on, as after a training's first windows."""
+    """Return how accurate a precision is. Its scale is settled afterwards, as after the first windows of training."""
     model = copy_without_dropout(components, precision)
     found, skipped = settle_scale(components, precision, model, window)
     scale = precision.loss_scale()
@@ -75,9 +75,9 @@ def measure_accuracy(
 def settle_scale(
     components: PartialComponents, precision: Precision, model: nn.Module, window: LoadedWindow
 ) -> tuple[LossAndGradient, int]:
-    """Return the first gradient that is finite, still scaled, and how often the scale had to be halved for it.
+    """Return the first finite gradient, still scaled, and how often the scale was halved for it.
 
-    As in training, where such windows are skipped. A loss that is not finite is so at any scale.
+    The scale is not halved if the loss itself is not finite.
     """
     optimizer = components.optimizer(model)
     found, skipped = compute_gradient(components, precision, model, window), 0
@@ -90,7 +90,6 @@ def settle_scale(
 def compute_gradient(
     components: PartialComponents, precision: Precision, model: nn.Module, window: LoadedWindow
 ) -> LossAndGradient:
-    """Return a window's loss and scaled gradient."""
     components.reseed(window)
     model.zero_grad()
     loss = accumulate_gradient(model, window.batches, window.weight, precision, components.task, None)
@@ -100,7 +99,7 @@ def compute_gradient(
 
 
 def copy_without_dropout(components: PartialComponents, precision: Precision) -> nn.Module:
-    """Return a copy of the model as it is trained, but for dropout: each dtype would draw masks of its own."""
+    """Return a copy of the model in training mode without dropout, whose masks differ from dtype to dtype."""
     model = precision.prepare(deepcopy(components.model)).train()
     for module in model.modules():
         if isinstance(module, _DropoutNd):
@@ -115,7 +114,7 @@ def measure_unscaled_underflow(
     window: LoadedWindow,
     reference_gradient: LossAndGradient,
 ) -> float | None:
-    """Return the share that would vanish without the scaler; None where nothing is scaled."""
+    """Return the share of entries that vanish without the scaler; None if there is no scaler."""
     if not precision.describe()["scaler"]:
         return None
     plain = TorchPrecision("fp16", "without its scaler", components.device, autocast=torch.float16, channels_last=True)
@@ -124,8 +123,8 @@ def measure_unscaled_underflow(
 
 def underflow_share(gradient: LossAndGradient, reference_gradient: LossAndGradient) -> float:
     """Return the share of fp64's entries other than 0 that are 0."""
-    there = reference_gradient.entries != 0
-    return ((gradient.entries == 0) & there).sum().item() / max(1, int(there.sum()))
+    nonzero = reference_gradient.entries != 0
+    return ((gradient.entries == 0) & nonzero).sum().item() / max(1, int(nonzero.sum()))
 
 
 def relative_distance(pairs: Iterable[tuple[Tensor, Tensor]], floor: float = 0.0) -> float:
@@ -133,7 +132,7 @@ def relative_distance(pairs: Iterable[tuple[Tensor, Tensor]], floor: float = 0.0
 
     Args:
         pairs: tensors of any shape; a and b have the same.
-        floor: what ‖b‖ is at least taken for. If both are zero, any difference is infinite.
+        floor: lower bound of ‖b‖. If both are zero, any difference is infinite.
     """
     norm = torch.linalg.vector_norm
     norms = [(norm(one.double() - other.double()), norm(other.double())) for one, other in pairs]

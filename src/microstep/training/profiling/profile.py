@@ -1,4 +1,4 @@
-"""Profiles each precision: time, memory, and the error of its gradient."""
+"""Profiles precisions: time, memory and the error of the gradient."""
 
 from __future__ import annotations
 
@@ -39,37 +39,36 @@ WindowPair = tuple[LoadedWindow, LoadedWindow]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a precision costs and loses."""
+    """Cost and error of a precision."""
 
-    turns: tuple[float, ...]  #: seconds that an optimizer step takes, by turn
-    steps: int  #: that were timed
-    peak_bytes: int  #: weights, gradients, optimizer state and what a step needs meanwhile, but for its data
+    turns: tuple[float, ...]  #: seconds per optimizer step in each turn
+    steps: int  #: number of timed steps
+    peak_bytes: int  #: weights, gradients, optimizer state and activations, without the data
     accuracy: PrecisionAccuracy
 
     @property
     def seconds(self) -> float:
-        """What a step takes: the median of its turns."""
+        """Seconds per step: the median over the turns."""
         return median(self.turns)
 
     def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
         own = {"seconds": self.seconds, "steps": self.steps, "peak_bytes": self.peak_bytes}
         return own | vars(self.accuracy)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The precisions of an experiment beside each other."""
+    """Measurements of the precisions of an experiment."""
 
     measured: Mapping[str, Measurement]  #: by name, fp32 first
-    failed: Mapping[str, str]  #: by name, why it couldn't be measured
-    noise: float  #: ‖gradient of another window − gradient‖ / ‖gradient‖ in fp64: what rounding has to be held against
-    samples: int  #: of a window
+    failed: Mapping[str, str]  #: by name, the reason
+    noise: float  #: ‖gradient of another window − gradient‖ / ‖gradient‖ in fp64
+    samples: int  #: in a window
 
     def speed_up(self, name: str) -> float | None:
-        """Return how many times as fast as fp32 it is; None where fp32 couldn't be measured.
+        """Return how many times as fast as fp32 a precision is; None if fp32 couldn't be measured.
 
-        It is the median of the turns' ratios: what is a moment's slows both down.
+        This is the median of the ratios of corresponding turns, so that a slow moment affects both.
         """
         base = self.measured.get("fp32")
         if base is None:
@@ -77,20 +76,22 @@ class Profile:
         return median(slow / own for slow, own in zip(base.turns, self.measured[name].turns, strict=False))
 
     def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
         rows = {name: {**one.plain(), "speed_up": self.speed_up(name)} for name, one in self.measured.items()}
         return {"precisions": rows, "failed": dict(self.failed), "noise": self.noise, "window_samples": self.samples}
 
 
 def profile_precisions(components: PartialComponents, names: Sequence[str], budget: float = BUDGET_SECONDS) -> Profile:
-    """Measure precisions with an experiment's own model, step, optimizer and first windows; it stays as it was.
+    """Measure precisions with the model, step, optimizer and first windows of an experiment, which stays unchanged.
 
     Args:
-        names: of the precisions, fp32 among them.
-        budget: seconds of timed steps for each; a slow one takes two turns of one step all the same.
+        names: precisions to measure, including fp32.
+        budget: seconds of timed steps for each precision. At least two turns are taken.
+
+    Returns:
+        The measurements, and the reason for each precision that could not be measured.
 
     Raises:
-        ConfigError: where fp64, which they are held against, can't be computed.
+        ConfigError: if the reference gradient in fp64 can't be computed.
     """
     windows = components.windows()
     exact, other = (compute_fp64_gradient(components, window) for window in windows)
@@ -103,10 +104,10 @@ def profile_precisions(components: PartialComponents, names: Sequence[str], budg
             if name == "fp32" and not is_out_of_memory(error):
                 raise  # the model itself is broken, and the same error would end a training
             failed[name] = failure_reason(error)
-    lanes = {name: make_timed_candidate(rig, windows) for name, (_, rig, _) in found.items()}
-    failed |= time_interleaved(lanes, budget)
+    candidates = {name: make_timed_candidate(profiled_step, windows) for name, (_, profiled_step, _) in found.items()}
+    failed |= time_interleaved(candidates, budget)
     measured = {
-        name: Measurement(tuple(lanes[name].turns), lanes[name].steps - 1, memory, accurate)
+        name: Measurement(tuple(candidates[name].turns), candidates[name].steps - 1, memory, accurate)
         for name, (accurate, _, memory) in found.items()
         if name not in failed
     }
@@ -114,11 +115,7 @@ def profile_precisions(components: PartialComponents, names: Sequence[str], budg
 
 
 def compute_fp64_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
-    """Return a window's gradient in fp64.
-
-    Raises:
-        ConfigError: where the machine or the model can't make it.
-    """
+    """Return a window's gradient in fp64, or raise ConfigError if the machine or the model can't compute it."""
     try:
         return compute_reference_gradient(components, window)
     except (RuntimeError, MemoryError, ValueError) as error:
@@ -129,53 +126,56 @@ def compute_fp64_gradient(components: PartialComponents, window: LoadedWindow) -
 def prepare_precision(
     components: PartialComponents, name: str, windows: WindowPair, reference_gradient: LossAndGradient
 ) -> tuple[PrecisionAccuracy, ProfiledStep, int]:
-    """Return how accurate a precision is, and what is timed: a rig that has stepped twice, and its memory then.
+    """Return the accuracy of a precision, its step after two warm-up steps, and the peak memory of these.
 
-    After two steps there is the optimizer's state, as there is in training.
+    After them the optimizer's state exists, as in training.
     """
     precision = PRESETS[name](components.device)
     accurate = measure_accuracy(components, precision, windows[0], reference_gradient)
-    rig, memory = measure_peak(components.device, partial(warm_up, components, name, precision.state_dict(), windows))
-    return accurate, rig, memory
+    profiled_step, memory = measure_peak(
+        components.device, partial(warm_up, components, name, precision.state_dict(), windows)
+    )
+    return accurate, profiled_step, memory
 
 
 def warm_up(components: PartialComponents, name: str, state: dict[str, Any], windows: WindowPair) -> ProfiledStep:
-    """Return a rig that has taken two steps; all of it is new, but for its gradient scale."""
+    """Return a new step that has been taken over both windows; it starts at the gradient scale in `state`."""
     precision = PRESETS[name](components.device)
     precision.load_state_dict(state)
-    rig = make_profiled_step(components, precision)
+    profiled_step = make_profiled_step(components, precision)
     for window in windows:
-        rig(window)
-    return rig
+        profiled_step(window)
+    return profiled_step
 
 
-def make_timed_candidate(rig: ProfiledStep, windows: WindowPair) -> TimedCandidate:
-    """Return what is timed: steps over the two windows by turns."""
-    return TimedCandidate(rig.prepare, lambda number: rig(windows[number % 2]), rig.trial.device)
+def make_timed_candidate(profiled_step: ProfiledStep, windows: WindowPair) -> TimedCandidate:
+    """Return a candidate that steps over the two windows alternately."""
+    return TimedCandidate(
+        profiled_step.prepare, lambda number: profiled_step(windows[number % 2]), profiled_step.components.device
+    )
 
 
 @dataclass(frozen=True)
 class ProfiledStep:
-    """One precision's own model and optimizer, and the experiment's step."""
+    """Step of the experiment in one precision, with its own model and optimizer."""
 
-    trial: PartialComponents
+    components: PartialComponents
     precision: Precision
     model: nn.Module
     optimizer: Optimizer
     step: Step
 
     def prepare(self) -> None:
-        """Set what belongs to the whole process as this precision wants it: another one may have had its turn."""
+        """Set the process-wide options of this precision, which another one may have changed."""
         self.precision.prepare(self.model)
 
     def __call__(self, window: LoadedWindow) -> StepResult:
-        """Take an optimizer step over a window."""
-        self.trial.reseed(window)
+        self.components.reseed(window)
         return self.step(self.model, self.optimizer, window.batches, window.weight)
 
 
 def make_profiled_step(components: PartialComponents, precision: Precision) -> ProfiledStep:
-    """Return a rig whose steps are all the same work: at a learning rate of 0 the weights stay as they were built."""
+    """Return a step with a learning rate of 0: the weights stay unchanged, so that all steps do the same work."""
     model = precision.prepare(deepcopy(components.model)).train()
     optimizer = components.optimizer(model)
     for group in optimizer.param_groups:
@@ -184,5 +184,5 @@ def make_profiled_step(components: PartialComponents, precision: Precision) -> P
 
 
 def zero_learning_rate(rate: Any) -> Any:
-    """Return a learning rate of 0, a tensor where it was one."""
+    """Return 0, as a tensor if the rate is one."""
     return torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0

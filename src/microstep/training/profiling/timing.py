@@ -14,24 +14,24 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 T = TypeVar("T")
-TURN_SECONDS = 0.1  #: seconds that a turn is to take, at least one step
-MIN_TURNS = 2  #: turns that anything gets, however slow it is
+TURN_SECONDS = 0.1  #: duration of a turn, which has at least one step
+MIN_TURNS = 2  #: number of turns of a slow candidate
 
 
 @dataclass
 class TimedCandidate:
-    """What takes turns with others."""
+    """Work that is timed in turns with other candidates."""
 
-    prepare: Callable[[], object]  #: before each turn, untimed
-    step: Callable[[int], object]  #: takes its number, from 0
+    prepare: Callable[[], object]  #: called before each turn, not timed
+    step: Callable[[int], object]  #: takes the number of the step, from 0
     device: torch.device
-    turns: list[float] = field(default_factory=list)  #: seconds a step, by turn
+    turns: list[float] = field(default_factory=list)  #: seconds per step in each turn
     spent: float = 0.0
     steps: int = 0
     stride: int = 1  #: steps in a turn
 
     def turn(self) -> float:
-        """Take a turn; return the seconds that a step took."""
+        """Take a turn and return its seconds per step."""
         self.prepare()
         self.wait()
         began = perf_counter()
@@ -43,30 +43,29 @@ class TimedCandidate:
         return took / self.stride
 
     def wait(self) -> None:
-        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def time_interleaved(candidates: Mapping[str, TimedCandidate], budget: float) -> dict[str, str]:
-    """Let lanes take turns until each has had so many seconds, but two turns at least; say why any fell out.
+    """Let candidates take turns until each has used `budget` seconds and two turns; return the reasons of failures.
 
-    A first turn of one step warms each up, and says how many steps make a turn of a tenth of a second.
+    A first turn of one step warms up each candidate and sets the number of steps in a turn of `TURN_SECONDS`.
     """
-    fallen: dict[str, str] = {}
-    for name, lane in candidates.items():
-        if try_turn(fallen, name, lane):
-            lane.stride = max(1, int(TURN_SECONDS / lane.turns.pop()))
+    failed: dict[str, str] = {}
+    for name, candidate in candidates.items():
+        if try_turn(failed, name, candidate):
+            candidate.stride = max(1, int(TURN_SECONDS / candidate.turns.pop()))
     while ahead := [
-        name for name, lane in candidates.items() if name not in fallen and not has_used_budget(lane, budget)
+        name for name, candidate in candidates.items() if name not in failed and not has_used_budget(candidate, budget)
     ]:
         for name in ahead:
-            try_turn(fallen, name, candidates[name])
-    return fallen
+            try_turn(failed, name, candidates[name])
+    return failed
 
 
 def try_turn(failed: dict[str, str], name: str, candidate: TimedCandidate) -> bool:
-    """Let a lane take a turn; where it can't, note why."""
+    """Let a candidate take a turn and return whether it succeeded; the reason of a failure is added to `failed`."""
     try:
         candidate.turns.append(candidate.turn())
     except (RuntimeError, MemoryError) as error:
@@ -80,28 +79,26 @@ def has_used_budget(candidate: TimedCandidate, budget: float) -> bool:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return why something can't be done, in a few words."""
+    """Return the reason of a failure in a few words."""
     if is_out_of_memory(error):
         return "out of memory"
     return f"not possible: {next(iter(str(error).splitlines()), type(error).__name__)}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether there was too little memory, of whichever kind."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def measure_peak(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
-    """Return what the work returns, and the bytes of tensors that it held at its peak, those from before not counted.
+    """Return the result of `work` and the peak bytes of the tensors that it allocates.
 
-    On CUDA they are what torch's allocator gave out at the most; on a CPU each allocation and each release of a tensor
-    is recorded and summed up, kernels' scratch tensors included. What libraries allocate by themselves is in neither.
+    On CUDA this is the peak of torch's allocator. On a CPU each allocation and release of a tensor is recorded,
+    including those inside kernels. Memory that libraries allocate by themselves is not included.
     """
     return measure_peak_on_cuda(device, work) if device.type == "cuda" else measure_peak_on_cpu(work)
 
 
 def measure_peak_on_cuda(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
-    """Return the result and the bytes on a GPU."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     result = work()
@@ -109,9 +106,8 @@ def measure_peak_on_cuda(device: torch.device, work: Callable[[], T]) -> tuple[T
 
 
 def measure_peak_on_cpu(work: Callable[[], T]) -> tuple[T, int]:
-    """Return the result and the bytes in main memory."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells stderr that it starts, and that there is no GPU
-    gc.collect()  # what is left of earlier work is not to be released meanwhile
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences its messages on stderr
+    gc.collect()  # garbage of earlier work must not be released during the measurement
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
         result = work()
     results: Any = recorded.profiler

@@ -1,0 +1,71 @@
+"""Optimizer steps over the windows of an epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import torch
+from torch.optim import Optimizer
+
+from microstep.errors import Diverged
+from microstep.run.progress import Progress
+from microstep.training.components import Components
+from microstep.types.data import LoadedWindow, StepResult
+from microstep.types.protocols import Scheduler, Step
+from microstep.utils.randomness import reseed
+
+log = logging.getLogger(__name__)
+MAX_NAMED_SAMPLES = 12  #: samples named in an error message; the log names all of them
+
+
+def train_epoch(
+    epoch: int,
+    windows: Iterable[LoadedWindow],
+    components: Components,
+    optimizer: Optimizer,
+    scheduler: Scheduler,
+    step: Step,
+    progress: Progress,
+    after_window: Callable[[StepResult], None] = lambda result: None,
+) -> None:
+    """Take one optimizer step over each window.
+
+    The random numbers of a step depend on the seed, the epoch and the window only.
+
+    Args:
+        epoch: number of the epoch, from 1.
+        windows: the windows of the epoch, or those that are left of it.
+        progress: counts the windows.
+        after_window: called with the result of each step, after the scheduler's step.
+
+    Raises:
+        Diverged: if the gradient is not finite in more windows in a row than the precision allows.
+    """
+    components.model.train()
+    for window in windows:
+        if window.number == 0:
+            step.metrics.reset()
+        reseed(components.device, components.loaders.seed, epoch, window.number)
+        result = step(components.model, optimizer, window.batches, window.weight)
+        progress.count(window, result, lr=optimizer.param_groups[0]["lr"])
+        if progress.skipped_in_a_row > components.precision.max_skipped:
+            raise divergence_error(epoch, window, result, components.precision.name)
+        if result.updated:
+            scheduler.step()
+        after_window(result)
+
+
+def divergence_error(epoch: int, window: LoadedWindow, result: StepResult, precision: str) -> Diverged:
+    """Return an error that names the samples of a window by their index in the official data.
+
+    The window's batches are fetched again for it.
+    """
+    indices = torch.cat([batch.indices.cpu() for batch in window.batches]).tolist()
+    subject = f"epoch {epoch}, step {window.number + 1}"
+    log.error("%s is made of samples %s", subject, indices)
+    named = ", ".join(map(str, indices[:MAX_NAMED_SAMPLES]))
+    more = f", … ({len(indices)}, all in train.log)" if indices[MAX_NAMED_SAMPLES:] else ""
+    figures = f"the loss ({result.loss.item():.4g}) or its gradient ({result.grad_norm:.4g})"
+    reason = f"{figures} is not finite in {precision}, over samples {named}{more}"
+    return Diverged(subject, reason, "lower optimizer.lr or set max_grad_norm")

@@ -48,7 +48,7 @@ def usual(pixels: np.ndarray):
 
 
 def ours(pixels: np.ndarray) -> ChannelStatistics:
-    return ChannelStatistics.streamed(iter_chunks(pixels), 255.0)
+    return ChannelStatistics.from_stream(iter_chunks(pixels), 255.0)
 
 
 def by_class(pixels: np.ndarray) -> ClassStatistics:

@@ -48,7 +48,7 @@ def model_of(trainer) -> tuple[torch.nn.Module, torch.optim.Optimizer, torch.opt
 
 
 def normalised(split) -> tuple[Tensor, Tensor]:
-    return split.normaliser(split.images), split.labels
+    return split.normalizer(split.images), split.device_targets
 
 
 def bare(trainer, memory_format: torch.memory_format = torch.contiguous_format) -> Callable[[], None]:
@@ -80,8 +80,8 @@ class PerSample(Dataset):
     """Images through torchvision's transforms, one at a time."""
 
     def __init__(self, split) -> None:
-        self.images, self.labels = split.images.squeeze(1).numpy(), split.labels.tolist()
-        own = split.normaliser
+        self.images, self.labels = split.images.squeeze(1).numpy(), split.device_targets.tolist()
+        own = split.normalizer
         mean, std = (-own.offset / own.factor).item() / 255, (1 / own.factor).item() / 255
         parts = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([mean], [std])]
         self.transform = v2.Compose(parts)

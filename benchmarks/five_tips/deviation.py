@@ -25,7 +25,7 @@ def pictures(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def exact(*splits: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation over every pixel."""
-    found = ChannelStatistics.streamed((part for pixels in splits for part in iter_chunks(pixels)), 255.0)
+    found = ChannelStatistics.from_stream((part for pixels in splits for part in iter_chunks(pixels)), 255.0)
     return found.mean[0], found.std[0]
 
 

@@ -23,7 +23,7 @@ def drawn(names: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
     labels = np.arange(2 * len(names)) % len(names)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *shape), dtype=np.uint8)
     train = Images(pixels, labels, names)
-    with Image.open(BytesIO(draw_overview("mine $", {"train": train, "test": train.at(np.arange(3))}))) as image:
+    with Image.open(BytesIO(draw_overview("mine $", {"train": train, "test": train.select(np.arange(3))}))) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -56,8 +56,8 @@ def test_samples_are_the_first_that_can_be_read(tmp_path: Path):
     """Unreadable files are skipped; there are never more samples than fit in a row."""
     sick_folder(tmp_path)
     (tmp_path / "train" / "dog" / "01.png").write_text("no picture either")
-    train = image_folder(torch.device("cpu"), str(tmp_path), size=16).official["train"]
-    bad = [row for row in range(len(train)) if train.name(row).endswith(("cut.jpg", "text.png", "dog/01.png"))]
+    train = image_folder(torch.device("cpu"), str(tmp_path), size=16).official_splits["train"]
+    bad = [row for row in range(len(train)) if train.get_name(row).endswith(("cut.jpg", "text.png", "dog/01.png"))]
     for label in range(3):
         expected = [row for row in np.flatnonzero(train.labels == label).tolist() if row not in bad][
             : pages.SAMPLES_PER_CLASS

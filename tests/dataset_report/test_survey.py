@@ -78,7 +78,7 @@ def test_the_figures_are_those_of_the_good_files(root):
     good = [row for row in range(29) if row not in train.unreadable]
     assert (len(good), train.facts.rows.tolist()) == (27, good)
     pixels = train.source.read(good)
-    assert measure_surveys([train])["train"].statistics == ChannelStatistics.streamed([pixels], 255.0)
+    assert measure_surveys([train])["train"].statistics == ChannelStatistics.from_stream([pixels], 255.0)
     labels = train.source.labels[good]
     assert measure_surveys([train])["train"].classes == ClassStatistics.streamed([(pixels, labels)], 3, 255.0)
 
@@ -137,7 +137,7 @@ def test_errors_from_moments_are_those_from_pixels():
         np.random.default_rng(0).integers(0, 256, (50, 3, 4, 5), dtype=np.uint8)
         // np.arange(1, 51, dtype=np.uint8)[:, None, None, None]
     )
-    statistics = ChannelStatistics.streamed([pixels], 255.0)
+    statistics = ChannelStatistics.from_stream([pixels], 255.0)
     mean, std = np.array(statistics.mean), np.array(statistics.std)
     centred = pixels / 255.0 - mean[:, None, None]
     pulls = np.stack([centred.mean((2, 3)), ((centred**2).mean((2, 3)) - std**2) / (2 * std)])

@@ -229,7 +229,7 @@ def test_the_program_says_what_it_did(zygote, run, tmp_path):
     [
         ("nowhere", "input=nowhere: no such folder or file; "),
         ("", "input=: no such folder or file; "),
-        ("empty", "input=empty: it holds no pictures (.bmp, "),
+        ("empty", "input=empty: it holds no images (.bmp, "),
         ("bad", "input=bad/a.png: it is none of JPEG, "),
         ("bad/b.png", "input=bad/b.png: it is none of JPEG, "),
     ],

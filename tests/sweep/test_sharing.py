@@ -27,7 +27,7 @@ def test_data_are_read_once() -> None:
     assert built("seed=1") is not first
 
 
-@pytest.mark.parametrize("part", ["images", "labels", "places", "targets", "indices"])
+@pytest.mark.parametrize("part", ["images", "device_targets", "device_indices", "targets", "indices"])
 def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.LogCaptureFixture) -> None:
     """If a job changes shared data in place, the next job gets data read from the files, and a warning says so."""
     with share_datasets(), caplog.at_level(logging.WARNING, "microstep.notice"):

@@ -30,9 +30,9 @@ class Half:
     [
         (["batch_size=1438"], "batch_size=1438: the training split has 1,437 samples; choose at most 1437"),
         (["effective_batch_size=1500"], "batch_size=1500: the training split has 1,437 samples"),
-        (["augment=randaugment"], "augment: it is for streamed pictures only; add dataset.resident=false"),
+        (["augment=randaugment"], "augment: it is for streamed images only; add dataset.resident=false"),
         ([*TASKS, *REGRESSION, "augment=mixup"], "augment: Regression can't be mixed; "),
-        ([*TASKS, *REGRESSION, "augment=crop_flip"], "augment: the data are no pictures; leave it out: augment=none"),
+        ([*TASKS, *REGRESSION, "augment=crop_flip"], "augment: the data are not images; leave it out: augment=none"),
         (["augment=crop_flip", "augment.flip=2"], "augment.flip=2: out of range; "),
         (["augment=mixup", "augment.alpha=0"], "augment.alpha=0: out of range; "),
         (["augment=cutout", "augment.hol=0.5"], "augment.hol=0.5: no such key; did you mean augment.hole"),
@@ -67,7 +67,7 @@ def test_pretrained_weights_bring_their_own_normalisation(augment, tmp_path):
     size = ["dataset=synthetic", "dataset.size=32", "dataset.samples=200", "dataset.val_samples=20", "batch_size=4"]
     trainer = build_trainer(compose([*words, *size, f"augment={augment}", "progress=false"]), tmp_path / "run")
     split = trainer.loaders.splits["train"]
-    assert split.normaliser.fill == [124, 116, 104]  # ImageNet's mean colour, in bytes
+    assert split.normalizer.fill_color == [124, 116, 104]  # ImageNet's mean colour, in bytes
     inputs = next(iter(trainer.loaders.evaluation("val"))).inputs
     pixels = trainer.loaders.splits["val"].images[:16].float() / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

@@ -53,7 +53,7 @@ def write_dataset_report(
     """
     if not isinstance(dataset, ImageDataset):
         raise ConfigError(f"dataset={name}", "it does not contain images", "choose one that does, see conf/dataset/")
-    surveys, official_splits = survey_splits(dataset, split.split(","), ratio, seed, bar), dataset.official
+    surveys, official_splits = survey_splits(dataset, split.split(","), ratio, seed, bar), dataset.official_splits
     statistics, health = measure_surveys(surveys), HealthReport.from_surveys(surveys, official_splits)
     file = output / f"{name}-{hash_splits(official_splits)[:12]}.json"
     image = draw_overview(name, official_splits)

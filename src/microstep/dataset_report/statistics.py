@@ -73,8 +73,8 @@ def survey_splits(
         ConfigError: there is no such split, or a sample has fewer than two images.
         DataError: no image of a split can be read.
     """
-    check_split_names(names, list(dataset.official))
-    splits = {name: dataset.official[name] for name in names}
+    check_split_names(names, list(dataset.official_splits))
+    splits = {name: dataset.official_splits[name] for name in names}
     drawn = {name: draw_rows(len(one), ratio, seed) for name, one in splits.items()}
     in_memory = all(one.in_memory for one in splits.values())
     workers = WorkerPool(splits, 0 if in_memory else worker_count(dataset.num_workers))
@@ -113,7 +113,7 @@ def measure_surveys(surveys: Sequence[SplitSurvey]) -> dict[str, SplitStatistics
 def merge_surveys(surveys: Sequence[SplitSurvey]) -> SplitStatistics:
     """Return the statistics of all images of some splits."""
     totals, source = reduce(add, (survey.totals for survey in surveys)), surveys[0].source
-    statistics = ChannelStatistics.of(totals.channels, totals.count, source.scale)
+    statistics = ChannelStatistics.from_sums(totals.channels, totals.count, source.scale)
     strata = [Stratum(survey.facts.moments, len(survey.source)) for survey in surveys]
     areas = totals.class_counts * prod(source.shape[1:])
     return SplitStatistics(

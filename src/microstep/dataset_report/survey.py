@@ -61,13 +61,16 @@ class RunningTotals:
 
 
 def sum_chunk_channels(pixels: np.ndarray) -> list[ExactSums]:
-    return [reduce(add, (ExactSums.of(piece[:, c]) for piece in split_pieces(pixels))) for c in range(pixels.shape[1])]
+    return [
+        reduce(add, (ExactSums.from_pixels(piece[:, c]) for piece in split_pieces(pixels)))
+        for c in range(pixels.shape[1])
+    ]
 
 
 def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
     """Return the published sizes, except of files removed since they were decoded."""
     with suppress(DataError):
-        return source.sizes(rows)
+        return source.read_sizes(rows)
     return [size for row in rows for size in read_published_sizes(source, [row])] if len(rows) > 1 else []
 
 
@@ -122,7 +125,7 @@ class SplitSurvey:
             DataError: no row can be read.
             MicrostepError: a worker died or took too long.
         """
-        source, unreadable = workers.reader.pictures[split], dict[int, str]()
+        source, unreadable = workers.reader.sources[split], dict[int, str]()
         totals, facts = None, list[ImageFacts]()
         with loader_errors():
             for chunk in bar(read_chunks(workers, split, rows, unreadable), split, len(rows)):
@@ -131,14 +134,14 @@ class SplitSurvey:
                 facts.append(ImageFacts.from_chunk(chunk, source.scale, is_sample))
         if totals is None:
             row, reason = next(iter(unreadable.items()))
-            first = f"{make_printable(source.name(row))}: {reason}"
+            first = f"{make_printable(source.get_name(row))}: {reason}"
             raise DataError(f"split={split}", f"none of {len(rows):,} images can be read ({first})", "repair the files")
         ordered = dict(sorted(unreadable.items()))
         return cls(split, source, totals, ImageFacts.concatenate(facts), ordered, is_sample)
 
     def get_image_name(self, row: int) -> str:
         """Return the name of an image: its file or index."""
-        return make_printable(self.source.name(row))
+        return make_printable(self.source.get_name(row))
 
 
 def read_chunks(
@@ -152,7 +155,7 @@ def read_chunks(
         rows: of the split.
         unreadable: receives the reason for each row that can't be read.
     """
-    requests = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.pictures[split])]
+    requests = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.sources[split])]
     retried = list[ReadRequest]()
     for request, result in zip(requests, workers.stream(requests), strict=True):
         if isinstance(result, MicrostepError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.unlabeled import (
     ReadableBatches,
-    ReadResult,
+    ReadResults,
     find_unlabeled_images,
     make_input_workers,
     read_input,
@@ -85,7 +85,7 @@ def check_classifies_images(components: Components, input_path: str) -> tuple[Im
 
 
 def make_decoder(dataset: ImageDataset, input_path: str) -> Decoder:
-    train = dataset.pictures["train"]
+    train = dataset.image_sources["train"]
     channels, height, width = train.shape
     if channels not in (1, 3):
         raise ConfigError(f"input={input_path}", f"the run's images have {channels} channels", IMAGE_RUN_REMEDY)
@@ -93,22 +93,23 @@ def make_decoder(dataset: ImageDataset, input_path: str) -> Decoder:
 
 
 def classify_images(
-    components: Components, dataset: ImageDataset, task: Classification, files: ImageFiles, read: Iterator[ReadResult]
+    components: Components, dataset: ImageDataset, task: Classification, files: ImageFiles, read: ReadResults
 ) -> ClassifiedImages:
     """Return the predictions of the model. 255 in a file is 1.0, even if the run's data have another scale."""
-    normalization = dataset.normalisation
+    normalization = dataset.normalization
     normalizer = Normalizer(files.scale, normalization.mean, normalization.std, components.device)
     batches = ReadableBatches(read, components.loaders.eval_batch_size, files.shape, normalizer, components.device)
     outputs = iter_outputs(components.model, batches, components.precision)
     found = [(batch.indices.cpu(), *top_classes(logits)) for batch, logits in outputs]
     if not found:
-        raise no_readable_image_error(files, batches.unreadable)
+        raise no_readable_image_error(files, batches.unreadable_reasons)
     rows, classes, confidence = (torch.cat(column) for column in zip(*found, strict=True))
-    return ClassifiedImages(files.files.tolist(), task.class_names, rows, classes, confidence, batches.unreadable)
+    reasons = batches.unreadable_reasons
+    return ClassifiedImages(files.files.tolist(), task.class_names, rows, classes, confidence, reasons)
 
 
 def no_readable_image_error(files: ImageFiles, unreadable: Mapping[int, str]) -> DataError:
-    first, others = escape_unprintable(f"input={files.root / files.name(0)}"), len(files) - 1
+    first, others = escape_unprintable(f"input={files.root / files.get_name(0)}"), len(files) - 1
     note = f" (nor can the {others:,} others be)" if others else ""
     return DataError(first, f"{unreadable[0]}{note}", "give images that can be read")
 

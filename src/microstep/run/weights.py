@@ -57,7 +57,7 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     facts: dict[str, Any] = {"architecture": public_experiment(config)["model"]}
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
-        found, scale = dataset.normalisation, dataset.pictures["train"].scale  # scale: pixel value that means 1.0
+        found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
         facts |= {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
     metadata |= {key: json.dumps(value, default=str) for key, value in facts.items()}

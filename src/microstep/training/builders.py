@@ -123,7 +123,7 @@ def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Datase
     normalization = getattr(model, "normalization", getattr(model, "normalisation", None))  # the name up to 0.1.0
     if normalization is None or not isinstance(dataset, ImageDataset):
         return dataset
-    return dataset.normalised_by(*normalization)
+    return dataset.with_normalization(*normalization)
 
 
 def check_trainable(model: nn.Module) -> None:

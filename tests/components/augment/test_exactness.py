@@ -1,4 +1,4 @@
-"""What augmentation and sampling promise of a run's weights: how it was executed changes nothing."""
+"""With augmentation and sampling, the weights of a run do not depend on its execution."""
 
 from dataclasses import replace
 
@@ -84,7 +84,7 @@ def test_workers_change_no_bit(photos, tmp_path):
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip", "cutout", "mixup", "cutmix"])
 def test_resident_and_streaming_end_with_the_same_bits(augment, photos, tmp_path):
-    """Where pixels lived is no part of a result: the backends' batches are the same to the last bit."""
+    """Resident and streamed data give the same weights to the last bit."""
     words = (*FOLDER, f"dataset.root={photos}", f"augment={augment}", "dataset.val_fraction=0.2", "num_workers=0")
     streaming = weights(tmp_path / "streaming", *words)
     resident = weights(tmp_path / "resident", *words[:5], *words[6:], "dataset.resident=true")

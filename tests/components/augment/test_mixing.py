@@ -1,4 +1,4 @@
-"""Mixing by twos: partners are a permutation of the epoch, shares are exactly what is left."""
+"""Mixing of pairs: partners are a permutation of the epoch, and shares are exact."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ RULES = [Mixup(0.2), Mixup(1.0), Cutmix(1.0)]
 @settings(deadline=None, max_examples=20)
 @given(samples=st.integers(1, 50), key=st.tuples(st.integers(0, 2**63 - 1), st.integers(1, 1000)))
 def test_partners_are_a_permutation_that_the_epoch_fixes(rule, samples, key):
-    """Everybody is a partner once, the same ones whatever was drawn before; shares lie in 0…1."""
+    """Each sample is a partner once, independent of earlier draws; shares lie in 0…1."""
     first = rule.plan(samples, (8, 6), CPU, *key)
     torch.rand(3)
     again = rule.plan(samples, (8, 6), CPU, *key)
@@ -36,7 +36,7 @@ def test_shares_are_distributed_as_beta(alpha):
 
 
 def test_a_cutmix_share_is_the_share_of_pixels():
-    """The label's share is counted on the picture: what is left of it after the rectangle was cut off at the edge."""
+    """The share of a label is the share of its pixels after the rectangle was clipped at the edge."""
     plan = Cutmix(1.0).plan(200, (9, 7), CPU, 0, 1)
     own, other = torch.zeros(200, 1, 9, 7, dtype=torch.float64), torch.ones(200, 1, 9, 7, dtype=torch.float64)
     blended = plan.blend(own, other, torch.arange(200))
@@ -46,7 +46,7 @@ def test_a_cutmix_share_is_the_share_of_pixels():
 
 
 def test_mixup_blends_by_the_share():
-    """λ of the one and 1 − λ of the other, whichever positions are asked for."""
+    """An input is λ of the sample and 1 − λ of its partner, for any positions."""
     plan = Mixup(1.0).plan(20, (2, 2), CPU, 0, 1)
     own, other, where = torch.full((3, 1, 2, 2), 10.0), torch.full((3, 1, 2, 2), 20.0), torch.tensor([4, 17, 0])
     expected = 20 - 10 * plan.share[where].float()
@@ -54,7 +54,7 @@ def test_mixup_blends_by_the_share():
 
 
 def test_epochs_differ():
-    """Another epoch has other partners and other shares, and neither goes with the epoch's order."""
+    """Another epoch has other partners and shares, and neither depends on the order of the epoch."""
     one, two = (Mixup(1.0).plan(1000, (8, 8), CPU, 0, epoch) for epoch in (1, 2))
     assert not torch.equal(one.partners, two.partners)
     assert abs(torch.corrcoef(torch.stack([one.share, two.share]))[0, 1].item()) < 0.15

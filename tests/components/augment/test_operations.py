@@ -1,4 +1,4 @@
-"""An operation does the same to a batch on the device as torchvision does to one picture at a time."""
+"""Operations give the same result for a batch on the device as torchvision for single images."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def images(count: int, channels: int, size: tuple[int, int]) -> torch.Tensor:
 @settings(deadline=None, max_examples=25)
 @given(size=SIZES, channels=st.sampled_from([1, 3, 4]), epoch=st.integers(1, 10**6))
 def test_a_batch_is_changed_as_each_picture_by_itself(operation, size, channels, epoch):
-    """Byte for byte, whatever the size, the channels and the epoch."""
+    """Both implementations agree byte for byte, for any size, channels and epoch."""
     pipeline, pictures, fill = Pipeline((operation,)), images(9, channels, size), [7, 100, 250, 3][:channels]
     plan = pipeline.plan(torch.arange(9), size, 0, epoch)
     together = pipeline.batched(pictures, plan, torch.tensor(fill, dtype=torch.uint8))
@@ -42,7 +42,7 @@ def test_what_happens_to_a_sample_depends_on_its_position_alone(positions, key):
 
 
 def test_every_shift_is_as_likely_and_half_are_mirrored():
-    """Of 40,500 pictures of 16 × 16 each of the 25 shifts by up to 2 pixels comes up about 1620 times."""
+    """Of 40,500 images of 16 × 16 each of the 25 shifts by up to 2 pixels comes up about 1620 times."""
     plan = CropFlip(0.125, 0.5).plan(torch.rand(40_500, 3, generator=torch.Generator().manual_seed(0)), (16, 16))
     counts = torch.bincount(plan[:, 0] * 5 + plan[:, 1], minlength=25)
     assert ((counts - 1620.0) ** 2 / 1620).sum() < 60  # chi-square with 24 degrees of freedom: p = 6e-5
@@ -50,7 +50,7 @@ def test_every_shift_is_as_likely_and_half_are_mirrored():
 
 
 def test_a_crop_shifts_over_black():
-    """The picture moves by whole pixels; what comes in is black; mirrored, left is right."""
+    """The image moves by whole pixels over black; mirroring swaps left and right."""
     picture = images(1, 1, (4, 4))
     crop = CropFlip(0.25, 0.5)  # one pixel each side
     fill = torch.zeros(1, dtype=torch.uint8)

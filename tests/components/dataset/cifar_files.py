@@ -1,4 +1,4 @@
-"""Files as CIFAR's makers published them, made up, with checksums of their own."""
+"""Synthetic files in the format of CIFAR, with their own checksums."""
 
 from __future__ import annotations
 

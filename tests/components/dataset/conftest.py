@@ -1,4 +1,4 @@
-"""What the tests of data sets share."""
+"""Fixtures of the tests of data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def offline(monkeypatch) -> list[str]:
-    """A machine without a network; returns the addresses that were asked for all the same."""
+    """Disable the network; return the addresses that were requested."""
     asked: list[str] = []
 
     def refuse(request, *arguments, **keys):

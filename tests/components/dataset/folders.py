@@ -1,4 +1,4 @@
-"""Folders of small pictures, for tests."""
+"""Folders of small images, for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def painted(file: Path, value: int, size: int = 8) -> None:
-    """Write a picture of noise around a value; the same for the same name and value."""
+    """Write an image of noise around a value; the same for the same name and value."""
     file.parent.mkdir(parents=True, exist_ok=True)
     seed = [value, *file.name.encode(errors="surrogateescape")]
     noise = np.random.default_rng(seed).integers(0, 56, (size, size, 3), dtype=np.uint8)
@@ -24,7 +24,7 @@ def painted(file: Path, value: int, size: int = 8) -> None:
 
 
 def filled(folder: Path, counts: Mapping[str, int]) -> Path:
-    """Write so many pictures of each class."""
+    """Write so many images of each class."""
     for number, (name, count) in enumerate(counts.items()):
         for picture in range(count):
             painted(folder / name / f"{picture:03}.png", 60 * number)
@@ -37,10 +37,10 @@ def opened(root: Path, **keys) -> ImageDataset:
 
 
 def sizes(dataset: ImageDataset) -> dict[str, int]:
-    return {name: len(pictures) for name, pictures in dataset.pictures.items()}
+    return {name: len(pictures) for name, pictures in dataset.image_sources.items()}
 
 
 def names(dataset: ImageDataset, split: str) -> list[str]:
     """Return a split's files, as they are named below the root."""
-    pictures = dataset.pictures[split]
-    return [pictures.name(row) for row in range(len(pictures))]
+    pictures = dataset.image_sources[split]
+    return [pictures.get_name(row) for row in range(len(pictures))]

@@ -99,7 +99,7 @@ def test_streamed_batches_are_the_resident_ones(root, name, workers):
 
 
 def test_what_is_expected_is_read_by_the_workers(root):
-    """All of an epoch and of a validation: nothing of it is decoded in the process that trains."""
+    """The training process decodes no image of an epoch or of a validation."""
     one = loaders(splits(root, resident=False, workers=2), RECIPES["cutout"])
     train = one.splits["train"]
     assert isinstance(train, StreamingSplit)
@@ -111,7 +111,7 @@ def test_what_is_expected_is_read_by_the_workers(root):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_randaugment_does_not_depend_on_who_reads(root, workers):
-    """It exists for streamed pictures only: as many workers as you like, cut as you like, the same pictures."""
+    """RandAugment gives the same images for any number of workers and any batch size."""
     augment = recipes.randaugment(0.125, 0.5, 2, 9)
     whole = splits(root, resident=False)["train"]
     rows = torch.arange(len(whole))
@@ -132,7 +132,7 @@ def test_a_sampler_that_draws_twice_is_streamed_too(root):
 
 
 def test_a_pass_broken_off_is_no_matter(root):
-    """An epoch left half-way, then validation, then another epoch: what was read ahead is not mixed up."""
+    """After an epoch that ends early, validation and the next epoch get their own batches."""
     here, there = (loaders(splits(root, kind, 2), RECIPES["cutout"]) for kind in (True, False))
     next(iter(next(there.train(1)).batches))
     assert all(same(*pair) for pair in zip(here.evaluation("test"), there.evaluation("test"), strict=True))
@@ -141,7 +141,7 @@ def test_a_pass_broken_off_is_no_matter(root):
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_split_of_either_kind_is_a_split(root, resident):
-    """The seam is kept: rows in any order, repeated, one by one or all at once, are the same pictures."""
+    """Rows in any order, repeated, one by one or all at once, are the same images."""
     split = splits(root, resident)["train"]
     assert isinstance(split, Split)
     rows = torch.tensor([5, 0, 5, 17])
@@ -157,7 +157,7 @@ def test_a_split_of_either_kind_is_a_split(root, resident):
 
 @pytest.mark.parametrize("dataset", ["digits", "synthetic"])
 def test_pictures_in_memory_can_be_streamed_too(dataset):
-    """For augmentations that exist for single pictures: the same bits as resident ones."""
+    """Streamed batches have the same bits as resident ones."""
     words = {"digits": [], "synthetic": ["dataset.samples=200", "dataset.val_samples=50", "dataset.test_samples=50"]}
     words = [f"dataset={dataset}", *words[dataset], "augment=crop_flip", "threads=1", "batch_size=64"]
     here, there = (

@@ -60,14 +60,14 @@ def test_the_batches_become_three_splits(made):
 
 
 def test_pixels_and_labels_are_the_files(made):
-    """Red, green and blue planes of 32 rows, each picture with its own label, in the order of the file."""
+    """Red, green and blue planes of 32 rows, each image with its own label, in the order of the file."""
     classes, _ = made
-    test = opened(made).official["test"]
+    test = opened(made).official_splits["test"]
     np.testing.assert_array_equal(
         test.read(slice(None)), batch(classes, 0, classes)["data"].pixels.reshape(-1, 3, 32, 32)
     )
     assert test.labels.tolist() == list(range(classes))
-    train = opened(made).official["train"]
+    train = opened(made).official_splits["train"]
     last = len(KINDS[classes].train_list) - 1
     expected = batch(classes, last, 4 * classes)["data"].pixels.reshape(-1, 3, 32, 32)
     np.testing.assert_array_equal(train.read(slice(None))[-4 * classes :], expected)
@@ -126,7 +126,7 @@ def test_what_can_not_be_fetched_leaves_nothing_behind(tmp_path, offline, classe
 
 
 def test_what_is_fetched_is_there_whole_or_not_at_all(made, tmp_path, monkeypatch):
-    """What arrives is put into its place in one move, and works; what breaks off half-way leaves nothing."""
+    """A complete download is moved into place at once and works; an interrupted one leaves nothing."""
     classes, root = made
     kind, target = KINDS[classes], tmp_path / "fresh"
 
@@ -154,10 +154,10 @@ def test_ten_or_a_hundred_classes():
 
 @pytest.mark.skipif(not (REAL / "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in data/")
 def test_the_real_files_have_the_mean_and_deviation_that_the_config_holds():
-    """Over all 50,000 official training pictures, which is what conf/dataset says."""
+    """Over all 50,000 official training images, which is what conf/dataset says."""
     dataset = cifar(CPU, 10, str(REAL))
-    train = dataset.official["train"]
-    found = ChannelStatistics.streamed([train.read(slice(None))], train.scale)
+    train = dataset.official_splits["train"]
+    found = ChannelStatistics.from_stream([train.read(slice(None))], train.scale)
     configured = compose(["dataset=cifar10"]).dataset
     np.testing.assert_allclose([found.mean, found.std], [configured.mean, configured.std], atol=5e-5)
     assert [len(split) for split in dataset.splits.values()] == [45_000, 5_000, 10_000]

@@ -1,4 +1,4 @@
-"""A picture file becomes C × H × W bytes, whatever it is; a bad one is a line that names it."""
+"""An image file becomes C × H × W bytes; a file that can't be decoded is a one-line error that names it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MODES = ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16"]
 
 
 def saved(directory: Path, image: Image.Image, name: str = "x.png", **options) -> Path:
-    """Write a picture."""
+    """Write an image."""
     image.save(directory / name, **options)
     return directory / name
 
 
 def colour(file: Path, decoder: Decoder = RGB) -> list[int]:
-    """Return the one colour that all of a file's pixels must have."""
+    """Return the one color that all of a file's pixels must have."""
     pixels = decoder(file)
     assert pixels.dtype == np.uint8
     assert pixels.shape == decoder.shape
@@ -63,7 +63,7 @@ def declaring(file: Path, width: int, height: int) -> Path:
 
 
 def test_a_picture_of_the_wanted_size_comes_back_bit_by_bit(tmp_path):
-    """Nothing is resampled where nothing need be: RGB and grey are as they were written."""
+    """An image that already has the size is not resampled."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     np.testing.assert_array_equal(RGB(saved(tmp_path, Image.fromarray(pixels))), pixels.transpose(2, 0, 1))
     np.testing.assert_array_equal(GREY(saved(tmp_path, Image.fromarray(pixels[..., 0]))), pixels[None, ..., 0])
@@ -72,7 +72,7 @@ def test_a_picture_of_the_wanted_size_comes_back_bit_by_bit(tmp_path):
 @pytest.mark.parametrize("size", [(8, 8), (1, 1), (300, 20), (20, 300), (1, 900), (7, 9)])
 @pytest.mark.parametrize(("decoder", "expected"), [(RGB, [200, 30, 60]), (GREY, [84])], ids=["rgb", "grey"])
 def test_every_size_becomes_the_one_asked_for(tmp_path, size, decoder, expected):
-    """Large or small, flat or tall: a picture of one colour stays so; grey is its luminance (ITU-R 601)."""
+    """Large or small, flat or tall: an image of one color stays so; gray is its luminance (ITU-R 601)."""
     assert colour(saved(tmp_path, Image.new("RGB", size, COLOUR)), decoder) == expected
 
 
@@ -107,32 +107,32 @@ def transparent_palette() -> Image.Image:
     ids=["rgba", "webp", "grey", "palette", "gif"],
 )
 def test_what_is_transparent_is_white(tmp_path, image, name):
-    """The colour that hides below transparency is nobody's intention, and mostly black."""
+    """Transparent pixels become white, whatever their hidden color."""
     assert colour(saved(tmp_path, image, name)) == [255, 255, 255]
 
 
 def test_what_is_half_transparent_is_half_white(tmp_path):
-    """Black at half its strength over white is grey."""
+    """Black at half its strength over white is gray."""
     (level,) = {*colour(saved(tmp_path, Image.new("RGBA", (9, 9), (0, 0, 0, 128))))}
     assert abs(level - 127) <= 1
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
 def test_16_bits_are_scaled_not_clipped(tmp_path, name):
-    """65535 is white and 32768 a middle grey; PIL's own conversion makes both white."""
+    """65535 is white and 32768 a middle gray; PIL's own conversion makes both white."""
     levels = {value: colour(saved(tmp_path, Image.new("I;16", (9, 9), value), name)) for value in (0, 32768, 65535)}
     assert levels == {0: [0] * 3, 32768: [127] * 3, 65535: [255] * 3}
 
 
 def test_a_cmyk_jpeg_is_not_inverted(tmp_path):
-    """Cyan ink is no red light."""
+    """CMYK is converted to RGB without inversion."""
     file = saved(tmp_path, Image.new("CMYK", (64, 64), (255, 0, 0, 0)), "x.jpg", quality=95)
     np.testing.assert_allclose(colour(file), [0, 255, 255], atol=3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_is_turned_upright(tmp_path, orientation):
-    """All eight EXIF orientations of one photograph are one picture: bright at the top left, black opposite."""
+    """All eight EXIF orientations of one photograph are one image: bright at the top left, black opposite."""
     upright = np.zeros((8, 8), np.uint8)
     upright[:4, :4], upright[:4, 4:], upright[4:, :4] = 250, 170, 90
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL.Image.Transpose that the camera would have made
@@ -145,7 +145,7 @@ def test_a_photograph_is_turned_upright(tmp_path, orientation):
 
 
 def test_a_large_exif_block_or_a_broken_one_is_no_matter(tmp_path):
-    """What cameras and editors write beside the picture doesn't decide whether it can be read."""
+    """Odd metadata of cameras and editors do not prevent reading an image."""
     exif = Image.Exif()
     exif[0x010E] = "x" * 60_000
     file = saved(tmp_path, Image.new("L", (64, 64), 90), "x.jpg", exif=exif)
@@ -163,7 +163,7 @@ def test_a_large_exif_block_or_a_broken_one_is_no_matter(tmp_path):
 
 
 def test_the_middle_is_kept_in_its_proportions(tmp_path):
-    """A wide picture loses its sides, a tall one its ends; nothing is squeezed."""
+    """A wide image loses its sides, a tall one its ends; nothing is squeezed."""
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 17:43] = 200  # a little more than the middle: filters reach over the edge
     assert colour(saved(tmp_path, Image.fromarray(wide)), GREY) == [200]
@@ -171,7 +171,7 @@ def test_the_middle_is_kept_in_its_proportions(tmp_path):
 
 
 def test_fine_patterns_are_averaged_not_sampled(tmp_path):
-    """Antialiased: a checkerboard of single pixels, made small, is an even grey."""
+    """Antialiased: a checkerboard of single pixels, made small, is an even gray."""
     board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
     np.testing.assert_allclose(GREY(saved(tmp_path, Image.fromarray(board))), 127, atol=2)
 
@@ -187,7 +187,7 @@ def test_a_jpeg_decoded_small_is_nearly_the_whole_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif", "x.tif", "x.bmp", "x.ppm"])
 def test_a_file_cut_short_is_named(tmp_path, name):
-    """Wherever a copy broke off, in every format: a DataError or the same picture, never half of it in grey."""
+    """A truncated file of any format is a DataError or the same image, never half an image."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     file = saved(tmp_path, noise, name)
     content, whole = file.read_bytes(), RGB(file)
@@ -218,7 +218,7 @@ def test_a_format_that_is_not_listed_is_refused(tmp_path):
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
-    """Nobody knows what is white in them: cut to whole numbers, a picture in 0…1 would be all black."""
+    """Floating point images are refused, because their range is unknown."""
     assert "floating point" in refusal(saved(tmp_path, Image.new("F", (9, 9), 0.5), "x.tif"))
 
 
@@ -236,7 +236,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side, de
 
 
 def test_the_limit_is_the_deciders(tmp_path):
-    """A picture of exactly as many pixels is read, one more is refused."""
+    """An image of exactly as many pixels is read, one more is refused."""
     file = saved(tmp_path, Image.new("L", (100, 10)))
     assert Decoder(8, 8, 1, max_pixels=1000)(file).shape == (1, 8, 8)
     assert "it declares 100 × 10 pixels, more than 999" in refusal(file, Decoder(8, 8, 1, max_pixels=999))
@@ -248,7 +248,7 @@ def test_the_declared_size_is_had_without_decoding(tmp_path):
 
 
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
-    """Opening a pipe would wait for its other end, reading a device might never end."""
+    """Pipes and devices are refused, because reading them could block forever."""
 
     def hung(*_):
         raise TimeoutError
@@ -263,7 +263,7 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
 
 
 def test_a_link_to_nothing_and_a_directory_are_named(tmp_path):
-    """Neither is a picture, whatever it is called."""
+    """A dangling link and a directory are refused by name."""
     (tmp_path / "gone.jpg").symlink_to("nowhere")
     (tmp_path / "inner.jpg").mkdir()
     assert "No such file or directory" in refusal(tmp_path / "gone.jpg")

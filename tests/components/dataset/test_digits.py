@@ -1,4 +1,4 @@
-"""The digits: three stratified splits that another seed of training never moves."""
+"""The digits: three stratified splits that do not depend on the training seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def places(dataset) -> dict[str, list[int]]:
 
 
 def pictures_of(split):
-    """Return all pictures of a split as a person would see them."""
+    """Return all images of a split as a person would see them."""
     rows = torch.arange(len(split))
     return split.to_images(split.fetch(rows, rows).inputs)
 
@@ -35,7 +35,7 @@ def test_the_sizes_are_1437_180_180():
 
 
 def test_the_splits_share_nothing_and_lack_nothing():
-    """Every one of the 1797 digits is in exactly one split, with its own picture and label."""
+    """Every one of the 1797 digits is in exactly one split, with its own image and label."""
     dataset, source = digits(CPU), load_digits()
     assert sorted(chain.from_iterable(places(dataset).values())) == list(range(1797))
     for split in dataset.splits.values():
@@ -77,11 +77,11 @@ def test_the_test_split_does_not_depend_on_how_much_is_validated_on():
 def test_a_split_too_small_for_ten_classes_names_its_key(key, count):
     """Sizes that can't hold every class are refused, naming the key and the number as they were typed."""
     with pytest.raises(DataError, match=f"^dataset.{key}={count}: "):
-        _ = digits(CPU, **{key: count}).pictures
+        _ = digits(CPU, **{key: count}).image_sources
 
 
 def test_a_pixel_of_16_means_one():
-    """The digits have 17 greys, not 256: pictures run over the whole of 0…1."""
+    """The digits have 17 grays, not 256: images run over the whole of 0…1."""
     pictures = pictures_of(digits(CPU).splits["train"])
     assert pictures.shape == (1437, 1, 8, 8)
     assert (pictures.min(), pictures.max()) == (0, 1)

@@ -1,4 +1,4 @@
-"""Your own pictures: three layouts, classes by name, carved where nothing is given; what won't do is named."""
+"""Image folders: three layouts, classes by name, missing splits held out, and errors that name the cause."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ def root(tmp_path) -> Path:
 def refusal(root: Path, **keys) -> str:
     """Return why a data set is refused: one line that begins with what the user typed."""
     with pytest.raises(DataError) as caught:
-        _ = opened(root, **keys).pictures
+        _ = opened(root, **keys).image_sources
     assert caught.value.exit_code == 2
     return str(caught.value)
 
 
 def labelled(dataset, split: str) -> dict[str, str]:
     """Return the class of each file."""
-    pictures = dataset.pictures[split]
+    pictures = dataset.image_sources[split]
     return {
         name: pictures.class_names[label] for name, label in zip(names(dataset, split), pictures.labels, strict=True)
     }
 
 
 def test_three_folders_are_three_splits(root):
-    """Nothing is carved where everything is given; every file has the class of its folder."""
+    """No split is held out if all are given; every file has the class of its folder."""
     for name, count in (("train", 9), ("val", 3), ("test", 2)):
         filled(root / name, dict.fromkeys(COUNTS, count))
     dataset = opened(root)
     assert sizes(dataset) == {"train": 27, "val": 9, "test": 6}
-    for split in dataset.pictures:
+    for split in dataset.image_sources:
         assert all(name.split("/")[:2] == [split, label] for name, label in labelled(dataset, split).items())
 
 
 @pytest.mark.parametrize("inner", ["train", "."], ids=["train alone", "one folder"])
 def test_what_is_not_given_is_carved(root, inner):
-    """Shares of the training pictures, a class at a time; every file is in exactly one split."""
+    """Shares of the training images, a class at a time; every file is in exactly one split."""
     filled(root / inner, COUNTS)
     dataset = opened(root, val_fraction=0.1, test_fraction=0.2)
     assert sizes(dataset) == {"train": 63, "val": 9, "test": 18}
     assert Counter(labelled(dataset, "val").values()) == {"ant": 2, "bee": 3, "cat": 4}
     assert Counter(labelled(dataset, "test").values()) == {"ant": 4, "bee": 6, "cat": 8}
-    every = [name for split in dataset.pictures for name in names(dataset, split)]
+    every = [name for split in dataset.image_sources for name in names(dataset, split)]
     assert sorted(every) == sorted(str(file.relative_to(root)) for file in root.rglob("*.png"))
 
 
 def test_one_folder_that_is_missing_is_carved_from_the_training_pictures(root):
-    """With a test folder of its own only validation is carved."""
+    """If there is a test folder, only validation is held out."""
     filled(root / "train", COUNTS)
     filled(root / "test", dict.fromkeys(COUNTS, 2))
     dataset = opened(root)
@@ -75,7 +75,9 @@ def test_the_cut_is_split_seeds_alone(root):
     """The same seed cuts the same way again, another one differently."""
     filled(root, COUNTS)
     first, again, other = (opened(root, split_seed=seed) for seed in (0, 0, 1))
-    assert [names(first, split) for split in first.pictures] == [names(again, split) for split in again.pictures]
+    assert [names(first, split) for split in first.image_sources] == [
+        names(again, split) for split in again.image_sources
+    ]
     assert first.fingerprint == again.fingerprint
     assert set(names(first, "val")) != set(names(other, "val"))
 
@@ -84,7 +86,7 @@ def test_the_cut_is_split_seeds_alone(root):
     "given", [("training", "validation", "testing"), ("Train", "VAL", "Test"), ("train", "valid", "test")]
 )
 def test_folders_may_be_called_otherwise(root, given):
-    """Other words for the three splits, and capitals: never three classes called Train, Val and Test."""
+    """Other names of the three splits, and capitals, are recognized; they are not classes."""
     for name, count in zip(given, (5, 3, 2), strict=True):
         filled(root / name, {"ant": count, "bee": count})
     assert sizes(opened(root)) == {"train": 10, "val": 6, "test": 4}
@@ -97,52 +99,52 @@ def test_classes_are_the_training_folders(root):
     filled(root / "test", {"bee": 1, "ant": 1})
     dataset = opened(root)
     assert dataset.facts["class_names"] == ("ant", "bee", "cat")
-    assert dataset.pictures["val"].labels.tolist() == [2, 2]
-    assert dataset.pictures["test"].labels.tolist() == [0, 1]
+    assert dataset.image_sources["val"].labels.tolist() == [2, 2]
+    assert dataset.image_sources["test"].labels.tolist() == [0, 1]
 
 
 def test_a_class_that_training_lacks_is_refused(root):
-    """A model can't name what it has never seen: the folder is named."""
+    """A class that the training folder lacks is an error that names its folder."""
     filled(root / "train", COUNTS)
     filled(root / "test", {"ant": 1, "dog": 1})
     assert refusal(root).startswith(f"dataset.root={root}: test/dog is no class of the training folder")
 
 
 def test_one_class_is_none(root):
-    """There is nothing to tell apart: a wrong level of the tree, mostly."""
+    """A single class is an error; usually the root is a wrong level of the tree."""
     filled(root / "train", {"ant": 5})
     assert f"dataset.root={root}: {root}/train holds one class only: ant" in refusal(root)
 
 
 def test_no_pictures_no_folders_no_directory(root):
-    """Each is told from the others, and each line says how to lay the pictures out or what to give."""
-    assert refusal(root) == f"dataset.root={root}: no such directory; give the one that holds the pictures"
+    """Each is told from the others, and each line says how to lay the images out or what to give."""
+    assert refusal(root) == f"dataset.root={root}: no such directory; give the one that holds the images"
     root.mkdir()
     assert f"dataset.root={root}: {root} holds no folders of classes; make it train/CLASS/" in refusal(root)
     for name in ("ant", "bee"):
         (root / name).mkdir()
         (root / name / "notes.txt").touch()
-    assert f"dataset.root={root}: {root} holds no pictures (.bmp, .gif, " in refusal(root)
+    assert f"dataset.root={root}: {root} holds no images (.bmp, .gif, " in refusal(root)
 
 
 def test_a_test_folder_without_a_training_folder_is_refused(root):
-    """It isn't taken for a class called test."""
+    """A test folder without a training folder is an error, not a class called test."""
     filled(root / "test", COUNTS)
     filled(root / "extra", COUNTS)
     assert f"dataset.root={root}: there is test/ but no train/; make it train/CLASS/" in refusal(root)
 
 
 def test_an_empty_class_is_named(root):
-    """A folder that was never filled would be a class that no picture belongs to."""
+    """An empty class folder in training is an error."""
     filled(root / "train", COUNTS)
     (root / "train" / "dog").mkdir()
     assert refusal(root) == (
-        f"dataset.root={root}: class dog has no pictures to train on; add some, or remove its folder"
+        f"dataset.root={root}: class dog has no images to train on; add some, or remove its folder"
     )
 
 
 def test_hidden_and_other_files_are_passed_over(root):
-    """What editors, archives and file managers leave: none of it is a class or a picture."""
+    """Files and folders left by editors, archives and file managers are neither classes nor images."""
     filled(root, COUNTS)
     before = opened(root)
     for name in (".cache/x.png", "ant/.trash/x.png", "ant/._000.png", "ant/Thumbs.db", "ant/labels.csv"):
@@ -154,22 +156,22 @@ def test_hidden_and_other_files_are_passed_over(root):
 
 
 def test_folders_in_folders_and_capital_suffixes_count(root):
-    """However deep they lie, and even in a folder whose name ends like a picture's."""
+    """Images are found at any depth, even in a folder whose name ends like that of an image."""
     filled(root, {"ant": 10, "bee": 10})
     for name in ("ant/2024/05/x.png", "ant/roll.jpg/x.png", "bee/IMG_1.PNG"):
         painted(root / name, 0)
-    counts = Counter(opened(root).official["train"].labels.tolist())
+    counts = Counter(opened(root).official_splits["train"].labels.tolist())
     assert counts == {0: 12, 1: 11}
 
 
 def test_links_are_followed_but_never_in_circles(root, tmp_path):
-    """A linked folder of pictures counts; links back up, several of them, neither hang nor count anything twice."""
+    """A linked folder of images counts; links back up, several of them, neither hang nor count anything twice."""
     filled(root, {"ant": 10, "bee": 10})
     filled(tmp_path / "elsewhere", {"more": 5})
     (root / "bee" / "linked").symlink_to(tmp_path / "elsewhere")
     for name in ("ant/up", "ant/here", "ant/again", "bee/linked/back"):
         (root / name).symlink_to((root / name).parent)
-    train = opened(root).official["train"]
+    train = opened(root).official_splits["train"]
     assert np.bincount(train.labels).tolist() == [10, 15]
     assert len(set(train.files.tolist())) == 25
 
@@ -190,7 +192,7 @@ def test_a_fraction_that_empties_a_part_names_its_key(root, key, fraction, words
 
 @pytest.mark.parametrize(("count", "words"), [(1, "class dog has one sample only"), (3, "class dog has 3 samples")])
 def test_a_class_too_small_to_be_cut_is_named(root, count, words):
-    """By its name: among a thousand folders it has to be found."""
+    """The class is named in the error."""
     filled(root, COUNTS | {"dog": count})
     assert words in refusal(root)
 
@@ -215,16 +217,16 @@ def test_resident_is_true_false_or_auto(root):
 
 
 def test_grey_is_one_channel(root):
-    """Asked for, pictures have one channel, and so have mean and deviation."""
+    """With grey=true, images have one channel, and so have mean and standard deviation."""
     filled(root, COUNTS)
     dataset = opened(root, grey=True)
     assert dataset.facts["input_shape"] == (1, 8, 8)
-    assert len(dataset.normalisation.mean) == 1
+    assert len(dataset.normalization.mean) == 1
 
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_pipe_among_the_pictures_is_refused_at_once(root, resident):
-    """Neither its digest nor its pixels are waited for."""
+    """A pipe in place of a file blocks neither hashing nor decoding."""
     filled(root, COUNTS)
     os.mkfifo(root / "ant" / "y.jpg")
 
@@ -267,12 +269,12 @@ def test_a_run_on_a_folder_of_an_awkward_name(zygote, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_turns_out_bad_during_training_is_named(zygote, tmp_path, workers):
-    """Where nothing has to be read beforehand, a damaged file is met in its epoch: exit code 2 and one line."""
+    """If no file is read before training, a damaged file ends the run in its epoch with exit code 2 and one line."""
     root = filled(tmp_path / "data", {"ant": 400, "bee": 400})
-    train = opened(root).pictures["train"]
+    train = opened(root).image_sources["train"]
     looked_at = np.unique(np.linspace(0, len(train) - 1, CHECK_SAMPLES).astype(int))
     row = next(row for row in range(40, len(train)) if row not in looked_at)
-    file = root / train.name(row)
+    file = root / train.get_name(row)
     file.write_bytes(file.read_bytes()[:90])
     given = ("dataset.mean=[0.2,0.2,0.2]", "dataset.std=[0.2,0.2,0.2]", "dataset.resident=false")
     words = ("dataset=image_folder", f"dataset.root={root}", *given, f"num_workers={workers}", "dataset.size=16")

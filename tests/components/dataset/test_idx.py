@@ -53,7 +53,7 @@ def test_any_array_comes_back_as_it_was_written(array, suffix):
 
 
 def test_a_split_is_pictures_with_a_channel_and_whole_number_labels(tmp_path):
-    """Pictures are N × 1 × H × W bytes, labels N int64: one file plain, the other gzipped, as they happen to lie."""
+    """Images are N × 1 × H × W bytes, labels N int64: one file plain, the other gzipped, as they happen to lie."""
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(PICTURES))
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.array([3, 1, 4, 1, 5], np.uint8))))
     pixels, labels = read_idx_split(tmp_path, "train", "no remedy needed")
@@ -90,7 +90,7 @@ def test_a_file_cut_short_in_its_header_is_refused(tmp_path, suffix):
 
 @SUFFIXES
 def test_a_file_that_holds_more_than_it_declares_is_refused(tmp_path, suffix):
-    """A byte too many means that header and content are not one another's."""
+    """A byte too many is an error."""
     assert "declares 60 bytes and holds more" in refused(stored(tmp_path, idx(PICTURES) + b"\0", suffix))
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_holds_more_than_it_declares_is_refused(tmp_path, suffix):
     "magic", [b"\0\0\x08\x01", b"\0\0\x0d\x03", b"\x1f\x8b\x08\x03", b"<htm"], ids=["labels", "floats", "gzip", "html"]
 )
 def test_another_magic_number_is_refused(tmp_path, magic):
-    """Labels for pictures, floats, a gzipped file under a plain name, a web page: each is told from an idx file."""
+    """Labels for images, floats, a gzipped file under a plain name, a web page: each is told from an idx file."""
     assert "no idx file of 3 dimensions" in refused(stored(tmp_path, magic + idx(PICTURES)[4:]))
 
 

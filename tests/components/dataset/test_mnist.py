@@ -1,4 +1,4 @@
-"""MNIST and its kin from idx files: sound ones become three splits, others an error that says what to do."""
+"""MNIST, Fashion-MNIST and KMNIST from IDX files: three splits, or an error that says what to do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(file: Path, content: bytes) -> None:
 
 @pytest.fixture(params=["", ".gz"], ids=["plain", "gzipped"])
 def root(tmp_path, request) -> Path:
-    """A tiny Fashion-MNIST: 60 pictures to train on and 20 to test on, six and two of each class."""
+    """A tiny Fashion-MNIST: 60 images to train on and 20 to test on, six and two of each class."""
     generator = np.random.default_rng(0)
     for prefix, count in (("train", 60), ("t10k", 20)):
         pictures = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
@@ -72,7 +72,7 @@ def test_the_four_files_become_three_splits(root):
 
 
 def test_a_picture_reaches_a_batch_with_its_own_label(root):
-    """A batch's rows are the file's pictures over 255, normalised as given, with their own labels."""
+    """A batch's rows are the file's images over 255, normalized as given, with their own labels."""
     test = fashion(root, mean=[0.25], std=[0.5]).splits["test"]
     rows = torch.tensor([7, 3])
     batch = test.fetch(rows, rows)
@@ -105,7 +105,7 @@ def test_a_file_cut_short_is_named(root, name):
 
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
 def test_a_file_with_more_than_it_declares_is_named(root, name):
-    """Bytes after the declared end are not passed over in silence."""
+    """Bytes after the declared end are an error."""
     file = file_of(root, name)
     content = file.read_bytes()
     write(file, (gzip.decompress(content) if file.suffix == ".gz" else content) + b"more")
@@ -125,7 +125,7 @@ def test_a_damaged_gzip_stream_is_named(tmp_path):
     assert refused(tmp_path).startswith(f"{tmp_path / IMAGES}.gz: ")
 
 
-@pytest.mark.parametrize(("labels", "reason"), [(range(59), "60 pictures and 59 labels"), ([10] * 60, "from 10 to 10")])
+@pytest.mark.parametrize(("labels", "reason"), [(range(59), "60 images and 59 labels"), ([10] * 60, "from 10 to 10")])
 def test_labels_that_do_not_belong_to_the_pictures_are_refused(root, labels, reason):
     """Too few labels, or labels of a data set with more classes, are found when the files are read."""
     write(file_of(root, LABELS), idx(np.array([label % 11 for label in labels], np.uint8)))
@@ -150,10 +150,10 @@ def test_a_run_on_it_is_trained_and_tested(root, tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_the_real_files_have_the_mean_and_deviation_that_the_config_holds():
-    """Over all 60,000 official training pictures: 0.2860 and 0.3530, which is what conf/dataset says."""
+    """Over all 60,000 official training images: 0.2860 and 0.3530, which is what conf/dataset says."""
     dataset = mnist(CPU, "FashionMNIST", str(REAL), mean=[0.2860], std=[0.3530])
-    train = dataset.official["train"]
-    found = ChannelStatistics.streamed([train.read(slice(None))], train.scale)
+    train = dataset.official_splits["train"]
+    found = ChannelStatistics.from_stream([train.read(slice(None))], train.scale)
     assert found.count == 60_000
     assert [format_channel_values(found.mean), format_channel_values(found.std)] == ["0.2860", "0.3530"]
     configured = compose(["dataset=fashion_mnist"]).dataset

@@ -1,4 +1,4 @@
-"""What files hold is known by their content alone, and nothing that was once read is read again without need."""
+"""Files are identified by their content, and a file that has not changed is not read again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hashed(monkeypatch) -> list[str]:
     """The files that are read to be hashed."""
     read: list[str] = []
     real = module.hash_file
-    monkeypatch.setattr(module, "digest_of", lambda file: read.append(file.name) or real(file))
+    monkeypatch.setattr(module, "hash_file", lambda file: read.append(file.name) or real(file))
     return read
 
 
@@ -78,7 +78,7 @@ def test_a_change_that_keeps_size_and_time_is_seen(root, hashed):
 
 
 def test_the_fingerprint_knows_names_classes_and_sizes(root):
-    """A file moved to another class, a class renamed, another size of pictures, grey: each is another data set."""
+    """A file moved to another class, a class renamed, another size of images, gray: each is another data set."""
     seen = [opened(root).fingerprint, opened(root, size=9).fingerprint, opened(root, grey=True).fingerprint]
     (root / "ant" / "003.png").rename(root / "bee" / "103.png")
     seen.append(opened(root).fingerprint)
@@ -98,7 +98,7 @@ def test_the_fingerprint_does_not_know_place_or_time(root, tmp_path):
 
 
 def test_an_unchanged_file_is_not_hashed_again(root, hashed):
-    """A second look reads nothing; where one file is touched or new, that one is read."""
+    """The second time no file is read; a file that is touched or new is read."""
     first = opened(root).fingerprint
     assert len(hashed) == 20
     assert opened(root).fingerprint == first
@@ -158,7 +158,7 @@ def test_a_cache_that_can_not_be_written_costs_time_only(root, tmp_path, monkeyp
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert streaming(root).fingerprint == opened(root).fingerprint
-    assert streaming(root).normalisation.origin == "exact, of 16 training pictures"
+    assert streaming(root).normalization.origin == "exact, of 16 training images"
     assert store_cached("a.json", {"a": 1}) is None
 
 
@@ -173,22 +173,22 @@ def test_what_is_remembered_is_recalled(home):
 
 def test_statistics_of_files_are_taken_once(root, decoded):
     """The second time nothing is decoded, the numbers are the same to the last bit, and the summary says so."""
-    first = streaming(root).normalisation
-    assert (first.origin, len(decoded)) == ("exact, of 16 training pictures", 16)
-    second = streaming(root).normalisation
-    assert (second.origin, len(decoded)) == ("exact, of 16 training pictures, computed before", 16)
+    first = streaming(root).normalization
+    assert (first.origin, len(decoded)) == ("exact, of 16 training images", 16)
+    second = streaming(root).normalization
+    assert (second.origin, len(decoded)) == ("exact, of 16 training images, computed before", 16)
     assert (first.mean, first.std) == (second.mean, second.std)
     assert "computed before" in streaming(root).summary
-    resident = opened(root, resident=True).normalisation
+    resident = opened(root, resident=True).normalization
     assert (resident.mean, resident.std) == (first.mean, first.std)
 
 
 def test_statistics_of_other_content_are_taken_anew(root, decoded):
-    """One picture changed, another split, another size: what was remembered of the old data is not taken for theirs."""
-    seen = {streaming(root).normalisation.mean}
+    """One image changed, another split, another size: what was remembered of the old data is not taken for theirs."""
+    seen = {streaming(root).normalization.mean}
     Image.new("RGB", (8, 8), "white").save(root / "ant" / "003.png")
     for keys in ({}, {"split_seed": 1}, {"size": 9}, {"val_fraction": 0.2}):
-        found = streaming(root, **keys).normalisation
+        found = streaming(root, **keys).normalization
         assert found.origin.startswith("exact, of ")
         seen.add(found.mean)
     assert len(seen) == 5
@@ -197,16 +197,16 @@ def test_statistics_of_other_content_are_taken_anew(root, decoded):
 @pytest.mark.parametrize("content", BROKEN[:5])
 def test_a_broken_cache_of_statistics_is_no_cache(root, home, content):
     """They are computed again, and kept."""
-    first = streaming(root).normalisation
+    first = streaming(root).normalization
     (kept,) = (home / "statistics").iterdir()
     kept.write_bytes(content)
-    second = streaming(root).normalisation
+    second = streaming(root).normalization
     assert (second.origin, second.mean, second.std) == (first.origin, first.mean, first.std)
-    assert "computed before" in streaming(root).normalisation.origin
+    assert "computed before" in streaming(root).normalization.origin
 
 
 def test_given_numbers_are_taken_without_reading_everything(root, decoded):
-    """Where mean and deviation are given, a few pictures are looked at, and nothing is kept."""
-    assert streaming(root, mean=[0.2] * 3, std=[0.15] * 3).normalisation.origin == "given"
+    """If mean and standard deviation are given, a few images are read, and nothing is cached."""
+    assert streaming(root, mean=[0.2] * 3, std=[0.15] * 3).normalization.origin == "given"
     assert len(decoded) <= 512
     assert not (cache_directory() / "statistics").exists()

@@ -1,4 +1,4 @@
-"""The resident backend: a batch is exactly the rows asked for, normalised, and says where each came from."""
+"""The resident backend: a batch is exactly the rows asked for, normalized, and says where each came from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS, INDICES = torch.arange(40) % 7, 1000 + 3 * torch.arange(40)
 
 @pytest.fixture(scope="module")
 def split() -> ResidentSplit:
-    """Forty pictures of three channels whose official indices are far from their rows."""
+    """Forty images of three channels whose official indices are far from their rows."""
     return ResidentSplit(IMAGES, TARGETS, INDICES, Normalizer(SCALE, MEAN, STD, CPU), CPU)
 
 
@@ -57,7 +57,7 @@ def test_positions_are_passed_on(split):
 
 
 def test_pictures_are_the_raw_pixels_over_their_scale(split):
-    """For looking at: 0…1, not normalised, in float32, within rounding of the bytes they were made from."""
+    """For looking at: 0…1, not normalized, in float32, within rounding of the bytes they were made from."""
     rows = torch.tensor([4, 2])
     shown = split.to_images(split.fetch(rows, rows).inputs)
     torch.testing.assert_close(shown, IMAGES[rows] / SCALE, atol=1e-6, rtol=0)

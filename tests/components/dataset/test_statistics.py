@@ -30,7 +30,7 @@ DTYPES = [np.float16, np.float32, np.float64, np.int16, np.uint16, np.int64, ">f
 
 
 def streamed(pixels: np.ndarray, scale: float = 255.0, size: int = 4096) -> ChannelStatistics:
-    return ChannelStatistics.streamed(iter_chunks(pixels, size), scale)
+    return ChannelStatistics.from_stream(iter_chunks(pixels, size), scale)
 
 
 def cut(pixels: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
@@ -39,13 +39,13 @@ def cut(pixels: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
 
 
 def errors_of(parts, found: ChannelStatistics, population: int) -> StandardErrors:
-    """Return the errors of what was found in these pictures, drawn from so many, as the survey keeps their moments."""
+    """Return the errors of what was found in these images, drawn from so many, as the survey keeps their moments."""
     kept = np.concatenate([compute_moments(part, 255.0) for part in parts])
     return compute_standard_errors([Stratum(kept, population)], found)
 
 
 def brightness(count: int) -> np.ndarray:
-    """Return pictures of two channels, most of whose variance is that some are bright and others dark."""
+    """Return images of two channels, most of whose variance is that some are bright and others dark."""
     generator = np.random.default_rng(5)
     levels = generator.uniform(40, 200, (count, 2, 1, 1))
     return (levels + generator.uniform(-30, 30, (count, 2, 4, 4))).astype(np.uint8)
@@ -54,7 +54,7 @@ def brightness(count: int) -> np.ndarray:
 @given(pixels=PICTURES, scale=st.sampled_from([255.0, 16.0, 1.0]))
 @settings(deadline=None, max_examples=100)
 def test_it_is_numpys_mean_and_deviation(pixels, scale):
-    """Per channel, over all pixels of all pictures, to the last digits of float64; the range, too, is over `scale`."""
+    """Per channel, over all pixels of all images, to the last digits of float64; the range, too, is over `scale`."""
     found, exact = streamed(pixels, scale), pixels.astype(np.float64) / scale
     np.testing.assert_allclose(found.mean, exact.mean((0, 2, 3)), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(found.std, exact.std((0, 2, 3)), rtol=1e-12, atol=1e-12)
@@ -66,7 +66,7 @@ def test_it_is_numpys_mean_and_deviation(pixels, scale):
 @given(pixels=PICTURES)
 @settings(deadline=None, max_examples=50)
 def test_it_is_the_integers_fraction(pixels):
-    """Of bytes, the mean is the fraction of two whole numbers rounded once, not a sum of rounded terms."""
+    """The mean of bytes is a quotient of integers, rounded once, not a sum of rounded terms."""
     found = streamed(pixels, 1.0)
     for channel, mean in enumerate(found.mean):
         values = pixels[:, channel].reshape(-1).tolist()
@@ -76,12 +76,12 @@ def test_it_is_the_integers_fraction(pixels):
 @given(pixels=PICTURES, data=st.data())
 @settings(deadline=None, max_examples=50)
 def test_the_chunks_make_no_difference(pixels, data):
-    """Cut anywhere, into parts of any sizes, the result is the same to the last bit."""
-    assert ChannelStatistics.streamed(iter(cut(pixels, data)), 255.0) == streamed(pixels)
+    """The result is the same to the last bit for any division into parts."""
+    assert ChannelStatistics.from_stream(iter(cut(pixels, data)), 255.0) == streamed(pixels)
 
 
 def test_parts_larger_than_a_piece_are_the_same():
-    """What is worked on at once is a matter of speed: a part of several pieces is summed to the last bit as well."""
+    """The piece size does not change the result: a part of several pieces is summed to the last bit as well."""
     pixels = np.random.default_rng(3).integers(0, 256, (5, 2, 700, 500), dtype=np.uint8)
     assert pixels[:, 0].size > 2 * PIECE_PIXELS
     found, flat = streamed(pixels, 1.0), np.moveaxis(pixels, 1, 0).reshape(2, -1).astype(np.int64)
@@ -109,9 +109,9 @@ def test_any_layout_will_do(view, channels):
 
 
 def test_many_bright_pixels_overflow_nothing():
-    """Thirty million pixels of 255 have mean exactly 1 and deviation exactly 0."""
+    """Thirty million pixels of 255 have mean exactly 1 and standard deviation exactly 0."""
     white = np.full((1000, 1, 100, 100), 255, np.uint8)
-    found = ChannelStatistics.streamed((white for _ in range(3)), 255.0)
+    found = ChannelStatistics.from_stream((white for _ in range(3)), 255.0)
     assert (found.mean, found.std, found.count) == ([1.0], [0.0], 3000)
 
 
@@ -126,7 +126,7 @@ def test_a_tiny_deviation_does_not_cancel():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_other_numbers_are_numpys_too(dtype):
-    """Floats and wider integers, over `scale`: mean, deviation and range in float64."""
+    """Floats and wider integers, over `scale`: mean, standard deviation and range in float64."""
     pixels = np.random.default_rng(1).uniform(0, 3000, (20, 3, 5, 4)).astype(dtype)
     found, exact = streamed(pixels, 4.0, 6), pixels.astype(np.float64) / 4
     np.testing.assert_allclose(found.mean, exact.mean((0, 2, 3)), rtol=1e-12)
@@ -139,8 +139,8 @@ def test_other_numbers_are_numpys_too(dtype):
 @given(pixels=NUMBERS, data=st.data())
 @settings(deadline=None, max_examples=50)
 def test_the_chunks_move_only_last_digits_of_floats(pixels, data):
-    """Cut anywhere, mean and deviation agree to 1e-10 of the numbers' size, and the range to the bit."""
-    found, whole = ChannelStatistics.streamed(iter(cut(pixels, data)), 1.0), streamed(pixels, 1.0)
+    """For any division into parts, mean and standard deviation agree to 1e-10, and the range to the bit."""
+    found, whole = ChannelStatistics.from_stream(iter(cut(pixels, data)), 1.0), streamed(pixels, 1.0)
     size = np.abs(pixels).max()
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-10, atol=1e-10 * size)
     np.testing.assert_allclose(found.std, whole.std, rtol=1e-10, atol=1e-10 * size)
@@ -161,7 +161,7 @@ def test_a_mean_far_from_zero_cancels_nothing(size):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_nan_is_seen(size):
-    """One pixel that is no number leaves its channel without figures, wherever the stream is cut, and no other."""
+    """A NaN pixel makes the statistics of its channel NaN, and of no other, for any division into parts."""
     pixels = brightness(3).astype(np.float32)
     pixels[1, 0, 2, 2] = np.nan
     found = streamed(pixels, 1.0, size)
@@ -171,26 +171,26 @@ def test_a_nan_is_seen(size):
 
 @pytest.mark.parametrize("parts", [[], [brightness(0)], [np.zeros((3, 1, 0, 4), np.float32)]])
 def test_an_empty_stream_is_refused(parts):
-    """No parts, no pictures or no pixels: it is said so, and no NaN is returned."""
+    """A stream without parts, images or pixels is an error; no NaN is returned."""
     with pytest.raises(ValueError, match="the stream has no pixels"):
-        ChannelStatistics.streamed(parts, 255.0)
+        ChannelStatistics.from_stream(parts, 255.0)
     with pytest.raises(ValueError, match="the stream has no pixels"):
         ClassStatistics.streamed(((part, np.zeros(len(part), np.int64)) for part in parts), 2, 255.0)
 
 
 def test_parts_that_dont_fit_together_are_refused():
-    """Pictures of fewer channels, or of another kind of number, are no more of the same."""
+    """A change of the number of channels or of the dtype within a stream is an error."""
     with pytest.raises(ValueError, match="shorter"):
-        ChannelStatistics.streamed([brightness(2), brightness(2)[:, :1]], 255.0)
+        ChannelStatistics.from_stream([brightness(2), brightness(2)[:, :1]], 255.0)
     for mixed in ([brightness(2), brightness(2) / 255], [brightness(2) / 255, brightness(2)]):
         with pytest.raises(TypeError, match="unsupported operand"):
-            ChannelStatistics.streamed(mixed, 1.0)
+            ChannelStatistics.from_stream(mixed, 1.0)
 
 
 def test_averaging_the_deviations_of_pictures_is_another_number():
-    """On the digits, the usual short cuts (the mean of each picture's, or each batch's, deviation) are too small.
+    """On the digits, the usual short cuts (the mean of each image's, or each batch's, deviation) are too small.
 
-    They leave out how much pictures, or batches, differ from one another.
+    They leave out how much images, or batches, differ from one another.
     """
     pixels = load_digits().images.astype(np.uint8)[:, None]
     right = streamed(pixels, 16.0).std[0]
@@ -216,14 +216,14 @@ def watched(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def test_a_stream_is_consumed_a_chunk_at_a_time():
     """No more than one chunk is kept while the next is fetched, however long the stream: memory is constant."""
     pixels = brightness(100)
-    assert ChannelStatistics.streamed(watched(pixels, 4), 255.0) == streamed(pixels)
-    assert ChannelStatistics.streamed(watched(pixels / 255, 4), 1.0).count == 100
+    assert ChannelStatistics.from_stream(watched(pixels, 4), 255.0) == streamed(pixels)
+    assert ChannelStatistics.from_stream(watched(pixels / 255, 4), 1.0).count == 100
     labels = np.zeros(4, np.int64)
     assert ClassStatistics.streamed(((part, labels) for part in watched(pixels, 4)), 1, 255.0).counts == [100]
 
 
 def test_the_errors_stream_as_well():
-    """Standard errors, too, keep no picture that they are done with, and don't depend on the chunks."""
+    """Standard errors keep no image in memory either, and do not depend on the chunks."""
     pixels = brightness(100)
     found = errors_of(watched(pixels, 4), streamed(pixels), 500)
     whole = errors_of([pixels], streamed(pixels), 500)
@@ -231,7 +231,7 @@ def test_the_errors_stream_as_well():
 
 
 def test_the_error_of_the_mean_is_the_textbooks():
-    """Each picture's mean is one observation: s / √n × √(1 − n / N), as for any sample without replacement."""
+    """Each image's mean is one observation: s / √n × √(1 − n / N), as for any sample without replacement."""
     pixels = brightness(60)
     means = pixels.mean((2, 3)) / 255
     textbook = means.std(0, ddof=1) / sqrt(60) * sqrt(1 - 60 / 240)
@@ -239,7 +239,7 @@ def test_the_error_of_the_mean_is_the_textbooks():
 
 
 def test_all_of_the_pictures_leave_no_error():
-    """A sample that is the whole set is exact, and says so."""
+    """The standard error of a sample that is the whole set is zero."""
     pixels = brightness(30)
     errors = errors_of([pixels], streamed(pixels), 30)
     assert (errors.mean, errors.std) == ([0.0, 0.0], [0.0, 0.0])
@@ -288,7 +288,7 @@ def test_each_class_has_its_own_mean(pixels, size, data):
 
 
 def test_a_class_without_pictures_has_no_mean():
-    """Neither zero nor NaN is made up for it; it is counted all the same."""
+    """A class without images has a count of 0 and no mean."""
     found = ClassStatistics.streamed([(brightness(3), np.array([2, 0, 2]))], 4, 1.0)
     assert found.counts == [1, 0, 2, 0]
     assert [mean is None for mean in found.means] == [False, True, False, True]

@@ -1,4 +1,4 @@
-"""Made-up pictures: as many and as large as the config says, the same for the same seed, and learnable."""
+"""Synthetic images have the configured number and size, depend only on the seed, and can be learned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = {"samples": 400, "val_samples": 100, "test_samples": 200, "size": 8}
 
 
 def pixels(dataset, split: str) -> np.ndarray:
-    return dataset.pictures[split].read(slice(None))
+    return dataset.image_sources[split].read(slice(None))
 
 
 def test_sizes_are_the_configs():
@@ -26,33 +26,33 @@ def test_sizes_are_the_configs():
     assert [len(split) for split in dataset.splits.values()] == [250, 50, 40]
     assert dataset.facts["input_shape"] == (1, 12, 12)
     assert dataset.facts["num_classes"] == 5
-    assert np.bincount(dataset.pictures["val"].labels).tolist() == [10] * 5
+    assert np.bincount(dataset.image_sources["val"].labels).tolist() == [10] * 5
 
 
 def test_the_seed_makes_it_again():
-    """The same split_seed makes the same pictures and splits, another one others."""
+    """The same split_seed makes the same images and splits, another one others."""
     first, again, other = (synthetic(CPU, **SMALL, split_seed=seed).fingerprint for seed in (0, 0, 1))
     assert first == again != other
 
 
 @pytest.mark.parametrize("classes", [2, 10])
 def test_the_nearest_mean_tells_the_classes_apart(classes):
-    """Each class's mean picture is enough to get more than 90 % of the test pictures right."""
+    """Each class's mean image is enough to get more than 90 % of the test images right."""
     dataset = synthetic(CPU, **SMALL, classes=classes)
-    train, labels = pixels(dataset, "train").astype(float), dataset.pictures["train"].labels
+    train, labels = pixels(dataset, "train").astype(float), dataset.image_sources["train"].labels
     means = np.stack([train[labels == label].mean(0) for label in range(classes)])
     distances = ((pixels(dataset, "test")[:, None].astype(float) - means) ** 2).sum((2, 3, 4))
-    assert (distances.argmin(1) == dataset.pictures["test"].labels).mean() > 0.9
+    assert (distances.argmin(1) == dataset.image_sources["test"].labels).mean() > 0.9
 
 
 def test_no_picture_comes_twice():
-    """Test pictures are not training pictures."""
+    """Test images are not training images."""
     dataset = synthetic(CPU, **SMALL)
-    every = [picture.tobytes() for split in dataset.pictures for picture in pixels(dataset, split)]
+    every = [picture.tobytes() for split in dataset.image_sources for picture in pixels(dataset, split)]
     assert len({*every}) == len(every) == 600
 
 
 def test_a_validation_split_that_is_too_small_names_its_key():
-    """Ten classes don't fit five pictures."""
+    """Ten classes do not fit five images; the error names the key."""
     with pytest.raises(DataError, match=r"^dataset\.val_samples=5: "):
-        _ = synthetic(CPU, **SMALL | {"val_samples": 5}).pictures
+        _ = synthetic(CPU, **SMALL | {"val_samples": 5}).image_sources

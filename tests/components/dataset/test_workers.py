@@ -1,4 +1,4 @@
-"""Worker processes make no difference to what is read; what becomes of them is a line, and nobody waits for ever."""
+"""Worker processes do not change what is read; if they die or hang, the error is one line and nothing blocks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AUGMENTING = WorkerAugmentation(recipes.randaugment(0.125, 0.5, 2, 9), (0, 1), (
 
 
 class Slow(Images):
-    """Pictures on a disk that hangs."""
+    """Images on a disk that hangs."""
 
     def read(self, rows):
         time.sleep(60)
@@ -41,7 +41,7 @@ class Slow(Images):
 
 
 class Damaged(Images):
-    """Pictures of which one can't be read."""
+    """Images of which one can't be read."""
 
     def read(self, rows):
         if 9 in rows:
@@ -51,7 +51,7 @@ class Damaged(Images):
 
 @contextmanager
 def workers(count: int, pictures: Images = PICTURES, timeout: float = 60) -> Iterator[WorkerPool]:
-    """Workers that are gone when a test is over, whatever became of them."""
+    """Yield a worker pool whose processes end with the block."""
     made = WorkerPool({"train": pictures}, count, timeout)
     try:
         yield made
@@ -62,7 +62,7 @@ def workers(count: int, pictures: Images = PICTURES, timeout: float = 60) -> Ite
 
 
 def pids(made: WorkerPool) -> list[int]:
-    """Return the process ids of the workers that are there."""
+    """Return the process ids of the workers."""
     iterator = getattr(made.loader, "_iterator", None)
     return [] if iterator is None else [process.pid for process in iterator._workers]
 
@@ -79,13 +79,13 @@ def wanted(augmenting: WorkerAugmentation | None = AUGMENTING, seed: int = 0, ba
 def taken(made: WorkerPool, asked: list[ReadRequest]) -> torch.Tensor:
     """Return everything, expected and then taken in order."""
     made.expect(asked)
-    return torch.cat([made.take(one) for one in asked])
+    return torch.cat([made.take_batch(one) for one in asked])
 
 
 def exact(asked: list[ReadRequest]) -> torch.Tensor:
-    """Return what must come, read in this process."""
+    """Return the expected batches, read in this process."""
     with workers(0) as here:
-        return torch.cat([here.take(one) for one in asked])
+        return torch.cat([here.take_batch(one) for one in asked])
 
 
 def alive(pid: int) -> bool:
@@ -115,7 +115,7 @@ def test_batches_are_the_same_however_many_workers_read_them(count):
 
 
 def test_pixels_are_the_rows_asked_for():
-    """Where nothing is augmented, a batch is the very bytes of those rows, in their order."""
+    """Without augmentation, a batch holds the bytes of its rows in order."""
     with workers(1) as made:
         asked = wanted(None)
         np.testing.assert_array_equal(taken(made, asked), PIXELS[[row for one in asked for row in one.rows]])
@@ -133,27 +133,27 @@ def test_processes_live_on_from_one_pass_to_the_next():
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("before", [0, 1, 4])
 def test_a_pass_broken_off_leaves_nothing_to_the_next(count, before):
-    """What was read ahead for a pass that ended early is not mistaken for the beginning of the next one."""
+    """Batches read ahead for a pass that ended early are not used for the next pass."""
     with workers(count) as made:
         asked = wanted(seed=3)
         made.expect(asked)
         for one in asked[:before]:
-            made.take(one)
+            made.take_batch(one)
         again = wanted(seed=4)
         assert torch.equal(taken(made, again), exact(again))
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_what_was_not_expected_is_read_all_the_same(count):
-    """A second pass over a window, as sharpness-aware steps make, and a picture for a report, amid a pass."""
+    """A second pass over a window, as sharpness-aware steps make, and an image for a report, amid a pass."""
     with workers(count) as made:
         asked = wanted()
         made.expect(asked)
-        first = [made.take(one) for one in asked[:3]]
-        again = [made.take(one) for one in wanted()[:3]]
+        first = [made.take_batch(one) for one in asked[:3]]
+        again = [made.take_batch(one) for one in wanted()[:3]]
         assert all(map(torch.equal, first, again))
-        assert made.take(ReadRequest("train", [7, 7])).tolist() == PIXELS[[7, 7]].tolist()
-        rest = [made.take(one) for one in asked[3:]]
+        assert made.take_batch(ReadRequest("train", [7, 7])).tolist() == PIXELS[[7, 7]].tolist()
+        rest = [made.take_batch(one) for one in asked[3:]]
         assert torch.equal(torch.cat([*first, *rest]), exact(asked))
 
 
@@ -169,15 +169,15 @@ def test_workers_leave_the_models_generators_alone():
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_bad_file_is_named_when_its_batch_is_due(count):
-    """Not before, and as the error it is: batches ahead of it are sound, and reading can go on after it."""
+    """A bad file raises its error at its own batch; the batches before and after it can be read."""
     with workers(count, Damaged(PIXELS, PICTURES.labels, ("a", "b"))) as made:
         asked = [ReadRequest("train", range(at, at + 4)) for at in range(0, 48, 4)]
         made.expect(asked)
-        made.take(asked[0])
-        made.take(asked[1])
+        made.take_batch(asked[0])
+        made.take_batch(asked[1])
         with pytest.raises(DataError, match=r"^train/b/9.jpg: it can't be read; take it away$"):
-            made.take(asked[2])
-        assert made.take(asked[3]).tolist() == PIXELS[12:16].tolist()
+            made.take_batch(asked[2])
+        assert made.take_batch(asked[3]).tolist() == PIXELS[12:16].tolist()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -189,10 +189,10 @@ def test_workers_leave_signals_to_the_trainer(number):
         before = pids(made)
         for pid in before:
             os.kill(pid, number)  # in the first moment of their lives
-        first = made.take(asked[0])
+        first = made.take_batch(asked[0])
         for pid in before:
             os.kill(pid, number)
-        rest = [made.take(one) for one in asked[1:]]
+        rest = [made.take_batch(one) for one in asked[1:]]
         assert torch.equal(torch.cat([first, *rest]), exact(asked))
         assert torch.equal(taken(made, asked), exact(asked))
         assert pids(made) == before
@@ -203,10 +203,10 @@ def test_a_killed_worker_is_a_line():
     with workers(2) as made, pytest.raises(MicrostepError) as caught, loader_errors():
         asked = wanted(batch=1)
         made.expect(asked)
-        made.take(asked[0])
+        made.take_batch(asked[0])
         os.kill(pids(made)[1], signal.SIGKILL)
         for one in asked[1:]:
-            made.take(one)
+            made.take_batch(one)
         time.sleep(5)  # the news comes by a signal
     line = str(caught.value)
     assert line.startswith("num_workers: a loader process died (")
@@ -215,7 +215,7 @@ def test_a_killed_worker_is_a_line():
 
 
 def test_another_error_is_not_explained_away():
-    """Only what is the workers' is put into words; whatever else happens is raised as it is."""
+    """Only errors of workers are rewritten; other errors are raised unchanged."""
     with pytest.raises(RuntimeError, match=r"^shapes differ$"), loader_errors():
         raise RuntimeError("shapes differ")
 
@@ -234,9 +234,9 @@ def script(body: str) -> list[str]:
 def test_a_worker_that_hangs_is_a_line_and_the_program_ends():
     """A disk that doesn't answer: after the timeout a line is raised, and exiting doesn't wait for the disk."""
     body = """
-        made = Workers({"train": Slow(PIXELS, PICTURES.labels, ("a", "b"))}, 1, timeout=1)
+        made = WorkerPool({"train": Slow(PIXELS, PICTURES.labels, ("a", "b"))}, 1, timeout=1)
         try:
-            with explained():
+            with loader_errors():
                 taken(made, wanted())
         except MicrostepError as error:
             print(error)
@@ -251,9 +251,9 @@ def test_a_worker_that_hangs_is_a_line_and_the_program_ends():
 def test_a_program_ends_at_once_with_its_workers_alive(ending):
     """In the middle of a pass, whatever ends it: processes that SIGTERM doesn't reach aren't waited for."""
     body = f"""
-        made = Workers({{"train": PICTURES}}, 2)
+        made = WorkerPool({{"train": PICTURES}}, 2)
         made.expect(wanted(batch=1))
-        made.take(wanted(batch=1)[0])
+        made.take_batch(wanted(batch=1)[0])
         print(*pids(made), time.time(), flush=True)
         {ending}
     """
@@ -265,11 +265,11 @@ def test_a_program_ends_at_once_with_its_workers_alive(ending):
 
 
 def test_workers_do_not_outlive_a_killed_program():
-    """Nobody can tell them when the trainer is killed outright: they find out by themselves within seconds."""
+    """If the trainer is killed, its workers end by themselves within seconds."""
     body = """
-        made = Workers({"train": PICTURES}, 2)
+        made = WorkerPool({"train": PICTURES}, 2)
         made.expect(wanted(batch=1))
-        made.take(wanted(batch=1)[0])
+        made.take_batch(wanted(batch=1)[0])
         print(*pids(made), flush=True)
         time.sleep(60)
     """

@@ -1,20 +1,8 @@
-"""Augmentation: what is done to training samples, as a pure function of (seed, epoch, position)."""
+"""Augmentation of training samples, as a pure function of (seed, epoch, position)."""
 
 from microstep.components.augment.mixing import Cutmix, Mixup
 from microstep.components.augment.operations import CropFlip, Cutout, RandAugment
 from microstep.components.augment.pipeline import Pipeline, crop_flip, cutmix, cutout, mixup, none, randaugment
 
-__all__ = [
-    "CropFlip",
-    "Cutmix",
-    "Cutout",
-    "Mixup",
-    "Pipeline",
-    "RandAugment",
-    "crop_flip",
-    "cutmix",
-    "cutout",
-    "mixup",
-    "none",
-    "randaugment",
-]
+__all__ = ["CropFlip", "Cutmix", "Cutout", "Mixup", "Pipeline", "RandAugment"]
+__all__ += ["crop_flip", "cutmix", "cutout", "mixup", "none", "randaugment"]

@@ -1,4 +1,4 @@
-"""Data sets of pictures: resident on the device, or streaming from files, behind one interface."""
+"""Image data sets, resident on the device or streamed from files, behind one interface."""
 
 from microstep.components.dataset.builtin import digits, synthetic
 from microstep.components.dataset.cifar import cifar
@@ -8,16 +8,5 @@ from microstep.components.dataset.images import Images, ImageSource
 from microstep.components.dataset.mnist import mnist
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
 
-__all__ = [
-    "ImageDataset",
-    "ImageSource",
-    "Images",
-    "ResidentSplit",
-    "StreamingSplit",
-    "cifar",
-    "digits",
-    "image_dataset",
-    "image_folder",
-    "mnist",
-    "synthetic",
-]
+__all__ = ["ImageDataset", "ImageSource", "Images", "ResidentSplit", "StreamingSplit"]
+__all__ += ["cifar", "digits", "image_dataset", "image_folder", "mnist", "synthetic"]

@@ -1,4 +1,4 @@
-"""Data sets that need no files: scikit-learn's digits, and synthetic images."""
+"""Data sets that need no files: the digits of scikit-learn, and synthetic images."""
 
 from collections.abc import Sequence
 
@@ -21,17 +21,15 @@ def digits(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ImageDataset:
-    """Return the digits, by default 1437 / 180 / 180.
+    """Build the digits data set of scikit-learn: 1,797 images of 1 × 8 × 8. The arguments are those of `image_dataset`.
 
-    Their makers name no test split, so it is carved first, by `split_seed`, stratified; `train` and `val` are the rest.
+    No official test split exists. A stratified test split is held out first, then validation, both by `split_seed`.
     """
-    source = load_digits()
-    names = tuple(str(name) for name in source.target_names)
-    every = Images(source.images.astype(np.uint8)[:, None], source.target.astype(np.int64), names, scale=16.0)
-    kept, held_out = split_stratified(
-        every.labels, test_samples, split_seed, f"dataset.test_samples={test_samples}", names
-    )
-    train, test = every.at(kept), every.at(held_out)
+    data, subject = load_digits(), f"dataset.test_samples={test_samples}"
+    names = tuple(str(name) for name in data.target_names)
+    images = Images(data.images.astype(np.uint8)[:, None], data.target.astype(np.int64), names, scale=16.0)
+    kept, held_out = split_stratified(images.labels, test_samples, split_seed, subject, names)
+    train, test = images.select(kept), images.select(held_out)
     return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
 
 
@@ -49,10 +47,16 @@ def synthetic(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ImageDataset:
-    """Return noise around one random pattern a class: a model can learn it, and `split_seed` makes it again.
+    """Build a data set that a model can learn: noise around one random pattern per class.
 
     Args:
-        samples: training pictures, validation among them.
+        samples: Number of training images, including those for validation.
+        classes: Number of classes.
+        channels: Channels of an image.
+        size: Height and width of an image, in pixels.
+        split_seed: Seed of the images and of the choice of validation images.
+
+    The other arguments are those of `image_dataset`.
     """
     generator = np.random.default_rng(split_seed)
     patterns = generator.integers(64, 192, (classes, channels, size, size), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""One picture file → uint8 pixels of a fixed size. Nothing is trusted: formats and pixels are limited beforehand."""
+"""Decodes image files to uint8 pixels of a fixed size. Limits formats and pixels first, so files need no trust."""
 
 from __future__ import annotations
 
@@ -16,85 +16,82 @@ from microstep.errors import DataError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
-MAX_PIXELS = 40_000_000  #: PIL itself warns at 89 million and refuses at 179
+MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns files into pictures of one size.
+    """Decodes files to images of one size.
 
-    The right way up (EXIF), the middle of the picture in the wanted proportions, resized with antialiasing; what is
-    transparent is white. Palettes, grey, CMYK and 16 bits become `channels` channels of 8 bits.
+    Rotates an image as its EXIF data say, puts it on white if it is transparent, crops its center to the aspect ratio
+    and resizes it with antialiasing. Palette, gray, CMYK and 16-bit images become `channels` channels of 8 bits.
     """
 
-    height: int
-    width: int
-    channels: int  #: 1 for grey, 3 for RGB
-    max_pixels: int = MAX_PIXELS  #: that a file may declare
+    height: int  #: pixels
+    width: int  #: pixels
+    channels: int  #: 1 for gray, 3 for RGB
+    max_pixels: int = MAX_PIXELS  #: most pixels that a file may declare
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height and width of an image."""
         return self.channels, self.height, self.width
 
     def __call__(self, file: Path) -> np.ndarray:
-        """Return the file's picture: C × H × W, uint8.
+        """Return the image of a file: C × H × W, uint8.
 
         Raises:
-            DataError: naming the file, where it is no picture, is cut short, or declares too many pixels.
+            DataError: If the file is not an image, is cut short, or declares too many pixels.
         """
         with open_image(file, self.max_pixels) as image:
-            image.draft("RGB", (2 * self.width, 2 * self.height))  # a JPEG is decoded at half, a quarter or an eighth
+            image.draft("RGB", (2 * self.width, 2 * self.height))  # decodes a JPEG at 1/2, 1/4 or 1/8
             upright = composite_on_white(to_eight_bits(ImageOps.exif_transpose(image)))
-            colours = upright.convert("RGB" if self.channels == 3 else "L")
-            fitted = ImageOps.fit(colours, (self.width, self.height), Image.Resampling.BILINEAR)
+            converted = upright.convert("RGB" if self.channels == 3 else "L")
+            fitted = ImageOps.fit(converted, (self.width, self.height), Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
 def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return width and height as the file declares them; nothing is decoded."""
+    """Return width and height that a file declares, in pixels, without decoding it."""
     with open_image(file, max_pixels) as image:
         return image.size
 
 
 @contextmanager
 def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture whose size is acceptable; whatever then fails is the file's fault."""
+    """Open an image file; raise a DataError that names it if it is too large or can't be decoded in the block."""
+    declared = "far too many"  # if PIL's own limit is exceeded
     try:
         check_regular_file(file)
         with catch_warnings():
-            simplefilter("ignore")  # of odd metadata
+            simplefilter("ignore")  # about odd metadata
             with Image.open(file, formats=IMAGE_FORMATS) as image:
+                declared = f"{image.width:,} × {image.height:,}"
                 if image.width * image.height > max_pixels:
-                    raise decompression_bomb_error(file, f"{image.width:,} × {image.height:,} pixels", max_pixels)
+                    raise Image.DecompressionBombError
                 yield image
     except DataError:
         raise
-    except Image.DecompressionBombError:  # PIL's own limit came first
-        raise decompression_bomb_error(file, "far too many pixels", max_pixels) from None
+    except Image.DecompressionBombError:
+        reason = f"it declares {declared} pixels, more than {max_pixels:,}"
+        raise DataError(str(file), reason, "take it away, or raise the limit: +dataset.max_pixels=…") from None
     except Exception as error:  # PIL's decoders raise many kinds
         remedy = "replace it or take it away; compute_stats.py lists all such files"
         raise DataError(str(file), unreadable_reason(error), remedy) from None
 
 
-def decompression_bomb_error(file: Path, declared: str, max_pixels: int) -> DataError:
-    remedy = "take it away, or raise the limit: +dataset.max_pixels=…"
-    return DataError(str(file), f"it declares {declared}, more than {max_pixels:,}", remedy)
-
-
 def unreadable_reason(error: Exception) -> str:
-    """Return what is wrong with a file."""
     if isinstance(error, UnidentifiedImageError):
         return f"it is none of {', '.join(IMAGE_FORMATS)}"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"it can't be read as a picture: {reason}"
+    return f"it can't be read as an image: {reason}"
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a picture of 16 bits in 8: PIL's own conversion would clip it.
+    """Return a 16-bit image scaled to 8 bits, which PIL's own conversion would clip.
 
     Raises:
-        ValueError: for floating point numbers, of which nobody knows what is white.
+        ValueError: If the pixels are floating point numbers, because their range is unknown.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating point numbers")
@@ -104,7 +101,6 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def composite_on_white(image: Image.Image) -> Image.Image:
-    """Return a picture without transparency."""
     if not image.has_transparency_data:
         return image
     layer = image.convert("RGBA")
@@ -112,11 +108,11 @@ def composite_on_white(image: Image.Image) -> Image.Image:
 
 
 def check_regular_file(file: Path) -> None:
-    """Refuse what could be waited for or read from for ever: a pipe, a device.
+    """Check that a path is a regular file. Reading a pipe or a device could block forever.
 
     Raises:
-        OSError: where there is nothing.
-        DataError: for something else than a file.
+        OSError: If the path does not exist.
+        DataError: If it is not a regular file.
     """
     if not stat.S_ISREG(file.stat().st_mode):
         raise DataError(str(file), "it is no regular file", "take it away")

@@ -1,4 +1,4 @@
-"""Fetching through torchvision: all of a data set, or nothing."""
+"""Downloads data sets through torchvision; a download that fails leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from microstep.utils.files import storage_errors
 
 
 def download_dataset(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
-    """Let torchvision fetch a data set, check it by MD5 and unpack it; put it into `root`/`folder` when it is whole.
+    """Download, check and unpack a data set with torchvision, then move it to `root`/`folder`.
+
+    The error of a failed download asks the user to put `content_text` there.
 
     Raises:
-        DataError: where it can't be reached, saying what to put where.
-        StorageError: where `root` can't be written.
+        DataError: If the download fails.
+        StorageError: If `root` can't be written.
     """
     with storage_errors(root), create_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
         try:
             dataset_class(temporary, download=True)
-        except Exception as error:  # URLError, RuntimeError, ConnectionError, …: torchvision raises many kinds
+        except Exception as error:  # torchvision raises many kinds: URLError, RuntimeError, ConnectionError, …
             reason = f"it could not be fetched ({' '.join(str(error).split())[:120]})"
-            raise DataError(
-                "dataset.download=true", reason, f"put {content_text} into {root / folder} by hand"
-            ) from None
+            remedy = f"put {content_text} into {root / folder} by hand"
+            raise DataError("dataset.download=true", reason, remedy) from None
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
         (Path(temporary) / folder).rename(root / folder)
 
 
 @contextmanager
 def create_directory(root: Path) -> Iterator[None]:
-    """Make a directory where there is none, and take it away again where nothing came of it."""
-    fresh = not root.exists()
+    """Create a directory if it is missing, and remove it again if it is still empty at the end of the block."""
+    is_new = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        if fresh and not any(root.iterdir()):
+        if is_new and not any(root.iterdir()):
             root.rmdir()

@@ -1,9 +1,10 @@
-"""Image files as a source of images, and the digests that identify them."""
+"""Image files as a source of images, and the SHA-256 digests that identify them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -16,17 +17,19 @@ from microstep.components.dataset.images import Int64Array, UInt8Array
 from microstep.errors import DataError
 from microstep.utils.json_files import load_cached, store_cached
 
+FILES_PER_BATCH = 4096  #: files that are queued for hashing at once
+
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Picture files below a directory, with their classes."""
+    """Image files below a directory, with their labels."""
 
     root: Path
     files: np.ndarray  #: N: paths relative to `root`
-    labels: Int64Array  #: N
-    class_names: tuple[str, ...]
+    labels: Int64Array  #: N: class numbers
+    class_names: tuple[str, ...]  #: by class number
     decoder: Decoder
-    places: Int64Array  #: N: each file's place in the sorted list of its split's files
+    published_indices: Int64Array  #: N: index of each file in the sorted list of its split
     scale: ClassVar[float] = 255.0
     in_memory: ClassVar[bool] = False
 
@@ -35,81 +38,80 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
         return self.decoder.shape
 
-    def at(self, rows: Int64Array) -> ImageFiles:
-        """Return some of the pictures; they keep their places."""
-        return replace(self, files=self.files[rows], labels=self.labels[rows], places=self.places[rows])
+    def select(self, rows: Int64Array) -> ImageFiles:
+        indices = self.published_indices[rows]
+        return replace(self, files=self.files[rows], labels=self.labels[rows], published_indices=indices)
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
-        """Return pixels: N × C × H × W.
+        """Decode these files and return their pixels: N × C × H × W.
 
         Raises:
-            DataError: naming the first file that can't be read.
+            DataError: If a file can't be read.
         """
         pixels = [self.decoder(self.root / file) for file in self.files[rows]]
         return np.stack(pixels) if pixels else np.empty((0, *self.shape), dtype=np.uint8)
 
-    def sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return width and height as the files declare them."""
+    def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Return width and height that the files declare, in pixels."""
         return [read_image_size(self.root / file, self.decoder.max_pixels) for file in self.files[rows]]
 
-    def name(self, row: int) -> str:
-        """Return the file's path below the data set's root."""
+    def get_name(self, row: int) -> str:
+        """Return the path of a file relative to `root`."""
         return str(self.files[row])
 
-    def content(self) -> Iterator[Any]:
-        """Yield how files are decoded, their names and classes, and a SHA-256 of each."""
+    def iter_content(self) -> Iterator[Any]:
+        """Yield shape and class names, file names, labels, published indices, and a SHA-256 of each file."""
         yield f"{self.decoder.shape} {self.class_names}".encode()
         yield "\0".join(self.files).encode(errors="surrogateescape")
-        yield from (np.ascontiguousarray(array).data for array in (self.labels, self.places))
+        yield from (np.ascontiguousarray(array).data for array in (self.labels, self.published_indices))
         yield "".join(hash_files(self.root, self.files.tolist())).encode()
 
 
-FILES_PER_BATCH = 4096  #: files that are queued at once
-
-
 def hash_files(root: Path, files: Sequence[str]) -> list[str]:
-    """Return each file's SHA-256.
+    """Return the SHA-256 of each file.
 
-    A file whose size and times (of its content, of its inode) are those of the last time is not read again.
+    Digests are cached. A file is read again only if its size or its times (mtime, ctime) have changed.
 
     Raises:
-        DataError: naming a file that can't be read at all.
+        DataError: If a file can't be read.
     """
-    name = f"files/{sha256(str(root.resolve()).encode()).hexdigest()}.json"
-    known = load_cached(name)
-    found = {file: read_file_stamp(root / file) for file in files}
-    changed = [file for file in files if not is_current(known.get(file), found[file])]
-    with ThreadPoolExecutor() as threads:  # reading and hashing both let other threads run
-        for part in (changed[start : start + FILES_PER_BATCH] for start in range(0, len(changed), FILES_PER_BATCH)):
-            for file, digest in zip(part, threads.map(lambda file: hash_file(root / file), part), strict=True):
-                known[file] = [*found[file], digest]
+    cache_name = f"files/{sha256(str(root.resolve()).encode()).hexdigest()}.json"
+    cache = load_cached(cache_name)
+    stamps = {file: read_file_stamp(root / file) for file in files}
+    changed = [file for file in files if not is_current(cache.get(file), stamps[file])]
+    with ThreadPoolExecutor() as threads:  # reading and hashing both release the GIL
+        for batch in (changed[start : start + FILES_PER_BATCH] for start in range(0, len(changed), FILES_PER_BATCH)):
+            for file, digest in zip(batch, threads.map(lambda file: hash_file(root / file), batch), strict=True):
+                cache[file] = [*stamps[file], digest]
     if changed:
-        store_cached(name, known)
-    return [known[file][-1] for file in files]
+        store_cached(cache_name, cache)
+    return [cache[file][-1] for file in files]
 
 
 def is_current(entry: Any, stamp: list[int]) -> bool:
-    """Whether an entry of the cache is whole, and of the file as it is now."""
+    """Return whether a cache entry is well-formed and belongs to the file with this stamp."""
     return isinstance(entry, list) and entry[:-1] == stamp and isinstance(entry[-1], str)
 
 
 def read_file_stamp(file: Path) -> list[int]:
-    """Return size and times of change: a copy that keeps the one time, as cp -p makes, has another of the other."""
-    try:
+    """Return size, mtime and ctime of a file. A copy that keeps the mtime (`cp -p`) has another ctime."""
+    with unreadable_file_errors(file):
         check_regular_file(file)
         status = file.stat()
-    except OSError as error:
-        raise DataError(str(file), error.strerror or "it can't be read", "mend it or take it away") from None
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def hash_file(file: Path) -> str:
-    """Return a file's SHA-256."""
+    with unreadable_file_errors(file), file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def unreadable_file_errors(file: Path) -> Iterator[None]:
+    """Raise a DataError that names the file if the operating system can't read it."""
     try:
-        with file.open("rb") as stream:
-            return file_digest(stream, "sha256").hexdigest()
+        yield
     except OSError as error:
         raise DataError(str(file), error.strerror or "it can't be read", "mend it or take it away") from None

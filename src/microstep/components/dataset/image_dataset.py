@@ -1,4 +1,4 @@
-"""A data set of pictures: three splits, resident or streaming. Nothing is read before it is asked for."""
+"""Image data set with three splits, resident or streaming. Images are read when they are first needed."""
 
 from __future__ import annotations
 
@@ -23,44 +23,33 @@ ImageSplits = Mapping[str, ImageSource]
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Training, validation and test pictures.
+    """Training, validation and test images."""
 
-    Args:
-        official: the splits as published, by name: whose statistics papers quote.
-        carve: makes `train`, `val` and `test` of them.
-        device: where batches come from.
-        resident: whether all pixels live there; otherwise they are read when they are due.
-        mean, std: per channel, of pixels over their scale; where null, the training split's own, computed exactly.
-        num_workers: processes that read files; null for one a core.
-        bar: shown while files are read.
-        note: what the summary says of how it was made.
-    """
-
-    official: ImageSplits
-    carve: Callable[[ImageSplits], ImageSplits]
-    device: torch.device
-    resident: bool = True
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    num_workers: int | None = None
-    bar: ProgressBar = no_progress_bar
-    note: str = ""
-    own_normalisation: Normalization | None = field(default=None, kw_only=True)  #: that of pretrained weights
+    official_splits: ImageSplits  #: the splits as published, by name
+    make_splits: Callable[[ImageSplits], ImageSplits]  #: returns `train`, `val` and `test` from the official splits
+    device: torch.device  #: device of the batches
+    resident: bool = True  #: keep all images on the device; False reads them when they are needed
+    mean: Sequence[float] | None = None  #: per channel, in units of `scale`; None computes it from the training split
+    std: Sequence[float] | None = None  #: as `mean`
+    num_workers: int | None = None  #: processes that read files; None starts one per core
+    progress_bar: ProgressBar = no_progress_bar  #: shown while files are read
+    resident_note: str = ""  #: why the data are resident or streaming, for the summary
+    given_normalization: Normalization | None = field(default=None, kw_only=True)  #: that of pretrained weights
 
     @cached_property
-    def pictures(self) -> ImageSplits:
-        """Those of `train`, `val` and `test`."""
-        return self.carve(self.official)
+    def image_sources(self) -> ImageSplits:
+        """The images of `train`, `val` and `test`."""
+        return self.make_splits(self.official_splits)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every split's pictures, labels and places."""
-        return hash_splits(self.pictures)
+        """SHA-256 over the images, labels and published indices of every split."""
+        return hash_splits(self.image_sources)
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the constructors of task and model may ask for."""
-        train = self.pictures["train"]
+        """Values that the constructors of task and model can take as arguments, by name."""
+        train = self.image_sources["train"]
         return {
             "class_names": train.class_names,
             "num_classes": len(train.class_names),
@@ -70,64 +59,64 @@ class ImageDataset:
 
     @cached_property
     def workers(self) -> WorkerPool:
-        """The processes that read files; pictures in memory need none, unless they are augmented one by one."""
-        needed = not (self.resident and self.pictures["train"].in_memory)
-        return WorkerPool(self.pictures, worker_count(self.num_workers) if needed else 0)
+        """The processes that read files. Images in memory need none unless they are augmented one by one."""
+        needed = not (self.resident and self.image_sources["train"].in_memory)
+        return WorkerPool(self.image_sources, worker_count(self.num_workers) if needed else 0)
 
     @cached_property
-    def held(self) -> ImageSplits:
-        """The pictures, in memory where they are to be resident."""
-        return {name: self.loaded(name) if self.resident else one for name, one in self.pictures.items()}
+    def loaded_splits(self) -> ImageSplits:
+        """The images of each split, in memory if the data set is resident."""
+        return {name: self.load_split(name) for name in self.image_sources}
 
-    def loaded(self, name: str) -> ImageSource:
-        """Return a split in memory."""
-        pictures = self.pictures[name]
-        if pictures.in_memory:
-            return pictures
-        parts = read_pixels(self.workers, name, range(len(pictures)), pictures)
-        pixels = np.concatenate(list(self.bar(parts, f"reading {name}", len(pictures))))
-        return Images(pixels, pictures.labels, pictures.class_names, pictures.scale, pictures.places)
+    def load_split(self, name: str) -> ImageSource:
+        source = self.image_sources[name]
+        if source.in_memory or not self.resident:
+            return source
+        chunks = read_pixels(self.workers, name, range(len(source)), source)
+        pixels = np.concatenate(list(self.progress_bar(chunks, f"reading {name}", len(source))))
+        return Images(pixels, source.labels, source.class_names, source.scale, source.published_indices)
 
     @cached_property
-    def normalisation(self) -> Normalization:
-        """What inputs are normalised by."""
-        if self.own_normalisation is not None:
-            return self.own_normalisation
-        train = self.held["train"]
+    def normalization(self) -> Normalization:
+        """The mean and standard deviation that inputs are normalized with."""
+        if self.given_normalization is not None:
+            return self.given_normalization
+        train = self.loaded_splits["train"]
         workers = WorkerPool({"train": train}, 0) if train.in_memory else self.workers
-        return compute_normalization(self.mean, self.std, train, workers, self.fingerprint, self.bar)
+        return compute_normalization(self.mean, self.std, train, workers, self.fingerprint, self.progress_bar)
 
     @cached_property
     def splits(self) -> Mapping[str, Split]:
-        """The splits, ready; what read them into memory has ended."""
-        splits = {name: self.split(name) for name in self.pictures}
+        """The splits that batches are fetched from. Workers end once they have read a resident data set."""
+        splits = {name: self.make_split(name) for name in self.image_sources}
         if self.resident:
             self.workers.close()
         return splits
 
-    def split(self, name: str) -> Split:
-        """Return one split on its backend."""
-        pictures, found = self.held[name], self.normalisation
-        normaliser = Normalizer(pictures.scale, found.mean, found.std, self.device)
+    def make_split(self, name: str) -> Split:
+        """Return a split on its backend."""
+        source, normalization = self.loaded_splits[name], self.normalization
+        normalizer = Normalizer(source.scale, normalization.mean, normalization.std, self.device)
         if not self.resident:
-            return StreamingSplit(name, pictures, self.workers, normaliser, self.device)
-        pixels = torch.from_numpy(pictures.read(slice(None)))
-        labels, indices = torch.from_numpy(pictures.labels), torch.from_numpy(pictures.places)
-        return ResidentSplit(pixels, labels, indices, normaliser, self.device, get_filenames(self.pictures[name]))
+            return StreamingSplit(name, source, self.workers, normalizer, self.device)
+        arrays = source.read(slice(None)), source.labels, source.published_indices
+        images, targets, indices = map(torch.from_numpy, arrays)
+        files = get_filenames(self.image_sources[name])
+        return ResidentSplit(images, targets, indices, normalizer, self.device, files)
 
-    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> ImageDataset:
-        """Return the data set normalised as the weights expect it that a model starts from."""
-        if self.pictures["train"].shape[0] == 1 and len(mean) > 1:
+    def with_normalization(self, mean: Sequence[float], std: Sequence[float]) -> ImageDataset:
+        """Return the data set with the normalization of pretrained weights, averaged over channels for gray images."""
+        if self.image_sources["train"].shape[0] == 1 and len(mean) > 1:
             mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
-        return replace(self, own_normalisation=Normalization(tuple(mean), tuple(std), "the weights' own"))
+        return replace(self, given_normalization=Normalization(tuple(mean), tuple(std), "the weights' own"))
 
     @property
     def summary(self) -> str:
         """The data set in one line."""
-        counts = " / ".join(f"{len(pictures):,} {name}" for name, pictures in self.pictures.items())
-        size = " × ".join(map(str, self.pictures["train"].shape))
+        counts = " / ".join(f"{len(source):,} {name}" for name, source in self.image_sources.items())
+        size = " × ".join(map(str, self.image_sources["train"].shape))
         backend = "resident" if self.resident else f"streaming, {self.workers.count} workers"
-        return f"{counts}; {size}, {backend}{self.note}; {self.normalisation}"
+        return f"{counts}; {size}, {backend}{self.resident_note}; {self.normalization}"
 
 
 def image_dataset(
@@ -141,23 +130,34 @@ def image_dataset(
     resident: bool = True,
     num_workers: int | None = None,
 ) -> ImageDataset:
-    """Return official training and test pictures as a data set; validation is carved from the former, stratified."""
-    carve = partial(make_validation_split, val_samples=val_samples, split_seed=split_seed)
-    return ImageDataset({"train": train, "test": test}, carve, device, resident, mean, std, num_workers)
+    """Build a data set from official training and test images; validation is a stratified part of the former.
+
+    Args:
+        train: Official training images, including those for validation.
+        test: Official test images.
+        device: Device of the batches.
+        val_samples: Number of images to hold out for validation.
+        split_seed: Seed of the choice of validation images.
+        mean: Per channel, after division by the scale of the images; None computes it from the training images.
+        std: As `mean`.
+        resident: Keep all images on the device. False reads and augments them in worker processes.
+        num_workers: Number of worker processes; None starts one per core.
+    """
+    make_splits = partial(make_validation_split, val_samples=val_samples, split_seed=split_seed)
+    return ImageDataset({"train": train, "test": test}, make_splits, device, resident, mean, std, num_workers)
 
 
 def make_validation_split(official_splits: ImageSplits, val_samples: int, split_seed: int) -> ImageSplits:
-    """Return train, val and test, validation carved from the official training pictures."""
     train, test, subject = official_splits["train"], official_splits["test"], f"dataset.val_samples={val_samples}"
     kept, held_out = split_stratified(train.labels, val_samples, split_seed, subject, train.class_names)
-    return {"train": train.at(kept), "val": train.at(held_out), "test": test}
+    return {"train": train.select(kept), "val": train.select(held_out), "test": test}
 
 
 def hash_splits(splits: ImageSplits) -> str:
-    """Return a SHA-256 over every split's pictures, labels and places."""
+    """Return a SHA-256 over the images, labels and published indices of every split, as hexadecimal digits."""
     digest = sha256()
-    for name, pictures in splits.items():
+    for name, source in splits.items():
         digest.update(name.encode())
-        for buffer in pictures.content():
+        for buffer in source.iter_content():
             digest.update(buffer)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""In-memory and on-disk sources of images: the `ImageSource` protocol and `Images`."""
+"""The `ImageSource` protocol, and `Images`: a source of images in memory."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from microstep.errors import DataError
 
 UInt8Array = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Int64Array = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-ProgressBar = Callable[
-    [Iterable[np.ndarray], str, int], Iterator[np.ndarray]
-]  #: a stream of arrays, its label, pictures in all
-CHUNK_BYTES = 2**22  #: of pictures read at once while streaming
-CHUNK_FILES = 64
+#: wraps a stream of image arrays; takes the stream, a label and the number of images
+ProgressBar = Callable[[Iterable[np.ndarray], str, int], Iterator[np.ndarray]]
+CHUNK_BYTES = 2**22  #: most bytes of pixels that are read at once
+CHUNK_FILES = 64  #: most files that are read at once
 
 
 class ImageSource(Protocol):
-    """A split as its makers publish it, all pictures in one size."""
+    """The images of one split with their labels, all of the same size."""
 
     @property
     def labels(self) -> Int64Array:
-        """N: classes, by number."""
+        """N: class numbers."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes' names, by number."""
+        """Class names, by class number."""
 
     @property
     def scale(self) -> float:
@@ -37,46 +36,49 @@ class ImageSource(Protocol):
 
     @property
     def in_memory(self) -> bool:
-        """Whether reading costs nothing; otherwise it decodes, which is worth a second process."""
+        """Whether the pixels are in memory. If not, reading decodes files, and worker processes speed it up."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height and width of an image."""
 
     @property
-    def places(self) -> Int64Array:
-        """N: each picture's place in what was published."""
+    def published_indices(self) -> Int64Array:
+        """N: index of each image in the official split."""
 
     def __len__(self) -> int: ...
 
-    def at(self, rows: Int64Array) -> ImageSource:
-        """Return some of the pictures; they keep their places."""
+    def select(self, rows: Int64Array) -> ImageSource:
+        """Return a source of these images; they keep their published indices."""
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
-        """Return pixels: N × C × H × W."""
+        """Return the pixels of these images: N × C × H × W."""
 
-    def sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return width and height as published."""
+    def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Return width and height of these images as published, in pixels."""
 
-    def name(self, row: int) -> str:
-        """Return what a person finds the picture by."""
+    def get_name(self, row: int) -> str:
+        """Return a name that identifies an image to the user."""
 
-    def content(self) -> Iterator[Any]:
-        """Yield, as buffers, all that tells these pictures from others."""
+    def iter_content(self) -> Iterator[Any]:
+        """Yield buffers that together identify the content of the source, for a hash."""
 
 
 def get_filenames(source: ImageSource) -> list[str] | None:
-    """Return the pictures' files by row, or None where they are in memory."""
-    return None if source.in_memory else [source.name(row) for row in range(len(source))]
+    """Return the file of each image, or None if the images are in memory."""
+    return None if source.in_memory else [source.get_name(row) for row in range(len(source))]
 
 
 def no_progress_bar(arrays: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
-    """Stand in for a bar."""
+    """Return the arrays without a progress bar."""
     return iter(arrays)
 
 
 def chunk_rows(rows: Sequence[int], source: ImageSource) -> list[Sequence[int]]:
-    """Cut rows into chunks whose pixels fit CHUNK_BYTES; of files small enough for all processes to end together."""
+    """Split rows into chunks that are read at once.
+
+    Chunks of files are small, so that all worker processes finish at about the same time.
+    """
     size = max(1, CHUNK_BYTES // prod(source.shape))
     size = size if source.in_memory else min(size, CHUNK_FILES)
     return [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -84,30 +86,31 @@ def chunk_rows(rows: Sequence[int], source: ImageSource) -> list[Sequence[int]]:
 
 @dataclass(frozen=True)
 class Images:
-    """A split as its makers publish it.
+    """The images of one split in memory.
 
     Raises:
-        DataError: where pictures and labels don't match, labels are out of range, or there are none.
+        DataError: If the split is empty, an array has the wrong type or shape, or a label has no class name.
     """
 
     pixels: UInt8Array  #: N × C × H × W
-    labels: Int64Array  #: N
-    class_names: tuple[str, ...]
+    labels: Int64Array  #: N: class numbers
+    class_names: tuple[str, ...]  #: by class number
     scale: float = 255.0  #: the pixel value that means 1.0
-    indices: Int64Array | None = None  #: N: each picture's place in what was published, where it isn't 0, 1, 2, …
+    indices: Int64Array | None = None  #: N: index of each image in the official split; None means 0, 1, 2, …
     in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
-            reason = f"the pictures are {self.pixels.dtype} of shape {self.pixels.shape}"
+        pixels, labels = self.pixels, self.labels
+        if pixels.dtype != np.uint8 or pixels.ndim != 4:
+            reason = f"the images are {pixels.dtype} of shape {pixels.shape}"
             raise DataError("dataset", reason, "give uint8, N × C × H × W")
-        if self.labels.dtype != np.int64 or self.labels.ndim != 1:
-            reason = f"the labels are {self.labels.dtype} of shape {self.labels.shape}"
-            raise DataError("dataset", reason, "give int64, one a picture")
-        if not len(self.labels) or len(self.pixels) != len(self.labels):
-            reason = f"{len(self.pixels)} pictures and {len(self.labels)} labels"
-            raise DataError("dataset", reason, "a split needs as many labels as pictures, and at least one")
-        least, most = self.labels.min(), self.labels.max()
+        if labels.dtype != np.int64 or labels.ndim != 1:
+            reason = f"the labels are {labels.dtype} of shape {labels.shape}"
+            raise DataError("dataset", reason, "give int64, one per image")
+        if not len(labels) or len(pixels) != len(labels):
+            reason = f"{len(pixels)} images and {len(labels)} labels"
+            raise DataError("dataset", reason, "a split needs as many labels as images, and at least one")
+        least, most = labels.min(), labels.max()
         if least < 0 or most >= len(self.class_names):
             reason = f"labels run from {least} to {most}, and there are {len(self.class_names)} classes"
             raise DataError("dataset", reason, "the files may be damaged or another data set's")
@@ -117,34 +120,30 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
     @property
-    def places(self) -> Int64Array:
-        """N: each picture's place in what was published."""
+    def published_indices(self) -> Int64Array:
         return np.arange(len(self)) if self.indices is None else self.indices
 
-    def at(self, rows: Int64Array) -> Images:
-        """Return some of the pictures; they keep their indices."""
-        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], indices=self.places[rows])
+    def select(self, rows: Int64Array) -> Images:
+        indices = self.published_indices[rows]
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], indices=indices)
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
-        """Return pixels: N × C × H × W; consecutive rows are a view."""
+        """Return the pixels of these images: N × C × H × W; a view if the rows are consecutive."""
         if isinstance(rows, range) and rows.step == 1:
             rows = slice(rows.start, rows.stop)
         return self.pixels[rows]
 
-    def sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return width and height."""
+    def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
         return [(self.shape[2], self.shape[1])] * len(rows)
 
-    def name(self, row: int) -> str:
-        """Return the picture's number."""
-        return f"#{self.places[row]}"
+    def get_name(self, row: int) -> str:
+        return f"#{self.published_indices[row]}"
 
-    def content(self) -> Iterator[Any]:
-        """Yield pixels, labels and indices."""
+    def iter_content(self) -> Iterator[Any]:
+        """Yield shape and class names, pixels, labels and published indices."""
         yield f"{self.pixels.shape} {self.class_names}".encode()
-        yield from (np.ascontiguousarray(array).data for array in (self.pixels, self.labels, self.places))
+        yield from (np.ascontiguousarray(array).data for array in (self.pixels, self.labels, self.published_indices))

@@ -22,6 +22,8 @@ MNIST_DATASETS = {
     "FashionMNIST": torchvision.datasets.FashionMNIST,  # Xiao, Rasul and Vollgraf, 2017
     "KMNIST": torchvision.datasets.KMNIST,  # Clanuwat et al., 2018
 }
+IDX_UINT8 = 8  #: code of the data type in the header
+MAX_IDX_BYTES = 2**31  #: most bytes that a header may declare
 IDX_FILES_TEXT = "its four idx files (train-images-idx3-ubyte, …), gzipped or not,"
 IDX_REMEDY = "put the four idx files there, gzipped or not, or add dataset.download=true"
 DEBIAN_REMEDY = "; Debian and Ubuntu have Fashion-MNIST: apt install dataset-fashion-mnist"
@@ -39,11 +41,18 @@ def mnist(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ImageDataset:
-    """Return MNIST, FashionMNIST or KMNIST from `root`, or from where torchvision puts it: `root`/<kind>/raw.
+    """Build MNIST, Fashion-MNIST or KMNIST: images of 1 × 28 × 28 in ten classes.
+
+    Args:
+        kind: `MNIST`, `FashionMNIST` or `KMNIST`.
+        root: Directory that holds the four IDX files, itself or in torchvision's subdirectory `<kind>/raw`.
+        download: Download the files if they are missing.
+
+    The other arguments are those of `image_dataset`.
 
     Raises:
-        ValueError: for another kind.
-        DataError: naming the file that is missing or damaged, and how to get it.
+        ValueError: If `kind` is unknown.
+        DataError: If a file is missing or damaged.
     """
     if kind not in MNIST_DATASETS:
         raise ValueError(f"kind={kind} is unknown: the options are {', '.join(MNIST_DATASETS)}")
@@ -52,30 +61,20 @@ def mnist(
         download_dataset(MNIST_DATASETS[kind], Path(root), raw, IDX_FILES_TEXT)
     remedy = IDX_REMEDY + (DEBIAN_REMEDY if kind == "FashionMNIST" else "")
     classes = tuple(MNIST_DATASETS[kind].classes)
-    directory = find_idx_directory(Path(root), raw)
+    directory = Path(root, raw) if has_idx_files(Path(root, raw)) and not has_idx_files(Path(root)) else Path(root)
     train, test = (Images(*read_idx_split(directory, prefix, remedy), classes) for prefix in ("train", "t10k"))
     return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
 
 
-def find_idx_directory(root: Path, raw: str) -> Path:
-    """Return the directory that holds the files: `root`, or torchvision's below it."""
-    return root / raw if has_idx_files(root / raw) and not has_idx_files(root) else root
-
-
 def has_idx_files(directory: Path) -> bool:
-    """Whether a directory holds some idx files."""
     return any(directory.glob("*-ubyte*"))
 
 
-IDX_UINT8 = 8
-MAX_IDX_BYTES = 2**31  #: bytes that a header may declare
-
-
 def read_idx_split(root: Path, prefix: str, remedy: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a split's pictures (N × 1 × H × W, uint8) and labels (N, int64).
+    """Return the images (N × 1 × H × W, uint8) and labels (N, int64) of a split; `prefix` is `train` or `t10k`.
 
     Raises:
-        DataError: naming the file that is missing or damaged; `remedy` says how to get it.
+        DataError: If a file is missing (the error ends with `remedy`) or damaged.
     """
     pixels = read_idx(find_idx_file(root, f"{prefix}-images-idx3-ubyte", remedy), 3)
     labels = read_idx(find_idx_file(root, f"{prefix}-labels-idx1-ubyte", remedy), 1)
@@ -83,19 +82,17 @@ def read_idx_split(root: Path, prefix: str, remedy: str) -> tuple[np.ndarray, np
 
 
 def find_idx_file(root: Path, name: str, remedy: str) -> Path:
-    """Return the file, plain or gzipped."""
-    candidates = (root / name, root / f"{name}.gz")
-    for file in candidates:
+    for file in (root / name, root / f"{name}.gz"):
         if file.is_file():
             return file
     raise DataError(f"dataset.root={root}", f"{name} or {name}.gz is not there", remedy)
 
 
 def read_idx(file: Path, dimensions: int) -> np.ndarray:
-    """Return the array of one idx file of unsigned bytes.
+    """Read an IDX file of unsigned bytes, plain or gzipped.
 
     Raises:
-        DataError: where it is not one, is cut short, or holds more than it declares.
+        DataError: If it has another format, is cut short, or holds more bytes than its header declares.
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
@@ -112,9 +109,8 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise idx_error(file, str(error)) from None
     if len(content) != prod(shape):
-        raise idx_error(
-            file, f"it declares {prod(shape)} bytes and holds {'more' if len(content) > prod(shape) else len(content)}"
-        )
+        size = "more" if len(content) > prod(shape) else len(content)
+        raise idx_error(file, f"it declares {prod(shape)} bytes and holds {size}")
     return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(shape)  # torch warns of arrays it can't write to
 
 

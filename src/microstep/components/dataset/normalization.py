@@ -1,4 +1,4 @@
-"""Mean and deviation that can't be wrong: given and checked, the weights' own, or the training pictures', exactly."""
+"""Per-channel normalization with given values, which are checked, or exact statistics of the training images."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.errors import DataError, MicrostepError
 from microstep.utils.json_files import load_cached, store_cached
 
+ChannelValues = Sequence[float] | None
 log = logging.getLogger("microstep.notice")
-CHECK_SAMPLES = 512  #: pictures that a given value is held against
-MAX_MEAN_SHIFT = 0.25  #: deviations that a given mean may be off
-MAX_STD_RATIO = 1.33  #: times that a given deviation may be off
+CHECK_SAMPLES = 512  #: images that given values are compared with
+MAX_MEAN_SHIFT = 0.25  #: largest difference of a given mean that causes no warning, in standard deviations
+MAX_STD_RATIO = 1.33  #: largest ratio of a given standard deviation that causes no warning
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What pixels are normalised by, per channel, and where the numbers are from."""
+    """Per-channel mean and standard deviation, in units of the scale of the images."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    origin: str
+    origin: str  #: source of the values, for the summary
 
     def __str__(self) -> str:
         return f"mean {format_channel_values(self.mean)}, std {format_channel_values(self.std)} ({self.origin})"
@@ -40,111 +41,111 @@ def format_channel_values(values: Sequence[float]) -> str:
 
 
 def compute_normalization(
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    train: ImageSource,
-    workers: WorkerPool,
-    key: str,
-    bar: ProgressBar,
+    mean: ChannelValues, std: ChannelValues, train: ImageSource, workers: WorkerPool, key: str, bar: ProgressBar
 ) -> Normalization:
-    """Return mean and deviation as given, or the training pictures' own; a constant channel is left unscaled.
+    """Return mean and standard deviation as given; if one is None, compute it from the training images.
 
-    Args:
-        key: the data's fingerprint: what was read from files is remembered by it.
-        bar: shown while files are read.
+    The computed standard deviation of a constant channel is replaced by 1. Statistics of files are cached by `key`, the
+    fingerprint of the data.
 
     Raises:
-        DataError: where they are not one number a channel, or a deviation is not positive.
+        DataError: If there is not one value per channel, or a standard deviation is not positive.
     """
     check_mean_and_std(mean, std, train.shape[0])
     if mean is not None and std is not None:
         warn_if_far(mean, std, compute_sample_statistics(train, workers))
         return Normalization(tuple(mean), tuple(std), "given")
-    own, before = compute_exact_statistics(train, workers, key, bar)
-    origin = f"exact, of {len(train):,} training pictures{', computed before' if before else ''}"
-    return Normalization(tuple(mean or own.mean), tuple(std or [s or 1.0 for s in own.std]), origin)
+    exact, is_cached = compute_exact_statistics(train, workers, key, bar)
+    origin = f"exact, of {len(train):,} training images{', computed before' if is_cached else ''}"
+    return Normalization(tuple(mean or exact.mean), tuple(std or [s or 1.0 for s in exact.std]), origin)
 
 
-def check_mean_and_std(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
-    """Check what was given."""
+def check_mean_and_std(mean: ChannelValues, std: ChannelValues, channels: int) -> None:
     for key, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != channels:
-            raise DataError(f"dataset.{key}={list(values)}", f"the pictures have {channels} channels", "give one each")
+            raise DataError(f"dataset.{key}={list(values)}", f"the images have {channels} channels", "give one each")
     if std is not None and min(std) <= 0:
-        raise DataError(f"dataset.std={list(std)}", "a deviation is not positive", "leave it null: it is computed")
+        raise DataError(f"dataset.std={list(std)}", "a value is not positive", "leave it null: it is computed")
 
 
 def compute_exact_statistics(
     train: ImageSource, workers: WorkerPool, key: str, bar: ProgressBar
 ) -> tuple[ChannelStatistics, bool]:
-    """Return the exact statistics, and whether they were remembered: only where pictures have to be decoded."""
-    name = f"statistics/{key}.json"
-    if not train.in_memory and (known := load_cached_statistics(name, key)) is not None:
-        return known, True
-    parts = read_pixels(workers, "train", range(len(train)), train)
-    found = ChannelStatistics.streamed(bar(parts, "statistics", len(train)), train.scale)
+    """Return the exact statistics and whether they were cached. Only statistics of files are cached."""
+    cache_name = f"statistics/{key}.json"
+    if not train.in_memory and (cached := load_cached_statistics(cache_name, key)) is not None:
+        return cached, True
+    chunks = read_pixels(workers, "train", range(len(train)), train)
+    statistics = ChannelStatistics.from_stream(bar(chunks, "statistics", len(train)), train.scale)
     if not train.in_memory:
-        store_cached(name, {"fingerprint": key, "statistics": vars(found)})
-    return found, False
+        store_cached(cache_name, {"fingerprint": key, "statistics": vars(statistics)})
+    return statistics, False
 
 
-def load_cached_statistics(name: str, key: str) -> ChannelStatistics | None:
-    """Return what was found the last time, of the same data."""
-    known = load_cached(name)
-    with suppress(TypeError):  # not what we wrote
-        return ChannelStatistics(**known["statistics"]) if known.get("fingerprint") == key else None
+def load_cached_statistics(cache_name: str, key: str) -> ChannelStatistics | None:
+    content = load_cached(cache_name)
+    with suppress(TypeError):  # an invalid cache file
+        return ChannelStatistics(**content["statistics"]) if content.get("fingerprint") == key else None
     return None
 
 
 def compute_sample_statistics(train: ImageSource, workers: WorkerPool) -> ChannelStatistics:
-    """Return the statistics of a few pictures, evenly spread."""
+    """Return the statistics of at most `CHECK_SAMPLES` evenly spaced images."""
     rows = np.unique(np.linspace(0, len(train) - 1, CHECK_SAMPLES).astype(int)).tolist()
-    return ChannelStatistics.streamed(read_pixels(workers, "train", rows, train), train.scale)
+    return ChannelStatistics.from_stream(read_pixels(workers, "train", rows, train), train.scale)
 
 
 def read_pixels(workers: WorkerPool, split: str, rows: Sequence[int], source: ImageSource) -> Iterator[np.ndarray]:
-    """Yield the pixels of some pictures, a chunk at a time."""
-    for found in workers.stream([ReadRequest(split, chunk) for chunk in chunk_rows(rows, source)]):
-        if isinstance(found, MicrostepError):
-            raise found
-        yield found.numpy()
+    """Yield the pixels of these images in chunks: N × C × H × W, uint8.
+
+    Raises:
+        MicrostepError: If a file can't be read.
+    """
+    for result in workers.stream([ReadRequest(split, chunk) for chunk in chunk_rows(rows, source)]):
+        if isinstance(result, MicrostepError):
+            raise result
+        yield result.numpy()
 
 
 def warn_if_far(mean: Sequence[float], std: Sequence[float], computed: ChannelStatistics) -> None:
-    """Warn where what was given is another data set's."""
+    """Warn if mean or standard deviation seem to be those of another data set."""
     shifts = [
-        abs(given - found) > MAX_MEAN_SHIFT * max(s, 1e-3)
-        for given, found, s in zip(mean, computed.mean, computed.std, strict=True)
+        abs(given - exact) > MAX_MEAN_SHIFT * max(s, 1e-3)
+        for given, exact, s in zip(mean, computed.mean, computed.std, strict=True)
     ]
     scales = [max(given / s, s / given) > MAX_STD_RATIO for given, s in zip(std, computed.std, strict=True) if s]
     if any([*shifts, *scales]):
         log.warning(
-            "dataset.mean and std are given as %s and %s, the pictures' own are about %s and %s; null computes them",
+            "dataset.mean and std are given as %s and %s, those of the images are about %s and %s; null computes them",
             *map(format_channel_values, (mean, std, computed.mean, computed.std)),
         )
 
 
 class Normalizer:
-    """(x / scale − mean) / std by channel, as one multiplication and one addition; the same for both backends.
+    """Computes (x / scale − mean) / std per channel, as one multiplication and one addition.
 
     Args:
-        scale: the pixel value that means 1.0.
-        mean, std: per channel, of pixels over `scale`.
-        device: where pictures come to be normalised.
+        scale: The pixel value that means 1.0.
+        mean: Per channel, in units of `scale`.
+        std: Per channel, in units of `scale`.
+        device: Device of the images.
     """
 
     def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         self.scale = scale
         self.factor = to_channel_tensor([1 / (scale * s) for s in std], device)
         self.offset = to_channel_tensor([-m / s for m, s in zip(mean, std, strict=True)], device)
-        self.fill = [round(min(1.0, max(0.0, m)) * scale) for m in mean]  #: the mean colour, in bytes
+        self.fill_color = [round(min(1.0, max(0.0, m)) * scale) for m in mean]  #: the mean color, as pixel values
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return uint8 pictures (N × C × H × W) as float32 inputs."""
+        """Return uint8 images (N × C × H × W) as float32 inputs."""
         return images.float().mul_(self.factor).add_(self.offset)  # in place: three times as fast as addcmul
 
-    def undone(self, inputs: Tensor) -> Tensor:
-        """Return inputs as images in 0…1, float32, on the CPU, grey or RGB; of other channels, the first as grey."""
+    def invert(self, inputs: Tensor) -> Tensor:
+        """Return inputs as float32 images in 0…1, on the CPU.
+
+        Images have 1 or 3 channels. If the inputs have another number, only the first channel is returned.
+        """
         images = ((inputs.float() - self.offset) / (self.factor * self.scale)).clamp(0, 1).cpu()
         return images if images.shape[1] in (1, 3) else images[:, :1]
 

@@ -1,4 +1,4 @@
-"""Data that the jobs of one process share: read once, and used again only while they are what was read."""
+"""Shares resident data sets between the jobs of one process. A data set that a job has changed is read again."""
 
 from __future__ import annotations
 
@@ -17,52 +17,47 @@ log = logging.getLogger("microstep.notice")
 
 
 class DatasetCache:
-    """What is shared at present; `None` where nobody shares."""
+    """Shared data sets of the process."""
 
-    held: dict[Hashable, tuple[Any, list[float]]] | None = None
+    datasets: dict[Hashable, tuple[Any, list[float]]] | None = None  #: key → data set and checksums; None: no sharing
 
 
 @contextmanager
 def share_datasets() -> Iterator[None]:
-    """Let data sets that are asked for several times in this block be one object."""
-    DatasetCache.held = {}
+    """Share data sets between the jobs that are built in this block."""
+    DatasetCache.datasets = {}
     try:
         yield
     finally:
-        DatasetCache.held = None
+        DatasetCache.datasets = None
 
 
 def get_shared(key: Hashable, build: Callable[[], T]) -> T:
-    """Return what `build` makes, or made before for the same key.
+    """Return the shared data set for this key, or the result of `build`.
 
-    Only resident pictures are shared: other data sets may have a state of their own, or processes. A job has the very
-    tensors in its hands; where their sums are no longer those of when they were read, they are read again.
+    Only resident data sets are shared: others may have a state of their own or processes. Jobs get the same tensors,
+    not copies, so a data set is built again if its checksums have changed.
     """
-    if DatasetCache.held is None:
-        return build()
-    if key in DatasetCache.held:
-        dataset, before = DatasetCache.held[key]
-        if compute_checksums(dataset) == before:
+    cache = DatasetCache.datasets
+    if cache is not None and key in cache:
+        dataset, checksums = cache[key]
+        if compute_checksums(dataset) == checksums:
             return dataset  # type: ignore[no-any-return]
         log.warning("a run has changed the data that runs of this sweep share: they are read again")
-    return cached(key, build())
-
-
-def cached(key: Hashable, dataset: T) -> T:
-    """Keep a data set for the next job, where it can be shared."""
-    if DatasetCache.held is not None and isinstance(dataset, ImageDataset) and dataset.resident:
-        DatasetCache.held[key] = dataset, compute_checksums(dataset)
-    return dataset
+    built = build()
+    if cache is not None and isinstance(built, ImageDataset) and built.resident:
+        cache[key] = built, compute_checksums(built)
+    return built
 
 
 def compute_checksums(dataset: ImageDataset) -> list[float]:
-    """Return figures that tell changed data: sums of pixels, labels and places, by where they stand."""
-    found: list[float] = []
+    """Return checksums of a resident data set: sums of pixels, targets and indices, weighted by row."""
+    sums: list[float] = []
     for split in dataset.splits.values():
         assert isinstance(split, ResidentSplit)
-        order = torch.arange(1, len(split) + 1)
-        found.append((split.images.sum(dim=(1, 2, 3), dtype=torch.int64).cpu() * order).sum().item())
-        found += [(values.cpu() * order).sum().item() for values in (split.labels, split.places)]
-        found += [(values * order).sum().item() for values in (split.targets, split.indices)]
-        found += [tensor.double().sum().item() for tensor in vars(split.normaliser).values() if torch.is_tensor(tensor)]
-    return found
+        weights = torch.arange(1, len(split) + 1)
+        pixel_sums = split.images.sum(dim=(1, 2, 3), dtype=torch.int64)
+        rows = pixel_sums, split.device_targets, split.device_indices, split.targets, split.indices
+        sums += [(values.cpu() * weights).sum().item() for values in rows]
+        sums += [tensor.double().sum().item() for tensor in vars(split.normalizer).values() if torch.is_tensor(tensor)]
+    return sums

@@ -1,4 +1,4 @@
-"""Splits of a data set: resident on the device, or streamed from files by worker processes."""
+"""Splits of an image data set: resident on the device, or streamed from files by worker processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from microstep.types.data import Batch, FetchRequest
 
 
 class ResidentSplit:
-    """One split of pictures on the device.
+    """Split whose images are all in the memory of the device.
 
     Args:
         images: N × C × H × W, uint8, on the CPU.
         targets: N, int64, on the CPU.
-        indices: N, int64: each sample's place in its official split.
-        normalizer: makes inputs of bytes.
-        device: where batches come from.
-        files: the samples', where they are some.
+        indices: N, int64: index of each sample in its official split.
+        normalizer: Converts uint8 images to float32 inputs.
+        device: Device of the batches.
+        files: Path of each sample, or None if the samples have no files.
     """
 
     def __init__(
@@ -38,96 +38,97 @@ class ResidentSplit:
         files: Sequence[str] | None = None,
     ) -> None:
         self.files = files
-        self.targets, self.indices, self.normaliser, self.device = targets, indices, normalizer, device
+        self.targets, self.indices, self.normalizer, self.device = targets, indices, normalizer, device
         self.size = (images.shape[2], images.shape[3])
-        self.images, self.labels, self.places = images.to(device), targets.to(device), indices.to(device)
-        self.augmenting: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.images, self.device_targets, self.device_indices = (x.to(device) for x in (images, targets, indices))
+        self.augmentation: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
-        """Return these rows, normalised, as float32 inputs."""
+        """Return the batch of these rows; its inputs are augmented and normalized."""
         images = self.images.index_select(0, rows)
-        if self.augmenting is not None:
-            images = self.augmenting(images, positions)
-        labels, indices = self.labels.index_select(0, rows), self.places.index_select(0, rows)
-        return Batch(self.normaliser(images), labels, positions, indices)
+        if self.augmentation is not None:
+            images = self.augmentation(images, positions)
+        targets, indices = self.device_targets.index_select(0, rows), self.device_indices.index_select(0, rows)
+        return Batch(self.normalizer(images), targets, positions, indices)
 
     def expect(self, requests: Sequence[FetchRequest]) -> None:
-        """Everything is here already."""
+        """Do nothing: all images are in memory."""
 
     def to_images(self, inputs: Tensor) -> Tensor:
         """Return inputs as images in 0…1, on the CPU."""
-        return self.normaliser.undone(inputs)
+        return self.normalizer.invert(inputs)
 
     def augmented(self, pipeline: Pipeline, *key: int) -> ResidentSplit:
-        """Return the split as an epoch sees it; the parameters of all its positions are drawn at once.
+        """Return a view of the split, augmented for one epoch. The parameters of all positions are drawn at once.
 
         Raises:
-            ConfigError: where an operation exists for streamed pictures only.
+            ConfigError: If an operation can be applied only to streamed images.
         """
-        if not pipeline.resident:
-            raise ConfigError("augment", "it is for streamed pictures only", "add dataset.resident=false")
+        if not pipeline.supports_resident:
+            raise ConfigError("augment", "it is for streamed images only", "add dataset.resident=false")
         plan = [p.to(self.device) for p in pipeline.plan(torch.arange(len(self)), self.size, *key)]
-        fill = torch.tensor(self.normaliser.fill, dtype=torch.uint8, device=self.device)
+        fill = torch.tensor(self.normalizer.fill_color, dtype=torch.uint8, device=self.device)
         view = copy(self)
-        view.augmenting = lambda images, positions: pipeline.batched(
+        view.augmentation = lambda images, positions: pipeline.batched(
             images, [parameters.index_select(0, positions) for parameters in plan], fill
         )
         return view
 
 
 class StreamingSplit:
-    """One split of pictures wherever they are; bytes go to the device, and are normalised there.
+    """Split whose images are read when they are needed, sent to the device as uint8, and normalized there.
 
     Args:
-        name: by which `workers` know the pictures.
-        source: the split's.
-        workers: read ahead.
-        normalizer: makes inputs of bytes.
-        device: where batches come to.
+        name: Key of the split in `workers`.
+        source: Images of the split.
+        workers: Processes that read ahead.
+        normalizer: Converts uint8 images to float32 inputs.
+        device: Device of the batches.
     """
 
     def __init__(
         self, name: str, source: ImageSource, workers: WorkerPool, normalizer: Normalizer, device: torch.device
     ) -> None:
-        self.name, self.workers, self.normaliser, self.device = name, workers, normalizer, device
-        self.targets, self.indices = torch.from_numpy(source.labels), torch.from_numpy(source.places)
+        self.name, self.workers, self.normalizer, self.device = name, workers, normalizer, device
+        self.targets, self.indices = torch.from_numpy(source.labels), torch.from_numpy(source.published_indices)
         self.size, self.files = source.shape[1:], get_filenames(source)
-        self.augmenting: WorkerAugmentation | None = None
-        self.expected: dict[
-            int, tuple[Tensor, ReadRequest]
-        ] = {}  #: by identity of the rows, which are kept alive for that
+        self.augmentation: WorkerAugmentation | None = None
+        #: by id of the rows, which are stored to keep that id in use
+        self.expected_requests: dict[int, tuple[Tensor, ReadRequest]] = {}
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
-        """Return these rows, normalised, as float32 inputs; what was not expected next is read here and now."""
-        expected = self.expected.pop(id(rows), None)
-        wanted = self.wanted(rows, positions) if expected is None else expected[1]
-        images = self.workers.take(wanted).to(self.device, non_blocking=True)
-        chosen = torch.tensor(wanted.rows, dtype=torch.int64)
-        labels, indices = (values[chosen].to(self.device) for values in (self.targets, self.indices))
-        return Batch(self.normaliser(images), labels, positions, indices)
+        """Return the batch of these rows; its inputs are augmented and normalized.
+
+        A batch that `expect` did not announce as the next one is read in this process.
+        """
+        expected = self.expected_requests.pop(id(rows), None)
+        request = self.make_request(rows, positions) if expected is None else expected[1]
+        images = self.workers.take_batch(request).to(self.device, non_blocking=True)
+        cpu_rows = torch.tensor(request.rows, dtype=torch.int64)
+        targets, indices = (values[cpu_rows].to(self.device) for values in (self.targets, self.indices))
+        return Batch(self.normalizer(images), targets, positions, indices)
 
     def expect(self, requests: Sequence[FetchRequest]) -> None:
-        """Let the workers begin."""
-        wanted = [self.wanted(*request) for request in requests]
-        self.expected = {id(rows): (rows, one) for (rows, _), one in zip(requests, wanted, strict=True)}
-        self.workers.expect(wanted)
+        """Let the workers read these batches ahead, in this order."""
+        reads = [self.make_request(*request) for request in requests]
+        self.expected_requests = {id(rows): (rows, read) for (rows, _), read in zip(requests, reads, strict=True)}
+        self.workers.expect(reads)
 
-    def wanted(self, rows: Tensor, positions: Tensor) -> ReadRequest:
-        """Return what to ask a worker for."""
-        return ReadRequest(self.name, rows.tolist(), positions.tolist(), self.augmenting)
+    def make_request(self, rows: Tensor, positions: Tensor) -> ReadRequest:
+        return ReadRequest(self.name, rows.tolist(), positions.tolist(), self.augmentation)
 
     def to_images(self, inputs: Tensor) -> Tensor:
         """Return inputs as images in 0…1, on the CPU."""
-        return self.normaliser.undone(inputs)
+        return self.normalizer.invert(inputs)
 
     def augmented(self, pipeline: Pipeline, *key: int) -> StreamingSplit:
-        """Return the split as an epoch sees it."""
+        """Return a view of the split, augmented for one epoch."""
         view = copy(self)
-        view.augmenting = WorkerAugmentation(pipeline, key, self.normaliser.fill)
+        view.augmentation = WorkerAugmentation(pipeline, key, self.normalizer.fill_color)
         return view

@@ -1,4 +1,4 @@
-"""Holding out: stratified, by a seed of its own."""
+"""Stratified splitting of labels into a part to keep and a part to hold out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from microstep.errors import DataError
 def split_stratified(
     labels: Int64Array, held_out: int, seed: int, subject: str, class_names: Sequence[str]
 ) -> tuple[Int64Array, Int64Array]:
-    """Return the sorted rows that are kept and those held out, each class in proportion.
+    """Return the sorted rows to keep and the sorted rows to hold out, with each class in proportion.
 
     Args:
-        subject: what the user typed, to begin an error with: `dataset.val_samples=180`.
+        labels: N: class numbers.
+        held_out: Number of rows to hold out.
+        subject: The setting to name in errors, such as `dataset.val_samples=180`.
 
     Raises:
-        DataError: where so many can't be held out with every class in both parts.
+        DataError: If a class would be missing from one of the parts.
     """
     counts = np.bincount(labels)
     samples, classes = len(labels), np.count_nonzero(counts)

@@ -1,4 +1,4 @@
-"""Exact statistics of pictures in one streaming pass, by channel and by class."""
+"""Exact statistics of each image channel in one streaming pass."""
 
 from __future__ import annotations
 
@@ -9,141 +9,127 @@ from typing import Any
 
 import numpy as np
 
-CHUNK_IMAGES = 4096  #: pictures held at once while streaming
-PIECE_PIXELS = (
-    2**16
-)  #: pixels of a channel worked on at once: as floats they stay in the cache, and malloc keeps their pages
+CHUNK_IMAGES = 4096  #: images held at once while streaming
+PIECE_PIXELS = 2**16  #: pixels of a channel processed at once: as float32 they fit the cache, and malloc reuses pages
 ROW_BYTES = 256  #: bytes whose squares are summed in float32
 EMPTY_STREAM_REASON = "there is nothing to take statistics of: the stream has no pixels"
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Mean, population standard deviation and range of each channel over all pixels of all pictures.
+    """Mean, population standard deviation and range of each channel over all pixels of all images.
 
-    Averaging the deviations of pictures or of batches, as tutorials do, gives a smaller number: it leaves out how much
-    pictures differ from one another.
+    The standard deviation is not the average of those of images or batches, which omits the differences between them.
     """
 
     mean: list[float]
     std: list[float]
-    count: int  #: pictures
+    count: int  #: images
     minimum: list[float]
     maximum: list[float]
 
     @classmethod
-    def streamed(cls, arrays: Iterable[np.ndarray], scale: float) -> ChannelStatistics:
-        """Return the statistics of a stream of arrays (N × C × H × W), over `scale`, in one pass and constant memory.
+    def from_stream(cls, arrays: Iterable[np.ndarray], scale: float) -> ChannelStatistics:
+        """Compute the statistics of a stream of images in one pass and constant memory.
 
-        Of bytes (uint8) they are exact: whole numbers are summed, in which nothing overflows or cancels, and how the
-        stream is cut makes no difference. Of other numbers mean and squared deviations from it are found in float64
-        and merged, which is stable however far the mean is from zero; cuts move the last digits.
+        Statistics of uint8 images are exact: they are computed from sums of integers, without overflow or
+        cancellation, so the division into arrays does not matter. For other dtypes, mean and sum of squared deviations
+        are computed in float64 and merged, which is numerically stable; the division into arrays can change the last
+        digits. The arrays are N × C × H × W each. All statistics are divided by `scale`.
 
         Raises:
-            ValueError: where the stream has no pixels, or pictures of differing numbers of channels.
-            TypeError: where bytes and other numbers come in one stream.
+            ValueError: If the stream has no pixels, or the number of channels changes.
+            TypeError: If the stream mixes uint8 and other dtypes.
         """
         count = 0
-        channels: list[Any] = []
-        for part in arrays:
-            count += len(part)
-            for piece in split_pieces(part):
-                found = sum_channels(piece)
-                channels = [one + more for one, more in zip(channels, found, strict=True)] if channels else found
-        if not channels:
+        totals: list[Any] = []
+        for images in arrays:
+            count += len(images)
+            for piece in split_pieces(images):
+                sums = sum_channels(piece)
+                totals = [total + more for total, more in zip(totals, sums, strict=True)] if totals else sums
+        if not totals:
             raise ValueError(EMPTY_STREAM_REASON)
-        return cls.of(channels, count, scale)
+        return cls.from_sums(totals, count, scale)
 
     @classmethod
-    def of(
-        cls, channels: Sequence[ExactSums] | Sequence[RunningMoments], count: int, scale: float
-    ) -> ChannelStatistics:
-        """Return the statistics of `count` pictures from what all of them add up to, by channel."""
+    def from_sums(cls, channels: ChannelSums, count: int, scale: float) -> ChannelStatistics:
+        """Return the statistics of `count` images from the sums of each channel, divided by `scale`."""
         columns = zip(*((one.mean, one.std, one.minimum, one.maximum) for one in channels), strict=True)
         mean, std, minimum, maximum = ([value / scale for value in column] for column in columns)
         return cls(mean, std, count, minimum, maximum)
 
 
 def split_pieces(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield a part in pieces of at most `PIECE` pixels a channel, or of one picture; nothing where it has no pixels."""
+    """Yield the images in pieces of at most `PIECE_PIXELS` pixels per channel, but at least one image."""
     return iter_chunks(images, max(1, PIECE_PIXELS // prod(images.shape[2:]))) if images.size else iter(())
 
 
-def sum_channels(piece: np.ndarray) -> list[ExactSums] | list[RunningMoments]:
-    """Return what each channel adds to the statistics."""
-    channels = (piece[:, channel] for channel in range(piece.shape[1]))
-    if piece.dtype == np.uint8:
-        return [ExactSums.of(pixels) for pixels in channels]
-    return [RunningMoments.of(pixels) for pixels in channels]
+def sum_channels(images: np.ndarray) -> list[ExactSums] | list[RunningMoments]:
+    channels = (images[:, channel] for channel in range(images.shape[1]))
+    if images.dtype == np.uint8:
+        return [ExactSums.from_pixels(pixels) for pixels in channels]
+    return [RunningMoments.from_pixels(pixels) for pixels in channels]
 
 
 @dataclass(frozen=True)
 class ExactSums:
-    """The bytes of one channel, summed exactly."""
+    """Exact sums of the uint8 pixels of one channel."""
 
     count: int  #: pixels
     total: int
-    squares: int
+    squares: int  #: sum of squares
     minimum: int
     maximum: int
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> ExactSums:
+    def from_pixels(cls, pixels: np.ndarray) -> ExactSums:
         """Return the sums of uint8 pixels of any shape.
 
-        Float32 holds every whole number up to 2 ** 24, which the squares of 256 bytes don't reach: summed in rows of
-        as many, in whatever order, nothing is rounded. That takes half the time of a histogram, the same for any
-        picture, and one thread: where other programs keep the cores busy, waiting for a second one can take seconds.
+        Sums are computed in float32 over rows of 256 bytes. The sum of 256 squares is below 2 ** 24, so float32 holds
+        it exactly in any order. This takes half the time of a histogram, for any image, on one thread. A second thread
+        could wait for seconds while other programs keep the cores busy.
         """
-        wide = np.zeros(-(-pixels.size // ROW_BYTES) * ROW_BYTES, np.float32)  # zeros fill the last row up
-        wide[: pixels.size] = pixels.reshape(-1)
-        rows = wide.reshape(-1, ROW_BYTES)
-        totals, squares = np.einsum("rp->r", rows), np.einsum("rp,rp->r", rows, rows)
-        return cls(pixels.size, sum_exactly(totals), sum_exactly(squares), int(pixels.min()), int(pixels.max()))
+        padded = np.zeros(-(-pixels.size // ROW_BYTES) * ROW_BYTES, np.float32)
+        padded[: pixels.size] = pixels.reshape(-1)
+        rows = padded.reshape(-1, ROW_BYTES)
+        total = np.einsum("rp->r", rows).sum(dtype=np.float64)
+        squares = np.einsum("rp,rp->r", rows, rows).sum(dtype=np.float64)
+        return cls(pixels.size, int(total), int(squares), int(pixels.min()), int(pixels.max()))
 
     def __add__(self, other: ExactSums) -> ExactSums:
         if not isinstance(other, ExactSums):
             return NotImplemented
-        return ExactSums(
-            self.count + other.count,
-            self.total + other.total,
-            self.squares + other.squares,
-            min(self.minimum, other.minimum),
-            max(self.maximum, other.maximum),
-        )
+        sums = self.count + other.count, self.total + other.total, self.squares + other.squares
+        return ExactSums(*sums, min(self.minimum, other.minimum), max(self.maximum, other.maximum))
 
     @property
     def mean(self) -> float:
-        """Return the mean: one division, rounded once."""
+        """The mean, rounded once."""
         return self.total / self.count
 
     @property
     def std(self) -> float:
-        """Return the population deviation; the difference, in which floats would cancel, is one of whole numbers."""
+        """The population standard deviation. The subtraction is one of integers, so nothing cancels."""
         return sqrt((self.count * self.squares - self.total**2) / self.count**2)
-
-
-def sum_exactly(sums: np.ndarray) -> int:
-    """Return the sum of rows' sums, a whole number too."""
-    return int(sums.sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
 class RunningMoments:
-    """The numbers of one channel: their mean, and squared deviations from it.
+    """Mean and sum of squared deviations of one channel, which can be merged.
 
     Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (The American Statistician 37, 1983).
     """
 
     count: int  #: pixels
     mean: float
-    squares: float  #: the sum of squared deviations
+    squares: float  #: sum of squared deviations from the mean
     minimum: float
     maximum: float
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> RunningMoments:
-        """Return those of pixels of any shape and dtype, in two passes over a float64 copy."""
+    def from_pixels(cls, pixels: np.ndarray) -> RunningMoments:
+        """Return the moments of pixels of any shape and dtype, in two passes over a float64 copy."""
         flat = pixels.astype(np.float64).reshape(-1)
         mean = flat.mean()
         squares = np.square(flat - mean).sum()
@@ -153,20 +139,22 @@ class RunningMoments:
         if not isinstance(other, RunningMoments):
             return NotImplemented
         count = self.count + other.count
-        mean_difference = other.mean - self.mean
-        return RunningMoments(
-            count,
-            self.mean + mean_difference * (other.count / count),
-            self.squares + other.squares + mean_difference * mean_difference * (self.count * other.count / count),
-            float(np.minimum(self.minimum, other.minimum)),  # a NaN stays, wherever the stream is cut
-            float(np.maximum(self.maximum, other.maximum)),
-        )
+        difference = other.mean - self.mean
+        mean = self.mean + difference * (other.count / count)
+        squares = self.squares + other.squares + difference * difference * (self.count * other.count / count)
+        minimum = np.minimum(self.minimum, other.minimum)  # unlike min(), keeps a NaN in any order
+        maximum = np.maximum(self.maximum, other.maximum)
+        return RunningMoments(count, mean, squares, float(minimum), float(maximum))
 
     @property
     def std(self) -> float:
+        """The population standard deviation."""
         return sqrt(self.squares / self.count)
 
 
+ChannelSums = Sequence[ExactSums] | Sequence[RunningMoments]  #: one per channel
+
+
 def iter_chunks(pixels: np.ndarray, size: int = CHUNK_IMAGES) -> Iterator[np.ndarray]:
-    """Yield consecutive parts."""
+    """Yield consecutive parts of at most `size` images."""
     return (pixels[start : start + size] for start in range(0, len(pixels), size))

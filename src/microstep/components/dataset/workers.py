@@ -1,7 +1,7 @@
-"""Reading ahead: loader processes that decode and augment what will be asked for, in the order it will be.
+"""Worker processes that read and augment images ahead, in the order in which they will be needed.
 
-They are processes of torch's DataLoader. What they are asked for says everything (rows, positions, key), so it makes
-no difference how many there are, or whether they have worked before.
+They are the processes of a DataLoader of torch. A request holds everything that determines its result (rows, positions,
+key), so the result depends neither on the number of processes nor on earlier requests.
 """
 
 from __future__ import annotations
@@ -27,130 +27,120 @@ from microstep.components.dataset.images import ImageSource
 from microstep.errors import MicrostepError
 from microstep.utils.signals import STOP_SIGNALS
 
-MAX_WORKERS = 8  #: processes that are started where nobody says how many
+MAX_WORKERS = 8  #: most processes that are started by default
 WORKER_TIMEOUT = 300.0  #: seconds that a worker may take for one batch
 SHUTDOWN_TIMEOUT = 0.5  #: seconds that a worker may take to end
 
 
 @dataclass(frozen=True)
 class WorkerAugmentation:
-    """What is done to pictures on the way: see Pipeline."""
+    """Augments images in a worker process."""
 
     pipeline: Pipeline
-    key: tuple[int, ...]
-    fill: Sequence[int]
+    key: tuple[int, ...]  #: seed and epoch
+    fill_color: Sequence[int]  #: per channel, as pixel values
 
     def __call__(self, images: Tensor, positions: Sequence[int]) -> Tensor:
-        """Return the pictures (N × C × H × W, uint8) as they are trained on."""
-        where, size = torch.tensor(positions, dtype=torch.int64), (images.shape[2], images.shape[3])
-        plan = self.pipeline.plan(where, size, *self.key)
-        return self.pipeline.single(images, plan, self.fill)
+        """Return the images (N × C × H × W, uint8) at these positions of the epoch, augmented."""
+        size = images.shape[2], images.shape[3]
+        plan = self.pipeline.plan(torch.tensor(positions, dtype=torch.int64), size, *self.key)
+        return self.pipeline.single(images, plan, self.fill_color)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadRequest:
-    """Some rows of a split, plain enough to be sent to another process."""
+    """Request to read some rows of a split, which can be sent to another process."""
 
     split: str
     rows: Sequence[int]
-    positions: Sequence[int] = ()
-    augmenting: WorkerAugmentation | None = None
+    positions: Sequence[int] = ()  #: of the rows in the epoch's order, for the augmentation
+    augmentation: WorkerAugmentation | None = None
 
 
 class ImageReader(Dataset[Any]):
-    """Reads what is wanted; what a file is to blame for is returned, not raised: it has to cross a process border."""
+    """Reads the images of a request. Returns errors instead of raising them, so that they reach the main process."""
 
     def __init__(self, sources: Mapping[str, ImageSource]) -> None:
-        self.pictures = sources
+        self.sources = sources
 
     def __getitem__(self, request: ReadRequest) -> Tensor | MicrostepError:
         try:
-            images = torch.from_numpy(self.pictures[request.split].read(request.rows))
+            images = torch.from_numpy(self.sources[request.split].read(request.rows))
         except MicrostepError as error:
             return error
-        return images if request.augmenting is None else request.augmenting(images, request.positions)
+        return images if request.augmentation is None else request.augmentation(images, request.positions)
 
 
 class WorkerPool:
-    """The processes of a data set, shared by its splits: one of them is read at a time.
+    """Worker processes of a data set. Its splits share them and are read one at a time.
 
     Args:
-        sources: by split.
-        count: processes; 0 reads in this one, when asked.
-        timeout: seconds to wait for a batch.
+        sources: Images by split.
+        count: Number of processes; 0 reads in this process.
+        timeout: Seconds to wait for a batch.
     """
 
     def __init__(self, sources: Mapping[str, ImageSource], count: int, timeout: float = WORKER_TIMEOUT) -> None:
         self.reader, self.count, self.timeout = ImageReader(sources), count, timeout
-        self.plan = RequestSampler()
+        self.requests: list[ReadRequest] = []  #: of the current pass of the loader
         self.loader: DataLoader[Any] | None = None
-        self.ahead: deque[ReadRequest] = deque()
-        self.read: Iterator[Tensor | MicrostepError] = iter(())
+        self.expected: deque[ReadRequest] = deque()
+        self.results: Iterator[Tensor | MicrostepError] = iter(())
 
     def expect(self, requests: Sequence[ReadRequest]) -> None:
-        """Begin to read; `take` will be asked for the same, in this order."""
-        self.ahead, self.read = deque(requests), self.stream(requests)
+        """Start to read these requests; call `take_batch` with the same objects in the same order."""
+        self.expected, self.results = deque(requests), self.stream(requests)
 
-    def take(self, request: ReadRequest) -> Tensor:
-        """Return the pictures (N × C × H × W, uint8); what was not expected next is read here and now.
+    def take_batch(self, request: ReadRequest) -> Tensor:
+        """Return the images of a request (N × C × H × W, uint8). Read them in this process if it was not expected next.
 
         Raises:
-            DataError: naming a file that can't be read.
+            DataError: If a file can't be read.
         """
-        if self.ahead and request is self.ahead[0]:
-            self.ahead.popleft()
-            found = next(self.read)
+        if self.expected and request is self.expected[0]:
+            self.expected.popleft()
+            result = next(self.results)
         else:
-            found = self.reader[request]
-        if isinstance(found, MicrostepError):
-            raise found
-        return found
+            result = self.reader[request]
+        if isinstance(result, MicrostepError):
+            raise result
+        return result
 
     def stream(self, requests: Sequence[ReadRequest]) -> Iterator[Tensor | MicrostepError]:
-        """Yield what is wanted, in order: pictures, or why they can't be read."""
+        """Yield the images of each request, or the error that prevents reading them, in order."""
         if not self.count:
             return map(self.reader.__getitem__, requests)
-        self.plan.wanted = requests
-        if self.loader is None:
-            self.loader = make_loader(self.reader, self.plan, self.count, self.timeout)
-            with block_stop_signals():
-                first: Any = iter(self.loader)  # torch has no public way to end persistent workers
-            atexit.register(stop_workers, weakref.ref(first), first._workers)
-            return cast(Iterator[Any], first)
-        return iter(self.loader)
+        self.requests[:] = requests
+        if self.loader is not None:
+            return iter(self.loader)
+        self.loader = make_loader(self.reader, self.requests, self.count, self.timeout)
+        with block_stop_signals():
+            iterator: Any = iter(self.loader)  # torch has no public way to end persistent workers
+        atexit.register(stop_workers, weakref.ref(iterator), iterator._workers)
+        return cast(Iterator[Any], iterator)
 
     def close(self) -> None:
-        """End the processes; they would be started again if they were needed."""
-        self.read, self.loader = iter(()), None  # torch ends the processes of a loader that nobody holds
+        """End the processes. The next request starts new ones."""
+        self.results, self.loader = iter(()), None  # torch ends the processes with the last reference to the loader
 
 
-class RequestSampler:
-    """What the workers read next, as a sampler that is told anew before each pass."""
-
-    wanted: Sequence[ReadRequest] = ()
-
-    def __iter__(self) -> Iterator[ReadRequest]:
-        return iter(self.wanted)
-
-
-def make_loader(reader: ImageReader, plan: RequestSampler, count: int, timeout: float) -> DataLoader[Any]:
-    """Return a loader whose processes live on from one pass to the next."""
+def make_loader(reader: ImageReader, requests: list[ReadRequest], count: int, timeout: float) -> DataLoader[Any]:
+    """Return a DataLoader whose processes live from one pass to the next. Each pass reads the requests anew."""
     return DataLoader(
         reader,
-        sampler=plan,  # whatever it yields is handed to the reader
+        sampler=requests,  # passes each request to the reader
         batch_size=None,
         num_workers=count,
-        collate_fn=collate_unchanged,
         timeout=timeout,
         persistent_workers=True,
-        generator=torch.Generator(),  # it draws a number a pass: not from the model's generator
+        generator=torch.Generator(),  # draws a number per pass, which must not come from the global generator
     )
 
 
 def stop_workers(iterator: weakref.ref[Any], processes: Sequence[BaseProcess]) -> None:
-    """End a loader's processes before this one exits.
+    """End the processes of a loader before this process exits; kill those that do not end in time.
 
-    Python would send them SIGTERM, which doesn't reach them, and wait for ever. They are asked, and then killed.
+    Python would send them SIGTERM, which they block, and wait without limit.
     """
     _utils.MP_STATUS_CHECK_INTERVAL = SHUTDOWN_TIMEOUT
     alive = iterator()
@@ -160,15 +150,11 @@ def stop_workers(iterator: weakref.ref[Any], processes: Sequence[BaseProcess]) -
         process.kill()
 
 
-def collate_unchanged(item: Any) -> Any:
-    return item
-
-
 @contextmanager
 def block_stop_signals() -> Iterator[None]:
-    """Block the signals that a terminal or a scheduler sends to the whole group: the trainer decides.
+    """Block the signals that a terminal or a scheduler sends to the whole process group.
 
-    Processes started meanwhile inherit that, and so are out of their reach from the first moment.
+    Processes that are started in the block inherit this, so only the trainer reacts to such a signal.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -178,25 +164,19 @@ def block_stop_signals() -> Iterator[None]:
 
 
 def worker_count(requested: int | None) -> int:
-    """Return how many processes: as asked, or one a core that this process may use, at most MOST."""
+    """Return the requested number of processes, or by default one per available core, at most `MAX_WORKERS`."""
     if requested is not None:
         return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MAX_WORKERS, cores)
 
 
-def ignore_sigchld() -> None:
-    """Let nothing more be raised out of torch's signal handler while one death is dealt with; the next pool sets it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _utils.signal_handling._SIGCHLD_handler_set = False
-
-
 @contextmanager
 def loader_errors() -> Iterator[None]:
-    """Say in one line why loader processes gave up; torch raises that wherever this process happens to be.
+    """Turn the RuntimeError that torch raises if a worker fails into a one-line error.
 
     Raises:
-        MicrostepError: for a worker that died or took too long.
+        MicrostepError: If a worker died or took too long.
     """
     try:
         yield
@@ -207,9 +187,15 @@ def loader_errors() -> Iterator[None]:
             remedy = "the disk may hang; num_workers=0 reads in this process"
             raise MicrostepError("num_workers", reason, remedy) from None
         if "DataLoader worker" in text:
-            ignore_sigchld()
-            died = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
-            reason = f"a loader process died ({died[0] if died else text})"
+            ignore_child_signals()
+            death = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
+            reason = f"a loader process died ({death[0] if death else text})"
             remedy = "most likely memory ran out, or /dev/shm: choose fewer num_workers, or a smaller batch_size"
             raise MicrostepError("num_workers", reason, remedy) from None
         raise
+
+
+def ignore_child_signals() -> None:
+    """Remove torch's SIGCHLD handler, so that other deaths raise no further errors. The next loader installs it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _utils.signal_handling._SIGCHLD_handler_set = False

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from microstep.config.compose import compose
-from microstep.training.profiling import recommend as remembered
+from microstep.training.profiling import recommendation as remembered
 from microstep.training.profiling.gradients import PrecisionAccuracy
 from microstep.training.profiling.profile import Measurement, Profile
 from microstep.training.profiling.recommendation import (

@@ -4,8 +4,6 @@ An error is one line, `<subject>: <reason>; <remedy>`. The subject is what the u
 is affected (`checkpoints/epoch-0003.pt`).
 """
 
-from __future__ import annotations
-
 
 def escape_unprintable(text: str) -> str:
     """Return text on one line, with line breaks, control characters and surrogates as escapes."""

@@ -1,7 +1,5 @@
 """Text of `--help`: every key, group and option of a program, in sections."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs one job and reports its failure."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 `hydra.main` can't satisfy the error contract: it exits with 1, prints several lines, and creates a directory first.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

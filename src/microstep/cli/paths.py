@@ -1,7 +1,5 @@
 """Checks the paths of a command line and resolves the directory of a job."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from time import strftime
 

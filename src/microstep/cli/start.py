@@ -1,7 +1,5 @@
 """Starts jobs, each in a new directory or in that of the run that it resumes."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

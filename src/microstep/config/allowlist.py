@@ -3,8 +3,6 @@
 Only names that also occur in the user's conf/ or in `trust=` are allowed. The user's own config may name anything.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass

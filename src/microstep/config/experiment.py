@@ -1,7 +1,5 @@
 """Derives from a config what identifies the experiment: the keys that are hashed, shown and compared."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

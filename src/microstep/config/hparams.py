@@ -1,7 +1,5 @@
 """An experiment's settings as TensorBoard hparams: one column for each key, of the same type in every run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from types import NoneType

@@ -1,7 +1,5 @@
 """Reads Hydra's state inside a running job: its directory, its config directories, its choices."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Names of runs and sweeps: safe to type, stable across reruns."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Hydra alone accepts `optimizer.lr=abc`, `+optimizer.momentun=…` and `~model` s
 lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches

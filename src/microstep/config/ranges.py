@@ -1,7 +1,5 @@
 """Ranges of the numeric config keys."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Schemas of the primary configs, and the values that their keys accept."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Search path of the yamls: --config-dir, hydra.searchpath, ./conf, the program's conf/ and the package's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parameters of a constructor, read from its source: importing it would import torch."""
 
-from __future__ import annotations
-
 import ast
 from dataclasses import dataclass
 from functools import cache

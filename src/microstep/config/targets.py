@@ -4,8 +4,6 @@ A config keeps each `_target_` as it was written. A target is imported, looked u
 hashed by its original one.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks of a composed config: types, ranges, and combinations of keys that exclude each other."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Draws the class balance of a data set and samples of each class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice

@@ -1,7 +1,5 @@
 """Measures a data set and writes its report, for compute_stats.py."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Statistics of a data set's official splits, exact or of a sample."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Formats a data set's statistics and health as text."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

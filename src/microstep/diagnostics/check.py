@@ -1,7 +1,5 @@
 """Runs the check that `check=` names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The result of a check, and its output on the terminal, in files and in TensorBoard."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

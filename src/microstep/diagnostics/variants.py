@@ -1,7 +1,5 @@
 """Variants of an experiment for checks, and the errors that several checks share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Contact sheet of classified images: thumbnails with the predicted class and its confidence."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import ceil, sqrt
 

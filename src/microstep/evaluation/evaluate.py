@@ -1,7 +1,5 @@
 """Evaluates a saved run from its directory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

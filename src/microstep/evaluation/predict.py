@@ -1,7 +1,5 @@
 """Classifies images without labels with a saved run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Predictions for images without labels, as a table of the most probable classes."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence

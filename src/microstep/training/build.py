@@ -1,7 +1,5 @@
 """Builds the trainer of a new run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

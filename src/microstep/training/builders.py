@@ -1,7 +1,5 @@
 """Builds components from a checked config. Every `_target_` is built here, after the allowlist has been checked."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -1,7 +1,5 @@
 """Components that training and evaluation share, with and without a precision."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice

@@ -1,7 +1,5 @@
 """Device, threads and determinism of a run, and its peak memory."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

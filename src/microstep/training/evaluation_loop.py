@@ -1,7 +1,5 @@
 """Evaluates a model on a split and writes the split's report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Everything that a result depends on, bit for bit: saved in checkpoints and compared on resume."""
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Resumes a run from its newest checkpoint."""
 
-from __future__ import annotations
-
 import logging
 import shlex
 import sys

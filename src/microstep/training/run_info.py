@@ -1,7 +1,5 @@
 """Describes a run: the facts in run.json, the start summary and the warning about inexact layers."""
 
-from __future__ import annotations
-
 import logging
 import shlex
 import sys

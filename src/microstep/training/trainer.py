@@ -1,7 +1,5 @@
 """Training loop: trains, validates and saves checkpoints by epoch, and evaluates the best checkpoint at the end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Optimizer steps over the windows of an epoch."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable
 

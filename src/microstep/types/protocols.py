@@ -1,7 +1,5 @@
 """Protocols of the replaceable components. An implementation needs no base class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Atomic writes: a file is either complete or not there."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

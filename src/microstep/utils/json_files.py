@@ -1,7 +1,5 @@
 """JSON files, and the user's cache of values that are slow to compute. The cache can be deleted at any time."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math

@@ -1,7 +1,5 @@
 """Figures as PNG, without pyplot's global state."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO

@@ -1,7 +1,5 @@
 """Progress bars: one for the epochs, and one for the current split. None is drawn in a pipe or for a short split."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar

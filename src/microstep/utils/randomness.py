@@ -1,7 +1,5 @@
 """Random numbers as pure functions of the seed and the position in training, so that no state has to be saved."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

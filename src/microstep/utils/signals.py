@@ -7,8 +7,6 @@ TensorBoard's queue. Later users of that lock would then wait forever. Training 
 if a signal has arrived.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Text tables and CSV."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO

@@ -1,7 +1,5 @@
 """Prints to the terminal, unless the run is silenced because a sweep reports on it."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

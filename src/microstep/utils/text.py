@@ -1,7 +1,5 @@
 """Text for people: paths, names of a limited length, counts, durations."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from microstep.errors import escape_unprintable

@@ -4,8 +4,6 @@ Each is implemented for a batch on the device (resident data) and for one image 
 give the same result for the same image and parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Decodes image files to uint8 pixels of a fixed size. Limits formats and pixels first, so files need no trust."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Downloads data sets through torchvision; a download that fails leaves nothing behind."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Image files in one folder per class, in train/, val/ and test/ or in one directory that is split."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

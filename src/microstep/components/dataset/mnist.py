@@ -1,7 +1,5 @@
 """MNIST, Fashion-MNIST and KMNIST, read from their IDX files."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Per-channel normalization with given values, which are checked, or exact statistics of the training images."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Shares resident data sets between the jobs of one process. A data set that a job has changed is read again."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager

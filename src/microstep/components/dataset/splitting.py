@@ -1,7 +1,5 @@
 """Stratified splitting of labels into a part to keep and a part to hold out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

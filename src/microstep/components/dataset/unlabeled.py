@@ -1,7 +1,5 @@
 """Reads images without labels one by one, so that a file that can't be read affects no other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 

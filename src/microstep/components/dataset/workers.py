@@ -4,8 +4,6 @@ They are the processes of a DataLoader of torch. A request holds everything that
 key), so the result depends neither on the number of processes nor on earlier requests.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import re

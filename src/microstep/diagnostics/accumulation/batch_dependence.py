@@ -1,7 +1,5 @@
 """Finds the modules that make a sample's gradient depend on its micro-batch."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Runs check=accumulation."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig
 from torch import nn
 

@@ -1,7 +1,5 @@
 """Computes the gradient of a real window, as one batch and as micro-batches."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

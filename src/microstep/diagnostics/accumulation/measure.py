@@ -1,7 +1,5 @@
 """Measures each cause alone: with every other one switched off."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Draws the weight of each micro-batch and of each sample."""
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 
 from microstep.diagnostics.accumulation.measure import WindowMeasurement

@@ -1,7 +1,5 @@
 """Formats the result of check=accumulation as text and for JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Searches for the reason of a difference that remains if every known cause is switched off."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Formats the verdict of check=accumulation: one sentence."""
 
-from __future__ import annotations
-
 import math
 
 from microstep.diagnostics.accumulation.loops import Cause

@@ -1,7 +1,5 @@
 """Runs check=drift."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig
 
 from microstep.config.experiment import micro_batch_size

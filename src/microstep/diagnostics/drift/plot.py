@@ -1,7 +1,5 @@
 """Draws the distances by epoch."""
 
-from __future__ import annotations
-
 from math import nan
 from typing import Any
 

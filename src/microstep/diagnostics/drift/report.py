@@ -1,7 +1,5 @@
 """Formats the report and the verdict of check=drift."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from microstep.diagnostics.drift.training import Distance

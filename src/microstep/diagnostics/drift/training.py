@@ -1,7 +1,5 @@
 """Trains two variants side by side without run directories."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Trains several variants side by side and measures their distances, epoch by epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

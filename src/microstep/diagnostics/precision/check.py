@@ -1,7 +1,5 @@
 """Runs check=precision and formats its table."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig
 
 from microstep.components.precision.presets import available_precisions

@@ -1,7 +1,5 @@
 """Draws the plot of check=precision."""
 
-from __future__ import annotations
-
 from math import isfinite, log10
 from typing import Any
 

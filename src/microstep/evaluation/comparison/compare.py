@@ -1,7 +1,5 @@
 """Compares saved runs from their directories."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Samples that one group gets right more often than the other, as a table and as an image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

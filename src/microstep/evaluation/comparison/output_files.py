@@ -1,7 +1,5 @@
 """Output directory of a comparison, and its JSON and CSV files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

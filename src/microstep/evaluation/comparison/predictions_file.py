@@ -1,7 +1,5 @@
 """Reads the predictions in a run's report. Anyone may have written the files, so each is checked."""
 
-from __future__ import annotations
-
 import csv
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Finds the saved runs to compare, and reads their reports."""
 
-from __future__ import annotations
-
 import logging
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Text of comparisons, for the terminal and comparison.txt."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Verdict of a comparison in one sentence: better, worse, or no difference."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Computes the loss and gradient of a window in a precision, and their distance from those in fp64."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Recommends a precision from its measured cost and error, and caches the recommendation."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Times candidates in turn on the same batches, and measures their peak memory."""
 
-from __future__ import annotations
-
 import gc
 import os
 from collections.abc import Callable, Mapping

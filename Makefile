@@ -23,7 +23,7 @@ test-hydra-next: .venv/installed-test
 	.venv/bin/python -c "import sys; print('$(CURDIR)/src', *(p for p in sys.path if p.endswith('-packages')), sep='\n')" \
 		> "$$($(NEXT)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/behind.pth"
 	$(NEXT)/bin/python -c "import hydra, omegaconf; print('Hydra', hydra.__version__, 'OmegaConf', omegaconf.__version__)"
-	$(NEXT)/bin/python -m pytest -W default tests/test_hydra_next.py $(ARGS)
+	$(NEXT)/bin/python -m pytest -W default tests/cli/test_hydra_next.py $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .

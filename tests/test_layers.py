@@ -98,6 +98,11 @@ def across_groups(graph: Graph) -> list[str]:
     return [f"{n} → {o}" for n, o, one, another in groups if one not in ("", another) and (one, another) not in allowed]
 
 
+def configured(graph: Graph) -> list[str]:
+    """Return the imports of the config by components, which are built without it."""
+    return [f"{name} → {other}" for name, other in edges(graph) if (room(name), room(other)) == ("components", "config")]
+
+
 def cycle(graph: Graph) -> list[str]:
     """Return one circle of imports, or an empty list."""
     try:
@@ -137,8 +142,9 @@ def test_imports_make_no_circle() -> None:
 
 
 def test_component_groups_are_independent() -> None:
-    """No group of components imports another, except that data sets augment."""
+    """No group of components imports another, except that data sets augment; none knows the config."""
     assert across_groups(graph_of(PACKAGE)) == []
+    assert configured(graph_of(PACKAGE)) == []
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
@@ -217,6 +223,10 @@ def test_a_sideways_import_is_seen(tmp_path: Path) -> None:
     }
     assert across_groups(planted(tmp_path / "groups", groups)) == [
         "microstep.components.model.small → microstep.components.task"
+    ]
+    config = {"components/model/small": "from microstep.config import schema", "config/schema": ""}
+    assert configured(planted(tmp_path / "config", config)) == [
+        "microstep.components.model.small → microstep.config.schema"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type, typed."""
+"""Runs the commands that the documents tell a reader to type."""
 
 import re
 import shlex

@@ -90,7 +90,7 @@ def test_the_paragraphs_and_items_are_as_many(english, chinese) -> None:
 
 @both
 def test_no_figure_and_no_name_is_lost(english, chinese) -> None:
-    """What is code in the English section is code in the Chinese one, and every number of the one is in the other.
+    """Code in the English section is code in the Chinese one, and each number of one is in the other.
 
     So a figure that is mended in one language alone is noticed. (Chinese may write a number where English has a word.)
     """

@@ -1,4 +1,4 @@
-"""What the pages about checks and tips tell a reader to type, typed; what they show is what appears."""
+"""Runs the commands of the pages about checks and tips, and compares the output with what the pages show."""
 
 from __future__ import annotations
 

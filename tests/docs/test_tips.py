@@ -1,4 +1,4 @@
-"""What docs/tips.md says of the usual snippets is still true, in both languages."""
+"""The statements of docs/tips.md about the usual snippets are still true, in both languages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_pasted_snippet_computes_in_fp32_without_a_gpu() -> None:
 
 
 def test_the_scheduler_moves_though_the_scaler_skipped() -> None:
-    """Where any step but the first overflows, the learning rate falls, the weights stay, and nothing warns."""
+    """If any step but the first overflows, the learning rate falls, the weights stay, and nothing warns."""
     net = nn.Linear(4, 1)
     optimizer, scaler = torch.optim.SGD(net.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)

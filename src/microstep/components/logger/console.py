@@ -59,7 +59,7 @@ def format_results(results: Results) -> str:
     }
     commands = {
         "again, any split": f"{called('evaluate')} run={run} split=test",
-        "curves and pictures": f"tensorboard --logdir {logs}",
+        "curves and images": f"tensorboard --logdir {logs}",
     }
     return "\n".join([format_report(test.report.text, rows), "", "next:", format_fields(commands)])
 

@@ -18,7 +18,6 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from microstep.components.logger.event_file import EVENT_FILE_PREFIX, EventFile
-from microstep.config.hparams import HparamValue
 from microstep.errors import StorageError
 from microstep.types.events import EpochReport, Results, WindowReport
 
@@ -41,7 +40,11 @@ class TensorBoard:
     """
 
     def __init__(
-        self, directory: Path, config_yaml: str, hparams: Mapping[str, HparamValue], sample_images: Tensor | None = None
+        self,
+        directory: Path,
+        config_yaml: str,
+        hparams: Mapping[str, bool | float | str],
+        sample_images: Tensor | None = None,
     ) -> None:
         resumed = any(directory.glob(f"{EVENT_FILE_PREFIX}.*"))
         self.events = EventFile(directory)
@@ -136,7 +139,7 @@ def layout_summary(metrics: Iterable[str]) -> Summary:
     return custom_scalars({"training and validation, by epoch": charts})
 
 
-def session_start_summary(values: Mapping[str, HparamValue]) -> Summary:
+def session_start_summary(values: Mapping[str, bool | float | str]) -> Summary:
     """Return a run's row in the hparams tab. torch's `add_hparams` would create an additional sub-run.
 
     The columns are not declared in an `experiment`: TensorBoard would use the declaration of the first run for all

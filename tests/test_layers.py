@@ -100,7 +100,8 @@ def across_groups(graph: Graph) -> list[str]:
 
 def configured(graph: Graph) -> list[str]:
     """Return the imports of the config by components, which are built without it."""
-    return [f"{name} → {other}" for name, other in edges(graph) if (room(name), room(other)) == ("components", "config")]
+    pair = ("components", "config")
+    return [f"{name} → {other}" for name, other in edges(graph) if (room(name), room(other)) == pair]
 
 
 def cycle(graph: Graph) -> list[str]:

@@ -1,7 +1,5 @@
 """Finds damaged, duplicate and mislabeled images."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,17 +38,14 @@ class DuplicateGroup:
 
     @cached_property
     def is_leak(self) -> bool:
-        """Whether the images are in different splits."""
         return len({member.split for member in self.members}) > 1
 
     @cached_property
     def is_conflicting(self) -> bool:
-        """Whether the images have different labels."""
         return len({member.label for member in self.members}) > 1
 
     @property
     def repeated_splits(self) -> list[str]:
-        """The splits that contain at least two of the images."""
         return [split for split, times in Counter(member.split for member in self.members).items() if times > 1]
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +91,7 @@ class HealthReport:
     absent_classes: Mapping[str, Sequence[str]]  #: split → classes without images
 
     @classmethod
-    def from_surveys(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> HealthReport:
+    def from_surveys(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> "HealthReport":
         """Return the problems of the surveyed splits. Classes are counted in all official splits."""
         unreadable = [
             UnreadableImage(**vars(make_image_reference(one, row)), reason=reason)
@@ -113,7 +108,6 @@ class HealthReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all images of these splits were checked."""
         return all(checked == population for checked, population in self.checked.values())
 
     def count_groups(self) -> dict[str, Any]:
@@ -126,7 +120,6 @@ class HealthReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report for JSON."""
         return {
             "checked": {split: {"count": n, "population": of} for split, (n, of) in self.checked.items()},
             "unreadable": [vars(one) for one in self.unreadable],

@@ -44,7 +44,6 @@ def draw_overview(title: str, official_splits: Mapping[str, ImageSource]) -> byt
 
 
 def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageSource], hidden: int) -> None:
-    """Write title, image shape and legend above the plot, and the number of hidden classes below it."""
     width, height = figure.get_size_inches()
     left, first = EDGE_INCHES / width, next(iter(official_splits.values()))
     shape = " × ".join(map(str, first.shape))
@@ -61,7 +60,6 @@ def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageS
 
 
 def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
-    """Draw the number of images of each class: a bar a split."""
     classes = len(next(iter(official_splits.values())).class_names)
     counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official_splits.values()])
     thick = 0.72 / len(counts)
@@ -81,12 +79,10 @@ def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[st
 
 
 def display_width(name: str) -> int:
-    """Return the width of a name in letters."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
 def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
-    """Draw a row of images a class."""
     for label in range(classes):
         for index, pixels in enumerate(iter_class_samples(source, label)):
             draw_image(axes, pixels / source.scale, index, label, 1 - SAMPLE_GAP)
@@ -97,8 +93,6 @@ def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
 
 
 def iter_class_samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
-    """Yield the first readable images of a class."""
-
     def iter_readable() -> Iterator[np.ndarray]:
         for row in np.flatnonzero(source.labels == label).tolist():
             with suppress(DataError):

@@ -5,17 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from microstep.components.dataset.image_dataset import ImageDataset, hash_splits
+from microstep.dataset_report import text
 from microstep.dataset_report.health import HealthReport
 from microstep.dataset_report.plot import draw_overview
 from microstep.dataset_report.statistics import SplitStatistics, measure_surveys, survey_splits
 from microstep.dataset_report.survey import ChunkProgressBar
-from microstep.dataset_report.text import (
-    format_class_table,
-    format_health,
-    format_image_sizes,
-    format_statistics_rows,
-    format_yaml_snippet,
-)
 from microstep.errors import ConfigError
 from microstep.types.protocols import Dataset
 from microstep.utils.files import storage_errors, write_atomic
@@ -60,18 +54,16 @@ def write_dataset_report(
     write_atomic(file.with_suffix(".png"), image, durable=False)
     draw = "" if ratio is None else f" ratio={ratio} seed={seed}"  # a sample never replaces an exact result
     splits = {f"{label}{draw}": one.to_dict() for label, one in statistics.items()}
-    previous, checked = (
-        read_json_or_empty(file, MAX_REPORT_BYTES),
-        {f"{'+'.join(health.checked)}{draw}": health.to_dict()},
-    )
+    previous = read_json_or_empty(file, MAX_REPORT_BYTES)
+    checked = {f"{'+'.join(health.checked)}{draw}": health.to_dict()}
     merged = {"splits": merge_entries(previous, "splits", splits), "health": merge_entries(previous, "health", checked)}
     write_json(file, {"dataset": name, **merged})
     parts = [
-        format_fields(format_statistics_rows(statistics)),
-        format_class_table(statistics, official_splits),
+        format_fields(text.format_statistics_rows(statistics)),
+        text.format_class_table(statistics, official_splits),
         format_all_sizes(statistics),
-        format_health(health, list(official_splits)),
-        f"# for conf/dataset/{name}.yaml\n{format_yaml_snippet(statistics)}",
+        text.format_health(health, list(official_splits)),
+        f"# for conf/dataset/{name}.yaml\n{text.format_yaml_snippet(statistics)}",
         f"written to {file.with_suffix('.png')}\nwritten to {file}",
     ]
     return "\n\n".join(parts)
@@ -85,5 +77,5 @@ def merge_entries(previous: Mapping[str, Any], key: str, entries: dict[str, Any]
 
 def format_all_sizes(statistics: Mapping[str, SplitStatistics]) -> str:
     splits = {label: one for label, one in statistics.items() if "+" not in label}
-    fields = {f"  {label}": format_image_sizes(one.sizes) for label, one in splits.items()}
+    fields = {f"  {label}": text.format_image_sizes(one.sizes) for label, one in splits.items()}
     return f"  sizes (width × height)\n{format_fields(fields)}"

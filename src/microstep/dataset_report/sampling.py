@@ -1,7 +1,5 @@
 """Statistics by class, and the standard errors of statistics of a sample of images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -71,16 +69,10 @@ class ClassStatistics:
     means: list[list[float] | None]  #: by class, then channel; None for a class without images
 
     @classmethod
-    def streamed(cls, arrays: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> ClassStatistics:
-        """Compute the statistics in one pass, in constant memory.
+    def streamed(cls, arrays: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> "ClassStatistics":
+        """Compute the statistics of images (N × C × H × W) and labels (N) in one pass, in constant memory.
 
-        Args:
-            arrays: pairs of images (N × C × H × W) and labels (N). Sums are exact for integers, else float64.
-            classes: number of classes.
-            scale: divides the means.
-
-        Raises:
-            ValueError: the stream has no pixels, or the labels don't fit the images or the classes.
+        Sums are exact for integers, else float64. Raise a ValueError for invalid labels, or if there are no pixels.
         """
         counts, areas = np.zeros((2, classes), np.int64)
         totals: Any = 0
@@ -94,7 +86,7 @@ class ClassStatistics:
         return cls.of(counts, areas, totals, scale)
 
     @classmethod
-    def of(cls, counts: np.ndarray, areas: np.ndarray, totals: np.ndarray, scale: float) -> ClassStatistics:
+    def of(cls, counts: np.ndarray, areas: np.ndarray, totals: np.ndarray, scale: float) -> "ClassStatistics":
         """Return the statistics from images and pixels by class, and sums of pixels (classes × C)."""
         means = zip(totals.tolist(), areas.tolist(), strict=True)
         return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])

@@ -32,20 +32,15 @@ class SplitStatistics:
     sizes: Counter[tuple[int, int]]  #: number of images by published width and height
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the statistics for JSON."""
         channels, errors = self.statistics, self.errors
         classes = zip(self.class_names, self.classes.counts, self.classes.means, strict=True)
-        sizes = self.sizes.most_common()
-        plain = {"mean": channels.mean, "std": channels.std, "min": channels.minimum, "max": channels.maximum}
+        by_class = {name: {"count": count, "mean": mean} for name, count, mean in classes}
+        sizes = [{"width": w, "height": h, "count": count} for (w, h), count in self.sizes.most_common()]
+        moments: dict[str, Any] = {"mean": channels.mean, "std": channels.std}
+        extremes = {"min": channels.minimum, "max": channels.maximum}
         counts = {"count": channels.count, "population": self.population, "unreadable": self.unreadable}
         standard_errors = {"mean_standard_error": errors.mean, "std_standard_error": errors.std} if errors else {}
-        return {
-            **plain,
-            **counts,
-            **standard_errors,
-            "classes": {name: {"count": count, "mean": mean} for name, count, mean in classes},
-            "sizes": [{"width": w, "height": h, "count": count} for (w, h), count in sizes],
-        }
+        return moments | extremes | counts | standard_errors | {"classes": by_class, "sizes": sizes}
 
 
 def measure_dataset(
@@ -61,11 +56,7 @@ def survey_splits(
     """Read each image of some official splits once. Unreadable files are collected.
 
     Args:
-        dataset: a data set of images.
-        names: of official splits.
         ratio: the share of images to draw from each split, without replacement; None for all.
-        seed: of the draw.
-        bar: see `ChunkProgressBar`.
 
     Raises:
         ConfigError: there is no such split, or a sample has fewer than two images.
@@ -80,7 +71,6 @@ def survey_splits(
 
 
 def check_split_names(names: Sequence[str], options: Sequence[str]) -> None:
-    """Raise a ConfigError for unknown splits and for those named twice."""
     several = f", or {'both' if len(options) == 2 else 'several'}: {','.join(options)}" if len(options) > 1 else ""
     for name in names:
         if name not in options:
@@ -90,7 +80,6 @@ def check_split_names(names: Sequence[str], options: Sequence[str]) -> None:
 
 
 def draw_rows(population: int, ratio: float | None, seed: int) -> Sequence[int]:
-    """Return the rows to read, in ascending order."""
     if ratio is None:
         return range(population)
     count = ceil(Fraction(str(ratio)) * population)  # in binary, 0.07 · 100 is more than 7
@@ -101,7 +90,6 @@ def draw_rows(population: int, ratio: float | None, seed: int) -> Sequence[int]:
 
 
 def measure_surveys(surveys: Sequence[SplitSurvey]) -> dict[str, SplitStatistics]:
-    """Return the statistics of each split; of several, also of all together."""
     groups = {survey.split: [survey] for survey in surveys}
     if len(surveys) > 1:
         groups["+".join(groups)] = list(surveys)
@@ -109,7 +97,6 @@ def measure_surveys(surveys: Sequence[SplitSurvey]) -> dict[str, SplitStatistics
 
 
 def merge_surveys(surveys: Sequence[SplitSurvey]) -> SplitStatistics:
-    """Return the statistics of all images of some splits."""
     totals, source = reduce(add, (survey.totals for survey in surveys)), surveys[0].source
     statistics = ChannelStatistics.from_sums(totals.channels, totals.count, source.scale)
     strata = [Stratum(survey.facts.moments, len(survey.source)) for survey in surveys]

@@ -1,7 +1,5 @@
 """Reads each image of a split once and collects totals and facts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -44,13 +42,13 @@ class RunningTotals:
     sizes: Counter[tuple[int, int]]  #: number of images by published width and height
 
     @classmethod
-    def from_chunk(cls, chunk: ImageChunk, source: ImageSource) -> RunningTotals:
+    def from_chunk(cls, chunk: ImageChunk, source: ImageSource) -> "RunningTotals":
         labels, classes = source.labels[chunk.rows], len(source.class_names)
         counts, totals = count_labels(labels, len(chunk), classes), sum_by_class(chunk.pixels, labels, classes)
         sizes = Counter(read_published_sizes(source, chunk.rows))
         return cls(len(chunk), sum_chunk_channels(chunk.pixels), counts, totals, sizes)
 
-    def __add__(self, other: RunningTotals) -> RunningTotals:
+    def __add__(self, other: "RunningTotals") -> "RunningTotals":
         return RunningTotals(
             self.count + other.count,
             [one + more for one, more in zip(self.channels, other.channels, strict=True)],
@@ -61,10 +59,8 @@ class RunningTotals:
 
 
 def sum_chunk_channels(pixels: np.ndarray) -> list[ExactSums]:
-    return [
-        reduce(add, (ExactSums.from_pixels(piece[:, c]) for piece in split_pieces(pixels)))
-        for c in range(pixels.shape[1])
-    ]
+    channels = range(pixels.shape[1])
+    return [reduce(add, (ExactSums.from_pixels(piece[:, c]) for piece in split_pieces(pixels))) for c in channels]
 
 
 def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
@@ -84,7 +80,7 @@ class ImageFacts:
     moments: np.ndarray  #: N × 2 × C, see `Stratum`; empty if all images of a split are read
 
     @classmethod
-    def from_chunk(cls, chunk: ImageChunk, scale: float, is_sample: bool) -> ImageFacts:
+    def from_chunk(cls, chunk: ImageChunk, scale: float, is_sample: bool) -> "ImageFacts":
         pixels = np.ascontiguousarray(chunk.pixels)
         digests = b"".join(blake2b(image.data, digest_size=DIGEST_BYTES).digest() for image in pixels)
         constant = (pixels == pixels[:, :, :1, :1]).all((1, 2, 3))
@@ -92,8 +88,7 @@ class ImageFacts:
         return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, moments)
 
     @classmethod
-    def concatenate(cls, facts: Sequence[ImageFacts]) -> ImageFacts:
-        """Return the facts of all images, sorted by row."""
+    def concatenate(cls, facts: Sequence["ImageFacts"]) -> "ImageFacts":
         columns = ([getattr(part, name) for part in facts] for name in cls.__dataclass_fields__)
         rows, digests, constant, moments = map(np.concatenate, columns)
         order = np.argsort(rows)
@@ -118,13 +113,8 @@ class SplitSurvey:
     @classmethod
     def from_split(
         cls, split: str, rows: Sequence[int], workers: WorkerPool, bar: ChunkProgressBar, is_sample: bool
-    ) -> SplitSurvey:
-        """Read some rows of a split.
-
-        Raises:
-            DataError: no row can be read.
-            MicrostepError: a worker died or took too long.
-        """
+    ) -> "SplitSurvey":
+        """Read some rows of a split. Raise DataError if none can be read."""
         source, unreadable = workers.reader.sources[split], dict[int, str]()
         totals, facts = None, list[ImageFacts]()
         with loader_errors():
@@ -140,21 +130,13 @@ class SplitSurvey:
         return cls(split, source, totals, ImageFacts.concatenate(facts), ordered, is_sample)
 
     def get_image_name(self, row: int) -> str:
-        """Return the name of an image: its file or index."""
         return make_printable(self.source.get_name(row))
 
 
 def read_chunks(
     workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]
 ) -> Iterator[ImageChunk]:
-    """Yield images in chunks. Chunks with an unreadable file come at the end, image by image.
-
-    Args:
-        workers: read the images.
-        split: name of the split.
-        rows: of the split.
-        unreadable: receives the reason for each row that can't be read.
-    """
+    """Yield images in chunks, those with an unreadable file last and one by one. `unreadable` receives the reasons."""
     requests = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.sources[split])]
     retried = list[ReadRequest]()
     for request, result in zip(requests, workers.stream(requests), strict=True):
@@ -170,5 +152,4 @@ def read_chunks(
 
 
 def make_printable(name: str) -> str:
-    """Return a name with control characters and surrogates replaced."""
     return "".join("�" if category(letter) in ("Cc", "Cs") else letter for letter in name)

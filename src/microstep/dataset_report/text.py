@@ -15,7 +15,6 @@ MAX_LISTED_LINES = 10  #: of each kind of problem
 
 
 def format_statistics_rows(statistics: Mapping[str, SplitStatistics]) -> dict[str, str]:
-    """Return the statistics of each split in one line."""
     return {name: format_statistics_row(one) for name, one in statistics.items()}
 
 
@@ -32,7 +31,6 @@ def format_statistics_row(split_statistics: SplitStatistics) -> str:
 
 
 def format_with_errors(values: Sequence[float], errors: Sequence[float] | None = None) -> str:
-    """Return numbers, each with its standard error if `errors` are given."""
     if errors is None:
         return ", ".join(f"{value:.4f}" for value in values)
     return ", ".join(f"{value:.4f} ± {error:.4f}" for value, error in zip(values, errors, strict=True))
@@ -50,13 +48,11 @@ def format_yaml_snippet(statistics: Mapping[str, SplitStatistics]) -> str:
 
 
 def find_main_split(statistics: Mapping[str, SplitStatistics]) -> tuple[str, SplitStatistics]:
-    """Return the training split if it was measured, else the first split."""
     name = "train" if "train" in statistics else next(iter(statistics))
     return name, statistics[name]
 
 
 def format_class_table(statistics: Mapping[str, SplitStatistics], official_splits: Mapping[str, ImageSource]) -> str:
-    """Return a table of the number of images by class and split, and the mean of those measured."""
     name, one = find_main_split(statistics)
     counts = [np.bincount(source.labels, minlength=len(one.class_names)) for source in official_splits.values()]
     lines = [["classes", *official_splits, f"mean ({name})"]]
@@ -68,7 +64,6 @@ def format_class_table(statistics: Mapping[str, SplitStatistics], official_split
 
 
 def format_image_sizes(sizes: Counter[tuple[int, int]]) -> str:
-    """Return the published sizes, width × height, in one line."""
     if len(sizes) < 2:
         return "".join(f"all {w} × {h}" for w, h in sizes) or "unknown"
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
@@ -82,12 +77,7 @@ def format_omitted_line(count: int, indent: str) -> list[str]:
 
 
 def format_health(health: HealthReport, options: Sequence[str]) -> str:
-    """Return the problems found, with long lists truncated, the checks passed, and advice.
-
-    Args:
-        health: the problems.
-        options: names of all official splits.
-    """
+    """Return the problems found, with long lists truncated, the checks passed, and advice."""
     counts = {split: "" if n == of else f": {n:,} of {of:,} images" for split, (n, of) in health.checked.items()}
     lines = [f"  health of {', '.join(split + count for split, count in counts.items())}"]
     for heading, items in format_problems(health).items():
@@ -114,7 +104,6 @@ def format_problems(health: HealthReport) -> dict[str, list[str]]:
 
 
 def format_duplicate_group(group: DuplicateGroup) -> str:
-    """Return duplicates in one line, with their labels if they differ."""
     names = [str(member) for member in group.members[:MAX_LISTED_LINES]]
     more = [f"{len(group.members) - MAX_LISTED_LINES:,} more"] if len(group.members) > MAX_LISTED_LINES else []
     labels = ", ".join(dict.fromkeys(member.label for member in group.members))

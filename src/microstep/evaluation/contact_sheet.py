@@ -33,13 +33,7 @@ def fit_thumbnail(height: int, width: int) -> tuple[int, int]:
 def draw_contact_sheet(
     classified: ClassifiedImages, indices: Sequence[int], thumbnails: np.ndarray, name: str
 ) -> bytes:
-    """Return a PNG of thumbnails, each above its most probable class, the confidence and the file name.
-
-    Args:
-        indices: rows of `classified` to show; at least one.
-        thumbnails: their images, N × C × H × W, uint8.
-        name: name of the folder.
-    """
+    """Return a PNG of the thumbnails (N × C × H × W, uint8) of some rows, above class, confidence and file name."""
     height, width = thumbnails.shape[2:]
     canvas, corners = tile_thumbnails(thumbnails)
     down, across = canvas.shape[:2]

@@ -55,7 +55,6 @@ def load_run(
     """Build the components of a saved run and load the weights of a checkpoint.
 
     Args:
-        directory: the run directory.
         allowlist: names that the config of the run may use.
         device: device to use instead of the run's.
         checkpoint: best, last or model.safetensors.
@@ -76,7 +75,6 @@ def load_run(
 
 
 def load_weights(model: nn.Module, run_dir: Path, checkpoint: str) -> int:
-    """Load the weights of a checkpoint into the model; return the epoch of the checkpoint."""
     if checkpoint == WEIGHTS_FILENAME:
         path = run_dir / WEIGHTS_FILENAME
         state, epoch = read_exported_weights(path)
@@ -93,7 +91,6 @@ def load_weights(model: nn.Module, run_dir: Path, checkpoint: str) -> int:
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    """Return the directory of a report; its name contains the checkpoint unless that is the best."""
     return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
 
 

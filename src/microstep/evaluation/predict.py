@@ -73,7 +73,6 @@ def predict_input(
 
 
 def check_classifies_images(components: Components, input_path: str) -> tuple[ImageDataset, Classification]:
-    """Return the dataset and task of a run, after checking that it classifies images."""
     dataset, task, subject = components.dataset, components.task, f"input={input_path}"
     if not isinstance(dataset, ImageDataset):
         raise ConfigError(subject, "the run's data are not images", IMAGE_RUN_REMEDY)

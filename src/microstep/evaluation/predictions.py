@@ -43,18 +43,15 @@ def format_predictions_csv(classified: ClassifiedImages) -> bytes:
     k = classified.classes.shape[1]
     head = ["file", *(f"{name}_{i}" for i in range(1, k + 1) for name in ("class", "confidence")), "error"]
     columns = (classified.rows, classified.classes, classified.confidence)
-    cells = {
-        row: [
-            cell for c, p in zip(classes, confidence, strict=True) for cell in (classified.class_names[c], f"{p:.6f}")
-        ]
-        for row, classes, confidence in zip(*(column.tolist() for column in columns), strict=True)
-    }
+    cells: dict[int, list[str]] = {}
+    for row, classes, confidence in zip(*(column.tolist() for column in columns), strict=True):
+        pairs = zip(classes, confidence, strict=True)
+        cells[row] = [cell for c, p in pairs for cell in (classified.class_names[c], f"{p:.6f}")]
     files, errors = enumerate(classified.files), classified.unreadable
     return csv_bytes([head, *([file, *cells.get(n, [""] * 2 * k), errors.get(n, "")] for n, file in files)])
 
 
 def format_class_counts(classified: ClassifiedImages) -> str:
-    """Return how often each class is predicted, the most frequent first, in one line."""
     found = Counter(classified.classes[:, 0].tolist()).most_common()
     line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:MAX_COUNTED_CLASSES])
     others = sum(count for _, count in found[MAX_COUNTED_CLASSES:])
@@ -62,7 +59,6 @@ def format_class_counts(classified: ClassifiedImages) -> str:
 
 
 def warn_unreadable(classified: ClassifiedImages) -> None:
-    """Warn about images that could not be read: a line for each of the first few, and the number of the others."""
     for row, reason in list(classified.unreadable.items())[:MAX_NAMED_FILES]:
         log.warning("%s: %s", escape_unprintable(classified.files[row]), escape_unprintable(reason))
     if (more := len(classified.unreadable) - MAX_NAMED_FILES) > 0:

@@ -42,10 +42,7 @@ class PlainLoader(yaml.SafeLoader):
 def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> DictConfig:
     """Return the typed and checked config of a run: each value is in its range, each reference resolves.
 
-    Its own `trust` list is ignored. Targets are checked when they are built. Errors begin with `key`.
-
-    Raises:
-        ConfigError: see `read_run_yaml`; also if the content is not an experiment, or a value is out of range.
+    Its own `trust` list is ignored. Targets are checked when they are built. A ConfigError begins with `key`.
     """
     plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_yaml(run_dir, allowlist, key)
     subject = f"{key}={run_dir}"
@@ -68,9 +65,7 @@ def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> Di
 def read_run_yaml(run_dir: Path, allowlist: Allowlist, key: str = "run") -> dict[str, Any]:
     """Return config.yaml of a run as plain data, with its interpolations as written.
 
-    Raises:
-        ConfigError: if the directory holds no run, its config is too large or not plain yaml, or it uses a resolver
-            that the allowlist does not have.
+    Raise ConfigError if it is missing, too large or not plain yaml, or uses a resolver that the allowlist lacks.
     """
     subject = f"{key}={run_dir}"
     try:

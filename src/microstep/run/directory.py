@@ -25,7 +25,6 @@ def check_no_run(directory: Path) -> None:
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Return whether the run in a directory can be resumed from a checkpoint."""
     return (directory / "checkpoints" / "manifest.json").exists()
 
 
@@ -34,7 +33,6 @@ def new_directory(directory: Path, exact_name: bool, discard_on_error: bool = Fa
     """Create a directory for a job, and remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
-        directory: path of the directory.
         exact_name: whether to use this path even if it exists; otherwise a path that exists gets a number.
         discard_on_error: whether any error or signal removes the directory, not only exit code 2.
     """
@@ -58,7 +56,6 @@ def remove_directory(directory: Path, empty_parents: list[Path]) -> None:
 
 
 def ensure_directory(directory: Path) -> tuple[Path, bool]:
-    """Return the directory, and whether this call created it."""
     with suppress(FileExistsError):
         return make_directory(directory, exist_ok=False), True
     return make_directory(directory), False

@@ -16,14 +16,10 @@ LOCK_FILE = ".lock"
 
 
 def lock_directory(directory: Path) -> FileLock:
-    """Lock a directory until the lock is released or the process ends.
+    """Lock a directory until the lock is released or the process ends. Raise RunInUse if another process holds it.
 
     The operating system holds the lock, so a crash leaves nothing to clean up, and forked processes do not hold it.
     One process may lock a directory several times; the last release unlocks it.
-
-    Raises:
-        RunInUse: if another process holds the lock; the message has its pid and host.
-        StorageError: if the directory cannot be written.
     """
     lock = FileLock(directory.resolve() / LOCK_FILE, is_singleton=True, thread_local=False)
     try:
@@ -40,7 +36,6 @@ def lock_directory(directory: Path) -> FileLock:
 
 @contextmanager
 def directory_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a directory, see `lock_directory`."""
     lock = lock_directory(directory)
     try:
         yield

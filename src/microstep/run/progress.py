@@ -45,7 +45,6 @@ class Progress:
         return Position(self.epoch, self.window)
 
     def count(self, window: LoadedWindow, result: StepResult, lr: float) -> None:
-        """Count one window."""
         self.window = window.number + 1
         self.windows += 1
         self.samples_seen += window.samples
@@ -71,6 +70,5 @@ class Progress:
         self.best_epoch, self.best_value = (0, 0.0) if self.window else (self.epoch, self.value)
 
     def counts(self) -> dict[str, int]:
-        """Return the counts that loggers and results report."""
         names = ("epoch", "optimizer_steps", "samples_seen", "skipped_steps")
         return {name: getattr(self, name) for name in names}

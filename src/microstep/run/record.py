@@ -38,7 +38,6 @@ class RunRecord:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Return the record of a run directory."""
         try:
             return cls.of(read_json(directory / "run.json"))
         except (FileNotFoundError, NotADirectoryError):
@@ -48,7 +47,6 @@ class RunRecord:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], problem: str | None = None) -> Self:
-        """Return the record with some content."""
         names = ("status", "monitor", "direction", "experiment_hash", "source_hash")
         data, choices, splits = (of_type(content.get(key), dict) for key in ("data", "choices", "metrics"))
         return cls(
@@ -74,7 +72,6 @@ class RunRecord:
 
 
 def of_type(value: Any, kind: type[T]) -> T:
-    """Return a value if it is of a type, else an empty one of that type."""
     return value if isinstance(value, kind) else kind()
 
 

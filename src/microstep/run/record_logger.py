@@ -21,9 +21,7 @@ LOG_PATTERNS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: without train.log, 
 class RunRecordLogger:
     """Keeps run.json up to date. Its status is `running` until `close`, then `finished`, `interrupted` or `failed`.
 
-    Args:
-        lock: lock of the run directory; `close` releases it.
-        previous: facts that a resumed run keeps of its run.json.
+    `close` releases the lock. A resumed run keeps the `previous` facts of its run.json.
     """
 
     def __init__(self, run_dir: Path, lock: FileLock, previous: Mapping[str, Any] | None = None) -> None:
@@ -41,7 +39,6 @@ class RunRecordLogger:
             raise
 
     def update(self, **facts: Any) -> None:
-        """Add or change facts, and write the file."""
         self.facts |= facts
         write_json(self.file, self.facts)
 
@@ -49,7 +46,6 @@ class RunRecordLogger:
         """Ignore windows: only TensorBoard logs them."""
 
     def epoch(self, report: EpochReport) -> None:
-        """Record the progress after an epoch."""
         metrics = self.facts.get("metrics", {})
         if report.best:
             metrics = metrics | {"best": {"epoch": report.epoch, **report.val}}
@@ -58,14 +54,12 @@ class RunRecordLogger:
         self.update(**counts, samples_per_second=round(report.samples_per_second, 1), metrics=metrics)
 
     def finish(self, results: Results) -> None:
-        """Record the metrics of the best checkpoint."""
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}
         checkpoints = {name: round(value, 4) for name, value in asdict(results.saving).items()}
         seconds, memory = round(results.train_seconds, 3), results.peak_memory_bytes
         self.update(train_seconds=seconds, peak_memory_bytes=memory, metrics=metrics, checkpoints=checkpoints)
 
     def close(self, error: BaseException | None) -> None:
-        """Record how the run ended, and release the directory."""
         try:
             self.update(**outcome_fields(error))
         finally:
@@ -82,15 +76,13 @@ def outcome_fields(error: BaseException | None) -> dict[str, Any]:
 
 
 def find_logs(run_dir: Path) -> list[Path]:
-    """Return the log files that grow with a run, in order."""
     return [file for pattern in LOG_PATTERNS for file in sorted(run_dir.glob(pattern))]
 
 
 def truncate_logs(run_dir: Path, sizes: Mapping[str, int]) -> None:
     """Truncate each log to its size at a checkpoint, and remove the others, so that no gap and no duplicate follows.
 
-    Args:
-        sizes: bytes by file name; empty for a run that starts from the beginning.
+    `sizes` has bytes by file name; it is empty for a run that starts from the beginning.
     """
     for file in find_logs(run_dir):
         with storage_errors(file):

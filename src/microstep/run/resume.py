@@ -32,8 +32,7 @@ class ResumePlan:
 def plan_resume(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist) -> ResumePlan:
     """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
-    Raises:
-        ConfigError: if the directory holds no run, or the overrides describe another experiment.
+    Raise ConfigError if the directory holds no run, or the overrides describe another experiment.
     """
     keys = typed_keys(overrides)
     run = SavedRun.read(directory, "resume")
@@ -52,7 +51,6 @@ def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> 
 
 
 def make_plan(run: SavedRun, config: DictConfig, job: DictConfig, keys: list[str], allowlist: Allowlist) -> ResumePlan:
-    """Return the plan of a resume that takes the values of some keys from the config of a job."""
     overrides = resume_overrides(config, job, keys, run.subject)
     resumed = apply_overrides(config, overrides, run.subject)
     finished = run.record.status == "finished" and "epochs" not in overrides
@@ -60,12 +58,10 @@ def make_plan(run: SavedRun, config: DictConfig, job: DictConfig, keys: list[str
 
 
 def should_resume(resume: str | None, directory: Path) -> bool:
-    """Return whether a job resumes a run: one was named, or the directory of the job holds one."""
     return resume is not None and (resume != AUTO_RESUME or (directory / "config.yaml").exists())
 
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:
-    """Return the keys of a command line, without those of Hydra and those that only control the resume."""
     keys = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
     return [key for key in keys if not key.startswith("hydra") and key not in RESUME_KEYS]
 
@@ -83,7 +79,6 @@ def resume_overrides(run: DictConfig, job: DictConfig, keys: Sequence[str], subj
 
 
 def check_same_experiment(run: DictConfig, job: DictConfig, subject: str) -> None:
-    """Check that a job describes the experiment of a run, except for keys that a resume may change."""
     check_no_changes(experiment_differences(run, job), RESUMABLE_KEYS, run, subject)
 
 
@@ -94,7 +89,6 @@ def experiment_differences(run: DictConfig, job: DictConfig) -> dict[str, Any]:
 
 
 def check_no_changes(changed: Mapping[str, Any], except_keys: Set[str], run: DictConfig, subject: str) -> None:
-    """Raise an error that names each changed key with both values, except for some keys."""
     forbidden = {key: value for key, value in changed.items() if key not in except_keys}
     if forbidden:
         values = ", ".join(f"{key}={value} (it has {OmegaConf.select(run, key)})" for key, value in forbidden.items())
@@ -112,7 +106,6 @@ def check_epochs(run: DictConfig, epochs: int) -> None:
 
 
 def depends_on_epochs(run: DictConfig) -> bool:
-    """Return whether another value of a config refers to the number of epochs."""
     longer = OmegaConf.merge(run, {"epochs": run.epochs + 1})
     one, other = (drop_keys(extract_experiment(config), {"epochs"}) for config in (run, longer))  # type: ignore[arg-type]
     return one != other

@@ -34,7 +34,6 @@ class SavedRun:
 
     @classmethod
     def read(cls, directory: Path, key: str = "run") -> Self:
-        """Return the run of a directory, with its current run.json."""
         return cls(directory, RunRecord.read(directory), key)
 
     @property
@@ -44,8 +43,7 @@ class SavedRun:
     def config(self, allowlist: Allowlist, keys: Collection[str] = OVERRIDABLE_KEYS) -> DictConfig:
         """Return the checked config, with the overrides of later resumes applied, or only those of some keys.
 
-        Raises:
-            ConfigError: if the directory holds no run, or the config or an override is not valid.
+        Raise ConfigError if the directory holds no run, or the config or an override is not valid.
         """
         config, overrides = load_run_config(self.directory, allowlist, self.key), self.record.overrides
         for key, value in overrides.items():
@@ -70,14 +68,12 @@ class SavedRun:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the data that the run was trained on."""
         if self.record.fingerprint is None:
             reason = "run.json is missing or damaged, or the run never began"
             raise ConfigError(self.subject, reason, "give a run's own directory")
         return self.record.fingerprint
 
     def check_data(self, fingerprint: str) -> None:
-        """Raise a DataError if the data have changed since the run."""
         if fingerprint != self.fingerprint:
             raise DataError(self.subject, "the data have changed since the run", "put back what dataset.root held then")
 

@@ -77,17 +77,12 @@ def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
 
 def split_header(content: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Return the header and the bytes of the tensors."""
     start = HEADER_LENGTH_BYTES + int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
     return json.loads(content[HEADER_LENGTH_BYTES:start]), memoryview(content)[start:]
 
 
 def read_exported_weights(file: Path) -> tuple[dict[str, Tensor], int]:
-    """Return the weights in a model.safetensors, checked by SHA-256, and their epoch.
-
-    Raises:
-        CheckpointRefused: if the file is missing or damaged.
-    """
+    """Return the checked weights in a model.safetensors, and their epoch. Raise CheckpointRefused for damage."""
     if not file.is_file():
         raise CheckpointRefused(str(file), "it is not there", "it is written when a run finishes; use checkpoint=best")
     try:

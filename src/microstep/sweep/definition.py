@@ -47,11 +47,7 @@ class SweepPlan:
 
 
 def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -> None:
-    """Write sweep.json. Jobs of earlier commands with the same sweep name are kept.
-
-    Args:
-        errors: name of a run → error that its process reported.
-    """
+    """Write sweep.json, with jobs of earlier commands kept; `errors` has what a run's process reported, by name."""
     before = read_json_or_empty(sweep.directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")
     jobs = dict(before) if isinstance(before, dict) else {}
     for job in sweep.jobs:

@@ -70,7 +70,6 @@ class ExperimentHashes:
         return self.fingerprints[key]
 
     def describe_difference(self, record: RunRecord, config: DictConfig) -> str:
-        """Return what has changed since a run: data, source or config."""
         if record.fingerprint != self.get_fingerprint(config):
             return "data"
         return "source" if record.source_hash != source_hash(config) else "config"

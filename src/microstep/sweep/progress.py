@@ -23,12 +23,7 @@ RUN_BAR_FORMAT = "  {desc} {n_fmt}/{total_fmt} epochs |{bar:20}|{postfix}"
 
 
 class SweepProgress:
-    """Follows runs through their run.json, so their processes may be anywhere.
-
-    Args:
-        jobs: jobs that are run now.
-        on_run_end: called each time some of them have ended.
-    """
+    """Follows runs through their run.json, so their processes may be anywhere. Each end calls `on_run_end`."""
 
     def __init__(self, sweep: Sweep, jobs: Sequence[Job], on_run_end: Callable[[], None]) -> None:
         self.sweep, self.on_run_end = sweep, on_run_end
@@ -45,7 +40,6 @@ class SweepProgress:
             self.sweep_bar = tqdm(total=total, desc=text, bar_format=SWEEP_BAR_FORMAT, smoothing=0.0)
 
     def expect_jobs(self, jobs: Sequence[Job]) -> None:
-        """Expect jobs to run, again if they have ended."""
         for job in jobs:
             self.ended.pop(job.name, None)
             self.remaining[job.name] = get_record_mtime(self.sweep.get_directory(job))
@@ -69,7 +63,6 @@ class SweepProgress:
             self.update()
 
     def update(self) -> None:
-        """Update the bars, and report the runs that have ended."""
         with self.update_lock:
             records = self.read_changed_records()
             ended = {name: record for name, record in records.items() if record.status in ENDED_STATUSES}
@@ -85,7 +78,6 @@ class SweepProgress:
             self.draw_bars(self.read_changed_records())
 
     def read_changed_records(self) -> dict[str, RunRecord]:
-        """Return the records of the runs that have started."""
         directories = {name: self.sweep.directory / name for name in self.remaining}
         started = [name for name, mtime in self.remaining.items() if get_record_mtime(directories[name]) != mtime]
         self.started_at = self.started_at or (perf_counter() if started else None)
@@ -141,7 +133,6 @@ def get_record_mtime(directory: Path) -> int:
 
 
 def format_outcome(record: RunRecord) -> str:
-    """Return how a run ended: its scores and training time, or its error."""
     if record.status != "finished":
         return f"{record.status}: {record.error}"
     monitor, metrics = str(record.monitor), record.metrics

@@ -27,12 +27,10 @@ class JobOutcome:
 
 
 def to_job_outcome(returned: Any) -> JobOutcome:
-    """Convert the return value of a launched job, which is an outcome or an error."""
     return returned if isinstance(returned, JobOutcome) else JobOutcome(None if returned is None else str(returned))
 
 
 def get_launcher_overrides(job: Job) -> list[str]:
-    """Return the overrides of a job for the launcher, with the name of the run directory fixed."""
     return [*job.overrides, quote_verbatim(f"hydra.sweep.subdir={job.name}")]
 
 
@@ -56,10 +54,9 @@ class SweepReporter:
             self.write_summary_files(final=True)
 
     def write_summary_files(self, final: bool = False) -> None:
-        """Write the summary. An error, for example a full disk, is shown as a warning and does not stop the runs.
+        """Write the summary: summary.html rarely, because its charts take time, and in any case if `final`.
 
-        Args:
-            final: write summary.html in any case. Otherwise it is written rarely, because its charts take time.
+        An error, for example a full disk, is shown as a warning and does not stop the runs.
         """
         began = perf_counter()
         html = final or began >= self.next_html_time

@@ -26,11 +26,6 @@ def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContex
 
     The sweep continues if a run fails, is killed or calls `sys.exit`; a signal stops it.
 
-    Args:
-        task: runs a job, as `run_job` calls it.
-        config: config for Hydra's launcher.
-        context: context for Hydra's launcher.
-
     Raises:
         MicrostepError: if a run has not finished. The message has the command that runs the unfinished ones again.
         Stopped: after a signal, once the active runs have saved.
@@ -83,7 +78,6 @@ def print_plan(sweep: Sweep, plan: SweepPlan) -> None:
 
 
 def print_unfinished(sweep: Sweep, plan: SweepPlan, reporter: SweepReporter) -> None:
-    """Print the runs that have not finished, each with the reason, and raise if there are any."""
     records = {job.name: RunRecord.read(sweep.get_directory(job)) for job in plan.jobs_to_run}
     unfinished = [name for name, record in records.items() if record.status != "finished"]
     if not unfinished:

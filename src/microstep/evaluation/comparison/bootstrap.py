@@ -4,8 +4,6 @@ Both groups and all seeds are scored on the same resampled samples, so that the 
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,13 +30,13 @@ class UniqueSamples:
     classes: int
 
     @classmethod
-    def from_predictions(cls, paired: PairedPredictions) -> UniqueSamples:
+    def from_predictions(cls, paired: PairedPredictions) -> "UniqueSamples":
         rows = np.vstack([paired.labels[None], paired.run, paired.baseline])
         distinct, weights = np.unique(rows, axis=1, return_counts=True)
         run, baseline = distinct[1 : 1 + paired.seeds], distinct[1 + paired.seeds :]
         return cls(distinct[0], run, baseline, weights.astype(float), paired.classes)
 
-    def add_pseudo_samples(self) -> UniqueSamples:
+    def add_pseudo_samples(self) -> "UniqueSamples":
         """Return the samples with one more that only the run gets right, and one that only the baseline does.
 
         A small number of samples may show no disagreement although there is some: Bonett and Price, Adjusted Wald
@@ -72,7 +70,6 @@ def bootstrap_differences(unique: UniqueSamples, samples: int, resamples: int) -
 
 
 def compute_score_differences(counts: Array, unique: UniqueSamples) -> tuple[Array, Array]:
-    """Return the differences in accuracy and in macro F1 for B × C counts: B × S each."""
     accuracy, macro_f1 = [], []
     for pair in zip(unique.run, unique.baseline, strict=True):
         run, baseline = (ClassScores.from_counts(counts, unique.labels, side, unique.classes) for side in pair)

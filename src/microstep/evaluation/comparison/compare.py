@@ -101,7 +101,6 @@ def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str,
 
 
 def write_comparison(comparison: Comparison, allowlist: Allowlist) -> Path:
-    """Write the files of a comparison; return their directory."""
     directory, flips = output_files.get_comparison_directory(comparison), find_flips(comparison.match)
     class_names, seeds = comparison.class_names, comparison.result.paired.seeds
     text = f"{comparison_report_text(comparison)}\n\n{comparison.sentence}\n"

@@ -31,7 +31,6 @@ class Flip:
 
     @property
     def is_gained(self) -> bool:
-        """Whether the run is right more often."""
         return self.num_right[0] > self.num_right[1]
 
 
@@ -75,12 +74,7 @@ def decisive_flips(flips: Sequence[Flip]) -> list[Flip]:
 def draw_flips(
     flips: Sequence[Flip], images: Tensor, class_names: Sequence[str], seeds: int, names: tuple[str, str]
 ) -> bytes:
-    """Return a PNG of the decisive flips in two bands: gained and lost by the run.
-
-    Args:
-        images: images of `decisive_flips(flips)`: N × C × H × W, in 0…1.
-        names: of run and baseline.
-    """
+    """Return a PNG of the decisive flips, gained or lost by the run; `images` are theirs: N × C × H × W, in 0…1."""
     drawn = list(zip(decisive_flips(flips), images, strict=True))
     bands = [[pair for pair in drawn if pair[0].is_gained is gained] for gained in (True, False)]
     totals = [sum(flip.is_gained is gained for flip in flips) for gained in (True, False)]
@@ -104,9 +98,8 @@ def draw_band(
     rows = -(-len(band) // FLIPS_PER_ROW)
     for index, (flip, image) in enumerate(band):
         axes = subfigure.add_subplot(rows, FLIPS_PER_ROW, index + 1)
-        true, *predicted = (
-            truncate_middle(class_names[label], FLIP_NAME_LETTERS - 4) for label in (flip.label, *flip.predictions)
-        )
+        labels = (flip.label, *flip.predictions)
+        true, *predicted = (truncate_middle(class_names[label], FLIP_NAME_LETTERS - 4) for label in labels)
         shares = [f" ({num_right} of {seeds})" if seeds > 1 else "" for num_right in flip.num_right]
         lines = [f"true {true}{sample_caption(flip.file, flip.index, FLIP_NAME_LETTERS + 4)}"]
         lines += map("".join, zip(("run ", "baseline "), predicted, shares, strict=True))

@@ -1,7 +1,5 @@
 """Groups runs that differ only in their seed, and gives each group a distinct name."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -41,7 +39,7 @@ class RunGroup:
     def first(self) -> ReportedRun:
         return self.runs[0]
 
-    def select_seeds(self, seeds: Sequence[int]) -> RunGroup:
+    def select_seeds(self, seeds: Sequence[int]) -> "RunGroup":
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
     def stack_column(self, name: str) -> Array:
@@ -64,11 +62,7 @@ class GroupPair:
 
 
 def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
-    """Return the groups of some runs, in the order of their first runs.
-
-    Raises:
-        ConfigError: if two runs of a group have the same seed. The line begins with `key`.
-    """
+    """Return the groups of some runs, in the order of their first runs. Refuse two of a group with the same seed."""
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), []).append(run)
@@ -82,11 +76,7 @@ def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
 
 
 def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
-    """Return two groups with their common seeds; two groups of one run each may have different seeds.
-
-    Raises:
-        ConfigError: if they have no seed in common.
-    """
+    """Return two groups with their common seeds. Two single runs may differ in seed; others must have one in common."""
     directory = run.first.directory
     if len(run.runs) == len(baseline.runs) == 1:
         if run.seeds != baseline.seeds:
@@ -118,13 +108,11 @@ def name_groups(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def shorten_group_name(group: RunGroup) -> str:
-    """Return the name of the first run's directory, without the seed if there are several runs."""
     name = group.first.directory.resolve().name
     return (SEED_IN_NAME.sub("", name).strip("_") if len(group.runs) > 1 else "") or name
 
 
 def strip_common_words(names: Sequence[str]) -> list[str]:
-    """Return names without the words, other than a seed, that all of them contain."""
     common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in names))
     return ["_".join(word for word in name.split("_") if word not in common) for name in names]
 

@@ -33,7 +33,6 @@ def get_comparison_directory(comparison: Comparison) -> Path:
 
 
 def read_compared_directories(directory: Path) -> list[list[str]] | None:
-    """Return the run directories of an earlier comparison; None if the directory has none."""
     try:
         record = read_json(directory / "comparison.json", 2**24)
         return [record[side]["directories"] for side in ("run", "baseline")]

@@ -1,7 +1,5 @@
 """Paired predictions of two groups of runs, and scores of weighted samples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,8 +42,7 @@ class PairedPredictions:
         """Share of samples that exactly one of the two gets right."""
         return float(np.abs(self.differences).mean())
 
-    def select_class(self, label: int) -> PairedPredictions:
-        """Return the predictions for the samples of one class."""
+    def select_class(self, label: int) -> "PairedPredictions":
         mask = self.labels == label
         return PairedPredictions(self.labels[mask], self.run[:, mask], self.baseline[:, mask], self.classes)
 
@@ -59,14 +56,8 @@ class ClassScores:
     correct: Array
 
     @classmethod
-    def from_counts(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> ClassScores:
-        """Return the scores of weighted samples.
-
-        Args:
-            counts: B × C, the weight of each of C samples.
-            labels, predictions: C classes; a prediction equal to `classes` is none of them.
-            classes: number of classes.
-        """
+    def from_counts(cls, counts: Array, labels: Array, predictions: Array, classes: int) -> "ClassScores":
+        """Return the scores of samples with B × C weights; a prediction equal to `classes` is none of them."""
         hits = np.where(labels == predictions, labels, classes)
         return cls(*(counts @ sparse_one_hot(column, classes) for column in (labels, predictions, hits)))
 

@@ -33,9 +33,7 @@ class SavedPredictions:
 def read_predictions(directory: Path) -> SavedPredictions:
     """Return the predictions in the directory of a report.
 
-    Raises:
-        FileNotFoundError: if there is no report.
-        DataError: if a file is damaged or too large, or a label is not a class.
+    Raise FileNotFoundError if there is no report, DataError if a file is damaged or too large, or a label is no class.
     """
     with damage_errors(directory / "confusion_matrix.csv") as file:
         head = next(iter_table_rows(file), [])

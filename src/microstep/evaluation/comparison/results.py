@@ -1,21 +1,14 @@
 """Results of a comparison: scores with confidence intervals, p-values, and scores of each class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from microstep.evaluation.comparison import significance
 from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences
 from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions
-from microstep.evaluation.comparison.significance import (
-    POWER,
-    SeedSampleVariance,
-    correct_holm,
-    find_smallest_difference,
-    mcnemar_p_value,
-)
+from microstep.evaluation.comparison.significance import POWER, SeedSampleVariance
 
 SIGNIFICANCE_LEVEL = 0.05
 RESAMPLES = 10_000  #: for the ends of an interval
@@ -66,7 +59,7 @@ class ComparisonResult:
     p_value: float  #: one seed: McNemar's exact test; several: consistent with the interval over seeds and samples
 
     @classmethod
-    def from_predictions(cls, paired: PairedPredictions) -> ComparisonResult:
+    def from_predictions(cls, paired: PairedPredictions) -> "ComparisonResult":
         """Return the statistics over samples, or over seeds and samples if there are several seeds."""
         scores = compute_seed_scores(paired)
         accuracy, macro_f1 = (stack_scores(scores, name) for name in ("accuracy", "macro_f1"))
@@ -79,23 +72,19 @@ class ComparisonResult:
     @property
     def by_seed(self) -> list[tuple[int, int, float]]:
         """For each seed: the samples that only the run gets right, only the baseline, and McNemar's p-value."""
-        return [(run, baseline, mcnemar_p_value(run, baseline)) for run, baseline in self.paired.discordant.tolist()]
+        discordant = self.paired.discordant.tolist()
+        return [(run, baseline, significance.mcnemar_p_value(run, baseline)) for run, baseline in discordant]
 
     @cached_property
     def classes(self) -> list[ClassComparison]:
-        """Results of the classes that have samples, in order."""
         return compare_classes(self.paired)
 
     def smallest_difference(self, comparisons: int) -> float | None:
-        """Return the smallest true difference in accuracy that four of five such comparisons would detect.
-
-        Args:
-            comparisons: number of comparisons made together. Each uses Bonferroni's level, the first step of Holm's.
-        """
-        level = SIGNIFICANCE_LEVEL / comparisons
+        """Return the smallest true difference in accuracy that four of five comparisons made together would detect."""
+        level = SIGNIFICANCE_LEVEL / comparisons  # Bonferroni's level, the first step of Holm's
         if self.paired.seeds > 1:
             return SeedSampleVariance.from_values(self.paired.differences).smallest_difference(level, POWER)
-        return find_smallest_difference(self.paired.samples, self.paired.disagreement, level)
+        return significance.find_smallest_difference(self.paired.samples, self.paired.disagreement, level)
 
 
 def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
@@ -116,7 +105,6 @@ def sample_intervals(paired: PairedPredictions) -> list[IntervalEnds]:
 
 
 def central_interval(values: Array) -> IntervalEnds:
-    """Return the quantiles that contain the central 95 % of the values."""
     low, high = np.quantile(values, [SIGNIFICANCE_LEVEL / 2, 1 - SIGNIFICANCE_LEVEL / 2])
     return float(low), float(high)
 
@@ -132,7 +120,7 @@ def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> lis
 
 def compute_p_value(paired: PairedPredictions) -> float:
     if paired.seeds == 1:
-        return mcnemar_p_value(*map(int, paired.discordant[0]))
+        return significance.mcnemar_p_value(*map(int, paired.discordant[0]))
     return SeedSampleVariance.from_values(paired.differences).p_value() if paired.samples > 1 else 1.0
 
 
@@ -140,7 +128,7 @@ def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:
     """Return the results of the classes that have samples, with p-values corrected for their number."""
     labels = np.unique(paired.labels).tolist()
     parts = [paired.select_class(label) for label in labels]
-    p_values = correct_holm([compute_p_value(part) for part in parts])
+    p_values = significance.correct_holm([compute_p_value(part) for part in parts])
     scores = compute_seed_scores(paired)
     recall, f1 = (stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
     counts = [part.discordant.mean(0).tolist() for part in parts]

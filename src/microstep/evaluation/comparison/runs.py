@@ -64,10 +64,7 @@ class ReportRequest:
 def find_run_directories(request: ReportRequest) -> list[Path]:
     """Return the run directory, or the sorted directories of the finished runs that a pattern matches.
 
-    Runs that are not finished are left out with a warning.
-
-    Raises:
-        ConfigError: if the pattern matches no finished run.
+    Others are left out with a warning. Raise ConfigError if none is finished.
     """
     if (Path(request.value) / "config.yaml").exists() or not has_magic(request.value):
         return [Path(request.value)]
@@ -83,13 +80,7 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
 
 
 def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:
-    """Return a run with its report.
-
-    Raises:
-        ConfigError: if the directory holds no run, the data have no such split, or the report is missing; the line
-            has the command that makes it.
-        DataError: if the report is damaged.
-    """
+    """Return a run with its report. If that is missing, a ConfigError has the command that makes it."""
     saved = SavedRun.read(directory, request.key)
     config = saved.config(allowlist, keys={"epochs"})  # the only override of a resume that changes the result
     fingerprint, splits = saved.fingerprint, saved.record.splits
@@ -109,7 +100,6 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
 
 
 def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
-    """Raise a ConfigError with both fingerprints if the data, classes or samples of two runs differ."""
     fingerprints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
     other = f"baseline={baseline.directory} {fingerprints}"
     one, two = run.report, baseline.report

@@ -1,7 +1,5 @@
 """Exact McNemar test, Holm's correction, and the two-way variance over seeds and samples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -95,16 +93,11 @@ class SeedSampleVariance:
     seeds: int
 
     @classmethod
-    def from_covariance(cls, differences: Array, covariance: Array, samples: int) -> SeedSampleVariance:
-        """Return the variance of the mean of S differences.
+    def from_covariance(cls, differences: Array, covariance: Array, samples: int) -> "SeedSampleVariance":
+        """Return the variance of the mean of S differences, with their S × S covariance over resampled samples.
 
         The part over samples is at least that of one additional sample that only the run gets right with every seed,
         and one that only the baseline does. Otherwise seeds that never disagree would give an interval of width 0.
-
-        Args:
-            differences: S, one for each seed.
-            covariance: S × S, of these differences over resampled samples.
-            samples: number of samples.
         """
         seeds = len(differences)
         shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
@@ -112,7 +105,7 @@ class SeedSampleVariance:
         return cls(float(differences.mean()), float(differences.var(ddof=1)) / seeds, max(shared, least), seeds)
 
     @classmethod
-    def from_values(cls, values: Array) -> SeedSampleVariance:
+    def from_values(cls, values: Array) -> "SeedSampleVariance":
         """Return the variance of the mean of S × N values; their covariance needs no resampling."""
         samples = values.shape[1]
         return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples)
@@ -140,8 +133,5 @@ class SeedSampleVariance:
         return self.difference - half_width, self.difference + half_width
 
     def smallest_difference(self, level: float, power: float) -> float:
-        """Return the smallest true difference that is detected with this power.
-
-        Bloom, Minimum Detectable Effects (Evaluation Review 19, 1995).
-        """
+        """Return the smallest true difference detected with this power. Bloom, Evaluation Review 19, 1995."""
         return self.tail_quantile(level / 2) + self.tail_quantile(1 - power)

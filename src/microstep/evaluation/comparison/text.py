@@ -93,7 +93,6 @@ def pair_cells(run: float, baseline: float) -> list[str]:
 
 
 def format_test_rows(comparison: Comparison) -> list[list[str]]:
-    """Return McNemar's test for each seed, the tests over seeds and comparisons, and the detectable difference."""
     verdict, result = comparison.verdict, comparison.result
     several, rows = result.paired.seeds > 1, []
     seeds = list(zip(comparison.match.run.seeds, result.by_seed, strict=True))
@@ -124,12 +123,10 @@ def class_cells(found: ClassComparison, class_names: Sequence[str]) -> list[str]
 
 
 def bare_p_value(value: float) -> str:
-    """Return a p-value for a column that is headed p."""
     return format_p_value(value).removeprefix("p ").removeprefix("= ")
 
 
 def format_comparison_summary(comparisons: Sequence[Comparison]) -> str:
-    """Return a table of several groups, each compared with the same baseline."""
     head = ["", "accuracy", "macro F1", "difference", "95 % interval", "p", "corrected"]
     name, result = comparisons[0].names[1], comparisons[0].result
     scores = map(format_percent, (result.accuracy.baseline, result.macro_f1.baseline))

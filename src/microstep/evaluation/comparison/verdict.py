@@ -69,7 +69,6 @@ class Verdict:
 
     @property
     def detectable(self) -> str:
-        """The smallest detectable difference, empty if there is none."""
         least = self.smallest_difference
         return "" if least is None else f"a true difference of {100 * least:.1f} points"
 
@@ -91,5 +90,4 @@ def format_interval(low: float, high: float) -> str:
 
 
 def format_p_value(value: float) -> str:
-    """Return a p-value with about two significant digits."""
     return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}" if value < 0.01 else f"p = {value:.3f}"

@@ -26,7 +26,6 @@ PLAIN_TYPES = (bool, int, float, str, type(None))  #: without bytes, which torch
 
 
 def serialize_state(state: Mapping[str, Any]) -> bytes:
-    """Return a state as torch.save writes it."""
     stream = io.BytesIO()
     torch.save(dict(state), stream)
     return stream.getvalue()
@@ -35,9 +34,7 @@ def serialize_state(state: Mapping[str, Any]) -> bytes:
 def deserialize_state(file: Path, content: bytes) -> dict[str, Any]:
     """Return the state in the content of a checkpoint file, on the CPU. No code in it is run.
 
-    Raises:
-        CheckpointRefused: if it is not an archive of torch, declares more bytes than it has, or holds more than
-            tensors and plain values.
+    Raise CheckpointRefused if it is no archive of torch, or declares or holds more than its tensors and plain values.
     """
     try:
         check_plain_archive(content)
@@ -69,12 +66,8 @@ def check_plain_pickle(content: bytes) -> None:
 def snapshot(value: Any, name: str = "state") -> Any:
     """Return a copy on the CPU that later changes to the original do not affect.
 
-    Args:
-        value: tensors, plain values, and dictionaries, lists and tuples of them.
-        name: name of the value in an error.
-
-    Raises:
-        CheckpointRefused: for anything else, because loading it would run its code.
+    Raise CheckpointRefused, which gives the name of the value, for anything but tensors, plain values, and
+    dictionaries, lists and tuples of them, because loading it would run its code.
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)

@@ -77,7 +77,6 @@ class Checkpoints:
                 file.unlink(missing_ok=True)
 
     def is_intact(self, entry: CheckpointEntry) -> bool:
-        """Return whether the file of an entry has the size and SHA-256 that were written."""
         with suppress(CheckpointRefused):
             read_verified(self.directory / entry.file, entry)
             return True
@@ -95,11 +94,7 @@ class Checkpoints:
             self.wait()
 
     def entry(self, name: str) -> CheckpointEntry:
-        """Return the entry of the `best`, `last` or `previous` checkpoint.
-
-        Raises:
-            CheckpointRefused: if there is none, or it is damaged.
-        """
+        """Return the `best`, `last` or `previous` entry. Raise CheckpointRefused if it is missing or damaged."""
         self.wait()
         if name not in self.entries:
             reason = f"there is no {name} checkpoint"
@@ -112,8 +107,7 @@ class Checkpoints:
     def load(self, name: str) -> dict[str, Any]:
         """Return the state in the `best`, `last` or `previous` checkpoint, on the CPU.
 
-        Raises:
-            CheckpointRefused: if the file is missing or damaged, or holds more than tensors and plain values.
+        Raise CheckpointRefused if the file is missing or damaged, or holds more than tensors and plain values.
         """
         entry = self.entry(name)
         file = self.directory / entry.file

@@ -38,11 +38,7 @@ def make_entry(content: bytes, position: Position, optimizer_steps: int) -> Chec
 
 
 def read_manifest(directory: Path) -> dict[str, CheckpointEntry | None]:
-    """Return the entries of a manifest, None for a damaged entry; empty before the first checkpoint.
-
-    Raises:
-        CheckpointRefused: if the manifest itself is damaged.
-    """
+    """Return the entries of a manifest, None for a damaged one; empty if there is no manifest. Refuse a damaged one."""
     file = directory / MANIFEST_FILE
     try:
         return {name: parse_entry(fields) for name, fields in read_json(file, MAX_MANIFEST_BYTES).items()}
@@ -62,7 +58,6 @@ def parse_entry(fields: Any) -> CheckpointEntry | None:
 
 
 def write_manifest(directory: Path, entries: Mapping[str, CheckpointEntry]) -> None:
-    """Replace the manifest atomically and durably."""
     write_json(directory / MANIFEST_FILE, {name: asdict(entry) for name, entry in entries.items()}, durable=True)
 
 

@@ -24,10 +24,8 @@ class RecoveredState:
 def recover_state(checkpoints: Checkpoints) -> RecoveredState | None:
     """Return the newest intact state, and remove newer entries from the manifest; None if nothing was saved yet.
 
-    If the best checkpoint is lost, a warning says so, and the best is chosen from the recovered epoch on.
-
-    Raises:
-        CheckpointRefused: if no checkpoint is intact.
+    If the best checkpoint is lost, a warning says so, and the best is chosen from the recovered epoch on. Raise
+    CheckpointRefused if no checkpoint is intact.
     """
     for entry, state, progress in iter_intact_checkpoints(checkpoints):
         best = find_best_entry(checkpoints, entry, progress)
@@ -42,7 +40,6 @@ def recover_state(checkpoints: Checkpoints) -> RecoveredState | None:
 
 
 def iter_intact_checkpoints(checkpoints: Checkpoints) -> Iterator[tuple[CheckpointEntry, dict[str, Any], Progress]]:
-    """Yield the intact checkpoints, the newest first, and warn of the others."""
     for name in [name for name in ("last", "previous", "best") if name in checkpoints.entries]:
         try:
             entry, state = checkpoints.entry(name), checkpoints.load(name)

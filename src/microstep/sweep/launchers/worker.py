@@ -67,7 +67,6 @@ class Worker:
 
 @cache
 def import_run_modules() -> None:
-    """Import the modules that a run needs, including those that libraries import on first use."""
     import torch
 
     import microstep.training.resume  # noqa: F401  # imports the other modules
@@ -101,7 +100,6 @@ def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfi
 
 
 def wait_for_child(child: ForkProcess, sweep: Path) -> None:
-    """Wait for a child, and send it the signal that stops the sweep."""
     signal_sent = False
     while child.is_alive():
         child.join(CHILD_POLL_SECONDS)

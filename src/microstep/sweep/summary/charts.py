@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
@@ -24,7 +23,6 @@ Curve = tuple[str, list[float], list[float]]  #: color, x and y
 
 
 def draw_charts(sweep: SweepTable) -> dict[str, list[Chart]]:
-    """Return the charts by the name of their section."""
     charts = {"curves": draw_curves(sweep)} if sweep.monitor else {}
     if sweep.groups:
         charts["leaderboard"] = [draw_leaderboard(sweep)]
@@ -34,7 +32,6 @@ def draw_charts(sweep: SweepTable) -> dict[str, list[Chart]]:
 
 
 def draw_leaderboard(sweep: SweepTable) -> Chart:
-    """Draw each setting's runs as dots on a line of its own, its name above them."""
     groups = sweep.groups[:MAX_LEADERBOARD_GROUPS]
     label = f"Leaderboard: {groups[0].label} is first with a mean of {format_number(groups[0].val.mean)}."
     which = f"the best {len(groups)} of {len(sweep.groups)}" if len(groups) < len(sweep.groups) else "all"
@@ -65,7 +62,6 @@ def paint_group(axes: Axes, index: int, group: RunGroup) -> None:
 
 
 def draw_effects(sweep: SweepTable) -> list[Chart]:
-    """Draw each key's effect, all of them on one scale."""
     effects = [effect for effect in compute_main_effects(sweep) if effect.matches]
     values = [value for effect in effects for match in effect.matches for value in match]
     margin = 0.06 * (max(values) - min(values)) or 0.5 if values else 0
@@ -73,7 +69,6 @@ def draw_effects(sweep: SweepTable) -> list[Chart]:
 
 
 def draw_effect(effect: MainEffect, monitor: str, limits: tuple[float, float]) -> Chart:
-    """Draw a line for each combination of the other keys, and their mean."""
     means = [effect.sample_at(index).mean for index in range(len(effect.levels))]
     pairs = ", ".join(f"{format_number(mean)} at {level}" for level, mean in zip(effect.levels, means, strict=True))
     combinations = format_count(len(effect.matches), "combination")
@@ -91,7 +86,6 @@ def draw_effect(effect: MainEffect, monitor: str, limits: tuple[float, float]) -
 
 
 def label_levels(axes: Axes, levels: Sequence[str]) -> None:
-    """Write a key's values under the axis, rotated if they are long."""
     names = [truncate_middle(level, LEVEL_LETTERS) for level in levels]
     rotated = sum(map(len, names)) + 2 * len(names) > MAX_LEVEL_ROW_LETTERS
     axes.set_xticks(range(len(names)), names, rotation=35 if rotated else 0, ha="right" if rotated else "center")
@@ -100,7 +94,6 @@ def label_levels(axes: Axes, levels: Sequence[str]) -> None:
 
 
 def draw_curves(sweep: SweepTable) -> list[Chart]:
-    """Draw validation by epoch and by seconds, as far as any run has them."""
     histories = [(color, history) for color, run in color_runs(sweep)[-MAX_LINES:] if (history := run.saved.epochs)]
     which = f"the best {len(SERIES)} settings in colour, all others grey"
     which = which if len(sweep.groups) > len(SERIES) else "a colour a setting"
@@ -143,7 +136,6 @@ def draw_curve_chart(title: str, unit: str, curves: Sequence[Curve], note: str) 
 
 
 def scale_y_axis(axes: Axes, curves: Sequence[Sequence[float]]) -> None:
-    """Fit the y axis to some curves; it is logarithmic if their values differ by a factor of over 100."""
     values = [value for ys in curves for value in ys]
     low, high = min(values), max(values)
     if low > 0 and high > 100 * low:
@@ -155,7 +147,6 @@ def scale_y_axis(axes: Axes, curves: Sequence[Sequence[float]]) -> None:
 
 
 def draw_speed_chart(sweep: SweepTable) -> Chart:
-    """Draw each setting's speed against the metric, numbered by rank."""
 
     def paint(axes: Axes) -> None:
         for index, group in reversed(list(enumerate(sweep.groups))):
@@ -179,5 +170,4 @@ def paint_speed(axes: Axes, index: int, group: RunGroup) -> None:
     mean, numbered, layer = (speeds.mean, scores.mean), index < len(SERIES), 3 - index / 1000
     axes.plot(*mean, "o", color=color, markersize=13 if numbered else 7, markeredgecolor=PAPER, zorder=layer)
     if numbered:
-        font: dict[str, Any] = {"size": 10, "weight": "bold", "color": PAPER}
-        axes.annotate(str(index + 1), mean, ha="center", va="center", zorder=layer, **font)
+        axes.annotate(str(index + 1), mean, ha="center", va="center", size=10, weight="bold", color=PAPER, zorder=layer)

@@ -65,7 +65,6 @@ class MainEffect:
         return Sample(tuple(match[index] for match in self.matches))
 
     def difference_at(self, index: int) -> Sample:
-        """Return the differences between a level and the first, over the matches."""
         return Sample(tuple(match[index] - match[0] for match in self.matches))
 
 

@@ -49,11 +49,7 @@ class SavedSweep:
 
 
 def read_sweep(directory: Path) -> SavedSweep:
-    """Return a sweep. Runs with missing or damaged files are included.
-
-    Raises:
-        ConfigError: if sweep.json cannot be read.
-    """
+    """Return a sweep, including runs with damaged files. Raise ConfigError if sweep.json cannot be read."""
     try:
         content = read_json(directory / "sweep.json", MAX_SUMMARY_INPUT_BYTES)
     except (OSError, ValueError) as error:
@@ -65,11 +61,9 @@ def read_sweep(directory: Path) -> SavedSweep:
 
 
 def read_sweep_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> SweepRun:
-    """Return one run of a sweep.
+    """Return one run of a sweep from its entry in sweep.json; if it is stale, `changed` says what has changed since.
 
-    Args:
-        job: entry of the run in sweep.json. Its `error` was reported by a process that could not write run.json.
-        changed: part of the experiment that has changed since the run, if it is stale.
+    The entry's `error` was reported by a process that could not write run.json.
     """
     path = PurePath(name)
     saved = SavedRun(sweep, RunRecord.of({}, "its name leads out of the sweep's directory"), "run")
@@ -87,7 +81,6 @@ def read_sweep_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any)
 
 
 def get_changes(overrides: Mapping[str, str], record: RunRecord) -> dict[str, str]:
-    """Return values that differ from the typed ones: the epochs of a resume, and a precision that was measured."""
     epochs = record.overrides.get("epochs")
     changes = {} if epochs is None else {"epochs": str(epochs)}
     if overrides.get("precision") == "auto" and record.precision:
@@ -96,7 +89,6 @@ def get_changes(overrides: Mapping[str, str], record: RunRecord) -> dict[str, st
 
 
 def get_status(record: RunRecord) -> tuple[str, str]:
-    """Return the status of a run, and why it has not finished."""
     if record.problem:
         return "unreadable", record.problem
     if not record.content:

@@ -10,12 +10,7 @@ from microstep.sweep.summary.tables import Code
 
 
 def render(template: str, **context: Any) -> str:
-    """Return a rendered template.
-
-    Args:
-        template: name of a file in `templates`. Values are escaped automatically if it ends in `.html.j2`.
-        **context: values that the template uses.
-    """
+    """Return a rendered file of `templates`. Values are escaped automatically if its name ends in `.html.j2`."""
     return ENVIRONMENT.get_template(template).render(context)
 
 

@@ -35,7 +35,6 @@ class Section:
 
 
 def summarize(sweep: SweepTable) -> dict[str, Any]:
-    """Return the values that the templates show, except charts."""
     return {
         "name": sweep.name,
         "command": sweep.command,
@@ -76,7 +75,6 @@ def make_caution(sweep: SweepTable) -> str:
 
 
 def list_facts(sweep: SweepTable) -> Iterator[tuple[str, str]]:
-    """Yield what all runs have in common, the swept keys and the training time, each with its name."""
     if sweep.monitor:
         yield "ranked on", f"validation {sweep.monitor}, {tables.format_better_direction(sweep)}"
     for group, label in SHARED_GROUPS.items():
@@ -85,9 +83,8 @@ def list_facts(sweep: SweepTable) -> Iterator[tuple[str, str]]:
             yield label, options.pop()
     for key in sweep.keys:
         yield f"{key}, swept", format_levels(sweep.levels(key))
-    if seconds := [
-        value for run in sweep.scored_runs if (value := run.record.numbers.get("train_seconds")) is not None
-    ]:
+    numbers = [run.record.numbers.get("train_seconds") for run in sweep.scored_runs]
+    if seconds := [value for value in numbers if value is not None]:
         yield "training", f"{sum(seconds):,.0f} s in {format_count(len(seconds), 'run')}"
 
 
@@ -110,7 +107,6 @@ def make_sections(sweep: SweepTable) -> Iterator[Section]:
 
 
 def make_effects_section(sweep: SweepTable) -> Iterator[Section]:
-    """Yield the effect of each key, the runs it leaves out, and the effect of `accum` on the batch size."""
     effects, confounding = compute_main_effects(sweep), find_accum_confounding(sweep)
     table = tables.make_effects_table(effects, sweep) if any(effect.matches for effect in effects) else None
     remarks = tuple(remark for effect in effects for remark in make_remarks(effect)) if sweep.scored_runs else ()
@@ -124,7 +120,6 @@ def make_effects_section(sweep: SweepTable) -> Iterator[Section]:
 
 
 def make_remarks(effect: MainEffect) -> Iterator[str]:
-    """Yield the values and runs that an effect leaves out."""
     if effect.absent:
         yield f"{effect.key}: no run has finished at {', '.join(effect.absent)}."
     if not effect.matches:

@@ -44,7 +44,6 @@ class RunGroup:
     test: Sample | None  #: the same metric; None if not every run has it
 
     def get_sample(self, name: str) -> Sample | None:
-        """Return a number of run.json over the runs that have it; None if none has."""
         values = tuple(value for run in self.runs if (value := run.record.numbers.get(name)) is not None)
         return Sample(values) if values else None
 
@@ -69,7 +68,6 @@ class SweepTable:
         return tuple(run for run in runs if self.monitor in run.get_metrics("val"))
 
     def get_score(self, run: SweepRun) -> float:
-        """Return the monitored validation metric of a scored run."""
         return run.get_metrics("val")[self.monitor]
 
     def levels(self, key: str) -> tuple[str, ...]:
@@ -81,7 +79,6 @@ class SweepTable:
         return tuple(dict.fromkeys([*typed, *values]))
 
     def other_values(self, run: SweepRun, key: str) -> tuple[str, ...]:
-        """Return a run's values of all keys but one."""
         return tuple(value for other, value in self.rows[run.name].items() if other != key)
 
     @cached_property
@@ -101,7 +98,6 @@ class SweepTable:
 
 
 def tabulate(sweep: SavedSweep) -> SweepTable:
-    """Return the runs of a sweep by the keys that have more than one value."""
     typed = dict.fromkeys(escape_unprintable(key) for run in sweep.runs for key in run.overrides)
     values = {key: get_key_values(key, sweep.runs) for key in typed if key not in NEUTRAL_KEYS}
     swept = sorted((key for key, column in values.items() if len(set(column)) > 1), key=lambda key: key == SEED_KEY)

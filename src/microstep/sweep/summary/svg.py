@@ -44,18 +44,13 @@ class Chart:
 
 
 def get_group_color(index: int) -> str:
-    """Return the color of a setting by its rank from 0; only the best few have their own."""
     return SERIES[index] if index < len(SERIES) else GREY
 
 
 def draw(paint: Callable[[Axes], None], height: float, label: str, caption: str) -> Chart:
-    """Return a chart. The same input makes the same SVG; a $ in a text does not start a formula.
+    """Return a chart `height` inches high. The same input makes the same SVG; a $ in a text does not start a formula.
 
-    Args:
-        paint: draws on the axes.
-        height: in inches.
-        label: read by a screen reader. It also keeps the ids in the SVG apart from those of other charts.
-        caption: shown under the chart.
+    A screen reader reads the label, which also keeps the ids in the SVG apart from those of other charts.
     """
     stream = StringIO()
     with plain_text({**CHART_STYLE, "svg.hashsalt": label}), catch_warnings():

@@ -106,7 +106,6 @@ def make_run_row(run: SweepRun, monitor: str) -> tuple[str, ...]:
 
 
 def format_summary_csv(sweep: SweepTable) -> bytes:
-    """Return the table as CSV, with a column for each metric that any run has."""
     metrics = (f"{split}_{name}" for split in SPLITS for run in sweep.runs for name in run.get_metrics(split))
     header = dict.fromkeys(("run", "status", *sweep.keys, "epoch", "best_epoch", *metrics, *CSV_NUMBERS, "error"))
     rows = [make_csv_row(run, sweep) for run in sweep.runs]
@@ -129,7 +128,6 @@ def escape_formula(text: str) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """Return a number with four decimals, with one if it is large, or with three digits if it is tiny or huge."""
     if value is None:
         return MISSING
     magnitude = abs(value)
@@ -147,7 +145,6 @@ def format_sample(sample: Sample | None, mean: str = "") -> str:
 
 
 def format_rounded(value: float | None) -> str:
-    """Return a number without decimals, or with one if it is below 100."""
     return MISSING if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}"
 
 

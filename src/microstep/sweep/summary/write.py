@@ -15,7 +15,6 @@ def write_summary(directory: Path, html: bool = True) -> None:
     The same files make the same bytes. Damaged files of a run don't stop it, and texts in them stay texts.
 
     Args:
-        directory: the sweep's directory, with its sweep.json.
         html: also write summary.html. Drawing its charts takes a second or two; the others take milliseconds.
 
     Raises:

@@ -132,7 +132,6 @@ class HealthReport:
 
 
 def count_readable_images(source: ImageSource, surveys: Sequence[SplitSurvey], split: str) -> dict[str, int]:
-    """Return the number of images of each class in a split, without those known to be unreadable."""
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
     classes = len(source.class_names)
     counts = np.bincount(source.labels, minlength=classes) - np.bincount(source.labels[bad], minlength=classes)

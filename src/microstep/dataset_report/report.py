@@ -27,13 +27,10 @@ def write_dataset_report(
     Measurements of other splits or samples in an earlier JSON file are kept. Files are written atomically.
 
     Args:
-        dataset: a data set of images.
         name: the data set's option name.
         split: names of official splits, separated by commas.
         ratio: the share of images to draw from each split; None for all.
         seed: of the draw.
-        output: the directory for the files.
-        bar: see `ChunkProgressBar`.
 
     Returns:
         The text to print.

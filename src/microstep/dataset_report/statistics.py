@@ -53,14 +53,10 @@ def measure_dataset(
 def survey_splits(
     dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
 ) -> list[SplitSurvey]:
-    """Read each image of some official splits once. Unreadable files are collected.
+    """Read each image of some official splits once; of each, only the share `ratio` if it is not None.
 
-    Args:
-        ratio: the share of images to draw from each split, without replacement; None for all.
-
-    Raises:
-        ConfigError: there is no such split, or a sample has fewer than two images.
-        DataError: no image of a split can be read.
+    Unreadable files are collected. Raise ConfigError if there is no such split or a sample has fewer than two images,
+    DataError if no image of a split can be read.
     """
     check_split_names(names, list(dataset.official_splits))
     splits = {name: dataset.official_splits[name] for name in names}

@@ -42,7 +42,6 @@ def format_range_ends(values: Sequence[float]) -> str:
 
 
 def format_yaml_snippet(statistics: Mapping[str, SplitStatistics]) -> str:
-    """Return yaml for the data set's config: of the training split if it was measured, else of the first."""
     found = find_main_split(statistics)[1].statistics
     return f"mean: [{format_with_errors(found.mean)}]\nstd: [{format_with_errors(found.std)}]"
 

@@ -20,7 +20,6 @@ UNSURE_BELOW = 0.5  #: a caption is red if the confidence is below this
 
 
 def shown_indices(count: int) -> list[int]:
-    """Return the indices of the images on the sheet: all, or MAX_THUMBNAILS of them, evenly spaced."""
     return list(map(int, np.linspace(0, count - 1, min(count, MAX_THUMBNAILS))))
 
 

@@ -81,7 +81,6 @@ def text_of(value: Any) -> str | None:
 
 
 def short_text(value: Any) -> str | None:
-    """Return the result of `text_of`, truncated to `MAX_TEXT_LENGTH` characters."""
     text = text_of(value)
     return text if text is None or len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
 

@@ -38,10 +38,7 @@ class WeightsFile:
         """Write the state of a model with its epoch and validation metrics, or warn if safetensors cannot hold it.
 
         Names and dtypes are those of `state_dict()`. Each name of tied weights has its own tensor, so that
-        `load_state_dict` needs nothing else. Equal weights give equal bytes.
-
-        Raises:
-            StorageError: if the file cannot be written; no partial file is left.
+        `load_state_dict` needs nothing else. Equal weights give equal bytes. A write that fails leaves no partial file.
         """
         metadata = {**self.metadata, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
         try:

@@ -27,7 +27,6 @@ def run_job(task: Task, config: DictConfig) -> str | None:
 
 
 def plan_job_resume(config: DictConfig) -> ResumePlan | None:
-    """Return how to resume the run in a job's directory; None if there is none."""
     directory = get_run_directory()
     if not should_resume(AUTO_RESUME, directory):
         return None

@@ -24,9 +24,7 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     records = {name: RunRecord.read(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
     finished_names = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
     hashes = ExperimentHashes()
-    jobs_to_run: list[Job] = []
-    finished: dict[str, str] = {}
-    stale: dict[str, str] = {}
+    jobs_to_run, finished, stale = list[Job](), dict[str, str](), dict[str, str]()
     for job in sweep.jobs:
         directory, record = sweep.get_directory(job), records[job.name]
         job_hashes, usable = hashes.compute_hashes(job.config), has_result(record, directory)
@@ -43,7 +41,6 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
 
 
 def has_result(record: RunRecord, directory: Path) -> bool:
-    """Return whether a run is finished or can be resumed. A failed run is never resumed."""
     return record.status == "finished" or (has_checkpoint(directory) and record.status != "failed")
 
 

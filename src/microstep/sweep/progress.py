@@ -125,7 +125,6 @@ class SweepProgress:
 
 
 def get_record_mtime(directory: Path) -> int:
-    """Return the modification time of a run.json in nanoseconds; 0 if there is none."""
     try:
         return (directory / "run.json").stat().st_mtime_ns
     except OSError:

@@ -45,7 +45,6 @@ class SweepReporter:
 
     @contextmanager
     def follow_jobs(self, jobs: Sequence[Job]) -> Iterator[SweepProgress]:
-        """Yield the progress of some jobs; write the complete summary at the end."""
         progress = SweepProgress(self.sweep, jobs, self.write_summary_files)
         try:
             yield progress

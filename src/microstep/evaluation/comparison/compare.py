@@ -49,10 +49,8 @@ def compare_runs(
     """Compare groups of runs, which differ only in their seed, with a baseline group, and write the comparisons.
 
     Args:
-        run: a run directory, or a pattern that matches several (`outputs/sweeps/s/*`).
-        baseline: the same for the baseline.
-        split: split of the reports to compare.
-        checkpoint: checkpoint of these reports. `evaluate.py` makes a missing report.
+        run, baseline: a run directory, or a pattern that matches several (`outputs/sweeps/s/*`).
+        split, checkpoint: those of the reports to compare. `evaluate.py` makes a missing report.
         make_allowlist: returns the allowlist for the configs of some run directories.
 
     Raises:
@@ -77,7 +75,6 @@ def compare_runs(
 
 
 def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: ReportRequest) -> list[Path]:
-    """Return the paths of runs that are not in the baseline; a pattern may match both."""
     resolved = {path.resolve() for path in excluded}
     remaining = [path for path in paths if path.resolve() not in resolved]
     if not remaining:

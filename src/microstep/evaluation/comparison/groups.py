@@ -98,7 +98,6 @@ def format_seed_list(seeds: Sequence[int]) -> str:
 
 
 def name_groups(groups: Sequence[RunGroup]) -> list[str]:
-    """Return a distinct name for each group, as short as possible."""
     short = [shorten_group_name(group) for group in groups]
     parents = [group.first.directory.resolve().parent.name for group in groups]
     long = [f"{parent}/{name}" for parent, name in zip(parents, short, strict=True)]

@@ -69,7 +69,6 @@ def iter_table_rows(file: Path) -> Iterator[list[str]]:
 
 @contextmanager
 def damage_errors(file: Path) -> Iterator[Path]:
-    """Yield a file; turn errors in its content into a DataError that names it."""
     try:
         yield file
     except FileNotFoundError:

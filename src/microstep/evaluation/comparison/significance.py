@@ -30,10 +30,8 @@ def exact_test_power(samples: int, disagreement: float, difference: float, level
     The power is summed over the number of samples on which the two disagree: Duffy, Asymptotic and Exact Power for the
     McNemar Test and its Analogue with R Controls per Case (Biometrics 40, 1984).
 
-    Args:
-        disagreement: share of samples that exactly one of the two gets right; at least `difference`.
-        difference: true difference in accuracy, positive.
-        level: significance level of the two-sided test.
+    `disagreement` is the share of samples that exactly one of the two gets right, at least `difference`, the true
+    difference in accuracy, which is positive.
     """
     disagreement = min(1.0, max(disagreement, difference))
     few, many = binom.ppf([1e-9, 1 - 1e-9], samples, disagreement)

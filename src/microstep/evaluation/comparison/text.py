@@ -40,7 +40,6 @@ class Comparison:
 
 
 def comparison_report_text(comparison: Comparison) -> str:
-    """Return the report of one comparison without the verdict."""
     facts = comparison_rows(comparison)
     lines = format_table([*facts, *format_test_rows(comparison)], "<")
     scores, classes = format_scores(comparison.result), format_changed_classes(comparison)

@@ -37,7 +37,6 @@ class Verdict:
         return None if found is None or found > 1 else found
 
     def format_sentence(self, run: str, baseline: str) -> str:
-        """Return the verdict in one sentence about the names of the two groups."""
         if self.word != "no difference":
             return f"{run} is {self.word} than {baseline}: {self.evidence} on {self.extent}."
         limit = "they are too few to show any difference"

@@ -32,15 +32,10 @@ class Checkpoints:
         self.pending_write: Future[None] | None = None
 
     def save(self, state: Mapping[str, Any], progress: Progress, best: bool, logs: Sequence[Path] = ()) -> None:
-        """Copy a state, and start to write it.
+        """Copy a state of tensors and plain values, and start to write it. Key `model` is the model's state dict.
 
-        Args:
-            state: tensors and plain values only; key `model` is the model's state dict.
-            logs: files whose sizes are in the state; they are flushed to the disk first.
-
-        Raises:
-            CheckpointRefused: if the state holds anything else.
-            StorageError: if the checkpoint before could not be written.
+        `logs`, whose sizes are in the state, are flushed to the disk first. Raise CheckpointRefused if the state holds
+        anything else, StorageError if the checkpoint before could not be written.
         """
         start = perf_counter()
         self.wait()

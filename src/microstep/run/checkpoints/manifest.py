@@ -31,7 +31,6 @@ class CheckpointEntry:
 
 
 def make_entry(content: bytes, position: Position, optimizer_steps: int) -> CheckpointEntry:
-    """Return the entry of a new checkpoint. Each position has its own file name."""
     name = f"epoch-{position.epoch:04d}" + (f"+{position.window:06d}" if position.window else "")
     digest = sha256(content).hexdigest()
     return CheckpointEntry(f"{name}.pt", digest, len(content), position.epoch, position.window, optimizer_steps)

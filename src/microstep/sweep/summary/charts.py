@@ -114,7 +114,6 @@ def color_runs(sweep: SweepTable) -> list[tuple[str, SweepRun]]:
 
 
 def make_curve(history: Sequence[dict[str, float]], unit: str, column: str) -> tuple[list[float], list[float]]:
-    """Return epochs, or seconds added up, and a metric; rows without either are left out."""
     rows = [row for row in history if unit in row and column in row]
     xs = [row[unit] for row in rows]
     return list(accumulate(xs)) if unit == "seconds" else xs, [row[column] for row in rows]

@@ -134,7 +134,6 @@ def make_remarks(effect: MainEffect) -> Iterator[str]:
 
 
 def make_failures_section(sweep: SweepTable) -> Iterator[Section]:
-    """Yield the runs without a result or without a rank, and the command that runs the former again."""
     failed = [run for run in sweep.runs if run.status != "finished"]
     unranked = ", ".join(run.name for run in sweep.runs if run.status == "finished" and run not in sweep.scored_runs)
     remarks = (f"Not ranked, because their checkpoints were chosen by another metric: {unranked}.",) if unranked else ()

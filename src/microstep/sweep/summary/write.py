@@ -12,14 +12,9 @@ from microstep.utils.files import write_atomic
 def write_summary(directory: Path, html: bool = True) -> None:
     """Write summary.csv, summary.md and summary.html of a sweep from the files in its directory.
 
-    The same files make the same bytes. Damaged files of a run don't stop it, and texts in them stay texts.
-
-    Args:
-        html: also write summary.html. Drawing its charts takes a second or two; the others take milliseconds.
-
-    Raises:
-        ConfigError: if sweep.json can't be read.
-        StorageError: if a file can't be written. Each file is then either unchanged or complete.
+    The same files make the same bytes. Damaged files of a run don't stop it, and texts in them stay texts. Without
+    `html`, the files take milliseconds; the charts of summary.html take a second or two. Raise ConfigError if
+    sweep.json can't be read, StorageError if a file can't be written; each is then either unchanged or complete.
     """
     from microstep.sweep.summary.rendering import render  # jinja2 is imported only if a summary is written
 

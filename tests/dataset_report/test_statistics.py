@@ -14,7 +14,7 @@ import yaml
 from microstep.components.dataset import ImageDataset, Images, digits, image_dataset, mnist
 from microstep.components.dataset.images import CHUNK_BYTES
 from microstep.config.compose import compose
-from microstep.dataset_report.statistics import draw_rows, measure_dataset
+from microstep.dataset_report.statistics import SplitStatistics, draw_rows, measure_surveys, survey_splits
 from microstep.dataset_report.survey import ImageChunk
 from microstep.dataset_report.text import format_statistics_rows, format_yaml_snippet
 from microstep.errors import ConfigError
@@ -25,6 +25,10 @@ PUBLISHED = {  # by those who made them known; where the files are
     "FashionMNIST": ("/usr/share/datasets/fashion-mnist", "fashion_mnist", [0.2860, 0.3530]),
     "MNIST": ("data", "mnist", [0.1307, 0.3081]),
 }
+
+
+def measure_dataset(*request) -> dict[str, SplitStatistics]:
+    return measure_surveys(survey_splits(*request))
 
 
 def of(train: Images, test: Images) -> ImageDataset:

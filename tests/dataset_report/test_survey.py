@@ -16,7 +16,7 @@ from microstep.components.dataset.folder import find_splits
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.dataset_report.health import HealthReport
 from microstep.dataset_report.sampling import ClassStatistics, Stratum, compute_moments, compute_standard_errors
-from microstep.dataset_report.statistics import measure_dataset, measure_surveys, survey_splits
+from microstep.dataset_report.statistics import measure_surveys, survey_splits
 from microstep.dataset_report.survey import SplitSurvey, make_printable
 from tests.dataset_report.folders import sick_folder
 
@@ -96,7 +96,7 @@ def test_a_file_that_goes_away_is_named(root, tmp_path):
 
 def test_a_sample_with_a_bad_file_has_the_errors_of_what_was_read(root):
     """The population includes unreadable files; the number of images drawn does not."""
-    found = measure_dataset(folder(root, 0), ["train"], 1.0, 0, unseen)["train"]
+    found = measure_surveys(survey_splits(folder(root, 0), ["train"], 1.0, 0, unseen))["train"]
     assert (found.statistics.count, found.population, found.unreadable) == (27, 29, 2)
     assert found.errors is not None
     assert found.errors.mean[0] > 0

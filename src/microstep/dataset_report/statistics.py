@@ -43,13 +43,6 @@ class SplitStatistics:
         return moments | extremes | counts | standard_errors | {"classes": by_class, "sizes": sizes}
 
 
-def measure_dataset(
-    dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
-) -> dict[str, SplitStatistics]:
-    """Return the statistics of official splits; of several, also of all together. See `survey_splits`."""
-    return measure_surveys(survey_splits(dataset, names, ratio, seed, bar))
-
-
 def survey_splits(
     dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
 ) -> list[SplitSurvey]:

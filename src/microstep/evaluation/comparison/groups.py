@@ -118,10 +118,8 @@ def strip_common_words(names: Sequence[str]) -> list[str]:
 
 def find_setting_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
     """Return the values in which two groups differ, by dotted key, with the effective batch size."""
-    sides: list[dict[str, Any]] = [
-        dict(flatten(group.first.settings)) | {"effective batch": group.first.effective_batch_size}
-        for group in (run, baseline)
-    ]
+    runs = (run.first, baseline.first)
+    sides = [dict(flatten({**one.settings, "effective batch": one.effective_batch_size})) for one in runs]
     pairs = {key: (format_setting(sides[0].get(key)), format_setting(sides[1].get(key))) for key in sides[0] | sides[1]}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -46,7 +46,7 @@ class SplitStatistics:
 def survey_splits(
     dataset: ImageDataset, names: Sequence[str], ratio: float | None, seed: int, bar: ChunkProgressBar
 ) -> list[SplitSurvey]:
-    """Read each image of some official splits once; of each, only the share `ratio` if it is not None.
+    """Read each image of some official splits once, or only a sample of each with the share `ratio`.
 
     Unreadable files are collected. Raise ConfigError if there is no such split or a sample has fewer than two images,
     DataError if no image of a split can be read.

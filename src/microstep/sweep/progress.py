@@ -23,7 +23,7 @@ RUN_BAR_FORMAT = "  {desc} {n_fmt}/{total_fmt} epochs |{bar:20}|{postfix}"
 
 
 class SweepProgress:
-    """Follows runs through their run.json, so their processes may be anywhere. Each end calls `on_run_end`."""
+    """Follows runs through their run.json, which processes anywhere write. `on_run_end` is called after some end."""
 
     def __init__(self, sweep: Sweep, jobs: Sequence[Job], on_run_end: Callable[[], None]) -> None:
         self.sweep, self.on_run_end = sweep, on_run_end

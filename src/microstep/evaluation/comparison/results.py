@@ -80,7 +80,7 @@ class ComparisonResult:
         return compare_classes(self.paired)
 
     def smallest_difference(self, comparisons: int) -> float | None:
-        """Return the smallest true difference in accuracy that four of five comparisons made together would detect."""
+        """Return the smallest true difference that 4 of 5 such comparisons detect of `comparisons` made together."""
         level = SIGNIFICANCE_LEVEL / comparisons  # Bonferroni's level, the first step of Holm's
         if self.paired.seeds > 1:
             return SeedSampleVariance.from_values(self.paired.differences).smallest_difference(level, POWER)

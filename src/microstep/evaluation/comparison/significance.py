@@ -131,5 +131,5 @@ class SeedSampleVariance:
         return self.difference - half_width, self.difference + half_width
 
     def smallest_difference(self, level: float, power: float) -> float:
-        """Return the smallest true difference detected with this power. Bloom, Evaluation Review 19, 1995."""
+        """Return the smallest true difference detected with this power (Bloom, Minimum Detectable Effects, 1995)."""
         return self.tail_quantile(level / 2) + self.tail_quantile(1 - power)

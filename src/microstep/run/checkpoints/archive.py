@@ -34,7 +34,8 @@ def serialize_state(state: Mapping[str, Any]) -> bytes:
 def deserialize_state(file: Path, content: bytes) -> dict[str, Any]:
     """Return the state in the content of a checkpoint file, on the CPU. No code in it is run.
 
-    Raise CheckpointRefused if it is no archive of torch, or declares or holds more than its tensors and plain values.
+    Raise CheckpointRefused if it is not an archive of torch, declares more bytes than it has, or holds more than
+    tensors and plain values.
     """
     try:
         check_plain_archive(content)

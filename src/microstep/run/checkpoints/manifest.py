@@ -37,7 +37,7 @@ def make_entry(content: bytes, position: Position, optimizer_steps: int) -> Chec
 
 
 def read_manifest(directory: Path) -> dict[str, CheckpointEntry | None]:
-    """Return the entries of a manifest, None for a damaged one; empty if there is no manifest. Refuse a damaged one."""
+    """Return the entries of a manifest, None for a damaged entry; empty if there is no file. Refuse a damaged file."""
     file = directory / MANIFEST_FILE
     try:
         return {name: parse_entry(fields) for name, fields in read_json(file, MAX_MANIFEST_BYTES).items()}

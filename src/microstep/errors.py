@@ -11,13 +11,7 @@ def escape_unprintable(text: str) -> str:
 
 
 class MicrostepError(Exception):
-    """Base class of the errors that the user can resolve.
-
-    Args:
-        subject: what the user typed, or the affected file.
-        reason: why it is an error.
-        remedy: what to do about it.
-    """
+    """Base class of the errors that the user can resolve."""
 
     exit_code = 1
 
@@ -68,9 +62,7 @@ class CheckpointRefused(MicrostepError):  # noqa: N818
 class Stopped(BaseException):
     """Raised when a signal stops the program. It is no Exception, so that handlers of failed jobs don't catch it.
 
-    Args:
-        signum: number of the signal.
-        safe: True if it is raised at a safe point, False if it may interrupt any instruction.
+    `safe` is True if it is raised at a safe point, False if it may interrupt any instruction.
     """
 
     def __init__(self, signum: int, safe: bool = False) -> None:

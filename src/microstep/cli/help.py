@@ -40,13 +40,7 @@ HYDRA = {
 
 
 def help_text(introduction: str, conf: Path, config_name: str) -> str:
-    """Return the text of `--help`.
-
-    Args:
-        introduction: text before the sections.
-        conf: directory of the yamls.
-        config_name: name of the program's root yaml.
-    """
+    """Return the introduction with all sections after it, for the root yaml `config_name` in `conf`."""
     parts = [introduction.strip()]
     entries = [*HYDRA.get(config_name, ()), *schema_entries(config_name, conf)]
     for name in SECTIONS:

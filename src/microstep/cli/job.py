@@ -26,9 +26,7 @@ class Logged(Exception):  # noqa: N818
 def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
     """Run a job in its `hydra.run.dir`, and return the task's result.
 
-    Raises:
-        Logged: for an unexpected error, after its traceback was written to the job's log.
-        Exception: any other error of the task.
+    An unexpected error is raised as `Logged`, after its traceback was written to the job's log.
     """
     with open_dict(job.hydra):
         job.hydra.mode = RunMode.RUN

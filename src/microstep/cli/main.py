@@ -37,24 +37,14 @@ from microstep.utils.text import display_path
 
 @dataclass(frozen=True)
 class Program:
-    """A program on the command line.
+    """A program on the command line."""
 
-    Args:
-        name: name of the program and of its primary config: `train`, `evaluate` or `compute_stats`.
-        task: runs a job. Its docstring introduces the text of `--help`.
-        run_sweep: runs the jobs of `-m`; None if the program has no sweeps.
-    """
-
-    name: str
-    task: Task
-    run_sweep: RunSweep | None = None
+    name: str  #: also of its primary config: `train`, `evaluate` or `compute_stats`
+    task: Task  #: runs a job; its docstring introduces the text of `--help`
+    run_sweep: RunSweep | None = None  #: runs the jobs of `-m`
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
-        """Check the command line, run it, and exit with the exit code of the error contract.
-
-        Args:
-            arguments: by default those of the process.
-        """
+        """Check the command line, by default the process's, run it, and exit with the code of the error contract."""
         signals.install_signal_handlers()
         names.register_resolvers()
         logging.raiseExceptions = False  # a log that can't be written, as on a full disk, is no reason to stop

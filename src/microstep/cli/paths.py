@@ -10,12 +10,7 @@ from microstep.errors import ConfigError
 
 
 def check_command_line_paths(program: str, *arguments: str) -> None:
-    """Check the command line, the working directory and the program's directory.
-
-    Raises:
-        ConfigError: if one of them has bytes that are not UTF-8, if the working directory is gone, or if the name of a
-            directory contains `${`.
-    """
+    """Check that the working directory exists, that it and the program's have no `${`, and that all is UTF-8."""
     for argument in arguments:
         check_utf8(argument, argument)
     try:
@@ -43,11 +38,7 @@ def check_no_interpolation(subject: str, path: str) -> None:
 
 
 def get_hydra_directory(job: DictConfig, key: str) -> Path:
-    """Return the directory that a key of Hydra's node names.
-
-    Raises:
-        ConfigError: if the key can't be resolved, or if the directory's name is not UTF-8 or contains `${`.
-    """
+    """Return the directory that a key of Hydra's node names. Its name must be UTF-8 without `${`."""
     try:
         path = str(OmegaConf.select(job, key, throw_on_missing=True))
     except OmegaConfBaseException as error:

@@ -21,12 +21,7 @@ from microstep.config.compose import Composer, lists_its_jobs, quote_verbatim
 from microstep.config.experiment import get_trusted_names
 from microstep.config.hydra_job import get_config_directories
 from microstep.config.overrides import drop_hydra_node
-from microstep.config.validation import (
-    check_diagnostic_without_resume,
-    check_diagnostic_without_sweep,
-    check_launcher,
-    check_unique_names,
-)
+from microstep.config.validation import check_launcher, check_unique_names, refuse_check
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
 from microstep.run.lock import directory_lock
@@ -38,6 +33,7 @@ from microstep.utils.text import display_path
 
 RunSweep = Callable[[Sweep, Task, DictConfig, HydraContext], None]
 StartFunction = Callable[[], Any]
+NO_RUN = ("it examines a new experiment, not a run", "leave resume= out")  #: reason and remedy of check= with resume=
 
 
 @dataclass(frozen=True)
@@ -75,12 +71,12 @@ def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
         return prepare_resume(line, Path(str(resume)))
     job = line.composer.compose_job(line.overrides)
     if resume is not None:
-        check_diagnostic_without_resume(job.check)
+        refuse_check(job.check, *NO_RUN)
     return partial(start_or_resume_run if job.check is None else start_check, line, job)
 
 
 def prepare_resume(line: CommandLine, directory: Path) -> StartFunction:
-    check_diagnostic_without_resume(line.value("check"))
+    refuse_check(line.value("check"), *NO_RUN)
     if "hydra.run.dir" in line.typed:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
     job = line.composer.compose_unchecked([str(o.input_line) for o in line.typed.values() if o.is_hydra_override()])
@@ -115,11 +111,7 @@ def start_or_resume_run(line: CommandLine, job: DictConfig) -> None:
 
 
 def start_resumed_run(line: CommandLine, job: DictConfig, plan: ResumePlan) -> None:
-    """Resume a run in its own directory.
-
-    Args:
-        job: only its `hydra` node is used; the experiment is that of the plan.
-    """
+    """Resume a run in its own directory. Only the `hydra` node of `job` is used; the experiment is that of the plan."""
     if plan.finished:
         print(format_already_finished(plan.directory))
         return
@@ -152,7 +144,7 @@ def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
     directory = get_hydra_directory(first, "hydra.sweep.dir")
     named = first.sweep is not None or "hydra.sweep.dir" in line.typed
     check_sweep_resume(first.resume, named)
-    check_diagnostic_without_sweep(first.check)
+    refuse_check(first.check, "it examines one experiment, and -m starts several", "leave -m out")
     check_launcher(first)
     jobs = tuple(starmap(make_job, enumerate(configs)))
     check_unique_names([job.name for job in jobs])
@@ -165,9 +157,8 @@ def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
             if lists_its_jobs(config.hydra.sweeper):
                 line.run_sweep(sweep, line.task, config, context)
             else:
-                sweeper = Plugins.instance().instantiate_sweeper(
-                    hydra_context=context, task_function=line.task, config=config
-                )
+                instantiate = Plugins.instance().instantiate_sweeper
+                sweeper = instantiate(hydra_context=context, task_function=line.task, config=config)
                 sweeper.sweep(arguments=list(config.hydra.overrides.task))
 
 
@@ -180,7 +171,6 @@ def make_job(number: int, config: DictConfig) -> Job:
 
 
 def check_sweep_resume(resume: str | None, named: bool) -> None:
-    """Raise ConfigError if a sweep is resumed other than by its name."""
     if resume not in (None, AUTO_RESUME):
         raise ConfigError(f"resume={resume}", "it is one run, and -m starts several", "leave -m out, or resume=auto")
     if resume == AUTO_RESUME and not named:

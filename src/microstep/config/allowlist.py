@@ -31,23 +31,18 @@ class Allowlist:
     interpolations: Container[str]
 
     def __call__(self, node: Any, group: str) -> None:
-        """Check a resolved node before it is built.
+        """Raise ConfigError if a resolved node has a target, at any depth, or a resolver that is not allowed.
 
-        Raises:
-            ConfigError: if a target at any depth is not allowed, or if text uses a resolver although the node is
-                resolved: a value that is put together from pieces of `${…}` would be resolved again when it is built.
+        A value that is put together from pieces of `${…}` would be resolved again when it is built.
         """
+        reason = "the run directory names it, your own conf/ does not"
+        remedy = "put it into your conf/, or add trust=[…] if you know what it does"
         for target in find_targets(node):
             if current(target) not in self.targets:
-                raise ConfigError(
-                    f"{group}._target_={target}",
-                    "the run directory names it, your own conf/ does not",
-                    "put it into your conf/, or add trust=[…] if you know what it does",
-                )
+                raise ConfigError(f"{group}._target_={target}", reason, remedy)
         self.check_resolvers(node, group)
 
     def check_resolvers(self, node: Any, subject: str) -> None:
-        """Raise ConfigError if a value uses a resolver and is not allowed to."""
         for text in iter_values(node):
             if uses_resolver(text) and text not in self.interpolations:
                 reason = f"the run directory uses a resolver, your own conf/ does not: {text}"
@@ -68,16 +63,7 @@ ALLOW_ALL = Allowlist(AnyName(), AnyName())  #: for the user's own config
 def allowlist_from(
     directories: Iterable[Path], trust: Iterable[str] = (), run_dir: Path | None = None, other_runs: Iterable[Path] = ()
 ) -> Allowlist:
-    """Return the allowlist of the names in the yamls below some directories and of the trusted names.
-
-    Args:
-        directories: the user's directories of yamls.
-        trust: further names.
-        run_dir, other_runs: run directories, which are skipped if they lie below one of `directories`.
-
-    Raises:
-        ConfigError: if a file is no valid yaml.
-    """
+    """Return the allowlist of the names in the user's directories, except those of runs below them, and in `trust`."""
     excluded = [path.resolve() for path in (run_dir, *other_runs) if path]
     contents = [read_yaml(file) for directory in directories for file in find_yamls(directory, excluded)]
     targets = {target for content in contents for target in find_targets(content)}
@@ -105,7 +91,6 @@ def has_nested_interpolation(text: str) -> bool:
 
 
 def find_targets(node: Any) -> Iterator[str]:
-    """Yield every `_target_` in a plain structure."""
     return (str(one["_target_"]) for one in iter_nodes(node) if isinstance(one, dict) and "_target_" in one)
 
 

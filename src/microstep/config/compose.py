@@ -25,9 +25,9 @@ from microstep.config.experiment import VERBATIM_KEYS
 from microstep.config.names import sweep_name
 from microstep.config.overrides import (
     check_batch_size_keys,
-    check_group_option,
+    check_group_options,
     check_override,
-    check_plain_override,
+    check_plain_overrides,
     drop_hydra_node,
     example,
     refuse_intervals,
@@ -106,8 +106,7 @@ class Composer:
         sweeper = self.compose_base(options, parsed).hydra.sweeper
         if not lists_its_jobs(sweeper):
             return [self.compose_job([example(o) for o in parsed])]
-        for override in parsed:
-            refuse_intervals(override)
+        refuse_intervals(parsed)
         parsed = [*(self.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *parsed]
         return [self.compose_job(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
 
@@ -142,11 +141,9 @@ class Composer:
     def split_overrides(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
         """Return a job's choices of options, and its values without those of Hydra's own node."""
         parsed = [self.parse(o) for o in overrides]
-        for override in parsed:
-            check_plain_override(override)
+        check_plain_overrides(parsed)
         options = [o for o in parsed if self.is_group(o)]
-        for override in options:
-            check_group_option(override)
+        check_group_options(options)
         return options, [o for o in parsed if o not in options and not o.is_hydra_override()]
 
     def parse(self, override: str) -> Override:

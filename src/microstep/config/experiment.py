@@ -32,7 +32,6 @@ LITERAL_KEYS = frozenset({"trust"})
 
 
 def micro_batch_size(config: DictConfig) -> int:
-    """Return the samples of a micro-batch: `batch_size`, or `effective_batch_size` divided by `accum`."""
     if config.effective_batch_size is None:
         return int(config.batch_size)
     size, rest = divmod(config.effective_batch_size, config.accum)
@@ -105,7 +104,6 @@ def get_trusted_names(config: DictConfig) -> list[str]:
 
 
 def drop_keys(node: dict[Any, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Return a nested config without some dotted keys."""
     return {
         str(key): drop_keys(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()

@@ -22,15 +22,13 @@ def extract_hparams(config: DictConfig, choices: Mapping[str, str]) -> dict[str,
     run (`null` or `1.0`): TensorBoard's hparams tab can't sort a column that mixes texts and numbers, and treats a
     column without the nulls as constant.
 
-    Args:
-        config: the composed config.
-        choices: the chosen option of each group, such as `adamw` for `optimizer`. Without one, the name of the
-            constructor is used.
+    A group's value is its option in `choices`, such as `adamw` for `optimizer`, or else the name of the constructor.
     """
     experiment = public_experiment(config)
     leaves = dict(flatten(experiment))
     targets = {key.removesuffix("._target_"): str(leaves[key]) for key in leaves if key.endswith("._target_")}
-    texts = {*nullable_root_keys(), *nullable_component_keys(targets)}
+    root_texts = {key for key, hint in get_type_hints(TrainConfig).items() if NoneType in get_args(hint)}
+    texts = root_texts | nullable_component_keys(targets)
     groups = {group: choices.get(group) or target.rpartition(".")[2] for group, target in targets.items()}
     return groups | {
         key: value if isinstance(value, bool | int | float) and key not in texts else format_hparam(value)
@@ -45,10 +43,6 @@ def is_reference(config: DictConfig, key: str) -> bool:
     node = OmegaConf.select(config, parent) if parent else config
     written = OmegaConf.to_container(node).get(name)  # type: ignore[union-attr]
     return isinstance(written, str) and "${" in written and not uses_resolver(written)
-
-
-def nullable_root_keys() -> set[str]:
-    return {key for key, hint in get_type_hints(TrainConfig).items() if NoneType in get_args(hint)}
 
 
 def nullable_component_keys(targets: Mapping[str, str]) -> set[str]:

@@ -14,11 +14,7 @@ def get_run_directory() -> Path:
 
 
 def get_config_directories(hydra: Any = None) -> list[Path]:
-    """Return the directories that a job's yamls come from, in order of precedence.
-
-    Args:
-        hydra: the job's `hydra` node; by default that of the running job.
-    """
+    """Return the directories of a job's yamls (by default, the running job's) in order of precedence."""
     return [directory for _, directory in sources(hydra or HydraConfig.get())]
 
 

@@ -4,7 +4,7 @@ Hydra alone accepts `optimizer.lr=abc`, `+optimizer.momentun=…` and `~model` s
 lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
@@ -31,22 +31,24 @@ def typed_value(override: Override) -> str:
     return f"{override.key_or_group}={override.get_value_string()}"
 
 
-def check_plain_override(override: Override) -> None:
+def check_plain_overrides(overrides: Iterable[Override]) -> None:
     """Raise ConfigError if an override deletes a key or has several values."""
-    typed = override.input_line or ""
-    if override.is_delete():
-        raise ConfigError(typed, "an experiment needs all its parts", "choose another option instead")
-    if override.is_sweep_override():
-        alone = override.key_or_group in CHECK_KEYS
-        remedy = "a check takes one" if alone else "add -m to run one job for each, or quote them"
-        raise ConfigError(typed, "several values", remedy)
+    for override in overrides:
+        typed = override.input_line or ""
+        if override.is_delete():
+            raise ConfigError(typed, "an experiment needs all its parts", "choose another option instead")
+        if override.is_sweep_override():
+            alone = override.key_or_group in CHECK_KEYS
+            remedy = "a check takes one" if alone else "add -m to run one job for each, or quote them"
+            raise ConfigError(typed, "several values", remedy)
 
 
-def refuse_intervals(override: Override) -> None:
+def refuse_intervals(overrides: Iterable[Override]) -> None:
     """Raise ConfigError for a range to sample from: only a sweeper of Hydra's can do that."""
-    if isinstance(override.value(), IntervalSweep):
-        remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sweeper choose: hydra/sweeper=NAME"
-        raise ConfigError(override.input_line or "", "a sweep takes single values", remedy)
+    for override in overrides:
+        if isinstance(override.value(), IntervalSweep):
+            remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sweeper choose: hydra/sweeper=NAME"
+            raise ConfigError(override.input_line or "", "a sweep takes single values", remedy)
 
 
 def example(override: Override) -> str:
@@ -68,20 +70,17 @@ def check_batch_size_keys(overrides: Sequence[Override]) -> None:
         raise ConfigError(subject, "effective_batch_size sets it", "give one of the two")
 
 
-def check_group_option(override: Override) -> None:
-    """Raise ConfigError unless a group is set to the name of one option. `experiment` may also be null."""
-    value = override.value()
-    if not isinstance(value, str) and not (value is None and override.key_or_group == "experiment"):
-        reason = "a group takes the name of one option"
-        raise ConfigError(typed_value(override), reason, "give one, or several with -m: a,b")
+def check_group_options(overrides: Iterable[Override]) -> None:
+    """Raise ConfigError unless each group is set to the name of one option. `experiment` may also be null."""
+    for override in overrides:
+        value = override.value()
+        if not isinstance(value, str) and not (value is None and override.key_or_group == "experiment"):
+            reason = "a group takes the name of one option"
+            raise ConfigError(typed_value(override), reason, "give one, or several with -m: a,b")
 
 
 def check_override(override: Override, base: DictConfig) -> None:
-    """Check one override against the config that its groups make.
-
-    Raises:
-        ConfigError: if the key is unknown or the value has the wrong type.
-    """
+    """Raise ConfigError if `base`, the config of the chosen groups, has no such key or one of another type."""
     key = override.key_or_group
     path, _, leaf = key.rpartition(".")
     node = OmegaConf.select(base, path) if path else base
@@ -104,13 +103,11 @@ def check_added_key(override: Override, base: DictConfig, node: DictConfig | Non
             raise ConfigError(subject, "it is not in the yaml", f"add it with +{subject}")
         check_type(override, signature.parameters[leaf])
     elif not (adds and node is not None and "_target_" in node and (not signature or signature.accepts_any_keyword)):
-        raise unknown_key_error(override, base, node, signature)
+        raise unknown_key_error(override, base, node)
 
 
-def unknown_key_error(
-    override: Override, base: DictConfig, node: DictConfig | None, accepted: Signature | None
-) -> ConfigError:
-    key = override.key_or_group
+def unknown_key_error(override: Override, base: DictConfig, node: DictConfig | None) -> ConfigError:
+    key, accepted = override.key_or_group, find_node_signature(node)
     path, _, leaf = key.rpartition(".")
     siblings = {*map(str, node or base), *(accepted.optional if accepted else ())} - {"hydra", "_target_"}
     prefix = f"{path}." if node is not None and path else ""

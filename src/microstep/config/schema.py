@@ -22,17 +22,8 @@ WORKERS = Range(minimum=0, maximum=MAX_COUNT)
 SEEDS = Range(minimum=0, maximum=2**63 - 1)
 #: Sections of `--help`, in their order.
 SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON, SWEEP, DIAGNOSTICS, OUTPUT = (
-    "Recipes",
-    "Data",
-    "Model and task",
-    "Optimization",
-    "Batch and accumulation",
-    "Precision and device",
-    "Run, checkpoints and resuming",
-    "Comparison",
-    "Sweep (-m)",
-    "Diagnostics",
-    "Output",
+    *("Recipes", "Data", "Model and task", "Optimization", "Batch and accumulation", "Precision and device"),
+    *("Run, checkpoints and resuming", "Comparison", "Sweep (-m)", "Diagnostics", "Output"),
 )
 CHECK_HELP = """measure instead of training. accumulation: is it exact; precision: speed and error of each;
 drift: effect of rounding, compared with another seed"""
@@ -63,9 +54,7 @@ class TrainConfig:
         None, BATCH, "samples per optimizer step; sets batch_size to this divided by accum", POSITIVE_INT
     )
     epochs: int = key(20, OPTIMIZATION, "passes over the training split", POSITIVE_INT)
-    seed: int = key(
-        0, RUN, "seeds initial weights, order, augmentation and dropout", Range(minimum=0, maximum=2**63 - 1)
-    )
+    seed: int = key(0, RUN, "seeds initial weights, order, augmentation and dropout", SEEDS)
     device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
     threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(minimum=1, maximum=MAX_COUNT))
     deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")

@@ -33,7 +33,6 @@ class SearchPath(ConfigSearchPathImpl):
     """Hydra's search path, in which the directories of hydra.searchpath come before ./conf."""
 
     def append(self, provider: str, path: str, anchor: Any = None) -> None:
-        """Append a directory, or insert one of hydra.searchpath before ./conf."""
         if not provider.startswith("hydra.searchpath"):
             return super().append(provider, path, anchor)
         first = next(i for i, e in enumerate(self.config_search_path) if e.provider in (HERE, "program", "main"))
@@ -41,12 +40,7 @@ class SearchPath(ConfigSearchPathImpl):
 
 
 def search_path(program: Path, extra: Path | None) -> SearchPath:
-    """Return the search path of the yamls.
-
-    Args:
-        program: the conf/ beside the program, which need not exist.
-        extra: the directory of --config-dir.
-    """
+    """Return the search path for the conf/ beside the program, which need not exist, and the --config-dir if any."""
     SourcesRegistry.instance().register(OptionsSource)
     path, here = SearchPath(), Path("conf").resolve()
     path.config_search_path += create_config_search_path(f"pkg://{PACKAGE}").get_path()
@@ -60,11 +54,7 @@ def search_path(program: Path, extra: Path | None) -> SearchPath:
 
 
 def sources(hydra: Any) -> Iterator[tuple[str, Path]]:
-    """Yield the provider and path of each directory that a job's yamls come from, in order of precedence.
-
-    Args:
-        hydra: the job's `hydra` node.
-    """
+    """Yield the provider and path of each directory of a job's yamls, from its `hydra` node, by precedence."""
     for source in hydra.runtime.config_sources:
         if source.schema in ("file", OptionsSource.scheme()):
             yield source.provider, Path(source.path)
@@ -73,11 +63,7 @@ def sources(hydra: Any) -> Iterator[tuple[str, Path]]:
 
 
 def users_options(hydra: Any) -> str:
-    """Return the files of the chosen options that come from ./conf or replace one of the package's.
-
-    Args:
-        hydra: the job's `hydra` node.
-    """
+    """Return the files of a job's chosen options that come from ./conf or replace one of the package's."""
     files = []
     for group, option in hydra.runtime.choices.items():
         yaml = Path(group.partition("@")[0], f"{option}.yaml")

@@ -18,11 +18,7 @@ from microstep.errors import ConfigError
 
 
 def check_config(config: DictConfig) -> None:
-    """Check ranges, finiteness and choices, and that everything can be resolved.
-
-    Raises:
-        ConfigError: naming the first invalid key.
-    """
+    """Check ranges, finiteness and choices, and that everything can be resolved."""
     schema: Any = OmegaConf.get_type(config)
     own = fields(schema) if schema in SCHEMAS.values() else ()
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
@@ -38,9 +34,8 @@ def check_accum_matches(config: DictConfig) -> None:
     """Raise ConfigError if the accumulation differs from the root's `accum`, which all reports use."""
     count = config.accumulation.get("micro_batches", config.accum)
     if count != config.accum:
-        raise ConfigError(
-            f"accumulation.micro_batches={count}", f"accum={config.accum} sets it", f"write accum={count}"
-        )
+        subject = f"accumulation.micro_batches={count}"
+        raise ConfigError(subject, f"accum={config.accum} sets it", f"write accum={count}")
 
 
 def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str, ...] | None) -> None:
@@ -53,11 +48,7 @@ def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str,
 
 
 def iter_leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every (dotted key, resolved value) below a node.
-
-    Raises:
-        ConfigError: if a value is missing or can't be resolved.
-    """
+    """Yield every (dotted key, resolved value) below a node. Raise ConfigError for a missing or unresolvable one."""
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
         name = f"{prefix}{key}"
         if name in LITERAL_KEYS:
@@ -87,14 +78,9 @@ def check_diagnostic_keys(config: DictConfig) -> None:
         raise ConfigError("rule=clip_each", "it clips, and max_grad_norm is null", "add max_grad_norm=1.0")
 
 
-def check_diagnostic_without_resume(check: object) -> None:
+def refuse_check(check: object, reason: str, remedy: str) -> None:
     if check is not None:
-        raise ConfigError(f"check={check}", "it examines a new experiment, not a run", "leave resume= out")
-
-
-def check_diagnostic_without_sweep(check: object) -> None:
-    if check is not None:
-        raise ConfigError(f"check={check}", "it examines one experiment, and -m starts several", "leave -m out")
+        raise ConfigError(f"check={check}", reason, remedy)
 
 
 def check_launcher(job: DictConfig) -> None:

@@ -15,11 +15,7 @@ TEMPORARY_PATTERN = ".*.tmp"  #: names of files and directories that are being w
 
 @contextmanager
 def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
-    """Convert an OSError to a StorageError, which names the file and, on a full disk, the bytes needed and free.
-
-    Raises:
-        StorageError: exit code 4.
-    """
+    """Convert an OSError to a StorageError, which names the file and, on a full disk, the bytes needed and free."""
     try:
         yield
     except OSError as error:
@@ -27,23 +23,15 @@ def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
         if error.errno not in DISK_FULL_ERRNOS:
             raise StorageError(str(file), reason, "check that the directory can be written") from error
         needed_text = "" if needed is None else f"{needed:,} bytes are needed, "
-        free = f"{needed_text}{free_bytes(file):,} are free"
+        directory = next(path for path in file.absolute().parents if path.exists())
+        free = f"{needed_text}{shutil.disk_usage(directory).free:,} are free"
         raise StorageError(str(file), f"{reason}: {free}", "free some space") from error
 
 
-def free_bytes(file: Path) -> int:
-    directory = next(path for path in file.absolute().parents if path.exists())
-    return shutil.disk_usage(directory).free
-
-
 def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file so that readers see either the old content or the new one.
+    """Write a file so that readers see either the old content or the new one; after a StorageError, the old one.
 
-    Args:
-        durable: also survive a power cut: the content is flushed to disk before the name, and then the directory.
-
-    Raises:
-        StorageError: the file is unchanged then, and no temporary file is left.
+    `durable` survives a power cut, too: the content is flushed to disk before the name, and then the directory.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     with storage_errors(file, len(content)):
@@ -72,11 +60,7 @@ def write_fully(descriptor: int, content: bytes) -> None:
 
 
 def append_bytes(file: Path, content: bytes) -> None:
-    """Append to a file.
-
-    Raises:
-        StorageError: if there is no room; the file is unchanged then.
-    """
+    """Append to a file. If there is no room, raise StorageError and leave it unchanged."""
     with storage_errors(file, len(content)), file.open("ab") as stream:
         before = stream.tell()
         try:
@@ -99,8 +83,7 @@ def sync_to_disk(path: Path) -> None:
 def write_directory(directory: Path) -> Iterator[Path]:
     """Yield a temporary directory of the same name, whose files are moved to `directory` at the end.
 
-    Raises:
-        StorageError: no new file is in `directory` then, and the old ones are unchanged.
+    After a StorageError, no new file is in `directory`, and the old ones are unchanged.
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     draft = temporary / directory.name  # reports use the directory's name in titles and warnings

@@ -33,7 +33,6 @@ def store_cached(name: str, content: dict[str, Any]) -> Path | None:
 
 
 def store_text(name: str, text: str) -> Path | None:
-    """Write a file in the cache directory. Return its path, or None if it can't be written."""
     with suppress(OSError, StorageError, RuntimeError, ValueError):
         file = cache_directory() / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +44,8 @@ def store_text(name: str, text: str) -> Path | None:
 def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
     """Return the content of an untrusted file.
 
-    Raises:
-        OSError: if it can't be read or is no regular file: reading a pipe would block, and a device has no end.
-        ValueError: if it is larger than `max_bytes`.
+    Raise ValueError if it is larger than `max_bytes`, and OSError if it can't be read or is no regular file: reading a
+    pipe would block, and a device has no end.
     """
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
@@ -59,12 +57,7 @@ def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
 
 
 def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
-    """Return the JSON object in an untrusted file.
-
-    Raises:
-        OSError: if it can't be read or is no regular file.
-        ValueError: if it is too large, damaged, or holds something other than an object.
-    """
+    """Return the JSON object in an untrusted file. Raise like `read_limited`, and ValueError if it holds no object."""
     try:
         content = json.loads(read_limited(file, max_bytes).decode())
     except RecursionError:
@@ -75,7 +68,6 @@ def read_json(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
 
 
 def read_json_or_empty(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one if `read_json` fails."""
     with suppress(OSError, ValueError):
         return read_json(file, max_bytes)
     return {}

@@ -20,11 +20,7 @@ RED, LIGHT_BLUE = "#c0392b", "#b3cbe3"
 
 @contextmanager
 def plain_text(style: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Draw text literally: a $ starts no formula, and a missing glyph causes no warning.
-
-    Args:
-        style: further rcParams.
-    """
+    """Draw text literally: a $ starts no formula, and a missing glyph causes no warning. `style` adds rcParams."""
     with rc_context({"text.parse_math": False, **(style or {})}), catch_warnings():
         filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -49,11 +45,9 @@ def pixel_axes(figure: Figure, left: float, top: float, width: float, height: fl
 
 
 def draw_image(axes: Axes, image: np.ndarray, x: float, y: float, side: float) -> None:
-    """Draw an image into a square, as large as possible. The y axis must point down.
+    """Draw an image into the square around (x, y), as large as possible. The y axis must point down.
 
-    Args:
-        image: C × H × W in 0…1; gray unless it has three channels.
-        x, y, side: center and side of the square, in the axes' units.
+    The image is C × H × W in 0…1, and gray unless it has three channels.
     """
     half_height, half_width = (side / 2 * n / max(image.shape[1:]) for n in image.shape[1:])
     extent = (x - half_width, x + half_width, y + half_height, y - half_height)

@@ -14,11 +14,7 @@ BAR_DELAY = 0.4  #: seconds after which a split gets a bar
 
 
 class ProgressBars:
-    """Progress bars on stderr.
-
-    Args:
-        enabled: draw bars if stderr is a terminal and the run is not silenced.
-    """
+    """Progress bars on stderr, if they are enabled, it is a terminal and the run is not silenced."""
 
     def __init__(self, enabled: bool) -> None:
         self.is_shown = enabled and sys.stderr.isatty() and TerminalState.captured_warnings is None
@@ -26,13 +22,8 @@ class ProgressBars:
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
         """Yield the remaining epochs under the outer bar."""
-        settings: dict[str, Any] = {
-            "desc": "epochs",
-            "unit": "epoch",
-            "dynamic_ncols": True,
-            "disable": not self.is_shown,
-        }
-        with tqdm(epochs, initial=done, total=total, **settings) as bar:
+        disable = not self.is_shown
+        with tqdm(epochs, "epochs", total, initial=done, unit="epoch", dynamic_ncols=True, disable=disable) as bar:
             self.epoch_bar = bar
             yield from bar
 
@@ -45,25 +36,15 @@ class ProgressBars:
         running_values: Callable[[], Values],
         done: int = 0,
     ) -> Iterator[T]:
-        """Yield windows or batches under the inner bar, which counts samples.
+        """Yield windows or batches under the inner bar, which counts samples, from those `done` before the first item.
 
-        Args:
-            count: returns the samples of an item.
-            running_values: returns the metrics to show. It is called only when the bar is drawn: it waits for the
-                device.
-            done: samples before the first item.
+        `running_values` is called only when the bar is drawn: it waits for the device.
         """
         if not self.is_shown:
             yield from items
             return
-        settings: dict[str, Any] = {
-            "unit": " samples",
-            "unit_scale": True,
-            "leave": False,
-            "delay": BAR_DELAY,
-            "dynamic_ncols": True,
-        }
-        with tqdm(initial=done, total=total, desc=label, **settings) as bar:
+        settings: dict[str, Any] = {"unit": " samples", "unit_scale": True, "leave": False, "delay": BAR_DELAY}
+        with tqdm(initial=done, total=total, desc=label, dynamic_ncols=True, **settings) as bar:
             for item in items:
                 yield item
                 if bar.update(count(item)):
@@ -74,7 +55,6 @@ class ProgressBars:
         return self.samples(items, label, total, len, dict)  # type: ignore[arg-type]
 
     def show_epoch(self, values: Values) -> None:
-        """Show values on the outer bar."""
         if self.epoch_bar is not None:
             self.epoch_bar.set_postfix(format_values(values), refresh=False)
 

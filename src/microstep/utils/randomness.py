@@ -20,22 +20,16 @@ def derive_seed(*key: int) -> int:
 
 
 def splitmix64(z: int) -> int:
-    """Return the output of SplitMix64 for a state."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & UINT64_MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & UINT64_MASK
     return z ^ (z >> 31)
 
 
 def draw_uniform(positions: Tensor, columns: int, *key: int) -> Tensor:
-    """Return N × columns numbers in [0, 1), float64, each a pure function of (key, position, column).
+    """Return numbers in [0, 1), float64, for N positions (int64) and at most MAX_COLUMNS columns, as N × columns.
 
-    Each is output number position · MAX_COLUMNS + column of SplitMix64, and can be computed without the others.
-    Batches and processes therefore make no difference.
-
-    Args:
-        positions: N positions, int64.
-        columns: numbers per position, at most MAX_COLUMNS.
-        key: integers that select the stream.
+    Each is output number position · MAX_COLUMNS + column of SplitMix64 for the key, and can be computed without the
+    others. Batches and processes therefore make no difference.
     """
     counter = positions.cpu()[:, None] * MAX_COLUMNS + torch.arange(columns)
     bits = splitmix64_int64(counter * to_signed_int64(SPLITMIX64_INCREMENT) + to_signed_int64(2 * derive_seed(*key)))

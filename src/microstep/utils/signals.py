@@ -50,7 +50,6 @@ def defer_signals() -> Iterator[None]:
 
 
 def raise_pending_signal() -> None:
-    """Raise `Stopped` if a signal has arrived."""
     if PendingSignal.signum is not None:
         raise Stopped(PendingSignal.signum, safe=True)
 

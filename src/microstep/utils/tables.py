@@ -20,7 +20,6 @@ def format_table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
 
 
 def format_fields(fields: Mapping[str, str]) -> str:
-    """Return names and values in two aligned columns."""
     return "\n".join(format_table(fields.items(), "<"))
 
 

@@ -53,7 +53,6 @@ class NoticeHandler(logging.Handler):
     """Prints records of `microstep.notice` in one line: `warning: …` on stderr, or the message on stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
         message = record.getMessage()
         if record.levelno < logging.WARNING:
             return print_above_bars(message, sys.stdout)

@@ -109,10 +109,9 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
 
 
 def check_flags(flags: Namespace, program: Program, show_only: bool) -> None:
-    """Raise ConfigError for a flag of Hydra's that has no meaning here."""
     if flags.config_path:
-        reason = "the yamls are in conf/"
-        raise ConfigError(f"--config-path {flags.config_path}", reason, "add yours by --config-dir")
+        subject = f"--config-path {flags.config_path}"
+        raise ConfigError(subject, "the yamls are in conf/", "add yours by --config-dir")
     if flags.experimental_rerun:
         subject = f"--experimental-rerun {flags.experimental_rerun}"
         raise ConfigError(subject, "it would load a pickle", "resume a run with resume=RUN_DIR")

@@ -49,7 +49,6 @@ def get_hydra_directory(job: DictConfig, key: str) -> Path:
 
 
 def get_check_directory(job: DictConfig) -> Path:
-    """Return the default directory for the files of `check=`."""
     choices = job.hydra.runtime.choices
     name = f"{strftime('%Y-%m-%d_%H-%M-%S')}_{job.check}_{choices.dataset}_{choices.model}"
     return Path("outputs", "checks", name)

@@ -85,7 +85,6 @@ def prepare_resume(line: CommandLine, directory: Path) -> StartFunction:
 
 
 def start_check(line: CommandLine, job: DictConfig) -> Any:
-    """Examine an experiment instead of training it. The results are written to a new directory."""
     typed = "hydra.run.dir" in line.typed
     directory = get_hydra_directory(job, "hydra.run.dir") if typed else get_check_directory(job)
     with new_directory(directory, exact_name=typed, discard_on_error=True) as created, directory_lock(created):
@@ -127,7 +126,6 @@ def resume_remedy(directory: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def remedy_on_stop(remedy: str) -> Iterator[None]:
-    """Add a remedy to the error if a signal stops the program."""
     try:
         yield
     except Stopped as stopped:

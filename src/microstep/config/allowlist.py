@@ -20,15 +20,10 @@ COLLECTIONS = (dict, list, tuple, set)  #: types that yaml's tags build
 
 @dataclass(frozen=True)
 class Allowlist:
-    """Checks the names in a config. `allowlist_from` makes one; `ALLOW_ALL` is the one for the user's own config.
+    """Checks the names in a config. `allowlist_from` makes one; `ALLOW_ALL` is the one for the user's own config."""
 
-    Args:
-        targets: `_target_`s that may be built, by their current names.
-        interpolations: whole values that may use a resolver (`${oc.env:DATA}`), which runs code.
-    """
-
-    targets: Container[str]
-    interpolations: Container[str]
+    targets: Container[str]  #: `_target_`s that may be built, by their current names
+    interpolations: Container[str]  #: whole values that may use a resolver (`${oc.env:DATA}`), which runs code
 
     def __call__(self, node: Any, group: str) -> None:
         """Raise ConfigError if a resolved node has a target, at any depth, or a resolver that is not allowed.

@@ -25,10 +25,8 @@ VERBATIM_KEYS = frozenset(
     {"dataset.root", "resume", "run", "baseline", "split", "input", "output"}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
-#: File of a run's best weights in its directory, and their name for evaluate.py.
-WEIGHTS_FILENAME = "model.safetensors"
-#: Keys whose interpolations are names, and are never resolved.
-LITERAL_KEYS = frozenset({"trust"})
+WEIGHTS_FILENAME = "model.safetensors"  #: file of a run's best weights, and their name for evaluate.py
+LITERAL_KEYS = frozenset({"trust"})  #: keys whose interpolations are names, and are never resolved
 
 
 def micro_batch_size(config: DictConfig) -> int:

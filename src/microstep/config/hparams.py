@@ -47,11 +47,10 @@ def is_reference(config: DictConfig, key: str) -> bool:
 
 def nullable_component_keys(targets: Mapping[str, str]) -> set[str]:
     """Return the dotted keys of components whose constructors accept None, as far as their source shows."""
-    signatures = {group: find_signature(target) for group, target in targets.items()}
     return {
         f"{group}.{key}"
-        for group, signature in signatures.items()
-        if signature
+        for group, target in targets.items()
+        if (signature := find_signature(target))
         for key, types in signature.parameters.items()
         if "None" in types or key in signature.nullable
     }

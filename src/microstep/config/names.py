@@ -16,7 +16,6 @@ UNSAFE_CHARACTERS = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def register_resolvers() -> None:
-    """Register the resolvers that train.yaml uses."""
     OmegaConf.register_new_resolver("job_name", job_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     # conf/hydra/launcher/ray.yaml has the name of its plugin's schema on purpose: Hydra validates it against that.

@@ -17,14 +17,8 @@ from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
 
-TYPE_DESCRIPTIONS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "None": "null",
-    "list": "a list",
-}
+TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+TYPE_DESCRIPTIONS |= {"str": "text", "None": "null", "list": "a list"}
 
 
 def typed_value(override: Override) -> str:
@@ -131,11 +125,10 @@ def allowed_types(base: DictConfig, node: DictConfig, leaf: str) -> frozenset[st
     signature = find_node_signature(node)
     if signature and signature.parameters.get(leaf):
         return signature.parameters[leaf]
-    value = None if OmegaConf.is_missing(node, leaf) else node[leaf]
-    if value is None:
+    if OmegaConf.is_missing(node, leaf) or node[leaf] is None:
         return frozenset()
-    nullable = signature is not None and leaf in signature.nullable
-    return frozenset({type_name(value), "None"} if nullable else {type_name(value)})
+    nullable = {"None"} if signature and leaf in signature.nullable else set()
+    return frozenset({type_name(node[leaf]), *nullable})
 
 
 def type_name(value: Any) -> str:

@@ -120,6 +120,5 @@ CHOICES = {
 
 
 def register_schemas() -> None:
-    """Register the schemas that the yamls' defaults lists name."""
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)

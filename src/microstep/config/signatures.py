@@ -35,10 +35,10 @@ def find_signature(target: str) -> Signature | None:
 
 def read_signature(function: ast.FunctionDef) -> Signature:
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    names = {a.arg: annotated_scalars(a.annotation) for a in arguments if a.arg != "self"}
+    types = {a.arg: annotated_scalars(a.annotation) for a in arguments if a.arg != "self"}
     defaults = parameter_defaults(function.args)
     nullable = frozenset(k for k, value in defaults.items() if isinstance(value, ast.Constant) and value.value is None)
-    return Signature(names, frozenset(defaults), function.args.kwarg is not None, nullable)
+    return Signature(types, frozenset(defaults), function.args.kwarg is not None, nullable)
 
 
 def parameter_defaults(arguments: ast.arguments) -> dict[str, ast.expr]:

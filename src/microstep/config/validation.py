@@ -67,7 +67,6 @@ def iter_leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_diagnostic_keys(config: DictConfig) -> None:
-    """Raise ConfigError if a check would have nothing to examine."""
     if config.rule != DEFAULT_RULE and config.check != "accumulation":
         reason = "it is a loop to examine, and no training uses it"
         raise ConfigError(f"rule={config.rule}", reason, "add check=accumulation")
@@ -84,7 +83,6 @@ def refuse_check(check: object, reason: str, remedy: str) -> None:
 
 
 def check_launcher(job: DictConfig) -> None:
-    """Raise ConfigError if a launcher's package is not installed or its number of processes is invalid."""
     launcher, choice = job.hydra.launcher, job.hydra.runtime.choices["hydra/launcher"]
     package = ".".join(str(launcher._target_).split(".")[:2])
     if find_spec(package) is None:

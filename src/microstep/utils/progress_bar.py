@@ -51,7 +51,6 @@ class ProgressBars:
                     bar.set_postfix(format_values(running_values()), refresh=False)
 
     def images(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
-        """Yield arrays of images under the inner bar."""
         return self.samples(items, label, total, len, dict)  # type: ignore[arg-type]
 
     def show_epoch(self, values: Values) -> None:

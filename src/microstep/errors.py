@@ -60,14 +60,12 @@ class CheckpointRefused(MicrostepError):  # noqa: N818
 
 
 class Stopped(BaseException):
-    """Raised when a signal stops the program. It is no Exception, so that handlers of failed jobs don't catch it.
-
-    `safe` is True if it is raised at a safe point, False if it may interrupt any instruction.
-    """
+    """Raised when a signal stops the program. It is no Exception, so that handlers of failed jobs don't catch it."""
 
     def __init__(self, signum: int, safe: bool = False) -> None:
         super().__init__(signum, safe)
-        self.signum, self.safe = signum, safe
+        self.signum = signum
+        self.safe = safe  #: whether it is raised at a safe point; otherwise it may interrupt any instruction
         self.remedy = ""  #: how to resume, if known
         self.exit_code = 128 + signum
 

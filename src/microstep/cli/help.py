@@ -74,19 +74,21 @@ def schema_entries(config_name: str, conf: Path) -> Iterator[Entry]:
     root = OmegaConf.load(conf / f"{config_name}.yaml")
     options = {str(k): v for one in root.defaults if isinstance(one, DictConfig) for k, v in one.items()}
     for field in sorted(fields(SCHEMAS[config_name]), key=lambda field: field.name not in options):
-        option = options.get(field.name)
-        yield make_entry(field.name, field, f"default {option}" if field.name in options else "")
+        detail = f"default {options[field.name]}" if field.name in options else describe_field(field)
+        yield make_entry(field, "", detail)
         if is_dataclass(node := field.default_factory):
-            yield from (make_entry(f"{field.name}.{inner.name}", inner) for inner in fields(node))
+            prefix = f"{field.name}."
+            yield from (make_entry(inner, prefix, describe_field(inner, prefix)) for inner in fields(node))
 
 
-def make_entry(name: str, field: Field[Any], detail: str = "") -> Entry:
-    return Entry(name, field.metadata["section"], field.metadata["help"], detail or describe_field(name, field))
+def make_entry(field: Field[Any], prefix: str, detail: str) -> Entry:
+    return Entry(f"{prefix}{field.name}", field.metadata["section"], field.metadata["help"], detail)
 
 
-def describe_field(name: str, field: Field[Any]) -> str:
+def describe_field(field: Field[Any], prefix: str = "") -> str:
     if field.default is MISSING:
         return field.type if isinstance(field.type, str) and "[" in field.type else ""
+    name = f"{prefix}{field.name}"
     choices = CHOICES.get(name)
     allowed = f"({', '.join(choices)})" if choices else field.metadata.get("range", RANGES.get(name, ""))
     default = "required" if field.default == "???" else f"default {format_yaml_value(field.default)}"

@@ -24,10 +24,7 @@ class Logged(Exception):  # noqa: N818
 
 
 def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
-    """Run a job in its `hydra.run.dir`, and return the task's result.
-
-    An unexpected error is raised as `Logged`, after its traceback was written to the job's log.
-    """
+    """Run a job in its `hydra.run.dir`. Raise an unexpected error as `Logged`, with its traceback in the job's log."""
     with open_dict(job.hydra):
         job.hydra.mode = RunMode.RUN
     callbacks, name = Callbacks(job), job.hydra.job.config_name
@@ -56,5 +53,4 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
 
 
 def format_already_finished(directory: Path) -> str:
-    remedy = "epochs=N extends it, if its schedule allows that"
-    return f"{display_path(directory)}: the run is finished already; {remedy}"
+    return f"{display_path(directory)}: the run is finished already; epochs=N extends it, if its schedule allows that"

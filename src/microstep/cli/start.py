@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from microstep.cli.job import format_already_finished, multirun, run
@@ -48,7 +48,6 @@ class CommandLine:
 
     @cached_property
     def typed(self) -> dict[str, Override]:
-        """The overrides by key."""
         return {str(o.key_or_group): o for o in map(self.composer.parse, self.overrides)}
 
     def value(self, key: str) -> Any:
@@ -92,10 +91,7 @@ def start_check(line: CommandLine, job: DictConfig) -> Any:
 
 
 def start_or_resume_run(line: CommandLine, job: DictConfig) -> None:
-    """Run one job in a new directory, or resume the run in an existing one.
-
-    A new directory is removed if config, data or device turn out to be unsuitable.
-    """
+    """Resume a run, or run a job in a new directory, which is removed if config, data or device are unsuitable."""
     directory, typed = get_hydra_directory(job, "hydra.run.dir"), "hydra.run.dir" in line.typed
     if directory == Path():
         raise ConfigError("hydra.run.dir=.", "a run needs a directory of its own", "name one")
@@ -134,10 +130,7 @@ def remedy_on_stop(remedy: str) -> Iterator[None]:
 
 
 def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
-    """Run the unfinished jobs of a sweep. Failures of jobs are reported at the end.
-
-    A sweeper of Hydra's other than the default one starts all of its jobs, and stops at the first failure.
-    """
+    """Run the unfinished jobs of a sweep. Failures of jobs are reported at the end."""
     first = configs[0]
     directory = get_hydra_directory(first, "hydra.sweep.dir")
     named = first.sweep is not None or "hydra.sweep.dir" in line.typed
@@ -150,11 +143,12 @@ def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
         command = line.text if named else f"{line.text} sweep={created.name}"
         sweep = Sweep(created, jobs, command, first.redo is not None, first.progress)
         sweep_dir = quote_verbatim(f"hydra.sweep.dir={created.resolve()}")
-        config = line.composer.compose_multirun([*line.overrides, sweep_dir])
+        overrides = [*line.overrides, sweep_dir, "hydra.mode=MULTIRUN"]
+        config = line.composer.compose_unchecked(overrides, RunMode.MULTIRUN)
         with remedy_on_stop(f"resume it with {command}"), multirun(config, line.composer.loader) as context:
             if lists_its_jobs(config.hydra.sweeper):
                 line.run_sweep(sweep, line.task, config, context)
-            else:
+            else:  # another sweeper of Hydra's starts all of its jobs, and stops at the first failure
                 instantiate = Plugins.instance().instantiate_sweeper
                 sweeper = instantiate(hydra_context=context, task_function=line.task, config=config)
                 sweeper.sweep(arguments=list(config.hydra.overrides.task))

@@ -110,10 +110,6 @@ class Composer:
         parsed = [*(self.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *parsed]
         return [self.compose_job(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
 
-    def compose_multirun(self, overrides: Sequence[str]) -> DictConfig:
-        """Return the config for Hydra's launchers and sweepers. Only its `hydra` node is checked and used."""
-        return self.compose_unchecked([*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, including Hydra's own node."""
         options, values = self.split_overrides(overrides)
@@ -188,7 +184,6 @@ def lists_its_jobs(sweeper: DictConfig) -> bool:
 
 
 def translate_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
-    """Return an error of Hydra's or OmegaConf's in one line, with its key if it names one."""
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
     reason = " ".join(line for line in lines if not any(omitted in line for omitted in OMITTED_LINES))
     keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]

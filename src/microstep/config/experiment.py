@@ -83,7 +83,6 @@ def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def escape_resolvers(node: Any) -> Any:
-    """Return a plain structure in which every `${name:…}` is escaped."""
     if isinstance(node, dict):
         return {key: escape_resolvers(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -97,7 +96,6 @@ def uses_resolver(value: Any) -> bool:
 
 
 def get_trusted_names(config: DictConfig) -> list[str]:
-    """Return the names in `trust`, with interpolations as they were typed."""
     return [str(name) for name in OmegaConf.to_container(config.trust) or ()]
 
 

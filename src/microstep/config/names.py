@@ -44,7 +44,6 @@ def safe_name(text: str, identity: object) -> str:
 
 
 def sweep_name(name: str | None) -> str:
-    """Return a sweep's directory name; the date and time by default."""
     if name is None:
         return strftime("%Y-%m-%d_%H-%M-%S")
     if UNSAFE_CHARACTERS.search(name) or set(name) == {"."} or not name or len(name) > MAX_NAME_LENGTH:

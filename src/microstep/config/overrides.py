@@ -26,7 +26,6 @@ def typed_value(override: Override) -> str:
 
 
 def check_plain_overrides(overrides: Iterable[Override]) -> None:
-    """Raise ConfigError if an override deletes a key or has several values."""
     for override in overrides:
         typed = override.input_line or ""
         if override.is_delete():
@@ -46,7 +45,6 @@ def refuse_intervals(overrides: Iterable[Override]) -> None:
 
 
 def example(override: Override) -> str:
-    """Return an override with the first of its values."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return f"{override.get_key_element()}={value.start}"
@@ -156,7 +154,6 @@ def suggest_names(name: str, names: Sequence[str], other_names: Sequence[str] = 
 
 
 def drop_hydra_node(job: DictConfig) -> DictConfig:
-    """Return a copy of a job's config without Hydra's own node."""
     copy = job.copy()
     OmegaConf.set_struct(copy, False)
     copy.pop("hydra", None)

@@ -80,7 +80,6 @@ def find_definition(target: str, hops: int = 4) -> ast.stmt | None:
 
 
 def resolve_import(node: ast.ImportFrom, module: str, source: Path) -> str:
-    """Return the absolute name of the module that a `from` statement imports from."""
     if not node.level:
         return node.module or ""
     package = module.split(".") if source.name == "__init__.py" else module.split(".")[:-1]

@@ -21,29 +21,23 @@ NAMES = {
     "step": ("SAMStep", "StandardStep"),
     "task": ("Classification",),
 }
+#: `microstep.<group>.<…>.<name>`, with or without a module between group and name.
 SPELLING = re.compile(r"microstep\.(?P<moved>components\.)?(?P<group>\w+)\.(?:\w+\.)*(?P<name>\w+)")
 
 
 def match_component(target: str) -> re.Match[str] | None:
-    """Return the parts of a component's name; None for any other target."""
     match = SPELLING.fullmatch(target)
     return match if match and match["name"] in NAMES.get(match["group"], ()) else None
 
 
 def current(target: str) -> str:
-    """Return the name that a component is imported by; any other target unchanged.
-
-    `microstep.<group>.<…>.<name>` is accepted with and without a module between group and name.
-    """
+    """Return the name that a component is imported by; any other target unchanged."""
     match = match_component(target)
     return f"{COMPONENTS}.{match['group']}.{match['name']}" if match else target
 
 
 def original(target: str) -> str:
-    """Return the name that a component had in 0.1.0; any other target unchanged.
-
-    Hashes use these names, so those in the run.json and the checkpoints of older runs stay valid.
-    """
+    """Return the name that a component had in 0.1.0, so that hashes stay valid; any other target unchanged."""
     match = match_component(target)
     return f"microstep.{match['group']}.{match['name']}" if match and match["moved"] else target
 

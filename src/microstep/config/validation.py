@@ -31,7 +31,6 @@ def check_config(config: DictConfig) -> None:
 
 
 def check_accum_matches(config: DictConfig) -> None:
-    """Raise ConfigError if the accumulation differs from the root's `accum`, which all reports use."""
     count = config.accumulation.get("micro_batches", config.accum)
     if count != config.accum:
         subject = f"accumulation.micro_batches={count}"

@@ -10,7 +10,6 @@ from pathlib import Path
 from microstep.errors import StorageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-TEMPORARY_PATTERN = ".*.tmp"  #: names of files and directories that are being written
 
 
 @contextmanager
@@ -71,7 +70,6 @@ def append_bytes(file: Path, content: bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Flush a file's content, or the names in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -81,10 +79,7 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def write_directory(directory: Path) -> Iterator[Path]:
-    """Yield a temporary directory of the same name, whose files are moved to `directory` at the end.
-
-    After a StorageError, no new file is in `directory`, and the old ones are unchanged.
-    """
+    """Yield a directory of the same name, whose files are moved to `directory` at the end if no error is raised."""
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     draft = temporary / directory.name  # reports use the directory's name in titles and warnings
     with storage_errors(directory):
@@ -100,7 +95,7 @@ def write_directory(directory: Path) -> Iterator[Path]:
 
 def remove_temporaries(directory: Path) -> None:
     """Remove the temporary files that interrupted writers have left below a directory of this process."""
-    for leftover in list(directory.rglob(TEMPORARY_PATTERN)):
+    for leftover in list(directory.rglob(".*.tmp")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

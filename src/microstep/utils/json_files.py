@@ -42,12 +42,8 @@ def store_text(name: str, text: str) -> Path | None:
 
 
 def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
-    """Return the content of an untrusted file.
-
-    Raise ValueError if it is larger than `max_bytes`, and OSError if it can't be read or is no regular file: reading a
-    pipe would block, and a device has no end.
-    """
-    if file.exists() and not file.is_file():
+    """Return an untrusted file's content. Raise OSError if it is no readable regular file, ValueError if too large."""
+    if file.exists() and not file.is_file():  # reading a pipe would block, and a device has no end
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
     with file.open("rb") as stream:
         content = stream.read(max_bytes + 1)
@@ -80,7 +76,6 @@ def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) ->
 
 
 def replace_nonfinite(value: Any) -> Any:
-    """Return a value with NaN and infinities replaced by None."""
     if isinstance(value, Mapping):
         return {key: replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -10,6 +10,8 @@ from microstep.utils.terminal import TerminalState
 
 T = TypeVar("T")
 Values = Mapping[str, float]
+Count = Callable[[T], int]  #: returns the samples of an item
+RunningValues = Callable[[], Values]  #: called only when a bar is drawn: it waits for the device
 BAR_DELAY = 0.4  #: seconds after which a split gets a bar
 
 
@@ -21,25 +23,15 @@ class ProgressBars:
         self.epoch_bar: tqdm[Any] | None = None
 
     def epochs(self, epochs: Iterable[int], done: int, total: int) -> Iterator[int]:
-        """Yield the remaining epochs under the outer bar."""
         disable = not self.is_shown
         with tqdm(epochs, "epochs", total, initial=done, unit="epoch", dynamic_ncols=True, disable=disable) as bar:
             self.epoch_bar = bar
             yield from bar
 
     def samples(
-        self,
-        items: Iterable[T],
-        label: str,
-        total: int,
-        count: Callable[[T], int],
-        running_values: Callable[[], Values],
-        done: int = 0,
+        self, items: Iterable[T], label: str, total: int, count: Count[T], running_values: RunningValues, done: int = 0
     ) -> Iterator[T]:
-        """Yield windows or batches under the inner bar, which counts samples, from those `done` before the first item.
-
-        `running_values` is called only when the bar is drawn: it waits for the device.
-        """
+        """Yield windows or batches under the inner bar, which counts samples, beginning with those already done."""
         if not self.is_shown:
             yield from items
             return

@@ -4,15 +4,12 @@ import torch
 from torch import Tensor
 
 UINT64_MASK = 2**64 - 1
-SPLITMIX64_INCREMENT = 0x9E3779B97F4A7C15
+SPLITMIX64_INCREMENT = 0x9E3779B97F4A7C15  #: of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)
 MAX_COLUMNS = 64  #: random numbers per position
 
 
 def derive_seed(*key: int) -> int:
-    """Return a 63-bit seed for a key such as (seed, epoch, window). Different keys give unrelated seeds.
-
-    Each part of the key is mixed in by a round of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-    """
+    """Return a 63-bit seed for a key such as (seed, epoch, window). Different keys give unrelated seeds."""
     state = 0
     for part in key:
         state = splitmix64((state ^ (part & UINT64_MASK)) + SPLITMIX64_INCREMENT & UINT64_MASK)
@@ -58,10 +55,7 @@ def draw_permutation(samples: int, *key: int) -> Tensor:
 
 
 def reseed(device: torch.device, *key: int) -> None:
-    """Seed torch's generators of the CPU and of a device, which initialization and dropout use.
-
-    `torch.manual_seed` would seed every backend, which takes a hundred times as long.
-    """
+    """Seed torch's generators of the CPU and a device. `torch.manual_seed` seeds all: a hundred times as long."""
     seed = derive_seed(*key)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -6,11 +6,9 @@ from io import StringIO
 
 
 def format_table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
-    """Return rows as indented lines with aligned columns.
+    """Return rows, at least one, as indented lines with aligned columns.
 
-    Args:
-        rows: at least one, all of the same length.
-        align: `<` or `>` for each column. The last one also applies to all further columns.
+    `align` holds `<` or `>` for each column. The last one also applies to all further columns.
     """
     columns = list(zip(*rows, strict=True))
     sides = align.ljust(len(columns), align[-1])

@@ -1,5 +1,7 @@
 """Schemas of the primary configs, and the values that their keys accept."""
 
+from __future__ import annotations  # --help and the checks of overrides read the types as text
+
 from dataclasses import dataclass, field
 from typing import Any
 

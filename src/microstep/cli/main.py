@@ -136,7 +136,6 @@ def show(composer: Composer, flags: Namespace, overrides: list[str]) -> None:
 
 
 def parse_command_line(arguments: list[str]) -> Namespace:
-    """Return Hydra's flags and the overrides. Raise ConfigError for an unknown flag."""
     parser: ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:

@@ -60,7 +60,6 @@ class CommandLine:
 
 
 def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
-    """Check a command line, and return the function that starts its jobs."""
     if sweeping:
         return partial(start_sweep, line, line.composer.compose_jobs(line.overrides))
     if (name := line.value("sweep")) is not None:

@@ -63,7 +63,6 @@ def check_batch_size_keys(overrides: Sequence[Override]) -> None:
 
 
 def check_group_options(overrides: Iterable[Override]) -> None:
-    """Raise ConfigError unless each group is set to the name of one option. `experiment` may also be null."""
     for override in overrides:
         value = override.value()
         if not isinstance(value, str) and not (value is None and override.key_or_group == "experiment"):

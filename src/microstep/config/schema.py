@@ -27,8 +27,10 @@ SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON
     *("Recipes", "Data", "Model and task", "Optimization", "Batch and accumulation", "Precision and device"),
     *("Run, checkpoints and resuming", "Comparison", "Sweep (-m)", "Diagnostics", "Output"),
 )
-CHECK_HELP = """measure instead of training. accumulation: is it exact; precision: speed and error of each;
-drift: effect of rounding, compared with another seed"""
+CHECK_HELP = (
+    "measure instead of training. accumulation: is it exact; precision: speed and error of each; "
+    "drift: effect of rounding, compared with another seed"
+)
 
 
 def key(default: Any, section: str, about: str, allowed: Range | None = None) -> Any:

@@ -94,7 +94,6 @@ def check_launcher(job: DictConfig) -> None:
 
 
 def check_unique_names(names: list[str]) -> None:
-    """Raise ConfigError if a sweep varies only keys that can't change a result: its jobs would be the same run."""
     twins = [name for name, count in Counter(names).items() if count > 1]
     if twins:
         reason = "several jobs have this name: they differ in nothing that can change a result"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
-from typing import Any
 
 import numpy as np
 
@@ -30,30 +29,29 @@ class ChannelStatistics:
 
     @classmethod
     def from_stream(cls, arrays: Iterable[np.ndarray], scale: float) -> ChannelStatistics:
-        """Compute the statistics of a stream of images in one pass and constant memory.
+        """Compute the statistics of uint8 images (N × C × H × W each) in one pass and constant memory.
 
-        Statistics of uint8 images are exact: they are computed from sums of integers, without overflow or
-        cancellation, so the division into arrays does not matter. For other dtypes, mean and sum of squared deviations
-        are computed in float64 and merged, which is numerically stable; the division into arrays can change the last
-        digits. The arrays are N × C × H × W each. All statistics are divided by `scale`.
+        They are exact: they are computed from sums of integers, without overflow or cancellation, so the division into
+        arrays does not matter. All statistics are divided by `scale`.
 
         Raises:
             ValueError: If the stream has no pixels, or the number of channels changes.
-            TypeError: If the stream mixes uint8 and other dtypes.
+            TypeError: If an array has another dtype.
         """
-        count = 0
-        totals: list[Any] = []
+        count, totals = 0, list[ExactSums]()
         for images in arrays:
+            if images.dtype != np.uint8:
+                raise TypeError(f"the images are {images.dtype}, and should be uint8")
             count += len(images)
             for piece in split_pieces(images):
-                sums = sum_channels(piece)
+                sums = [ExactSums.from_pixels(piece[:, channel]) for channel in range(piece.shape[1])]
                 totals = [total + more for total, more in zip(totals, sums, strict=True)] if totals else sums
         if not totals:
             raise ValueError(EMPTY_STREAM_REASON)
         return cls.from_sums(totals, count, scale)
 
     @classmethod
-    def from_sums(cls, channels: ChannelSums, count: int, scale: float) -> ChannelStatistics:
+    def from_sums(cls, channels: Sequence[ExactSums], count: int, scale: float) -> ChannelStatistics:
         """Return the statistics of `count` images from the sums of each channel, divided by `scale`."""
         columns = zip(*((one.mean, one.std, one.minimum, one.maximum) for one in channels), strict=True)
         mean, std, minimum, maximum = ([value / scale for value in column] for column in columns)
@@ -63,13 +61,6 @@ class ChannelStatistics:
 def split_pieces(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the images in pieces of at most `PIECE_PIXELS` pixels per channel, but at least one image."""
     return iter_chunks(images, max(1, PIECE_PIXELS // prod(images.shape[2:]))) if images.size else iter(())
-
-
-def sum_channels(images: np.ndarray) -> list[ExactSums] | list[RunningMoments]:
-    channels = (images[:, channel] for channel in range(images.shape[1]))
-    if images.dtype == np.uint8:
-        return [ExactSums.from_pixels(pixels) for pixels in channels]
-    return [RunningMoments.from_pixels(pixels) for pixels in channels]
 
 
 @dataclass(frozen=True)
@@ -98,61 +89,17 @@ class ExactSums:
         return cls(pixels.size, int(total), int(squares), int(pixels.min()), int(pixels.max()))
 
     def __add__(self, other: ExactSums) -> ExactSums:
-        if not isinstance(other, ExactSums):
-            return NotImplemented
         sums = self.count + other.count, self.total + other.total, self.squares + other.squares
         return ExactSums(*sums, min(self.minimum, other.minimum), max(self.maximum, other.maximum))
 
     @property
     def mean(self) -> float:
-        """The mean, rounded once."""
         return self.total / self.count
 
     @property
     def std(self) -> float:
         """The population standard deviation. The subtraction is one of integers, so nothing cancels."""
         return sqrt((self.count * self.squares - self.total**2) / self.count**2)
-
-
-@dataclass(frozen=True)
-class RunningMoments:
-    """Mean and sum of squared deviations of one channel, which can be merged.
-
-    Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (The American Statistician 37, 1983).
-    """
-
-    count: int  #: pixels
-    mean: float
-    squares: float  #: sum of squared deviations from the mean
-    minimum: float
-    maximum: float
-
-    @classmethod
-    def from_pixels(cls, pixels: np.ndarray) -> RunningMoments:
-        """Return the moments of pixels of any shape and dtype, in two passes over a float64 copy."""
-        flat = pixels.astype(np.float64).reshape(-1)
-        mean = flat.mean()
-        squares = np.square(flat - mean).sum()
-        return cls(flat.size, float(mean), float(squares), float(flat.min()), float(flat.max()))
-
-    def __add__(self, other: RunningMoments) -> RunningMoments:
-        if not isinstance(other, RunningMoments):
-            return NotImplemented
-        count = self.count + other.count
-        difference = other.mean - self.mean
-        mean = self.mean + difference * (other.count / count)
-        squares = self.squares + other.squares + difference * difference * (self.count * other.count / count)
-        minimum = np.minimum(self.minimum, other.minimum)  # unlike min(), keeps a NaN in any order
-        maximum = np.maximum(self.maximum, other.maximum)
-        return RunningMoments(count, mean, squares, float(minimum), float(maximum))
-
-    @property
-    def std(self) -> float:
-        """The population standard deviation."""
-        return sqrt(self.squares / self.count)
-
-
-ChannelSums = Sequence[ExactSums] | Sequence[RunningMoments]  #: one per channel
 
 
 def iter_chunks(pixels: np.ndarray, size: int = CHUNK_IMAGES) -> Iterator[np.ndarray]:

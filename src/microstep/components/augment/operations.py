@@ -55,7 +55,6 @@ class CropFlip:
         return height, width
 
     def batched(self, images: Tensor, parameters: Tensor, fill: Tensor) -> Tensor:
-        """Gather the rows of the crops from the padded images, then mirror some."""
         height, width = images.shape[2:]
         vertical, horizontal = self.compute_margins((height, width))
         padded = nnf.pad(images, (horizontal, horizontal, vertical, vertical))
@@ -137,11 +136,9 @@ class RandAugment:
     columns: ClassVar[int] = 1
 
     def plan(self, uniform: Tensor, size: ImageSize) -> Tensor:
-        """Return a seed per image."""
         return (uniform * 2**53).long()
 
     def single(self, image: Tensor, parameters: Sequence[int], fill: Sequence[int]) -> Tensor:
-        """Distort an image; pixels from beyond its edges get the mean color."""
         from torchvision.transforms.v2 import RandAugment as Distortions
 
         transform = Distortions(num_ops=self.num_ops, magnitude=self.magnitude, fill=list(map(float, fill)))

@@ -39,19 +39,11 @@ class Pipeline:
     mixing_rule: MixingRule | None = None
 
     def view(self, split: Split, *key: int) -> Split:
-        """Return a view of the split whose batches are augmented for one epoch.
-
-        Raises:
-            ConfigError: If the samples are not images, or an operation does not support resident images.
-        """
+        """Return a view of the split whose batches are augmented for one epoch."""
         return check_augmentable(split).augmented(self, *key) if self.operations else split
 
     def mixing(self, split: Split, device: torch.device, *key: int) -> EpochMixing | None:
-        """Return the mixing of an epoch, or None if samples are not mixed.
-
-        Raises:
-            ConfigError: If the samples are not images.
-        """
+        """Return the mixing of an epoch, or None if samples are not mixed."""
         if self.mixing_rule is None:
             return None
         return self.mixing_rule.plan(len(split), check_augmentable(split).size, device, *key)
@@ -92,7 +84,6 @@ def check_augmentable(split: Split) -> AugmentableSplit:
 
 
 def none() -> Pipeline:
-    """Return a pipeline that changes nothing."""
     return Pipeline(())
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from warnings import catch_warnings, simplefilter
+from warnings import catch_warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -32,15 +32,10 @@ class Decoder:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
         return self.channels, self.height, self.width
 
     def __call__(self, file: Path) -> np.ndarray:
-        """Return the image of a file: C × H × W, uint8.
-
-        Raises:
-            DataError: If the file is not an image, is cut short, or declares too many pixels.
-        """
+        """Return the image of a file: C × H × W, uint8. See `open_image` for errors."""
         with open_image(file, self.max_pixels) as image:
             image.draft("RGB", (2 * self.width, 2 * self.height))  # decodes a JPEG at 1/2, 1/4 or 1/8
             upright = composite_on_white(to_eight_bits(ImageOps.exif_transpose(image)))
@@ -61,13 +56,11 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
     declared = "far too many"  # if PIL's own limit is exceeded
     try:
         check_regular_file(file)
-        with catch_warnings():
-            simplefilter("ignore")  # about odd metadata
-            with Image.open(file, formats=IMAGE_FORMATS) as image:
-                declared = f"{image.width:,} × {image.height:,}"
-                if image.width * image.height > max_pixels:
-                    raise Image.DecompressionBombError
-                yield image
+        with catch_warnings(action="ignore"), Image.open(file, formats=IMAGE_FORMATS) as image:  # odd metadata
+            declared = f"{image.width:,} × {image.height:,}"
+            if image.width * image.height > max_pixels:
+                raise Image.DecompressionBombError
+            yield image
     except DataError:
         raise
     except Image.DecompressionBombError:
@@ -86,12 +79,8 @@ def unreadable_reason(error: Exception) -> str:
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a 16-bit image scaled to 8 bits, which PIL's own conversion would clip.
-
-    Raises:
-        ValueError: If the pixels are floating point numbers, because their range is unknown.
-    """
-    if image.mode == "F":
+    """Return a 16-bit image scaled to 8 bits, which PIL's own conversion would clip."""
+    if image.mode == "F":  # the range is unknown
         raise ValueError("its pixels are floating point numbers")
     if not image.mode.startswith("I"):
         return image
@@ -106,11 +95,6 @@ def composite_on_white(image: Image.Image) -> Image.Image:
 
 
 def check_regular_file(file: Path) -> None:
-    """Check that a path is a regular file. Reading a pipe or a device could block forever.
-
-    Raises:
-        OSError: If the path does not exist.
-        DataError: If it is not a regular file.
-    """
+    """Raise a DataError unless a path is a regular file. Reading a pipe or a device could block forever."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise DataError(str(file), "it is no regular file", "take it away")

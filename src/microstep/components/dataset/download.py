@@ -13,11 +13,7 @@ from microstep.utils.files import storage_errors
 def download_dataset(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
     """Download, check and unpack a data set with torchvision, then move it to `root`/`folder`.
 
-    The error of a failed download asks the user to put `content_text` there.
-
-    Raises:
-        DataError: If the download fails.
-        StorageError: If `root` can't be written.
+    The DataError of a failed download asks the user to put `content_text` there.
     """
     with storage_errors(root), create_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
         try:

@@ -45,20 +45,14 @@ class ImageFiles:
         return replace(self, files=self.files[rows], labels=self.labels[rows], published_indices=indices)
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
-        """Decode these files and return their pixels: N × C × H × W.
-
-        Raises:
-            DataError: If a file can't be read.
-        """
+        """Decode these files and return their pixels: N × C × H × W. Raise a DataError if a file can't be read."""
         pixels = [self.decoder(self.root / file) for file in self.files[rows]]
         return np.stack(pixels) if pixels else np.empty((0, *self.shape), dtype=np.uint8)
 
     def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return width and height that the files declare, in pixels."""
         return [read_image_size(self.root / file, self.decoder.max_pixels) for file in self.files[rows]]
 
     def get_name(self, row: int) -> str:
-        """Return the path of a file relative to `root`."""
         return str(self.files[row])
 
     def iter_content(self) -> Iterator[Any]:
@@ -70,12 +64,9 @@ class ImageFiles:
 
 
 def hash_files(root: Path, files: Sequence[str]) -> list[str]:
-    """Return the SHA-256 of each file.
+    """Return the SHA-256 of each file. Raise a DataError if a file can't be read.
 
     Digests are cached. A file is read again only if its size or its times (mtime, ctime) have changed.
-
-    Raises:
-        DataError: If a file can't be read.
     """
     cache_name = f"files/{sha256(str(root.resolve()).encode()).hexdigest()}.json"
     cache = load_cached(cache_name)

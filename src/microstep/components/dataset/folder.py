@@ -68,7 +68,6 @@ def image_folder(
 
 
 def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, float], seed: int) -> ImageSplits:
-    """Return train, val and test. Splits without a folder are held out from the training images."""
     splits = dict(official_splits)
     for name, fraction in fractions.items():
         if name not in official_splits:
@@ -119,7 +118,6 @@ def find_split_images(root: Path, folder: Path, class_names: tuple[str, ...], de
 
 
 def check_train_classes(train: ImageFiles) -> ImageFiles:
-    """Return the training images after a check that every class has some."""
     for name, count in zip(train.class_names, np.bincount(train.labels, minlength=len(train.class_names)), strict=True):
         if not count:
             reason = f"class {name} has no images to train on"

@@ -38,7 +38,6 @@ class ImageDataset:
 
     @cached_property
     def image_sources(self) -> ImageSplits:
-        """The images of `train`, `val` and `test`."""
         return self.make_splits(self.official_splits)
 
     @cached_property
@@ -50,12 +49,9 @@ class ImageDataset:
     def facts(self) -> Mapping[str, Any]:
         """Values that the constructors of task and model can take as arguments, by name."""
         train = self.image_sources["train"]
-        return {
-            "class_names": train.class_names,
-            "num_classes": len(train.class_names),
-            "input_shape": train.shape,
-            "train_targets": torch.from_numpy(train.labels),
-        }
+        names, targets = train.class_names, torch.from_numpy(train.labels)
+        facts = {"class_names": names, "num_classes": len(names), "input_shape": train.shape}
+        return facts | {"train_targets": targets}
 
     @cached_property
     def workers(self) -> WorkerPool:
@@ -78,7 +74,6 @@ class ImageDataset:
 
     @cached_property
     def normalization(self) -> Normalization:
-        """The mean and standard deviation that inputs are normalized with."""
         if self.given_normalization is not None:
             return self.given_normalization
         train = self.loaded_splits["train"]
@@ -94,7 +89,6 @@ class ImageDataset:
         return splits
 
     def make_split(self, name: str) -> Split:
-        """Return a split on its backend."""
         source, normalization = self.loaded_splits[name], self.normalization
         normalizer = Normalizer(source.scale, normalization.mean, normalization.std, self.device)
         if not self.resident:
@@ -112,7 +106,6 @@ class ImageDataset:
 
     @property
     def summary(self) -> str:
-        """The data set in one line."""
         counts = " / ".join(f"{len(source):,} {name}" for name, source in self.image_sources.items())
         size = " × ".join(map(str, self.image_sources["train"].shape))
         backend = "resident" if self.resident else f"streaming, {self.workers.count} workers"

@@ -70,15 +70,11 @@ def get_filenames(source: ImageSource) -> list[str] | None:
 
 
 def no_progress_bar(arrays: Iterable[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
-    """Return the arrays without a progress bar."""
     return iter(arrays)
 
 
 def chunk_rows(rows: Sequence[int], source: ImageSource) -> list[Sequence[int]]:
-    """Split rows into chunks that are read at once.
-
-    Chunks of files are small, so that all worker processes finish at about the same time.
-    """
+    """Split rows into chunks to read at once. Those of files are small, so that all workers finish at the same time."""
     size = max(1, CHUNK_BYTES // prod(source.shape))
     size = size if source.in_memory else min(size, CHUNK_FILES)
     return [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -120,7 +116,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.pixels.shape[1:]
+        _, channels, height, width = self.pixels.shape
         return channels, height, width
 
     @property

@@ -69,11 +69,7 @@ def has_idx_files(directory: Path) -> bool:
 
 
 def read_idx_split(root: Path, prefix: str, remedy: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (N × 1 × H × W, uint8) and labels (N, int64) of a split; `prefix` is `train` or `t10k`.
-
-    Raises:
-        DataError: If a file is missing (the error ends with `remedy`) or damaged.
-    """
+    """Return the images (N × 1 × H × W, uint8) and labels (N, int64) of a split; `prefix` is `train` or `t10k`."""
     pixels = read_idx(find_idx_file(root, f"{prefix}-images-idx3-ubyte", remedy), 3)
     labels = read_idx(find_idx_file(root, f"{prefix}-labels-idx1-ubyte", remedy), 1)
     return pixels[:, None], labels.astype(np.int64)
@@ -87,11 +83,7 @@ def find_idx_file(root: Path, name: str, remedy: str) -> Path:
 
 
 def read_idx(file: Path, dimensions: int) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, plain or gzipped.
-
-    Raises:
-        DataError: If it has another format, is cut short, or holds more bytes than its header declares.
-    """
+    """Read an IDX file of unsigned bytes, plain or gzipped. Raise a DataError if it is damaged."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             magic = stream.read(4)

@@ -45,9 +45,6 @@ def compute_normalization(
 
     The computed standard deviation of a constant channel is replaced by 1. Statistics of files are cached by `key`, the
     fingerprint of the data.
-
-    Raises:
-        DataError: If there is not one value per channel, or a standard deviation is not positive.
     """
     check_mean_and_std(mean, std, train.shape[0])
     if mean is not None and std is not None:
@@ -94,11 +91,7 @@ def compute_sample_statistics(train: ImageSource, workers: WorkerPool) -> Channe
 
 
 def read_pixels(workers: WorkerPool, split: str, rows: Sequence[int], source: ImageSource) -> Iterator[np.ndarray]:
-    """Yield the pixels of these images in chunks: N × C × H × W, uint8.
-
-    Raises:
-        MicrostepError: If a file can't be read.
-    """
+    """Yield the pixels of these images in chunks: N × C × H × W, uint8. Raise a MicrostepError if a file is bad."""
     for result in workers.stream([ReadRequest(split, chunk) for chunk in chunk_rows(rows, source)]):
         if isinstance(result, MicrostepError):
             raise result
@@ -107,26 +100,19 @@ def read_pixels(workers: WorkerPool, split: str, rows: Sequence[int], source: Im
 
 def warn_if_far(mean: Sequence[float], std: Sequence[float], computed: ChannelStatistics) -> None:
     """Warn if mean or standard deviation seem to be those of another data set."""
-    shifts = [
-        abs(given - exact) > MAX_MEAN_SHIFT * max(s, 1e-3)
-        for given, exact, s in zip(mean, computed.mean, computed.std, strict=True)
-    ]
+    shifts = np.abs(np.subtract(mean, computed.mean)) > MAX_MEAN_SHIFT * np.maximum(computed.std, 1e-3)
     scales = [max(given / s, s / given) > MAX_STD_RATIO for given, s in zip(std, computed.std, strict=True) if s]
     if any([*shifts, *scales]):
-        log.warning(
-            "dataset.mean and std are given as %s and %s, those of the images are about %s and %s; null computes them",
-            *map(format_channel_values, (mean, std, computed.mean, computed.std)),
+        message = (
+            "dataset.mean and std are given as %s and %s, those of the images are about %s and %s; null computes them"
         )
+        log.warning(message, *map(format_channel_values, (mean, std, computed.mean, computed.std)))
 
 
 class Normalizer:
     """Computes (x / scale − mean) / std per channel, as one multiplication and one addition.
 
-    Args:
-        scale: The pixel value that means 1.0.
-        mean: Per channel, in units of `scale`.
-        std: Per channel, in units of `scale`.
-        device: Device of the images.
+    The pixel value `scale` means 1.0. Mean and standard deviation are in units of `scale`.
     """
 
     def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:

@@ -21,10 +21,7 @@ class ResidentSplit:
 
     Args:
         images: N × C × H × W, uint8, on the CPU.
-        targets: N, int64, on the CPU.
         indices: N, int64: index of each sample in its official split.
-        normalizer: Converts uint8 images to float32 inputs.
-        device: Device of the batches.
         files: Path of each sample, or None if the samples have no files.
     """
 
@@ -81,12 +78,7 @@ class ResidentSplit:
 class StreamingSplit:
     """Split whose images are read when they are needed, sent to the device as uint8, and normalized there.
 
-    Args:
-        name: Key of the split in `workers`.
-        source: Images of the split.
-        workers: Processes that read ahead.
-        normalizer: Converts uint8 images to float32 inputs.
-        device: Device of the batches.
+    `name` is the key of the split in `workers`.
     """
 
     def __init__(

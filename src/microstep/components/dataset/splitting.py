@@ -14,13 +14,8 @@ def split_stratified(
 ) -> tuple[Int64Array, Int64Array]:
     """Return the sorted rows to keep and the sorted rows to hold out, with each class in proportion.
 
-    Args:
-        labels: N: class numbers.
-        held_out: Number of rows to hold out.
-        subject: The setting to name in errors, such as `dataset.val_samples=180`.
-
-    Raises:
-        DataError: If a class would be missing from one of the parts.
+    Raise a DataError if a class would be missing from one of the parts. `subject` is the setting that it names, such as
+    `dataset.val_samples=180`.
     """
     counts = np.bincount(labels)
     samples, classes = len(labels), np.count_nonzero(counts)

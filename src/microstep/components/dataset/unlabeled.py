@@ -24,11 +24,7 @@ ReadResults = Iterable[Tensor | MicrostepError]
 def find_unlabeled_images(input_path: str, decoder: Decoder) -> ImageFiles:
     """Find the images below a folder, except hidden ones, sorted by path; or the one file that `input_path` names.
 
-    Returns:
-        The files. Every label is 0, and there are no class names.
-
-    Raises:
-        DataError: If the path does not exist, or the folder holds no images.
+    Every label is 0, and there are no class names. Raise a DataError if no images are found.
     """
     path = Path(input_path)
     if not input_path or not path.exists():
@@ -66,8 +62,6 @@ class ReadableBatches:
         results: Each image (1 × C × H × W, uint8) or the error of its file.
         size: Batch size.
         shape: Channels, height and width of an image.
-        normalizer: Converts uint8 images to float32 inputs.
-        device: Device of the batches.
     """
 
     def __init__(

@@ -73,7 +73,6 @@ class WorkerPool:
     """Worker processes of a data set. Its splits share them and are read one at a time.
 
     Args:
-        sources: Images by split.
         count: Number of processes; 0 reads in this process.
         timeout: Seconds to wait for a batch.
     """
@@ -90,11 +89,7 @@ class WorkerPool:
         self.expected, self.results = deque(requests), self.stream(requests)
 
     def take_batch(self, request: ReadRequest) -> Tensor:
-        """Return the images of a request (N × C × H × W, uint8). Read them in this process if it was not expected next.
-
-        Raises:
-            DataError: If a file can't be read.
-        """
+        """Return the images of a request (N × C × H × W, uint8), read in this process if it was not expected next."""
         if self.expected and request is self.expected[0]:
             self.expected.popleft()
             result = next(self.results)
@@ -124,15 +119,10 @@ class WorkerPool:
 
 def make_loader(reader: ImageReader, requests: list[ReadRequest], count: int, timeout: float) -> DataLoader[Any]:
     """Return a DataLoader whose processes live from one pass to the next. Each pass reads the requests anew."""
-    return DataLoader(
-        reader,
-        sampler=requests,  # passes each request to the reader
-        batch_size=None,
-        num_workers=count,
-        timeout=timeout,
-        persistent_workers=True,
-        generator=torch.Generator(),  # draws a number per pass, which must not come from the global generator
-    )
+    generator = torch.Generator()  # draws a number per pass, which must not come from the global generator
+    workers: dict[str, Any] = {"num_workers": count, "timeout": timeout, "persistent_workers": True}
+    # the sampler passes each request to the reader
+    return DataLoader(reader, batch_size=None, sampler=requests, generator=generator, **workers)
 
 
 def stop_workers(iterator: weakref.ref[Any], processes: Sequence[BaseProcess]) -> None:
@@ -171,11 +161,7 @@ def worker_count(requested: int | None) -> int:
 
 @contextmanager
 def loader_errors() -> Iterator[None]:
-    """Turn the RuntimeError that torch raises if a worker fails into a one-line error.
-
-    Raises:
-        MicrostepError: If a worker died or took too long.
-    """
+    """Turn the RuntimeError that torch raises if a worker dies or takes too long into a one-line MicrostepError."""
     try:
         yield
     except RuntimeError as error:

@@ -45,7 +45,6 @@ def format_epoch(report: EpochReport) -> str:
 
 
 def format_results(results: Results) -> str:
-    """Return the test report, a table of results and the commands to go on with."""
     test = results.splits["test"]
     run = shlex.quote(display_path(results.run_dir))
     logs = shlex.quote(display_path(find_logdir(results.run_dir)))
@@ -57,10 +56,8 @@ def format_results(results: Results) -> str:
         "trained": f"{results.optimizer_steps:,} optimizer steps in {results.train_seconds:.1f} s{skipped}",
         "run directory": run,
     }
-    commands = {
-        "again, any split": f"{called('evaluate')} run={run} split=test",
-        "curves and images": f"tensorboard --logdir {logs}",
-    }
+    again = f"{called('evaluate')} run={run} split=test"
+    commands = {"again, any split": again, "curves and images": f"tensorboard --logdir {logs}"}
     return "\n".join([format_report(test.report.text, rows), "", "next:", format_fields(commands)])
 
 
@@ -70,10 +67,8 @@ def find_logdir(run_dir: Path) -> Path:
 
 
 def format_report(report: str, rows: Mapping[str, str]) -> str:
-    """Return a report followed by a table of names and values."""
     return "\n".join(["", report.rstrip(), "", format_fields(rows)])
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Return metrics in one line, with four decimals."""
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())

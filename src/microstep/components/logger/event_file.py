@@ -23,8 +23,7 @@ FILE_NUMBERS = count()  #: number the files that this process creates
 class EventFile:
     """New event file in a directory. TensorBoard reads all event files of a directory as one run, sorted by name.
 
-    Raises:
-        StorageError: from each method if the disk is full. The file ends with the last complete event.
+    Each method raises a StorageError if the disk is full. The file then ends with the last complete event.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -34,7 +33,6 @@ class EventFile:
         self.write_event(file_version="brain.Event:2")
 
     def add(self, summary: Summary, step: int | None = None) -> None:
-        """Write a summary as one event."""
         self.write_event(summary=summary, step=step)
 
     def write_event(self, **fields: Any) -> None:

@@ -30,13 +30,9 @@ class TensorBoard:
     """Writes scalars per window and per epoch, the config, hparams, and the images and curves of the reports.
 
     Args:
-        directory: the run directory.
         config_yaml: the resolved config, shown as text.
         hparams: values of the hparams tab by dotted key.
         sample_images: N × C × H × W in 0…1, augmented training images; None if the samples are not images.
-
-    Raises:
-        StorageError: from each method, if the disk is full.
     """
 
     def __init__(

@@ -47,11 +47,7 @@ class EmptyParameterMode(TorchFunctionMode):
 
 
 def find_head_names(model: nn.Module, build: Callable[..., nn.Module], num_classes: int) -> frozenset[str]:
-    """Return the names of the tensors whose shape depends on the number of classes. The random state is unchanged.
-
-    Args:
-        build: called with another `num_classes`, returns a model of the same architecture.
-    """
+    """Return the names of the tensors whose shape depends on the number of classes. The random state is unchanged."""
     with torch.random.fork_rng(devices=[]), EmptyParameterMode():
         other = build(num_classes=num_classes + 1).state_dict()
     return frozenset(name for name, tensor in model.state_dict().items() if tensor.shape != other[name].shape)
@@ -60,13 +56,8 @@ def find_head_names(model: nn.Module, build: Callable[..., nn.Module], num_class
 def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: str) -> None:
     """Load pretrained weights into everything but the head. Names have to match exactly.
 
-    Args:
-        head: names of the tensors to keep.
-        name: name of the architecture in torchvision.
-        weights: `DEFAULT`, or a file with a state dict for any number of classes.
-
-    Raises:
-        DataError: if the weights can't be downloaded or read, or belong to another architecture.
+    `weights` is `DEFAULT`, or a file with a state dict for any number of classes. Raise a DataError if they can't be
+    downloaded or read, or belong to another architecture.
     """
     subject, default = f"model.weights={weights}", weights == DEFAULT_WEIGHTS
     file = find_default_file(get_model_weights(name).DEFAULT.url) if default else Path(weights).expanduser()
@@ -89,7 +80,6 @@ def adapt_state(
 
 
 def describe_wrong_shape(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> str:
-    """Return a message about the first tensor of another shape, or an empty text."""
     for name, tensor in state.items():
         if name in model_state and tensor.shape != model_state[name].shape:
             return f"{name} is {format_shape(tensor)} and should be {format_shape(model_state[name])}"

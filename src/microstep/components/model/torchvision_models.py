@@ -112,13 +112,10 @@ def check_options(freeze: str | None, weights: str | None, options: Mapping[str,
 
 
 class FrozenBackbone(nn.Module):
-    """Trains only the head of a model.
+    """Trains only the head of a model, the parameters with these names.
 
     The other parameters have `requires_grad=False`. BatchNorm layers without trainable parameters stay in evaluation
     mode. Thus the backbone does not change at all, and its outputs do not depend on the micro-batch.
-
-    Args:
-        head: names of the parameters to train.
     """
 
     def __init__(self, model: nn.Module, head: Collection[str]) -> None:
@@ -132,7 +129,6 @@ class FrozenBackbone(nn.Module):
         return self.model(images)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all modules except frozen BatchNorm layers, which stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):

@@ -31,9 +31,7 @@ CONNECTION_ERRORS = (URLError, HTTPException, TimeoutError, ConnectionError)
 def find_default_file(url: str) -> Path:
     """Return a file of torchvision's weights in torch.hub's directory. Download it if it does not exist.
 
-    Raises:
-        DataError: if it can't be downloaded, or its SHA-256 does not start with the digits in its name.
-        StorageError: if the directory can't be written.
+    Raise a DataError if that fails, or if its SHA-256 does not start with the digits in its name.
     """
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not file.exists():
@@ -89,12 +87,8 @@ WRAPPER_PREFIXES = ("model.", "module.")  #: prefixes that wrapper modules add t
 def read_state_dict(file: Path, subject: str) -> OrderedDict[str, Tensor]:
     """Return the state dict in a file, without the prefixes of wrapper modules.
 
-    Args:
-        file: a state dict (`.safetensors` or torch), or a checkpoint with one under `model` or `state_dict`.
-        subject: `key=value` that errors are about.
-
-    Raises:
-        DataError: if the file does not exist, is damaged, or holds code or no state dict.
+    The file holds a state dict (`.safetensors` or torch), or a checkpoint with one under `model` or `state_dict`. If it
+    does not, or is damaged, or holds code, raise a DataError about `subject`.
     """
     content = load_tensors(file, subject)
     for key in STATE_DICT_KEYS:

@@ -98,9 +98,8 @@ def fp16(
         max_skipped: consecutive steps that may overflow before the run counts as diverged.
     """
     if device.type == "cpu":
-        log.warning(
-            "precision=fp16 on a CPU is slow and meant for checks: bf16 is what the CPU is fast at (precision=amp)"
-        )
+        slow = "precision=fp16 on a CPU is slow and meant for checks: bf16 is what the CPU is fast at (precision=amp)"
+        log.warning(slow)
     return make_fp16(device, reason, max_skipped, channels_last, init_scale=init_scale, growth_interval=growth_interval)
 
 
@@ -129,13 +128,7 @@ def auto(
 ) -> TorchPrecision:
     """Return the precision that `check=precision` recommends for this device, model and batch size.
 
-    Args:
-        measured: measures and returns the name of the recommended precision and the reason. It is not called if there
-            is a saved name.
-
-    Raises:
-        CheckpointRefused: if the saved name is not one of `PRESETS`.
-        ConfigError: if there is neither a saved name nor a measurement.
+    `measured` returns the name of the recommended precision and the reason. It is not called if there is a saved name.
     """
     if saved_name is not None:
         if saved_name not in PRESETS:

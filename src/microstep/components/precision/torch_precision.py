@@ -21,9 +21,7 @@ class TorchPrecision:
     Args:
         name: name in run.json.
         reason: why it was chosen, in a few words.
-        dtype: dtype of parameters and inputs.
         autocast: dtype of the forward pass under autocast.
-        scaler: an enabled scaler, which fp16 needs.
         channels_last: whether 4-d weights and inputs are stored channels-last.
         max_skipped: consecutive steps that may overflow before the run counts as diverged.
         tf32: whether CUDA may round the factors of fp32 products to TF32.
@@ -60,7 +58,6 @@ class TorchPrecision:
         return replace(batch, inputs=inputs, targets=targets)
 
     def forward(self) -> AbstractContextManager[Any]:
-        """Return the context of a forward pass."""
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
     def backward(self, loss: Tensor) -> None:
@@ -73,13 +70,7 @@ class TorchPrecision:
 
         The norm is the only value that the host waits for. The optimizer is called directly, not through the scaler:
         the norm already tells whether the gradient is finite, and fused SGD was seen to set its momentum to NaN if the
-        scaler skips the first step.
-
-        Args:
-            max_grad_norm: norm to clip to; None does not clip.
-
-        Returns:
-            The unscaled norm before clipping, and whether the parameters were updated.
+        scaler skips the first step. The returned norm is unscaled and before clipping.
         """
         self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -94,20 +85,14 @@ class TorchPrecision:
         return UpdateResult(updated, norm)
 
     def loss_scale(self) -> float:
-        """Return the current scale of the loss; 1.0 without a scaler."""
         return float(self.scaler.get_scale())
 
     def describe(self) -> Mapping[str, Any]:
-        """Return name, dtype, scaler and memory format, for run.json."""
-        return {
-            "name": self.name,
-            "dtype": str(self.autocast or self.dtype).removeprefix("torch."),
-            "scaler": self.scaler.is_enabled(),
-            "channels_last": self.memory_format is torch.channels_last,
-        }
+        dtype = str(self.autocast or self.dtype).removeprefix("torch.")
+        channels_last = self.memory_format is torch.channels_last
+        return {"name": self.name, "dtype": dtype, "scaler": self.scaler.is_enabled(), "channels_last": channels_last}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scaler's state, which is empty without a scaler."""
         return dict(self.scaler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

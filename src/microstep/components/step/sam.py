@@ -32,7 +32,6 @@ class SAMStep:
         self.max_grad_norm, self.rho = max_grad_norm, rho
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
-        """Take one step over the window. `weight` is the sum of its samples' weights."""
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
         with perturbed_weights(optimizer, self.rho), frozen_running_statistics(model):

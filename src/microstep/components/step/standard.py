@@ -16,14 +16,7 @@ def accumulate_gradient(
     """Add the gradient of the window's weighted mean loss to the parameters.
 
     Each micro-batch contributes `loss_sum / weight`. As `weight` is that of the window, the sum does not depend on the
-    split into micro-batches. One micro-batch is in memory at a time.
-
-    Args:
-        weight: sum of the weights of the window's samples.
-        metrics: updated with each micro-batch if given.
-
-    Returns:
-        The weighted mean loss, detached (0-d).
+    split into micro-batches. One micro-batch is in memory at a time. Return that loss, detached (0-d).
     """
     total = torch.zeros(())
     for batch in window:
@@ -60,7 +53,6 @@ class StandardStep:
         self.precision, self.task, self.metrics, self.max_grad_norm = precision, task, metrics, max_grad_norm
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
-        """Take one step over the window. `weight` is the sum of its samples' weights."""
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
         update = self.precision.update(optimizer, self.max_grad_norm)

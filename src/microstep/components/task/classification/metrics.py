@@ -42,14 +42,7 @@ class ClassificationMetrics:
             getattr(self, name).copy_(state[name])
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            outputs: N × classes logits.
-            targets: N labels. Accuracy and F1 of mixed samples refer to these.
-            loss_sum: sum of the weighted losses (0-d).
-            mix: partners of mixed samples.
-        """
+        """Add a batch of N × classes logits. Accuracy and F1 of mixed samples refer to `targets`."""
         cells = targets * self.classes + outputs.argmax(1)
         self.confusion.index_add_(0, cells, self.one_tensor.expand(len(cells)))
         self.loss_sum += loss_sum.detach()

@@ -54,12 +54,7 @@ def write_numbers(axes: Axes, matrix: np.ndarray, share: np.ndarray) -> None:
 def draw_worst_mistakes(
     predictions: Predictions, predicted: Tensor, probabilities: Tensor, class_names: Sequence[str], file: Path
 ) -> bool:
-    """Draw the mistakes with the highest confidence. Return False if the samples are not images.
-
-    Args:
-        predicted: N labels.
-        probabilities: N × classes.
-    """
+    """Draw the mistakes with the highest confidence. Return False if the samples are not images."""
     wrong = (predicted != predictions.targets).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
     rows = wrong[confidence.argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
@@ -112,12 +107,7 @@ Bins = dict[str, np.ndarray]  #: the columns of calibration.csv, one value for e
 def bin_confidences(confidence: Tensor, right: Tensor) -> Bins:
     """Return the bins of a reliability diagram. A bin holds the confidences in (above, up_to], the first also 0.
 
-    Args:
-        confidence: N probabilities.
-        right: whether each of the N predictions is right.
-
-    Returns:
-        Bounds, number of samples, mean confidence, accuracy and the bounds of its 95 % interval (Wilson, 1927).
+    The interval of the accuracy is that of Wilson (1927), for 95 %.
     """
     bin_indices = np.clip(np.ceil(np.nan_to_num(confidence.numpy()) * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     weights = (None, confidence.numpy(), right.double().numpy())

@@ -21,12 +21,8 @@ MAX_CURVES = 20  #: classes with a precision-recall curve; TensorBoard stores 12
 def write_report(predictions: Predictions, class_names: Sequence[str], directory: Path) -> Report:
     """Write all files of `reports/<split>/`. Warn if a class has no samples: its scores are 0.
 
-    Args:
-        predictions: with logits as outputs (N × classes).
-        directory: the files are written here. Its name is the split's in titles and warnings.
-
-    Returns:
-        scikit-learn's report as text, the plots, and precision-recall curves of the first `MAX_CURVES` classes.
+    The outputs of the predictions are logits (N × classes). The name of the directory is the split's in titles and
+    warnings. The report has precision-recall curves of the first `MAX_CURVES` classes.
     """
     probabilities = predictions.outputs.double().softmax(1)
     confidence, predicted = probabilities.max(1)

@@ -73,7 +73,6 @@ class Classification:
         return outputs.argmax(1)
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
-        """Write the files of `reports/<split>/`. See `write_report`."""
         return write_report(predictions, self.class_names, directory)
 
 

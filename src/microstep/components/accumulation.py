@@ -24,7 +24,6 @@ class Fixed:
             yield Window(tuple(slice_order(window, self.batch_size)))
 
     def steps(self, samples: int) -> int:
-        """Return the number of windows, i.e. optimizer steps, for this many samples."""
         return ceil(samples / self.window_size)
 
 

@@ -37,5 +37,4 @@ class Shuffle:
         self.samples = len(train_targets)
 
     def order(self, *key: int) -> Tensor:
-        """Return a permutation of the rows that depends on `key` alone."""
         return draw_permutation(self.samples, *key)

@@ -39,11 +39,11 @@ class Pipeline:
     mixing_rule: MixingRule | None = None
 
     def view(self, split: Split, *key: int) -> Split:
-        """Return a view of the split whose batches are augmented for one epoch."""
+        """Return a view of the split, augmented for one epoch. Raise a ConfigError if it can't be augmented."""
         return check_augmentable(split).augmented(self, *key) if self.operations else split
 
     def mixing(self, split: Split, device: torch.device, *key: int) -> EpochMixing | None:
-        """Return the mixing of an epoch, or None if samples are not mixed."""
+        """Return the mixing of an epoch, or None. Raise a ConfigError if the samples to mix are not images."""
         if self.mixing_rule is None:
             return None
         return self.mixing_rule.plan(len(split), check_augmentable(split).size, device, *key)

@@ -42,7 +42,6 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the images, labels and published indices of every split."""
         return hash_splits(self.image_sources)
 
     @property

@@ -44,7 +44,6 @@ class ResidentSplit:
         return len(self.targets)
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
-        """Return the batch of these rows; its inputs are augmented and normalized."""
         images = self.images.index_select(0, rows)
         if self.augmentation is not None:
             images = self.augmentation(images, positions)
@@ -55,7 +54,6 @@ class ResidentSplit:
         """Do nothing: all images are in memory."""
 
     def to_images(self, inputs: Tensor) -> Tensor:
-        """Return inputs as images in 0…1, on the CPU."""
         return self.normalizer.invert(inputs)
 
     def augmented(self, pipeline: Pipeline, *key: int) -> ResidentSplit:
@@ -95,10 +93,7 @@ class StreamingSplit:
         return len(self.targets)
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
-        """Return the batch of these rows; its inputs are augmented and normalized.
-
-        A batch that `expect` did not announce as the next one is read in this process.
-        """
+        """Return the batch of these rows, read in this process if `expect` did not announce it as the next one."""
         expected = self.expected_requests.pop(id(rows), None)
         request = self.make_request(rows, positions) if expected is None else expected[1]
         images = self.workers.take_batch(request).to(self.device, non_blocking=True)
@@ -107,7 +102,6 @@ class StreamingSplit:
         return Batch(self.normalizer(images), targets, positions, indices)
 
     def expect(self, requests: Sequence[FetchRequest]) -> None:
-        """Let the workers read these batches ahead, in this order."""
         reads = [self.make_request(*request) for request in requests]
         self.expected_requests = {id(rows): (rows, read) for (rows, _), read in zip(requests, reads, strict=True)}
         self.workers.expect(reads)
@@ -116,7 +110,6 @@ class StreamingSplit:
         return ReadRequest(self.name, rows.tolist(), positions.tolist(), self.augmentation)
 
     def to_images(self, inputs: Tensor) -> Tensor:
-        """Return inputs as images in 0…1, on the CPU."""
         return self.normalizer.invert(inputs)
 
     def augmented(self, pipeline: Pipeline, *key: int) -> StreamingSplit:

@@ -29,18 +29,15 @@ def find_unlabeled_images(input_path: str, decoder: Decoder) -> ImageFiles:
     path = Path(input_path)
     if not input_path or not path.exists():
         raise DataError(f"input={input_path}", "no such folder or file", INPUT_REMEDY)
-    root = path if path.is_dir() else path.parent
-    files = sorted(str(file.relative_to(root)) for file in (find_regular_images(path) if path.is_dir() else [path]))
+    root, images = path.parent, [path]
+    if path.is_dir():  # skip pipes and devices, but not dangling links, so that they are reported
+        root, images = path, [file for file in find_images(path) if file.is_file() or not file.exists()]
+    files = sorted(str(file.relative_to(root)) for file in images)
     if not files:
         reason = f"it holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
         raise DataError(f"input={input_path}", reason, INPUT_REMEDY)
     labels = np.zeros(len(files), dtype=np.int64)
     return ImageFiles(root, np.array(files), labels, (), decoder, np.arange(len(files)))
-
-
-def find_regular_images(folder: Path) -> Iterator[Path]:
-    """Yield the images of a folder. Pipes and devices are skipped; dangling links are not, so they are reported."""
-    return (file for file in find_images(folder) if file.is_file() or not file.exists())
 
 
 def make_input_workers(files: ImageFiles, max_workers: int) -> WorkerPool:

@@ -3,7 +3,6 @@
 import logging
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.tables import format_fields
@@ -47,7 +46,8 @@ def format_epoch(report: EpochReport) -> str:
 def format_results(results: Results) -> str:
     test = results.splits["test"]
     run = shlex.quote(display_path(results.run_dir))
-    logs = shlex.quote(display_path(find_logdir(results.run_dir)))
+    enclosing = (parent for parent in results.run_dir.parents if parent.name == "outputs")
+    logs = shlex.quote(display_path(next(enclosing, results.run_dir.parent)))  # with the runs to compare
     skipped = f", {results.skipped_steps} skipped for overflow" if results.skipped_steps else ""
     rows = {
         "test": format_metrics(test.metrics),
@@ -59,11 +59,6 @@ def format_results(results: Results) -> str:
     again = f"{called('evaluate')} run={run} split=test"
     commands = {"again, any split": again, "curves and images": f"tensorboard --logdir {logs}"}
     return "\n".join([format_report(test.report.text, rows), "", "next:", format_fields(commands)])
-
-
-def find_logdir(run_dir: Path) -> Path:
-    """Return the directory that TensorBoard reads to compare runs: the enclosing `outputs`, else the parent."""
-    return next((parent for parent in run_dir.parents if parent.name == "outputs"), run_dir.parent)
 
 
 def format_report(report: str, rows: Mapping[str, str]) -> str:

@@ -33,6 +33,9 @@ class TensorBoard:
         config_yaml: the resolved config, shown as text.
         hparams: values of the hparams tab by dotted key.
         sample_images: N × C × H × W in 0…1, augmented training images; None if the samples are not images.
+
+    Raises:
+        StorageError: from each method, if the disk is full.
     """
 
     def __init__(

@@ -129,6 +129,10 @@ def auto(
     """Return the precision that `check=precision` recommends for this device, model and batch size.
 
     `measured` returns the name of the recommended precision and the reason. It is not called if there is a saved name.
+
+    Raises:
+        CheckpointRefused: if the saved name is not one of `PRESETS`.
+        ConfigError: if there is neither a saved name nor a measurement.
     """
     if saved_name is not None:
         if saved_name not in PRESETS:

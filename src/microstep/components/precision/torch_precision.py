@@ -21,7 +21,9 @@ class TorchPrecision:
     Args:
         name: name in run.json.
         reason: why it was chosen, in a few words.
+        dtype: dtype of parameters and inputs.
         autocast: dtype of the forward pass under autocast.
+        scaler: an enabled scaler, which fp16 needs.
         channels_last: whether 4-d weights and inputs are stored channels-last.
         max_skipped: consecutive steps that may overflow before the run counts as diverged.
         tf32: whether CUDA may round the factors of fp32 products to TF32.

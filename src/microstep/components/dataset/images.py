@@ -140,6 +140,5 @@ class Images:
         return f"#{self.published_indices[row]}"
 
     def iter_content(self) -> Iterator[Any]:
-        """Yield shape and class names, pixels, labels and published indices."""
         yield f"{self.pixels.shape} {self.class_names}".encode()
         yield from (np.ascontiguousarray(array).data for array in (self.pixels, self.labels, self.published_indices))

@@ -102,11 +102,10 @@ def warn_if_far(mean: Sequence[float], std: Sequence[float], computed: ChannelSt
     """Warn if mean or standard deviation seem to be those of another data set."""
     shifts = np.abs(np.subtract(mean, computed.mean)) > MAX_MEAN_SHIFT * np.maximum(computed.std, 1e-3)
     scales = [max(given / s, s / given) > MAX_STD_RATIO for given, s in zip(std, computed.std, strict=True) if s]
-    if any([*shifts, *scales]):
-        message = (
-            "dataset.mean and std are given as %s and %s, those of the images are about %s and %s; null computes them"
-        )
-        log.warning(message, *map(format_channel_values, (mean, std, computed.mean, computed.std)))
+    if not any([*shifts, *scales]):
+        return
+    message = "dataset.mean and std are given as %s and %s, those of the images are about %s and %s; null computes them"
+    log.warning(message, *map(format_channel_values, (mean, std, computed.mean, computed.std)))
 
 
 class Normalizer:

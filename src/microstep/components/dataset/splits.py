@@ -113,7 +113,6 @@ class StreamingSplit:
         return self.normalizer.invert(inputs)
 
     def augmented(self, pipeline: Pipeline, *key: int) -> StreamingSplit:
-        """Return a view of the split, augmented for one epoch."""
         view = copy(self)
         view.augmentation = WorkerAugmentation(pipeline, key, self.normalizer.fill_color)
         return view

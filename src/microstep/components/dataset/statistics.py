@@ -103,5 +103,4 @@ class ExactSums:
 
 
 def iter_chunks(pixels: np.ndarray, size: int = CHUNK_IMAGES) -> Iterator[np.ndarray]:
-    """Yield consecutive parts of at most `size` images."""
     return (pixels[start : start + size] for start in range(0, len(pixels), size))

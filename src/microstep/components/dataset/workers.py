@@ -72,9 +72,7 @@ class ImageReader(Dataset[Any]):
 class WorkerPool:
     """Worker processes of a data set. Its splits share them and are read one at a time.
 
-    Args:
-        count: Number of processes; 0 reads in this process.
-        timeout: Seconds to wait for a batch.
+    A `count` of 0 reads in this process. The timeout is in seconds per batch.
     """
 
     def __init__(self, sources: Mapping[str, ImageSource], count: int, timeout: float = WORKER_TIMEOUT) -> None:

@@ -13,11 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Console:
-    """Prints the epochs and the results, and logs them to train.log.
-
-    Args:
-        bars_shown: epochs are logged but not printed, since progress bars show them.
-    """
+    """Prints the epochs and the results, and logs them to train.log. Epochs are not printed if bars show them."""
 
     def __init__(self, bars_shown: bool) -> None:
         self.bars_shown = bars_shown

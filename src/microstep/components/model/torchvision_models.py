@@ -20,9 +20,7 @@ BACKBONE = "backbone"
 class LogitsOnly(nn.Module):
     """Drops the auxiliary outputs that GoogLeNet and Inception v3 return in training.
 
-    Args:
-        normalization: mean and standard deviation of each channel that the weights were trained with, on 0…1; None
-            without pretrained weights.
+    `normalization` is the mean and standard deviation of each channel that pretrained weights were trained with.
     """
 
     def __init__(self, model: nn.Module, normalization: pretrained.MeanAndStd | None = None) -> None:

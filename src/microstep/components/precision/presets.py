@@ -119,7 +119,6 @@ PRESETS: dict[str, Callable[..., TorchPrecision]] = {"fp32": full, "tf32": tf32,
 
 
 def available_precisions(device: torch.device) -> tuple[str, ...]:
-    """Return the names of `PRESETS` that the device supports."""
     return tuple(name for name in PRESETS if name != "tf32" or device.type == "cuda")
 
 

@@ -13,10 +13,8 @@ STATE_KEYS = ("confusion", "loss_sum", "extra_weight")
 class ClassificationMetrics:
     """Loss, accuracy, macro F1 and weighted F1 over all samples since the last reset.
 
-    The scores equal scikit-learn's with `zero_division=0`, without copying labels to the CPU in every step.
-
-    Args:
-        class_weights: weight of each class in the loss, on `device`; None weights all classes by 1.
+    The scores equal scikit-learn's with `zero_division=0`, without copying labels to the CPU in every step. The class
+    weights are those of the loss, on `device`; None weights all classes by 1.
     """
 
     monitor = "accuracy"

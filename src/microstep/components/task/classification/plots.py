@@ -128,7 +128,6 @@ def expected_calibration_error(bins: Bins) -> float:
 
 @plain_text()
 def draw_reliability(bins: Bins, file: Path) -> None:
-    """Draw a reliability diagram: accuracy over confidence, and the number of samples, for each bin."""
     figure = pixel_figure(660, 660)
     upper, lower = pixel_axes(figure, 72, 34, 570, 420), pixel_axes(figure, 72, 484, 570, 124)
     draw_accuracy_panel(upper, bins)

@@ -49,7 +49,6 @@ def warn_absent_classes(truth: Tensor, class_names: Sequence[str], split: str) -
 
 
 def write_scores(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], directory: Path) -> str:
-    """Write scikit-learn's report as text and JSON. Return the text."""
     options = {"labels": range(len(class_names)), "target_names": list(class_names), "zero_division": 0}
     text = str(classification_report(truth, predicted, digits=4, **options))
     scores = classification_report(truth, predicted, output_dict=True, **options)

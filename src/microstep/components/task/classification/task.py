@@ -77,7 +77,6 @@ class Classification:
 
 
 def resolve_class_weights(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
-    """Return one weight per class in float64, or None if all are 1."""
     subject = f"task.class_weights={class_weights}"
     if class_weights is None:
         return None

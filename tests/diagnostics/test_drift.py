@@ -97,7 +97,7 @@ def ended(name: str, config: DictConfig) -> dict[str, torch.Tensor]:
     for epoch in range(1, config.epochs + 1):
         ours.train(epoch, ProgressBars(False))
         ours.validate()
-    return ours.parts.model.state_dict()
+    return ours.components.model.state_dict()
 
 
 def test_uncut_it_is_the_run_of_the_whole_batch(trained) -> None:

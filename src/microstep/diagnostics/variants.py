@@ -27,7 +27,6 @@ def change_config(config: DictConfig, **values: Any) -> DictConfig:
 
 
 def subject_rows(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict[str, str]:
-    """Return the rows of a report that describe data, sampling and model."""
     names = get_choices()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
@@ -38,7 +37,6 @@ def subject_rows(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict
 
 
 def get_model_name(config: DictConfig) -> str:
-    """Return the name of the model's option, or of torchvision's model."""
     return str(config.model.get("name") or option_name(config, get_choices(), "model"))
 
 
@@ -47,7 +45,6 @@ def get_effective_batch_size(config: DictConfig) -> int:
 
 
 def check_window_fits(config: DictConfig, samples: int) -> None:
-    """Raise a ConfigError if a full window is larger than the training split of `samples`."""
     if (size := get_effective_batch_size(config)) > samples:
         reason = f"uncut, that is one batch of {size:,}, and the training split has {samples:,} samples"
         raise ConfigError(format_window_size_key(config), reason, "choose fewer")
@@ -61,7 +58,6 @@ def format_window_size_key(config: DictConfig) -> str:
 
 @contextmanager
 def memory_errors(config: DictConfig) -> Iterator[None]:
-    """Raise a ConfigError instead of torch's error if the device runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -82,7 +82,6 @@ def build_new_trainer(run: RunSpec) -> Trainer:
 
 
 def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
-    """Build the trainer from its components and print the summary of the run."""
     config = run.config
     run.record.update(**run_facts(config, components, run.names))
     rows = start_summary(config, run.names, components, run.directory)

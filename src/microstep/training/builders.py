@@ -125,7 +125,6 @@ def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Datase
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Raise ConfigError if no parameter is trained."""
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("model", "none of its parameters asks for a gradient", "leave some of them unfrozen")
 
@@ -137,7 +136,6 @@ def check_batch_size_fits(batch_size: int, samples: int) -> None:
 
 
 def check_mixable(augment: Augment, task: Task) -> None:
-    """Raise ConfigError if samples are mixed but the loss of the task takes no `mix`."""
     if getattr(augment, "mixing_rule", None) and "mix" not in inspect.signature(task.loss_sum).parameters:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
@@ -145,7 +143,6 @@ def check_mixable(augment: Augment, task: Task) -> None:
 def build_optimization(
     config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL
 ) -> tuple[Optimizer, Scheduler, Step]:
-    """Build the optimizer, the scheduler and the step."""
     optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps * config.epochs
     scheduler = build_component(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, total_steps=steps)
     return optimizer, scheduler, build_step(config, allowlist, components.task, components.precision)

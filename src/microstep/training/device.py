@@ -44,7 +44,6 @@ def choose_device(name: str) -> torch.device:
 
 
 def select_cuda_device(name: str) -> torch.device:
-    """Start CUDA, make a GPU the current device and return it with its index."""
     torch.cuda.init()  # type: ignore[no-untyped-call]
     index = int(name.split(":")[1]) if ":" in name else torch.cuda.current_device()
     if index >= torch.cuda.device_count():

@@ -83,7 +83,6 @@ class Loaders:
         return plan.split.to_images(batch.inputs)
 
     def evaluation(self, name: str) -> Iterator[Batch]:
-        """Yield a split's batches in its own order, as they are."""
         split = self.splits[name]
         batches = torch.split(torch.arange(len(split), device=self.device), self.eval_batch_size)
         requests = [(rows, rows) for rows in batches]
@@ -92,7 +91,6 @@ class Loaders:
 
 
 def check_order_length(sampler: Sampler, rows: int, samples: int) -> None:
-    """Raise ConfigError if the sampler's order is not as long as the training split."""
     if rows != samples:
         reason = f"its order has {rows:,} rows, and the training split has {samples:,} samples"
         remedy = f"let it return {samples:,} rows, which may repeat, or choose sampler=shuffle"
@@ -127,7 +125,6 @@ class EpochPlan:
 
 
 def mix_batch(both: Batch, mixing: Mixing) -> Batch:
-    """Return the first half of a batch, each sample mixed with its partner in the second half."""
     (own, other), (targets, partners) = both.inputs.chunk(2), both.targets.chunk(2)
     positions, indices = both.positions.chunk(2)[0], both.indices.chunk(2)[0]
     inputs = mixing.blend(own, other, positions)
@@ -146,7 +143,6 @@ class LazyBatches:
         return map(self.fetch, self.requests)  # map keeps no reference to what it has yielded
 
     def fetch(self, request: FetchRequest) -> Batch:
-        """Fetch one micro-batch and add the time to the wait timer."""
         start = perf_counter()
         batch = self.plan.fetch(request)
         self.wait_timer.waited += perf_counter() - start

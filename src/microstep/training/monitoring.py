@@ -39,27 +39,23 @@ class LoggerCollection:
                 closing.callback(logger.close, error)
 
     def epochs(self, first: int, last: int) -> Iterator[int]:
-        """Yield the numbers of the epochs, with a progress bar."""
         self.last_epoch = last
         return self.bars.epochs(range(first, last + 1), first - 1, last)
 
     def windows(
         self, windows: Iterable[LoadedWindow], epoch: int, done: int, samples: int, metrics: Metrics
     ) -> Iterator[LoadedWindow]:
-        """Yield windows, with a progress bar that starts at `done` of the epoch's samples."""
         label = f"train {epoch}/{self.last_epoch}"
         return self.bars.samples(
             interruptible(windows), label, samples, lambda w: w.samples, metrics.running_values, done
         )
 
     def batches(self, batches: Iterable[Batch], name: str, samples: int, metrics: Metrics) -> Iterator[Batch]:
-        """Yield the batches of a split, with a progress bar."""
         return self.bars.samples(
             interruptible(batches), name, samples, lambda batch: len(batch.indices), metrics.running_values
         )
 
     def is_due(self, window: int) -> bool:
-        """Return whether a window is reported."""
         return window % self.report_every == 0
 
     def window(self, report: WindowReport) -> None:
@@ -111,7 +107,6 @@ class ThroughputMeter:
         return {"samples_per_second": samples / seconds, "data_wait_fraction": waited / seconds}
 
     def end_training(self, samples_seen: int) -> None:
-        """Compute the samples per second of the epoch's training."""
         self.samples_per_second = (samples_seen - self.epoch_samples) / self.epoch_seconds()
 
     def epoch_seconds(self) -> float:

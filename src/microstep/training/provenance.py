@@ -33,7 +33,6 @@ PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra
 
 
 def compute_identity(config: DictConfig, components: Components) -> dict[str, Any]:
-    """Return what the result depends on, as a checkpoint stores it and a resume compares it."""
     return {
         "experiment": experiment_hash(config, components.dataset.fingerprint, chosen_precision(config, components)),
         "config": config_hash(config),
@@ -46,7 +45,6 @@ def compute_identity(config: DictConfig, components: Components) -> dict[str, An
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return what the result depends on bit for bit, besides the experiment."""
     return {
         "device": machine.get_device_kind(device),
         "machine": machine.describe_processor(),
@@ -63,7 +61,6 @@ def hashed(config: DictConfig) -> dict[str, Any]:
 
 
 def config_hash(config: DictConfig) -> str:
-    """Return a SHA-256 of the experiment without the keys that a resume may change."""
     described = drop_keys(hashed(config), RESUMABLE_KEYS)
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -86,7 +83,6 @@ def chosen_precision(config: DictConfig, components: Components) -> str | None:
 
 
 def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
-    """Return the possible values of `chosen_precision`."""
     return tuple(PRESETS) if precision_is_measured(config) else (None,)
 
 
@@ -99,7 +95,6 @@ def recommendation_key(config: DictConfig, device: torch.device) -> dict[str, An
 
 
 def source_hash(config: DictConfig) -> str:
-    """Return a SHA-256 of the source of this package and of the packages that `_target_`s name."""
     targets = find_targets(OmegaConf.to_container(config))
     packages = sorted({str(target).partition(".")[0] for target in targets} | {"microstep"})
     return sha256("".join(map(package_hash, packages)).encode()).hexdigest()
@@ -119,7 +114,6 @@ def package_hash(package: str) -> str:
 
 
 def is_installed(file: Path) -> bool:
-    """Return whether a file belongs to Python or an installed package."""
     homes = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return any(file.resolve().is_relative_to(home) for home in homes)
 

@@ -98,12 +98,12 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         choices = recovered_state.state["choices"].items()
         names = {str(group): escape_unprintable(str(option)) for group, option in choices if option}
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
-    parts = build_components(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
-    now = compute_identity(run.config, parts)
+    components = build_components(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
+    now = compute_identity(run.config, components)
     check_unchanged(before, now, run.directory)
     remove_temporaries(run.directory)
     truncate_logs(run.directory, sizes)
-    trainer = assemble_trainer(replace(run, names=names), parts)
+    trainer = assemble_trainer(replace(run, names=names), components)
     with foreign_state_refused(checkpoints):
         trainer.load_state_dict(recovered_state.state, recovered_state.progress)
     log_resume_point(before, now, recovered_state.progress)
@@ -112,7 +112,6 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
 
 @contextmanager
 def foreign_state_refused(checkpoints: Path) -> Iterator[None]:
-    """Turn the errors that the state of another run raises into CheckpointRefused."""
     try:
         yield
     except FOREIGN_STATE_ERRORS as error:
@@ -121,7 +120,6 @@ def foreign_state_refused(checkpoints: Path) -> Iterator[None]:
 
 
 def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
-    """Raise an error if the data or the config have changed."""
     if before.get("data") != now["data"]:
         reason = "the data have changed since the run"
         raise DataError(f"resume={directory}", reason, "put back what dataset.root held then")
@@ -130,7 +128,6 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory
 
 
 def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
-    """Log where the run resumes and whether its result stays the same bit for bit."""
     position_text = f"resumed after {progress.position}" if progress.windows else "resumed at the start"
     if differing := format_differences(before, now):
         log.warning("%s: the run continues, but is not the same bit for bit: %s", position_text, ", ".join(differing))

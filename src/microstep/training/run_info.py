@@ -57,7 +57,6 @@ def run_facts(config: DictConfig, components: Components, choices: Mapping[str, 
 def start_summary(
     config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path
 ) -> dict[str, str]:
-    """Return the rows printed before training starts."""
     precision = components.precision
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
@@ -86,7 +85,6 @@ def option_name(config: DictConfig, choices: Mapping[str, str], group: str) -> s
 
 
 def format_batch_size(config: DictConfig) -> str:
-    """Return micro-batch size, accumulation and effective batch size, and which of them was given."""
     size = micro_batch_size(config)
     row = f"{size} × accum {config.accum} → effective {size * config.accum}"
     if config.effective_batch_size is not None:
@@ -95,7 +93,6 @@ def format_batch_size(config: DictConfig) -> str:
 
 
 def warn_inexact_accumulation(model: nn.Module, accum: int) -> None:
-    """Warn if accumulation is not exact for this model, with a remedy."""
     said = find_inexact_layers(model)
     if accum > 1 and said:
         remedy = "a larger batch_size with a smaller accum narrows it, check=accumulation measures it"

@@ -67,7 +67,6 @@ class Trainer:
             return self.conclude(memory)
 
     def run_epoch(self, epoch: int) -> None:
-        """Train, validate, log and save a checkpoint."""
         self.train_epoch(epoch)
         val = self.evaluate("val")
         best = self.progress.finish_epoch(epoch, val, self.step.metrics)
@@ -76,14 +75,12 @@ class Trainer:
             self.save(best)
 
     def train_epoch(self, epoch: int) -> None:
-        """Take one optimizer step over each window that is left of the epoch."""
         update = self.optimizer, self.scheduler, self.step
         self.throughput.start_epoch(self.progress.samples_seen)
         train_epoch(epoch, self.windows(epoch), self.components, *update, self.progress, self.after_window)
         self.throughput.end_training(self.progress.samples_seen)
 
     def after_window(self, result: StepResult) -> None:
-        """Log the window and save a checkpoint, if either is due."""
         self.checkpoints.raise_failure()
         if self.loggers.is_due(self.progress.windows):
             self.log_window(result)
@@ -91,12 +88,10 @@ class Trainer:
             self.save()
 
     def evaluate(self, name: str) -> dict[str, float]:
-        """Return the task's metrics on a split."""
         metrics = self.task.metrics()
         return evaluate(self.model, self.batches(name, metrics), self.precision, self.task, metrics)
 
     def conclude(self, memory: PeakMemory) -> Results:
-        """Evaluate the best checkpoint, write its weights and reports, and log the results."""
         seconds = self.total_seconds()
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
         splits = {name: self.report(name) for name in ("val", "test")}
@@ -156,7 +151,6 @@ class Trainer:
         return states | {"progress": asdict(self.progress) | {"seconds": self.total_seconds()}, **self.identity}
 
     def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
-        """Restore the state that a checkpoint holds."""
         for name, component in self.stateful_components().items():
             component.load_state_dict(state[name])
         self.progress = progress
@@ -166,7 +160,6 @@ class Trainer:
         return own | {"metrics": self.step.metrics}
 
     def total_seconds(self) -> float:
-        """Return the seconds of training, those before a resume included."""
         return self.progress.seconds + self.throughput.total_seconds()
 
     def log_window(self, result: StepResult) -> None:

@@ -23,7 +23,6 @@ class BatchDependentModules:
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The causes that the model may contain."""
         pairs = (
             (Cause.NORMALISATION, self.norms),
             (Cause.STATISTICS, self.running_statistics),
@@ -39,7 +38,6 @@ class BatchDependentModules:
 
 
 def copy_in_training_mode(model: nn.Module, frozen: Collection[str]) -> nn.Module:
-    """Return a copy of a model in training mode; the modules named in `frozen` behave as in evaluation."""
     trained = copy.deepcopy(model).train()
     for module in map(trained.get_submodule, frozen):
         freeze_module(module)
@@ -55,7 +53,6 @@ def freeze_module(module: nn.Module) -> None:
 
 
 def find_batch_dependent_modules(model: nn.Module, batch: Batch) -> BatchDependentModules:
-    """Return the modules that depend on the batch. A forward pass of a copy finds those that draw random numbers."""
     trained = copy.deepcopy(model).train()
     active = {name: module for name, module in trained.named_modules() if module.training}
     norms = [name for name, module in active.items() if isinstance(module, _BatchNorm)]
@@ -100,6 +97,5 @@ def module_hooks(model: nn.Module, enter: Callable[..., None], leave: Callable[.
 
 
 def get_generator_state(device: torch.device) -> Tensor:
-    """Return the states of the CPU's generator and of the device's as one tensor."""
     state = torch.default_generator.get_state()
     return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state

@@ -54,13 +54,11 @@ def measure_windows(config: DictConfig, components: Components) -> list[WindowMe
 
 
 def count_layer_parameters(model: nn.Module) -> dict[str, int]:
-    """Return the number of trained parameters of each layer."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return {layer: sum(trained[name].numel() for name in names) for layer, names in group_by_layer(trained).items()}
 
 
 def accumulation_summary_rows(config: DictConfig, components: Components) -> dict[str, str]:
-    """Return the rows that describe the experiment."""
     rule = (LOOPS[config.rule].__doc__ or "").rstrip(".")
     step = option_name(config, get_choices(), "step")
     device = machine.describe_device(components.device)

@@ -81,7 +81,6 @@ class ShiftedTask:
     positions: Tensor  #: of the batch's samples in `shifts`
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, *mix: Mix) -> Tensor:
-        """Return the task's loss plus each sample's shift times its weight."""
         shift = (self.shifts[self.positions.cpu()] * get_sample_weights(self.task, targets, *mix)).sum()
         return self.task.loss_sum(outputs, targets, *mix) + shift.to(outputs.device)
 
@@ -119,7 +118,6 @@ class CheckedWindow:
 
     @cached_property
     def full_batch(self) -> Batch:
-        """The whole window as one batch."""
         return concatenate_batches(self.batches)
 
 
@@ -143,7 +141,6 @@ def make_checked_window(
 
 
 def concatenate_batches(batches: Sequence[Batch]) -> Batch:
-    """Return consecutive batches as one."""
     fields = ("inputs", "targets", "positions", "indices")
     tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in fields}
     mixes = [batch.mix for batch in batches if batch.mix is not None]

@@ -25,7 +25,6 @@ class Cause(Enum):
 
     @property
     def remedy(self) -> str:
-        """A change that removes the cause."""
         return REMEDIES[self]
 
 
@@ -92,7 +91,6 @@ class AccumulationLoop:
         return (*scaling, *(cause for cause, occurs in between if occurs))
 
     def select_causes(self, causes: Collection[Cause]) -> AccumulationLoop:
-        """Return the loop with only these of its causes."""
         return AccumulationLoop(
             {cause: factors for cause, factors in self.factors.items() if cause in causes},
             clips_each=self.clips_each and Cause.CLIPPING in causes,
@@ -100,7 +98,6 @@ class AccumulationLoop:
         )
 
     def factor(self, number: int) -> float:
-        """Return the product of all factors of one micro-batch."""
         return prod(factors[number] for factors in self.factors.values())
 
 

@@ -55,7 +55,6 @@ class WindowMeasurement:
 
     @property
     def micro_batch_weights(self) -> SampleWeights:
-        """The weights of the micro-batches in the gradient."""
         return self.sample_weights.group_sums(self.window.shape.sizes)
 
     @property
@@ -89,7 +88,6 @@ class CauseIsolation:
         self.batch_dependent = find_batch_dependent_modules(self.model, self.window.batches[0])
 
     def accumulated_gradient(self, causes: Collection[Cause]) -> WindowGradient:
-        """Return the gradient that the loop makes of micro-batches."""
         return self.compute_gradient(causes, self.loop.select_causes(causes), self.window.batches)
 
     def full_batch_gradient(self, causes: Collection[Cause]) -> WindowGradient:
@@ -99,7 +97,6 @@ class CauseIsolation:
     def compute_gradient(
         self, causes: Collection[Cause], loop: AccumulationLoop, batches: list[Batch]
     ) -> WindowGradient:
-        """Return a gradient, computed with the random seed of the window, as in training."""
         frozen = self.batch_dependent.select_frozen(causes)
         key = (frozen, loop.causes, len(batches))
         if key not in self.cache:
@@ -109,7 +106,6 @@ class CauseIsolation:
         return self.cache[key]
 
     def measure_difference(self, *causes: Cause) -> float:
-        """Return the relative difference between both gradients with these causes."""
         accumulated, full = self.accumulated_gradient(causes), self.full_batch_gradient(causes)
         return compute_total_difference(accumulated.gradients, full.gradients)
 
@@ -128,7 +124,6 @@ class CauseIsolation:
         return next((measure_running_weights(layer, self.window.shape.sizes) for layer in layers), None)
 
     def explain_rest(self) -> str:
-        """Return the suspected reason of a difference that no known cause explains."""
         model = copy_in_training_mode(self.model, self.batch_dependent.select_frozen(()))
         return explain_difference(model, self.window.batches, self.window.full_batch, self.task, EXACT_TOLERANCE)
 

@@ -61,7 +61,6 @@ def draw_samples(axes: Axes, measurement: WindowMeasurement) -> None:
 
 
 def draw_bars(axes: Axes, weights: SampleWeights) -> None:
-    """Draw bars with their values, and a mark at each due weight."""
     bar_positions, colors = range(1, len(weights.due) + 1), [RED if wrong else BLUE for wrong in weights.is_wrong]
     bars = axes.bar(bar_positions, weights.measured, color=colors, width=0.8)
     for bar_position, due in zip(bar_positions, weights.due, strict=True):

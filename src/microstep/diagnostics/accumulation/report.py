@@ -27,7 +27,6 @@ class AccumulationCheck:
 
 
 def accumulation_report_text(check: AccumulationCheck) -> str:
-    """Return the report without its verdict."""
     names = [one.window.name for one in check.windows]
     lines = [
         format_fields(check.summary | {one.window.name: format_cut(one) for one in check.windows}),
@@ -47,7 +46,6 @@ def accumulation_report_text(check: AccumulationCheck) -> str:
 
 
 def format_cut(measurement: WindowMeasurement) -> str:
-    """Return the sizes of a window's micro-batches: `4 × 16 = 64 samples`."""
     sizes, samples = measurement.window.shape.sizes, measurement.window.shape.samples
     if len(set(sizes)) == 1:
         return f"{len(sizes)} × {sizes[0]} = {samples} samples"
@@ -73,7 +71,6 @@ def layer_row(name: str, check: AccumulationCheck) -> list[str]:
 
 
 def cause_rows(check: AccumulationCheck) -> list[list[str]]:
-    """Return a row a cause, and one for what is left without any."""
     rows = [[cause.value, *(format_cause(one, cause) for one in check.windows)] for cause in Cause]
     rest = [format_relative_difference(one.remaining_difference) for one in check.windows]
     return [*rows, ["none of these", *rest]]
@@ -100,12 +97,10 @@ def format_weight(weights: SampleWeights | None, number: int) -> str:
 
 
 def format_relative_difference(value: float) -> str:
-    """Return a relative difference as `0`, `3e-16`, `0.0666` or `inf`."""
     return "0" if value == 0 else f"{value:.0e}" if value < 0.001 else f"{value:.4f}"
 
 
 def accumulation_as_json(check: AccumulationCheck) -> dict[str, Any]:
-    """Return the measurements for JSON."""
     return {"rule": check.rule, "model": check.model, "windows": [window_as_json(one) for one in check.windows]}
 
 

@@ -32,12 +32,10 @@ def compute_layer_differences(one: Mapping[str, Tensor], other: Mapping[str, Ten
 
 
 def compute_total_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Return ‖one − other‖ / ‖other‖ over all parameters."""
     return relative_distance((one[name], other[name]) for name in other)
 
 
 def group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the names of each layer's parameters."""
     layers: dict[str, list[str]] = {}
     for name in tensors:
         layers.setdefault(name.rpartition(".")[0] or "(model)", []).append(name)
@@ -52,7 +50,6 @@ class SampleWeights:
     due: tuple[float, ...]  #: in one large batch, measured, too
 
     def group_sums(self, sizes: Sequence[int]) -> SampleWeights:
-        """Return the sums over consecutive groups of these sizes."""
         iterators = map(iter, (self.measured, self.due))
         return SampleWeights(*(tuple(sum(islice(weights, size)) for size in sizes) for weights in iterators))
 
@@ -64,7 +61,6 @@ class SampleWeights:
 
     @property
     def is_wrong(self) -> list[bool]:
-        """Whether each weight differs from its weight in one large batch."""
         pairs = zip(self.measured, self.due, strict=True)
         return [abs(weight - due) > WEIGHT_TOLERANCE * abs(due) for weight, due in pairs]
 
@@ -72,7 +68,6 @@ class SampleWeights:
 def compute_statistics_difference(
     one: Mapping[str, Tensor], other: Mapping[str, Tensor], layers: Sequence[str]
 ) -> float:
-    """Return ‖one − other‖ / ‖other‖ over the running statistics of some layers."""
     names = [f"{layer}.{name}".removeprefix(".") for layer in layers for name in ("running_mean", "running_var")]
     return relative_distance((one[name], other[name]) for name in names)
 

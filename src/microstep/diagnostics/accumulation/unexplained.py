@@ -48,7 +48,6 @@ def find_differing_layers(model: nn.Module, one: Batch, other: Batch, tolerance:
 
 
 def iter_layer_outputs(model: nn.Module, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and output of each layer, in the order of execution."""
     copied, outputs = copy.deepcopy(model), list[tuple[nn.Module, Tensor]]()
     names = {module: f'"{name}" ({type(module).__name__})' for name, module in copied.named_modules()}
 
@@ -63,7 +62,6 @@ def iter_layer_outputs(model: nn.Module, batch: Batch) -> Iterator[tuple[str, Te
 
 @torch.no_grad()
 def find_changing_tensors(model: nn.Module, full_batch: Batch) -> list[str]:
-    """Return the buffers and parameters that a forward pass changes. NaN equals NaN."""
     copied = copy.deepcopy(model)
     before = {name: tensor.clone().nan_to_num() for name, tensor in copied.state_dict(keep_vars=True).items()}
     copied(full_batch.inputs)
@@ -75,7 +73,6 @@ def find_changing_tensors(model: nn.Module, full_batch: Batch) -> list[str]:
 def is_loss_additive(
     model: nn.Module, batches: Sequence[Batch], full_batch: Batch, task: Task, tolerance: float
 ) -> bool:
-    """Return whether the window's summed loss is the sum over the micro-batches, on the same outputs."""
     outputs = copy.deepcopy(model)(full_batch.inputs)
     parts = torch.split(outputs, [len(batch.inputs) for batch in batches])
     total = float(task.loss_sum(outputs, full_batch.targets, *full_batch.mix_arguments))

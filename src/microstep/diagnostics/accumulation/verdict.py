@@ -12,7 +12,6 @@ MAX_NAMED_CAUSES = 3
 
 
 def accumulation_verdict_text(check: AccumulationCheck) -> str:
-    """Return whether the loop is exact with this model; if not, the causes and their remedies."""
     inexact = [one for one in check.windows if not one.is_exact]
     if not inexact:
         return exact_verdict_text(check)
@@ -63,7 +62,6 @@ def format_weight_ratio(ratio: float, context: str) -> str:
 
 
 def format_causes(measurement: WindowMeasurement) -> str:
-    """Return the causes, the largest first, and their remedies, each once."""
     causes, differences = measurement.causes, measurement.cause_differences
     if not causes:
         return f"the cause is something else: {measurement.unexplained}"

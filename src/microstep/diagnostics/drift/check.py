@@ -37,7 +37,7 @@ def run_drift_check(config: DictConfig) -> CheckResult:
         trainings = start_trainings(config)
         print_and_log(f"{len(trainings)} trainings of {format_count(config.epochs, 'epoch')} each, side by side\n")
         trajectories = train_together(trainings, config.epochs, ProgressBars(config.progress))
-    components = trainings["cut"].parts
+    components = trainings["cut"].components
     result = make_drift_result(config, components, trajectories)
     machine_numbers = {"device": describe_device(components.device), "versions": get_package_versions()}
     return CheckResult(

@@ -50,8 +50,6 @@ def format_pair_label(pair: str, result: DriftResult) -> str:
 
 
 def scale_distance_axes(axes: Axes, epochs: int) -> None:
-    """Set the scales, with ticks written as in the table."""
-
     def format_tick(value: float, _: int | None) -> str:
         return format_tiny(value) if value < SMALL_SHARE else f"{100 * value:g} %"
 

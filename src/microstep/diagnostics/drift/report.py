@@ -17,19 +17,16 @@ DISTANCE_NOTES = (
 
 
 def format_distance(value: float) -> str:
-    """Return a relative distance: `0`, `3.12 %`, or `2e-13` if it is small."""
     if value == 0:
         return "0"
     return format_tiny(value) if value < SMALL_SHARE else f"{100 * value:#.3g}".rstrip(".") + " %"
 
 
 def format_tiny(value: float) -> str:
-    """Return a small number with one digit: `2e-13`."""
     return f"{value:.0e}".replace("e-0", "e-")
 
 
 def select_shown_epochs(epochs: int) -> list[int]:
-    """Return the epochs for the table: all, or the first, the last and some at equal distances."""
     every = 1 if epochs <= MAX_EPOCHS_SHOWN else -(-epochs // (MAX_EPOCHS_SHOWN - 2))
     return sorted({1, epochs, *range(every, epochs + 1, every)})
 
@@ -54,7 +51,6 @@ def format_distance_cells(rows: Sequence[Distance], quantity: str) -> list[str]:
 
 
 def format_metrics_table(result: DriftResult) -> str:
-    """Return a table of the final validation metrics and their differences."""
     metrics, (cut, whole) = result.trajectories.metrics, format_cuts(result)
     headings = {cut: "cut", whole: "whole", f"seed {result.seed + 1}": "seed"}
     columns = [["metric", *metrics["cut"][-1]]]
@@ -70,12 +66,10 @@ def format_metric_difference(value: float) -> str:
 
 
 def format_cuts(result: DriftResult) -> tuple[str, str]:
-    """Return both cuts: `4 × 16` and `64`."""
     return f"{result.accum} × {result.micro_batch}", str(result.whole)
 
 
 def drift_verdict_text(result: DriftResult) -> str:
-    """Return the verdict: one sentence."""
     cut, whole = format_cuts(result)
     cuts = format_distances(result.distances["cuts"][-1], f" of {result.samples:,} validation predictions")
     seeds = format_distances(result.distances["seeds"][-1], "")
@@ -86,7 +80,6 @@ def drift_verdict_text(result: DriftResult) -> str:
 
 
 def format_distances(distance: Distance, population: str) -> str:
-    """Return the distances of weights and outputs, and the number of differing predictions."""
     weights, outputs = format_distance(distance.weights), format_distance(distance.outputs)
     text = f"{weights} apart in their weights and {outputs} in their outputs"
     if distance.weights == distance.outputs == 0:
@@ -96,7 +89,6 @@ def format_distances(distance: Distance, population: str) -> str:
 
 
 def format_drift_cause(result: DriftResult) -> str:
-    """Return the cause of the distance between the cuts."""
     first, last = (format_distance(result.in_fp64[epoch].weights) for epoch in (0, -1))
     if not result.is_rounding_only:
         unknown = "no layer of the model is known to cause it; run check=accumulation to find the layer"

@@ -32,14 +32,14 @@ class DriftTraining:
     """A training without a run directory. After each epoch, its weights are bit for bit those of a run."""
 
     name: str
-    parts: Components
+    components: Components
     optimizer: Optimizer
     scheduler: Scheduler
     step: Step
 
     def __post_init__(self) -> None:
         self.progress = Progress()
-        self.start = [p.detach().clone() for p in self.parts.model.parameters()]
+        self.start = [p.detach().clone() for p in self.components.model.parameters()]
 
     def train(self, epoch: int, bars: ProgressBars) -> None:
         """Take one optimizer step over each of the epoch's windows.
@@ -47,34 +47,33 @@ class DriftTraining:
         Raises:
             Diverged: the loss or its gradient is no longer finite.
         """
-        loaders, metrics = self.parts.loaders, self.step.metrics
+        loaders, metrics = self.components.loaders, self.step.metrics
         samples = len(loaders.splits["train"])
         windows = bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)
         try:
-            train_epoch(epoch, windows, self.parts, self.optimizer, self.scheduler, self.step, self.progress)
+            train_epoch(epoch, windows, self.components, self.optimizer, self.scheduler, self.step, self.progress)
         except Diverged as error:
             subject, reason, remedy = error.args
             raise Diverged(f"{self.name}, {subject}", reason, remedy) from None
 
     def validate(self) -> ValidationOutputs:
-        """Evaluate the model on the validation split."""
-        parts, collector = self.parts, PredictionCollector()
-        batches, metrics = parts.loaders.evaluation("val"), parts.task.metrics()
-        values = evaluate(parts.model, batches, parts.precision, parts.task, metrics, collector)
-        outputs = collector.predictions(parts.loaders.splits["val"]).outputs
-        decisions = parts.task.decide(outputs) if isinstance(parts.task, SupportsDecide) else None
+        components, collector = self.components, PredictionCollector()
+        batches, metrics = components.loaders.evaluation("val"), components.task.metrics()
+        values = evaluate(components.model, batches, components.precision, components.task, metrics, collector)
+        outputs = collector.predictions(components.loaders.splits["val"]).outputs
+        decisions = components.task.decide(outputs) if isinstance(components.task, SupportsDecide) else None
         return ValidationOutputs(outputs, decisions, values)
 
     def iter_weight_changes(self) -> Iterator[Tensor]:
         """Yield the change of each parameter since the start: float64, on the CPU."""
-        for now, start in zip(self.parts.model.parameters(), self.start, strict=True):
+        for now, start in zip(self.components.model.parameters(), self.start, strict=True):
             yield now.detach().cpu().double() - start.cpu().double()
 
 
 def start_training(name: str, config: DictConfig, precision_name: str | None = None) -> DriftTraining:
     """Build a training. `precision_name` is the precision to use if the config leaves it to a measurement."""
-    parts = build_components(config, saved_name=precision_name)
-    return DriftTraining(name, parts, *build_optimization(config, parts))
+    components = build_components(config, saved_name=precision_name)
+    return DriftTraining(name, components, *build_optimization(config, components))
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,6 @@ class Distance:
 def measure_distance(
     one: DriftTraining, other: DriftTraining, seen: ValidationOutputs, reference: ValidationOutputs
 ) -> Distance:
-    """Return the distance of one training from the other, relative to the other."""
     weights = relative_distance(zip(one.iter_weight_changes(), other.iter_weight_changes(), strict=True))
     outputs = relative_distance([(seen.outputs, reference.outputs)])
     metrics = {name: abs(value - reference.metrics[name]) for name, value in seen.metrics.items()}

@@ -47,11 +47,11 @@ def start_trainings(config: DictConfig) -> Mapping[str, DriftTraining]:
     """
     with share_datasets():
         cut = start_training("cut", config)
-        check_window_fits(config, len(cut.parts.dataset.splits["train"]))
-        exact = cut.parts.precision.dtype == torch.float64
+        check_window_fits(config, len(cut.components.dataset.splits["train"]))
+        exact = cut.components.precision.dtype == torch.float64
         others = {name: c for name, c in make_compared_configs(config).items() if not (exact and "fp64" in name)}
         with silenced():  # the first training has printed all warnings
-            precision = cut.parts.precision.name  # precision=auto might choose another one for another batch size
+            precision = cut.components.precision.name  # precision=auto might choose another one for another batch size
             return {"cut": cut} | {name: start_training(name, other, precision) for name, other in others.items()}
 
 
@@ -100,7 +100,6 @@ class DriftResult:
 
     @property
     def whole(self) -> int:
-        """The size of the uncut batch."""
         return self.micro_batch * self.accum
 
     @property
@@ -110,7 +109,6 @@ class DriftResult:
 
     @property
     def counts_predictions(self) -> bool:
-        """Whether the task defines predictions."""
         return self.in_fp64[0].predictions is not None
 
     @property
@@ -122,7 +120,6 @@ class DriftResult:
         return self.in_fp64[0].weights <= ROUNDING_TOLERANCE
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result for JSON."""
         return {
             "precision": self.precision,
             "cuts": [[self.micro_batch, self.accum], [self.whole, 1]],
@@ -136,7 +133,6 @@ class DriftResult:
         }
 
     def curves(self) -> dict[str, Sequence[float]]:
-        """Return the curves for TensorBoard: weights, outputs and predictions of each pair, by epoch."""
         quantities = ("weights", "outputs", *(("predictions",) if self.counts_predictions else ()))
         return {
             f"{quantity}_apart/{pair}": [float(getattr(one, quantity)) for one in rows]
@@ -146,6 +142,5 @@ class DriftResult:
 
 
 def transpose_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return rows as columns, also in nested rows."""
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     return {key: transpose_rows(c) if isinstance(c[0], dict) else c for key, c in columns.items()}

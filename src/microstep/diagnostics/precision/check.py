@@ -46,7 +46,6 @@ def run_precision_check(config: DictConfig) -> CheckResult:
 
 
 def precision_curves(profile: Profile) -> dict[str, list[float]]:
-    """Return the values for TensorBoard, by tag."""
     curves: dict[str, list[float]] = {}
     for name, one in profile.measured.items():
         curves[f"check/{name}/step_seconds"] = [one.seconds]
@@ -83,7 +82,6 @@ def format_precision_row(profile: Profile, name: str, measurement: Measurement) 
 
 
 def format_scaler_notes(profile: Profile) -> list[str]:
-    """Return a line for each precision with a gradient scaler."""
     accuracies = {name: one.accuracy for name, one in profile.measured.items()}
     return [
         f"  {name}: {format_scale(one)}; without a scaler {format_percent(one.unscaled_underflow)} would underflow"

@@ -58,7 +58,6 @@ def draw_rounding_panel(axes: Axes, profile: Profile, names: list[str]) -> None:
 
 
 def style_bar_axes(axes: Axes, title: str, names: list[str]) -> None:
-    """Label the axes, with the first precision at the top."""
     axes.set_yticks(range(len(names)), names, color=INK)
     axes.set_ylim(len(names) - 0.4, -0.65)
     axes.set_title(title, fontsize=10, loc="left", color=INK)

@@ -43,7 +43,6 @@ class PrecisionAccuracy:
 
 
 def compute_reference_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
-    """Return a window's loss and gradient in fp64."""
     precision = full(components.device, "float64")
     return compute_gradient(components, precision, copy_without_dropout(components, precision), window)
 
@@ -112,7 +111,6 @@ def measure_unscaled_underflow(
     window: LoadedWindow,
     reference_gradient: LossAndGradient,
 ) -> float | None:
-    """Return the share of entries that vanish without the scaler; None if there is no scaler."""
     if not precision.describe()["scaler"]:
         return None
     plain = TorchPrecision("fp16", "without its scaler", components.device, autocast=torch.float16, channels_last=True)
@@ -120,7 +118,6 @@ def measure_unscaled_underflow(
 
 
 def underflow_share(gradient: LossAndGradient, reference_gradient: LossAndGradient) -> float:
-    """Return the share of fp64's entries other than 0 that are 0."""
     nonzero = reference_gradient.entries != 0
     return ((gradient.entries == 0) & nonzero).sum().item() / max(1, int(nonzero.sum()))
 

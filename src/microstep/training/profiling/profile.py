@@ -149,7 +149,6 @@ def warm_up(components: PartialComponents, name: str, state: dict[str, Any], win
 
 
 def make_timed_candidate(profiled_step: ProfiledStep, windows: WindowPair) -> TimedCandidate:
-    """Return a candidate that steps over the two windows alternately."""
     return TimedCandidate(
         profiled_step.prepare, lambda number: profiled_step(windows[number % 2]), profiled_step.components.device
     )
@@ -184,5 +183,4 @@ def make_profiled_step(components: PartialComponents, precision: Precision) -> P
 
 
 def zero_learning_rate(rate: Any) -> Any:
-    """Return 0, as a tensor if the rate is one."""
     return torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0

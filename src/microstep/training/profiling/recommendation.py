@@ -51,13 +51,11 @@ def recommend(profile: Profile) -> Recommendation:
 
 
 def is_fast_enough(profile: Profile, name: str) -> bool:
-    """Return whether a precision is fast enough; any is if fp32 can't be measured."""
     times = profile.speed_up(name)
     return times is None or times >= MIN_SPEED_UP
 
 
 def find_objection(profile: Profile, name: str) -> str | None:
-    """Return the reason against a precision, or None."""
     found = profile.measured[name].accuracy
     if not found.settled:
         return "it overflows whatever the scale"
@@ -85,7 +83,6 @@ def format_rounding(profile: Profile, name: str) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Return a share in percent: 112 %, 0.83 %, < 0.001 %."""
     if not isfinite(share):
         return "not finite"
     if 0 < share < SMALLEST_SHARE:
@@ -124,7 +121,6 @@ def load_recommendation(key: RecommendationKey, names: tuple[str, ...]) -> Recom
 
 
 def store_recommendation(key: RecommendationKey, recommendation: Recommendation) -> None:
-    """Cache a recommendation, if the cache can be written."""
     store_cached(get_cache_name(key), {"name": recommendation.name, "reason": recommendation.reason, "of": dict(key)})
 
 

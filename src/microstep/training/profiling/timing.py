@@ -29,7 +29,6 @@ class TimedCandidate:
     stride: int = 1  #: steps in a turn
 
     def turn(self) -> float:
-        """Take a turn and return its seconds per step."""
         self.prepare()
         self.wait()
         began = perf_counter()
@@ -77,7 +76,6 @@ def has_used_budget(candidate: TimedCandidate, budget: float) -> bool:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the reason of a failure in a few words."""
     if is_out_of_memory(error):
         return "out of memory"
     return f"not possible: {next(iter(str(error).splitlines()), type(error).__name__)}"

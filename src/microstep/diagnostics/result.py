@@ -26,13 +26,7 @@ class CheckResult:
 
 
 def write_result(result: CheckResult, check: str, directory: Path) -> None:
-    """Write a result into an existing directory and print it.
-
-    The files are `<check>.txt`, `<check>.json`, a PNG for each image, and a TensorBoard events file.
-
-    Raises:
-        StorageError: a file can't be written.
-    """
+    """Write `<check>.txt`, `<check>.json`, a PNG for each image and a TensorBoard events file; print the result."""
     text = f"{result.report_text}\n\n{result.verdict_text}\n"
     for name, content in result.images.items():
         write_atomic(directory / f"{name}.png", content)

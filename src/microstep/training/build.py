@@ -87,20 +87,12 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     rows = start_summary(config, run.names, components, run.directory)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     warn_inexact_accumulation(components.model, config.accum)
-    optimizer, scheduler, step = build_optimization(config, components, run.gate)
-    return Trainer(
-        components=components,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        step=step,
-        checkpoints=Checkpoints(run.directory / "checkpoints"),
-        loggers=build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)),
-        checkpoint_schedule=CheckpointSchedule(**config.checkpoint),
-        identity={"run": compute_identity(config, components), "choices": dict(run.names)},
-        weights=weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset")),
-        run_dir=run.directory,
-        epochs=config.epochs,
-    )
+    optimization = build_optimization(config, components, run.gate)
+    checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
+    output = checkpoints, build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)), schedule
+    identity = {"run": compute_identity(config, components), "choices": dict(run.names)}
+    weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
+    return Trainer(components, *optimization, *output, identity, weights, run.directory, config.epochs)
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:

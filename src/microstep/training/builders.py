@@ -3,9 +3,8 @@
 import inspect
 import json
 import re
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from hydra.errors import HydraException
@@ -46,10 +45,8 @@ def build_components(
 ) -> Components:
     """Build the components that training and evaluation share.
 
-    Args:
-        new_run: if true, pretrained weights are loaded and precision=auto may measure; otherwise a checkpoint follows.
-        saved_dtype: dtype of the resumed run, for a precision that depends on the device.
-        saved_name: precision of the resumed run, for a precision that is chosen by a measurement.
+    If `new_run`, pretrained weights are loaded and precision=auto may measure; otherwise a checkpoint follows.
+    `saved_dtype` and `saved_name` are those of the resumed run's precision.
     """
     components = build_partial_components(config, allowlist, device, new_run)
     selected_device, dataset, task = components.device, components.dataset, components.task
@@ -63,11 +60,7 @@ def build_components(
 def build_partial_components(
     config: DictConfig, allowlist: Allowlist = ALLOW_ALL, device: str | None = None, new_run: bool = True
 ) -> PartialComponents:
-    """Build the components that don't depend on the precision.
-
-    Args:
-        new_run: if true, pretrained weights are loaded.
-    """
+    """Build the components that don't depend on the precision; load pretrained weights if `new_run`."""
     machine.configure_torch(config.threads, config.deterministic)
     selected_device = machine.choose_device(device or config.device)
     dataset = build_dataset(config, selected_device, allowlist, num_workers=config.num_workers)
@@ -96,24 +89,22 @@ def build_dataset(
     config: DictConfig, device: torch.device, allowlist: Allowlist = ALLOW_ALL, num_workers: int | None = None
 ) -> Dataset:
     """Build the data set; jobs of a sweep that run in one process share it."""
-    bar = ProgressBars(config.progress).images
-    described = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str)
-    return get_shared(
-        (described, str(device), num_workers),
-        lambda: build_component(config, "dataset", Dataset, allowlist, device=device, num_workers=num_workers, bar=bar),
-    )
+    available = {"device": device, "num_workers": num_workers, "bar": ProgressBars(config.progress).images}
+    key = json.dumps(OmegaConf.to_container(config.dataset, resolve=True), default=str), str(device), num_workers
+    return get_shared(key, lambda: build_component(config, "dataset", Dataset, allowlist, **available))
 
 
 def build_loaders(
     config: DictConfig, dataset: Dataset, plan: Accumulation, task: Task, device: torch.device, allowlist: Allowlist
 ) -> Loaders:
     size, train = micro_batch_size(config), dataset.splits["train"]
-    check_batch_size_fits(size, len(train))
+    if size > len(train):
+        reason = f"the training split has {len(train):,} samples"
+        raise ConfigError(f"batch_size={size}", reason, f"choose at most {len(train)}")
     sampler = build_component(config, "sampler", Sampler, allowlist, train_targets=train.targets)
     augment = build_component(config, "augment", Augment, allowlist)
     check_mixable(augment, task)
-    batch_size = EVALUATION_FACTOR * size
-    return Loaders(dataset.splits, sampler, augment, plan, task, batch_size, config.seed, device)
+    return Loaders(dataset.splits, sampler, augment, plan, task, EVALUATION_FACTOR * size, config.seed, device)
 
 
 def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Dataset:
@@ -127,12 +118,6 @@ def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Datase
 def check_trainable(model: nn.Module) -> None:
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("model", "none of its parameters asks for a gradient", "leave some of them unfrozen")
-
-
-def check_batch_size_fits(batch_size: int, samples: int) -> None:
-    if batch_size > samples:
-        reason = f"the training split has {samples:,} samples"
-        raise ConfigError(f"batch_size={batch_size}", reason, f"choose at most {samples}")
 
 
 def check_mixable(augment: Augment, task: Task) -> None:
@@ -160,23 +145,15 @@ def build_component(
     allowlist(node, group)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        arguments = select_arguments(current(str(target)), available)
-        component = instantiate(renamed(node, current), **arguments, _convert_="all")
+        names = inspect.signature(get_object(current(str(target)))).parameters
+        arguments = {name: value for name, value in available.items() if name in names}
+        component: T = instantiate(renamed(node, current), **arguments, _convert_="all")
     except (HydraException, ImportError) as error:
         raise constructor_error(group, str(target), error) from error
-    if not conforms_to(component, protocol):
+    is_images = protocol is Dataset and isinstance(component, ImageDataset)  # before 3.12 isinstance would read them
+    if not is_images and not isinstance(component, protocol):
         raise ConfigError(f"{group}._target_={target}", f"it makes no {protocol.__name__}", "name a target that does")
     return component
-
-
-def conforms_to(component: Any, protocol: type[T]) -> TypeGuard[T]:
-    """Return whether a component conforms; before Python 3.12 a protocol's own check would read the images."""
-    return (protocol is Dataset and isinstance(component, ImageDataset)) or isinstance(component, protocol)
-
-
-def select_arguments(target: str, available: Mapping[str, Any]) -> dict[str, Any]:
-    names = inspect.signature(get_object(target)).parameters
-    return {name: value for name, value in available.items() if name in names}
 
 
 def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:

@@ -26,21 +26,14 @@ def configure_torch(threads: int | None, deterministic: bool) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device; `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: if the machine has no such device.
-    """
+    """Return the device; `auto` takes CUDA, then MPS, then the CPU."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kind = next(filter(available.get, available)) if name == "auto" else name.split(":")[0]
     if not available[kind]:
         options = ", ".join(filter(available.get, available))
-        raise ConfigError(
-            f"device={name}", f"this machine has no {kind} that torch can use", f"the options are auto, {options}"
-        )
-    if kind == "cuda":
-        return select_cuda_device(name)
-    return torch.device(kind)
+        reason = f"this machine has no {kind} that torch can use"
+        raise ConfigError(f"device={name}", reason, f"the options are auto, {options}")
+    return select_cuda_device(name) if kind == "cuda" else torch.device(kind)
 
 
 def select_cuda_device(name: str) -> torch.device:
@@ -53,11 +46,7 @@ def select_cuda_device(name: str) -> torch.device:
 
 
 class PeakMemory:
-    """Measures peak memory since construction: allocated on a GPU, otherwise resident in the process.
-
-    Args:
-        device: device of the run.
-    """
+    """Measures peak memory since construction: allocated on a GPU, otherwise resident in the process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

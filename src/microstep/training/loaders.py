@@ -16,37 +16,25 @@ from microstep.types.data import Batch, FetchRequest, LoadedWindow, Mix, Positio
 from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Task
 
 
+@dataclass(eq=False)
 class Loaders:
     """Training windows and evaluation batches of all splits.
 
     The sample at a position of an epoch, its augmentation and its mixing partner are pure functions of (seed, epoch,
     position). The weight of a window is computed from the labels alone.
-
-    Args:
-        splits: by name; only `train` is sampled and augmented.
-        sampler: draws the samples of an epoch.
-        augment: augments and mixes them.
-        accumulation: divides an epoch into windows and micro-batches.
-        task: gives the weight of a sample in the loss.
-        eval_batch_size: number of samples in an evaluation batch.
-        seed: seed of the run.
-        device: device of the run.
     """
 
-    def __init__(
-        self,
-        splits: Mapping[str, Split],
-        sampler: Sampler,
-        augment: Augment,
-        accumulation: Accumulation,
-        task: Task,
-        eval_batch_size: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.splits, self.sampler, self.augment, self.accumulation = splits, sampler, augment, accumulation
-        self.eval_batch_size, self.seed, self.device = eval_batch_size, seed, device
-        self.weights = task.weight(splits["train"].targets)
+    splits: Mapping[str, Split]  #: by name; only `train` is sampled and augmented
+    sampler: Sampler
+    augment: Augment
+    accumulation: Accumulation
+    task: Task
+    eval_batch_size: int  #: samples of an evaluation batch
+    seed: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.weights = self.task.weight(self.splits["train"].targets)
         self.wait_timer = DataWaitTimer()
 
     def train(self, epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
@@ -61,14 +49,13 @@ class Loaders:
             yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.wait_timer))
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return the plan of an epoch: order, weights, augmentation and mixing.
-
-        Raises:
-            ConfigError: if the sampler's order is not as long as the training split.
-        """
+        """Return the plan of an epoch; raise ConfigError if the order is not as long as the training split."""
         key, train = (self.seed, epoch), self.splits["train"]
         order = self.sampler.order(*key)
-        check_order_length(self.sampler, len(order), len(train))
+        if len(order) != len(train):
+            reason = f"its order has {len(order):,} rows, and the training split has {len(train):,} samples"
+            remedy = f"let it return {len(train):,} rows, which may repeat, or choose sampler=shuffle"
+            raise ConfigError(f"sampler ({type(self.sampler).__name__})", reason, remedy)
         mixing = self.augment.mixing(train, self.device, *key)
         positions, weights = torch.arange(len(order), device=self.device), self.weights[order]
         if mixing is not None:
@@ -88,13 +75,6 @@ class Loaders:
         requests = [(rows, rows) for rows in batches]
         split.expect(requests)
         return (split.fetch(*request) for request in requests)
-
-
-def check_order_length(sampler: Sampler, rows: int, samples: int) -> None:
-    if rows != samples:
-        reason = f"its order has {rows:,} rows, and the training split has {samples:,} samples"
-        remedy = f"let it return {samples:,} rows, which may repeat, or choose sampler=shuffle"
-        raise ConfigError(f"sampler ({type(sampler).__name__})", reason, remedy)
 
 
 @dataclass(frozen=True)

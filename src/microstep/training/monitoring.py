@@ -16,13 +16,7 @@ from microstep.utils.signals import interruptible
 
 
 class LoggerCollection:
-    """Shows progress bars and passes each report to all loggers.
-
-    Args:
-        bars: the progress bars.
-        loggers: receive reports of windows, epochs and results.
-        report_every: number of windows between two reports.
-    """
+    """Shows progress bars and passes each report to all loggers; windows are due every `report_every`."""
 
     def __init__(self, bars: ProgressBars, loggers: Sequence[Logger], report_every: int) -> None:
         self.bars, self.loggers, self.report_every = bars, loggers, report_every
@@ -46,14 +40,12 @@ class LoggerCollection:
         self, windows: Iterable[LoadedWindow], epoch: int, done: int, samples: int, metrics: Metrics
     ) -> Iterator[LoadedWindow]:
         label = f"train {epoch}/{self.last_epoch}"
-        return self.bars.samples(
-            interruptible(windows), label, samples, lambda w: w.samples, metrics.running_values, done
-        )
+        running = metrics.running_values
+        return self.bars.samples(interruptible(windows), label, samples, lambda w: w.samples, running, done)
 
     def batches(self, batches: Iterable[Batch], name: str, samples: int, metrics: Metrics) -> Iterator[Batch]:
-        return self.bars.samples(
-            interruptible(batches), name, samples, lambda batch: len(batch.indices), metrics.running_values
-        )
+        running = metrics.running_values
+        return self.bars.samples(interruptible(batches), name, samples, lambda batch: len(batch.indices), running)
 
     def is_due(self, window: int) -> bool:
         return window % self.report_every == 0

@@ -56,8 +56,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def hashed(config: DictConfig) -> dict[str, Any]:
     """Return the experiment with the component names of version 0.1.0, so that the hashes of older runs match."""
-    experiment: dict[str, Any] = renamed(extract_experiment(config), original)
-    return experiment
+    return dict(renamed(extract_experiment(config), original))
 
 
 def config_hash(config: DictConfig) -> str:
@@ -66,11 +65,7 @@ def config_hash(config: DictConfig) -> str:
 
 
 def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | None = None) -> str:
-    """Return a SHA-256 of the experiment, the data and the source.
-
-    Args:
-        precision: the measured choice of precision=auto; another choice is another experiment.
-    """
+    """Return a SHA-256 of experiment, data and source; another measured `precision` is another experiment."""
     described = {"experiment": hashed(config), "data": data_fingerprint, "source": source_hash(config)}
     if precision is not None:
         described["precision"] = precision
@@ -121,10 +116,8 @@ def is_installed(file: Path) -> bool:
 def get_package_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -15,14 +15,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.config.experiment import micro_batch_size
 from microstep.training import device as machine
+from microstep.training import provenance
 from microstep.training.components import Components
-from microstep.training.provenance import (
-    chosen_precision,
-    experiment_hash,
-    get_package_versions,
-    read_git_state,
-    source_hash,
-)
 from microstep.utils.text import display_path, format_count
 
 log = logging.getLogger("microstep.notice")
@@ -30,8 +24,8 @@ log = logging.getLogger("microstep.notice")
 
 def run_facts(config: DictConfig, components: Components, choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the facts that run.json holds from the start; `choices` maps groups to options."""
-    sizes = {name: len(split) for name, split in components.dataset.splits.items()}
-    metrics = components.task.metrics()
+    metrics, dataset = components.task.metrics(), components.dataset
+    precision = provenance.chosen_precision(config, components)
     return {
         "epochs": config.epochs,
         "effective_batch_size": micro_batch_size(config) * config.accum,
@@ -42,13 +36,11 @@ def run_facts(config: DictConfig, components: Components, choices: Mapping[str, 
         "parameters": components.parameters,
         "monitor": metrics.monitor,
         "direction": metrics.direction,
-        "data": {"fingerprint": components.dataset.fingerprint, "samples": sizes},
-        "experiment_hash": experiment_hash(
-            config, components.dataset.fingerprint, chosen_precision(config, components)
-        ),
-        "source_hash": source_hash(config),
-        "versions": get_package_versions(),
-        "git": read_git_state(),
+        "data": {"fingerprint": dataset.fingerprint, "samples": {name: len(s) for name, s in dataset.splits.items()}},
+        "experiment_hash": provenance.experiment_hash(config, dataset.fingerprint, precision),
+        "source_hash": provenance.source_hash(config),
+        "versions": provenance.get_package_versions(),
+        "git": provenance.read_git_state(),
         "command": shlex.join(sys.orig_argv),
         "choices": {group: option for group, option in choices.items() if group in config},
     }
@@ -57,7 +49,7 @@ def run_facts(config: DictConfig, components: Components, choices: Mapping[str, 
 def start_summary(
     config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path
 ) -> dict[str, str]:
-    precision = components.precision
+    precision, epochs = components.precision, format_count(config.epochs, "epoch")
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
         **sampling_rows(config, choices),
@@ -65,10 +57,7 @@ def start_summary(
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe_device(components.device),
         "batch": format_batch_size(config),
-        "steps": (
-            f"{components.steps:,} an epoch, {components.steps * config.epochs:,} in "
-            f"{format_count(config.epochs, 'epoch')}"
-        ),
+        "steps": f"{components.steps:,} an epoch, {components.steps * config.epochs:,} in {epochs}",
         "run directory": display_path(run_dir),
     }
 
@@ -102,11 +91,8 @@ def warn_inexact_accumulation(model: nn.Module, accum: int) -> None:
 def find_inexact_layers(model: nn.Module) -> list[str]:
     """Return why micro-batches differ from one large batch for this model: a sentence for each kind of layer."""
     active = find_training_modules(model)
-    said = []
-    if any(isinstance(m, _BatchNorm) for m in active):
-        said.append(
-            "BatchNorm normalises by each micro-batch, not by the window (GroupNorm is exact: model.norm=group)"
-        )
+    norm = "BatchNorm normalises by each micro-batch, not by the window (GroupNorm is exact: model.norm=group)"
+    said = [norm] if any(isinstance(m, _BatchNorm) for m in active) else []
     if any(isinstance(m, _DropoutNd) and m.p > 0 for m in active):
         said.append("dropout's masks are drawn a micro-batch at a time: the same in law, not in value (p=0 is exact)")
     return said

@@ -96,16 +96,9 @@ class Trainer:
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
         splits = {name: self.report(name) for name in ("val", "test")}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)
-        counts = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
-        results = Results(
-            self.run_dir,
-            self.progress.best_epoch,
-            **counts,
-            train_seconds=seconds,
-            peak_memory_bytes=memory.bytes(),
-            saving=self.checkpoints.saving,
-            splits=splits,
-        )
+        values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
+        values |= {"peak_memory_bytes": memory.bytes(), "saving": self.checkpoints.saving, "splits": splits}
+        results = Results(self.run_dir, self.progress.best_epoch, train_seconds=seconds, **values)
         self.loggers.finish(results)
         return results
 
@@ -163,26 +156,13 @@ class Trainer:
         return self.progress.seconds + self.throughput.total_seconds()
 
     def log_window(self, result: StepResult) -> None:
-        report = WindowReport(
-            window=self.progress.windows,
-            loss=result.loss.item(),
-            lr=self.progress.lr,
-            grad_norm=result.grad_norm,
-            loss_scale=self.precision.loss_scale(),
-            skipped_steps=self.progress.skipped_steps,
-            **self.throughput.lap(self.progress.samples_seen),
-        )
-        self.loggers.window(report)
+        window, lr, skipped = self.progress.windows, self.progress.lr, self.progress.skipped_steps
+        loss, scale = result.loss.item(), self.precision.loss_scale()
+        rates = self.throughput.lap(self.progress.samples_seen)
+        self.loggers.window(WindowReport(window, loss, lr, result.grad_norm, scale, skipped, **rates))
 
     def log_epoch(self, val: dict[str, float], best: bool) -> None:
-        report = EpochReport(
-            **self.progress.counts(),
-            epochs=self.epochs,
-            train=self.step.metrics.compute(),
-            val=val,
-            lr=self.progress.lr,
-            samples_per_second=self.throughput.samples_per_second,
-            seconds=self.throughput.epoch_seconds(),
-            best=best,
-        )
-        self.loggers.epoch(report)
+        train, lr, meter = self.step.metrics.compute(), self.progress.lr, self.throughput
+        values: dict[str, Any] = {"epochs": self.epochs, "train": train, "val": val, "lr": lr, "best": best}
+        values |= {"samples_per_second": meter.samples_per_second, "seconds": meter.epoch_seconds()}
+        self.loggers.epoch(EpochReport(**self.progress.counts() | values))

@@ -27,18 +27,10 @@ def train_epoch(
     progress: Progress,
     after_window: Callable[[StepResult], None] = lambda result: None,
 ) -> None:
-    """Take one optimizer step over each window.
+    """Take one optimizer step over each window of an epoch, from 1, or over those that are left of it.
 
-    The random numbers of a step depend on the seed, the epoch and the window only.
-
-    Args:
-        epoch: number of the epoch, from 1.
-        windows: the windows of the epoch, or those that are left of it.
-        progress: counts the windows.
-        after_window: called with the result of each step, after the scheduler's step.
-
-    Raises:
-        Diverged: if the gradient is not finite in more windows in a row than the precision allows.
+    The random numbers of a step depend on the seed, the epoch and the window only. `after_window` is called after the
+    scheduler's step. Diverged is raised if more windows in a row than the precision allows have no finite gradient.
     """
     components.model.train()
     for window in windows:
@@ -55,10 +47,7 @@ def train_epoch(
 
 
 def divergence_error(epoch: int, window: LoadedWindow, result: StepResult, precision: str) -> Diverged:
-    """Return an error that names the samples of a window by their index in the official data.
-
-    The window's batches are fetched again for it.
-    """
+    """Return an error that names a window's samples by their index in the official data; fetch them again for it."""
     indices = torch.cat([batch.indices.cpu() for batch in window.batches]).tolist()
     subject = f"epoch {epoch}, step {window.number + 1}"
     log.error("%s is made of samples %s", subject, indices)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from microstep.diagnostics.accumulation.loops import Cause
+from microstep.diagnostics.accumulation.loops import MODEL_CAUSES, Cause
 from microstep.types.data import Batch
 
 
@@ -23,11 +23,7 @@ class BatchDependentModules:
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        pairs = (
-            (Cause.NORMALISATION, self.norms),
-            (Cause.STATISTICS, self.running_statistics),
-            (Cause.DRAWS, self.random),
-        )
+        pairs = zip(MODEL_CAUSES, (self.norms, self.running_statistics, self.random), strict=True)
         return tuple(cause for cause, names in pairs if names)
 
     def select_frozen(self, causes: Collection[Cause]) -> tuple[str, ...]:
@@ -56,12 +52,8 @@ def find_batch_dependent_modules(model: nn.Module, batch: Batch) -> BatchDepende
     trained = copy.deepcopy(model).train()
     active = {name: module for name, module in trained.named_modules() if module.training}
     norms = [name for name, module in active.items() if isinstance(module, _BatchNorm)]
-    running = [name for name, module in active.items() if has_running_statistics(module)]
+    running = [name for name, m in active.items() if isinstance(m, _NormBase) and m.running_mean is not None]
     return BatchDependentModules(tuple(norms), tuple(running), tuple(find_random_modules(trained, batch)))
-
-
-def has_running_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _NormBase) and module.running_mean is not None
 
 
 @torch.no_grad()

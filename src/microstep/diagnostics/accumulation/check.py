@@ -21,28 +21,16 @@ from microstep.utils.terminal import print_and_log
 
 
 def run_accumulation_check(config: DictConfig) -> CheckResult:
-    """Compare micro-batches, accumulated by the loop `rule`, with one large batch.
-
-    Returns:
-        The report. It passes if every window is exact.
-
-    Raises:
-        ConfigError: a window is larger than the training split, or training would refuse the config.
-        Diverged: the gradient of one large batch is not finite.
-    """
+    """Compare micro-batches, accumulated by the loop `rule`, with one large batch; pass if every window is exact."""
     components = build_components(variants.change_config(config, precision=variants.FP64))
     variants.check_window_fits(config, len(components.dataset.splits["train"]))
     with variants.memory_errors(config):
         windows = measure_windows(config, components)
     summary, parameters = accumulation_summary_rows(config, components), count_layer_parameters(components.model)
     check = AccumulationCheck(config.rule, variants.get_model_name(config), summary, parameters, windows)
-    return CheckResult(
-        accumulation_report_text(check),
-        accumulation_verdict_text(check),
-        accumulation_as_json(check),
-        {"weights": draw_accumulation_plot(check)},
-        passed=all(one.is_exact for one in windows),
-    )
+    report, verdict = accumulation_report_text(check), accumulation_verdict_text(check)
+    images, passed = {"weights": draw_accumulation_plot(check)}, all(one.is_exact for one in windows)
+    return CheckResult(report, verdict, accumulation_as_json(check), images, passed=passed)
 
 
 def measure_windows(config: DictConfig, components: Components) -> list[WindowMeasurement]:

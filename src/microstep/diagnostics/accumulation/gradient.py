@@ -41,15 +41,8 @@ def compute_window_gradient(
     """Return the gradient of a window, computed by the code that training uses. `model` keeps it.
 
     The weight of a sample is measured: a number is added to each sample's loss. It takes part in the backward passes,
-    scaling and clipping like a parameter, so its gradient is the weight of the sample.
-
-    Args:
-        model: in fp64, in the mode to be checked.
-        batches: in fp64, on the model's device, with consecutive positions.
-        weight: sum of all sample weights.
-        loop: the accumulation loop.
-        task: computes the loss.
-        max_grad_norm: norm to clip to, at the end or as the loop does; None for no clipping.
+    scaling and clipping like a parameter, so its gradient is the weight of the sample. Model and batches are in fp64
+    on one device; positions are consecutive. `weight` is the sum of all sample weights.
     """
     device, last, first = batches[0].inputs.device, len(batches) - 1, int(batches[0].positions[0])
     shifts = torch.zeros(sum(len(batch.positions) for batch in batches), dtype=torch.float64, requires_grad=True)
@@ -123,20 +116,19 @@ class CheckedWindow:
 
 def load_checked_windows(loaders: Loaders, task: Task, precision: Precision, steps: int) -> list[CheckedWindow]:
     """Return the first of an epoch's `steps` windows, and the last one if its micro-batches have other sizes."""
-    first = next(loaders.train(CHECKED_EPOCH))
-    batches = [precision.cast(batch) for batch in first.batches]
-    head = make_checked_window("first window", first, batches, task, len(batches))
+    head = make_checked_window("first window", next(loaders.train(CHECKED_EPOCH)), task, precision)
     last = next(loaders.train(CHECKED_EPOCH, first=steps - 1))
-    last_batches = [precision.cast(batch) for batch in last.batches]
-    tail = make_checked_window("last window", last, last_batches, task, len(batches))
+    tail = make_checked_window("last window", last, task, precision, len(head.batches))
     return [head] if tail.shape.sizes == head.shape.sizes else [head, tail]
 
 
 def make_checked_window(
-    name: str, window: LoadedWindow, batches: list[Batch], task: Task, full_size: int
+    name: str, window: LoadedWindow, task: Task, precision: Precision, full_size: int | None = None
 ) -> CheckedWindow:
+    batches = [precision.cast(batch) for batch in window.batches]
     weights = [get_sample_weights(task, batch.targets, *batch.mix_arguments) for batch in batches]
-    shape = WindowShape(tuple(map(len, weights)), tuple(float(each.sum()) for each in weights), full_size)
+    sums = tuple(float(each.sum()) for each in weights)
+    shape = WindowShape(tuple(map(len, weights)), sums, full_size or len(batches))
     return CheckedWindow(name, window.number, batches, shape)
 
 

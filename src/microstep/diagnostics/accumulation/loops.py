@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
@@ -23,10 +23,6 @@ class Cause(Enum):
     STATISTICS = "BatchNorm's running statistics"
     DRAWS = "dropout's masks"
 
-    @property
-    def remedy(self) -> str:
-        return REMEDIES[self]
-
 
 DIVIDE_REMEDY = "divide each micro-batch's summed loss by the weight of the whole window, as rule=weighted_mean does"
 NORM_REMEDY = (
@@ -35,10 +31,7 @@ NORM_REMEDY = (
     "reduces the difference"
 )
 REMEDIES = {
-    Cause.SUM: DIVIDE_REMEDY,
-    Cause.LEFTOVER: DIVIDE_REMEDY,
-    Cause.RAGGED: DIVIDE_REMEDY,
-    Cause.CLASS_WEIGHTS: DIVIDE_REMEDY,
+    **dict.fromkeys((Cause.SUM, Cause.LEFTOVER, Cause.RAGGED, Cause.CLASS_WEIGHTS), DIVIDE_REMEDY),
     Cause.DROPPED: "keep the short micro-batches and divide by the weight of the whole window",
     Cause.ZEROED: "call optimizer.zero_grad() once a window, not once a micro-batch",
     Cause.CLIPPING: "clip once, after the window's last backward",
@@ -75,11 +68,10 @@ class WindowShape:
 class AccumulationLoop:
     """A loop over a window's micro-batches, described by its deviations from the exact one.
 
-    The exact loop divides each micro-batch's summed loss by the weight of the whole window. This loop also multiplies
-    it by the micro-batch's factor of each cause.
+    The exact loop divides each micro-batch's summed loss by the weight of the whole window.
     """
 
-    factors: Mapping[Cause, Factors] = field(default_factory=dict)
+    factors: Mapping[Cause, Factors] = field(default_factory=dict)  #: multiply the losses of the micro-batches
     clips_each: bool = False  #: clips the gradient so far after each backward
     doubles_scale: bool = False  #: doubles the gradient scale before the last backward
 
@@ -154,10 +146,6 @@ def uneven_factors(shape: WindowShape) -> dict[Cause, Factors]:
     }
 
 
-LOOPS: dict[str, Callable[[WindowShape], AccumulationLoop]] = {
-    loop.__name__: loop
-    for loop in (
-        *(weighted_mean, mean_over_accum, mean_of_means, sum_of_means),
-        *(dropped_tail, zero_grad_each, clip_each, scale_doubles),
-    )
-}
+DIVIDING_LOOPS = (weighted_mean, mean_over_accum, mean_of_means, sum_of_means)
+OTHER_LOOPS = (dropped_tail, zero_grad_each, clip_each, scale_doubles)
+LOOPS = {loop.__name__: loop for loop in (*DIVIDING_LOOPS, *OTHER_LOOPS)}

@@ -7,17 +7,10 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from microstep.diagnostics.accumulation.batch_dependence import (
-    BatchDependentModules,
-    copy_in_training_mode,
-    find_batch_dependent_modules,
-)
-from microstep.diagnostics.accumulation.gradient import (
-    CHECKED_EPOCH,
-    CheckedWindow,
-    WindowGradient,
-    compute_window_gradient,
-)
+from microstep.diagnostics.accumulation import batch_dependence as dependence
+from microstep.diagnostics.accumulation import gradient
+from microstep.diagnostics.accumulation.batch_dependence import BatchDependentModules, copy_in_training_mode
+from microstep.diagnostics.accumulation.gradient import CHECKED_EPOCH, CheckedWindow, WindowGradient
 from microstep.diagnostics.accumulation.loops import MODEL_CAUSES, AccumulationLoop, Cause
 from microstep.diagnostics.accumulation.sample_weights import (
     SampleWeights,
@@ -49,9 +42,7 @@ class WindowMeasurement:
     remaining_difference: float  #: with all causes switched off
     unexplained: str  #: the suspected reason of the remaining difference; empty if there is none
     sample_weights: SampleWeights  #: in the gradient
-    running_weights: (
-        SampleWeights | None
-    )  #: of the micro-batches, in BatchNorm's running statistics if the model has any
+    running_weights: SampleWeights | None  #: of the micro-batches, in BatchNorm's running statistics, if any
 
     @property
     def micro_batch_weights(self) -> SampleWeights:
@@ -85,7 +76,7 @@ class CauseIsolation:
     cache: dict[object, WindowGradient] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.batch_dependent = find_batch_dependent_modules(self.model, self.window.batches[0])
+        self.batch_dependent = dependence.find_batch_dependent_modules(self.model, self.window.batches[0])
 
     def accumulated_gradient(self, causes: Collection[Cause]) -> WindowGradient:
         return self.compute_gradient(causes, self.loop.select_causes(causes), self.window.batches)
@@ -102,7 +93,9 @@ class CauseIsolation:
         if key not in self.cache:
             reseed(batches[0].inputs.device, self.seed, CHECKED_EPOCH, self.window.number)
             weight, model = self.window.shape.weight, copy_in_training_mode(self.model, frozen)
-            self.cache[key] = compute_window_gradient(model, batches, weight, loop, self.task, self.max_grad_norm)
+            self.cache[key] = gradient.compute_window_gradient(
+                model, batches, weight, loop, self.task, self.max_grad_norm
+            )
         return self.cache[key]
 
     def measure_difference(self, *causes: Cause) -> float:
@@ -114,9 +107,8 @@ class CauseIsolation:
         if cause is not Cause.STATISTICS:
             return self.measure_difference(cause)
         causes, layers = (Cause.NORMALISATION, Cause.STATISTICS), self.batch_dependent.running_statistics
-        return compute_statistics_difference(
-            self.accumulated_gradient(causes).buffers, self.full_batch_gradient(causes).buffers, layers
-        )
+        accumulated, full = self.accumulated_gradient(causes), self.full_batch_gradient(causes)
+        return compute_statistics_difference(accumulated.buffers, full.buffers, layers)
 
     def measure_running_weights(self) -> SampleWeights | None:
         """Return the weights of the micro-batches in the first layer that keeps running statistics."""
@@ -129,24 +121,16 @@ class CauseIsolation:
 
 
 def measure_window(isolation: CauseIsolation) -> WindowMeasurement:
-    """Measure a window.
-
-    Raises:
-        Diverged: the gradient of one large batch is not finite.
-    """
+    """Measure a window; raise Diverged if the gradient of one large batch is not finite."""
     causes = (*isolation.loop.causes, *isolation.batch_dependent.causes)
     accumulated, full = isolation.accumulated_gradient(causes), isolation.full_batch_gradient(causes)
     if not math.isfinite(get_total_norm(full.gradients.values())):
         reason = "the gradient of one big batch is not finite, in fp64 too"
         raise Diverged(f"the {isolation.window.name}", reason, "check the data and the model's initial weights")
-    rest = isolation.measure_difference()
-    return WindowMeasurement(
-        isolation.window,
-        compute_layer_differences(accumulated.gradients, full.gradients),
-        compute_total_difference(accumulated.gradients, full.gradients),
-        {cause: isolation.measure_cause(cause) for cause in causes},
-        rest,
-        "" if rest <= EXACT_TOLERANCE else isolation.explain_rest(),
-        SampleWeights(tuple(accumulated.sample_weights.tolist()), tuple(full.sample_weights.tolist())),
-        isolation.measure_running_weights(),
-    )
+    layers = compute_layer_differences(accumulated.gradients, full.gradients)
+    total = compute_total_difference(accumulated.gradients, full.gradients)
+    found, rest = {cause: isolation.measure_cause(cause) for cause in causes}, isolation.measure_difference()
+    unexplained = "" if rest <= EXACT_TOLERANCE else isolation.explain_rest()
+    weights = SampleWeights(tuple(accumulated.sample_weights.tolist()), tuple(full.sample_weights.tolist()))
+    running = isolation.measure_running_weights()
+    return WindowMeasurement(isolation.window, layers, total, found, rest, unexplained, weights, running)

@@ -24,11 +24,9 @@ def compute_layer_differences(one: Mapping[str, Tensor], other: Mapping[str, Ten
     A layer whose gradient is less than a thousandth of the whole is compared with that thousandth. For example, a bias
     before a BatchNorm has a gradient of zero, up to rounding.
     """
-    floor = LAYER_FLOOR * float(get_total_norm(other.values()))
-    return {
-        layer: relative_distance([(one[name], other[name]) for name in names], floor)
-        for layer, names in group_by_layer(other).items()
-    }
+    floor, layers = LAYER_FLOOR * float(get_total_norm(other.values())), group_by_layer(other)
+    pairs = {layer: [(one[name], other[name]) for name in names] for layer, names in layers.items()}
+    return {layer: relative_distance(tensors, floor) for layer, tensors in pairs.items()}
 
 
 def compute_total_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
@@ -77,10 +75,6 @@ def measure_running_weights(layer: nn.Module, sizes: Sequence[int]) -> SampleWei
 
     A copy of the layer, with a running mean of zero, gets ones as one micro-batch and zeros as the others. The running
     mean is then the weight. In one large batch, the weight of its single update is divided by the number of samples.
-
-    Args:
-        layer: keeps running statistics; it does not change.
-        sizes: samples of each micro-batch.
     """
     measured = tuple(measure_running_weight(layer, len(sizes), number) for number in range(len(sizes)))
     once = measure_running_weight(layer, 1, 0)

@@ -2,7 +2,7 @@
 
 import math
 
-from microstep.diagnostics.accumulation.loops import Cause
+from microstep.diagnostics.accumulation.loops import REMEDIES, Cause
 from microstep.diagnostics.accumulation.measure import WindowMeasurement
 from microstep.diagnostics.accumulation.report import AccumulationCheck, format_cut, format_relative_difference
 from microstep.diagnostics.accumulation.sample_weights import WEIGHT_TOLERANCE
@@ -19,9 +19,8 @@ def accumulation_verdict_text(check: AccumulationCheck) -> str:
     window = f"{worst.window.name} ({format_cut(worst)})"
     exact = [f" (the {one.window.name} is exact)" for one in check.windows if one.is_exact][:1]
     found = "".join([format_gradient_difference(worst), format_last_weight(worst), *exact])
-    return (
-        f"Not exact: in the {window} the gradient of {check.model} by {check.rule} is {found}; {format_causes(worst)}."
-    )
+    gradient = f"the gradient of {check.model} by {check.rule}"
+    return f"Not exact: in the {window} {gradient} is {found}; {format_causes(worst)}."
 
 
 def exact_verdict_text(check: AccumulationCheck) -> str:
@@ -65,10 +64,9 @@ def format_causes(measurement: WindowMeasurement) -> str:
     causes, differences = measurement.causes, measurement.cause_differences
     if not causes:
         return f"the cause is something else: {measurement.unexplained}"
-    names = ", ".join(
-        f"{one.value} ({format_relative_difference(differences[one])})" for one in causes[:MAX_NAMED_CAUSES]
-    )
+    sizes = {cause: format_relative_difference(differences[cause]) for cause in causes[:MAX_NAMED_CAUSES]}
+    names = ", ".join(f"{cause.value} ({size})" for cause, size in sizes.items())
     more = f" and {len(causes) - MAX_NAMED_CAUSES} more" if len(causes) > MAX_NAMED_CAUSES else ""
     rest = f", and {measurement.unexplained}" if measurement.unexplained else ""
-    remedies = "; ".join(dict.fromkeys(cause.remedy for cause in causes))
+    remedies = "; ".join(dict.fromkeys(REMEDIES[cause] for cause in causes))
     return f"the cause{'s are' if len(causes) > 1 else ' is'} {names}{more}{rest}: {remedies}"

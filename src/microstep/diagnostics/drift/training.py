@@ -42,11 +42,7 @@ class DriftTraining:
         self.start = [p.detach().clone() for p in self.components.model.parameters()]
 
     def train(self, epoch: int, bars: ProgressBars) -> None:
-        """Take one optimizer step over each of the epoch's windows.
-
-        Raises:
-            Diverged: the loss or its gradient is no longer finite.
-        """
+        """Take one optimizer step over each of the epoch's windows."""
         loaders, metrics = self.components.loaders, self.step.metrics
         samples = len(loaders.splits["train"])
         windows = bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)

@@ -26,10 +26,7 @@ class Trajectories:
 
 
 def make_compared_configs(config: DictConfig) -> Mapping[str, DictConfig]:
-    """Return the configs to compare with `config`: uncut, uncut with the next seed, and both cuts in fp64.
-
-    All other keys are equal. `config` does not change.
-    """
+    """Return the configs to compare with `config`: uncut, uncut with the next seed, and both cuts in fp64."""
     whole = change_config(config, accum=1, batch_size=get_effective_batch_size(config))
     return {
         "whole": whole,
@@ -40,11 +37,7 @@ def make_compared_configs(config: DictConfig) -> Mapping[str, DictConfig]:
 
 
 def start_trainings(config: DictConfig) -> Mapping[str, DriftTraining]:
-    """Build the trainings, with shared data. Those in fp64 are left out if the experiment itself is in fp64.
-
-    Raises:
-        ConfigError: training would refuse the config, or a window is larger than the training split.
-    """
+    """Build the trainings, with shared data. Those in fp64 are left out if the experiment itself is in fp64."""
     with share_datasets():
         cut = start_training("cut", config)
         check_window_fits(config, len(cut.components.dataset.splits["train"]))
@@ -56,11 +49,6 @@ def start_trainings(config: DictConfig) -> Mapping[str, DriftTraining]:
 
 
 def train_together(trainings: Mapping[str, DriftTraining], epochs: int, bars: ProgressBars) -> Trajectories:
-    """Train all variants epoch by epoch, and compare them after each epoch.
-
-    Raises:
-        Diverged: a loss or its gradient is no longer finite.
-    """
     pairs = {pair: names for pair, names in PAIRS.items() if trainings.keys() >= set(names)}
     distances: dict[str, list[Distance]] = {pair: [] for pair in pairs}
     metrics: dict[str, list[dict[str, float]]] = {name: [] for name in trainings}
@@ -113,10 +101,7 @@ class DriftResult:
 
     @property
     def is_rounding_only(self) -> bool:
-        """Whether the cuts differ by rounding only.
-
-        The first epoch decides: other differences are present from the first step, and rounding has not grown yet.
-        """
+        """Whether the cuts differ by rounding only. The first epoch decides, before rounding has grown."""
         return self.in_fp64[0].weights <= ROUNDING_TOLERANCE
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,22 +19,15 @@ from microstep.utils.text import format_count
 
 
 def run_precision_check(config: DictConfig) -> CheckResult:
-    """Measure the time, memory and error of a step in each precision, and recommend one for `precision=auto`.
-
-    Raises:
-        MicrostepError: training would refuse the config, or fp64 can't be computed.
-    """
+    """Measure the time, memory and error of a step in each precision, and recommend one for `precision=auto`."""
     components = build_partial_components(config)
     names = available_precisions(components.device)
     print_and_log(f"measuring {', '.join(names)} …")
     profile = profile_precisions(components, names)
     best = recommend(profile)
     store_recommendation(recommendation_key(config, components.device), best)
-    rows = {
-        **subject_rows(config, components.dataset, components.model),
-        "device": describe_device(components.device),
-        "batch": format_batch_size(config),
-    }
+    rows = subject_rows(config, components.dataset, components.model)
+    rows |= {"device": describe_device(components.device), "batch": format_batch_size(config)}
     advice = f"Type precision={best.name}, or precision=auto, which takes it from now on."
     return CheckResult(
         f"{format_fields(rows)}\n\n{format_precision_table(profile)}",

@@ -55,14 +55,17 @@ def measure_accuracy(
     found, skipped = settle_scale(components, precision, model, window)
     scale = precision.loss_scale()
     unscaled = LossAndGradient(found.loss, found.entries / scale)
+    unscaled_underflow = None
+    if precision.describe()["scaler"]:
+        autocast, reason = torch.float16, "without its scaler"
+        plain = TorchPrecision("fp16", reason, components.device, autocast=autocast, channels_last=True)
+        unscaled_underflow = underflow_share(compute_gradient(components, plain, model, window), reference_gradient)
     return PrecisionAccuracy(
-        loss_drift=abs(found.loss - reference_gradient.loss) / abs(reference_gradient.loss)
-        if reference_gradient.loss
-        else abs(found.loss),
+        loss_drift=abs(found.loss - reference_gradient.loss) / (abs(reference_gradient.loss) or 1),
         gradient_drift=relative_distance([(unscaled.entries, reference_gradient.entries)]) if found.finite else inf,
         overflow=1 - found.entries.isfinite().double().mean().item(),
         underflow=underflow_share(unscaled, reference_gradient),
-        unscaled_underflow=measure_unscaled_underflow(components, precision, model, window, reference_gradient),
+        unscaled_underflow=unscaled_underflow,
         skipped=skipped,
         scale=scale,
         settled=found.finite,
@@ -72,10 +75,7 @@ def measure_accuracy(
 def settle_scale(
     components: PartialComponents, precision: Precision, model: nn.Module, window: LoadedWindow
 ) -> tuple[LossAndGradient, int]:
-    """Return the first finite gradient, still scaled, and how often the scale was halved for it.
-
-    The scale is not halved if the loss itself is not finite.
-    """
+    """Return the first finite gradient, scaled, and how often the scale was halved: never if the loss isn't finite."""
     optimizer = components.optimizer(model)
     found, skipped = compute_gradient(components, precision, model, window), 0
     while not found.finite and isfinite(found.loss) and skipped < precision.max_skipped:
@@ -104,31 +104,13 @@ def copy_without_dropout(components: PartialComponents, precision: Precision) ->
     return model
 
 
-def measure_unscaled_underflow(
-    components: PartialComponents,
-    precision: Precision,
-    model: nn.Module,
-    window: LoadedWindow,
-    reference_gradient: LossAndGradient,
-) -> float | None:
-    if not precision.describe()["scaler"]:
-        return None
-    plain = TorchPrecision("fp16", "without its scaler", components.device, autocast=torch.float16, channels_last=True)
-    return underflow_share(compute_gradient(components, plain, model, window), reference_gradient)
-
-
 def underflow_share(gradient: LossAndGradient, reference_gradient: LossAndGradient) -> float:
     nonzero = reference_gradient.entries != 0
     return ((gradient.entries == 0) & nonzero).sum().item() / max(1, int(nonzero.sum()))
 
 
 def relative_distance(pairs: Iterable[tuple[Tensor, Tensor]], floor: float = 0.0) -> float:
-    """Return ‖a − b‖ / ‖b‖ over all pairs (a, b) together, in float64.
-
-    Args:
-        pairs: tensors of any shape; a and b have the same.
-        floor: lower bound of ‖b‖. If both are zero, any difference is infinite.
-    """
+    """Return ‖a − b‖ / max(‖b‖, floor) over all pairs (a, b) together, in float64; x / 0 is infinite for x > 0."""
     norm = torch.linalg.vector_norm
     norms = [(norm(one.double() - other.double()), norm(other.double())) for one, other in pairs]
     gap, size = (norm(torch.stack(column)).item() for column in zip(*norms, strict=True))

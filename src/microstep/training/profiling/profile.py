@@ -16,20 +16,8 @@ from torch.optim import Optimizer
 from microstep.components.precision.presets import PRESETS
 from microstep.errors import ConfigError
 from microstep.training.components import PartialComponents
-from microstep.training.profiling.gradients import (
-    LossAndGradient,
-    PrecisionAccuracy,
-    compute_reference_gradient,
-    measure_accuracy,
-    relative_distance,
-)
-from microstep.training.profiling.timing import (
-    TimedCandidate,
-    failure_reason,
-    is_out_of_memory,
-    measure_peak,
-    time_interleaved,
-)
+from microstep.training.profiling import gradients, timing
+from microstep.training.profiling.gradients import LossAndGradient, PrecisionAccuracy
 from microstep.types.data import LoadedWindow, StepResult
 from microstep.types.protocols import Precision, Step
 
@@ -52,8 +40,7 @@ class Measurement:
         return median(self.turns)
 
     def plain(self) -> dict[str, Any]:
-        own = {"seconds": self.seconds, "steps": self.steps, "peak_bytes": self.peak_bytes}
-        return own | vars(self.accuracy)
+        return {"seconds": self.seconds, "steps": self.steps, "peak_bytes": self.peak_bytes, **vars(self.accuracy)}
 
 
 @dataclass(frozen=True)
@@ -66,14 +53,12 @@ class Profile:
     samples: int  #: in a window
 
     def speed_up(self, name: str) -> float | None:
-        """Return how many times as fast as fp32 a precision is; None if fp32 couldn't be measured.
-
-        This is the median of the ratios of corresponding turns, so that a slow moment affects both.
-        """
+        """Return how many times as fast as fp32 a precision is, in the median of the turns; None without fp32."""
         base = self.measured.get("fp32")
         if base is None:
             return None
-        return median(slow / own for slow, own in zip(base.turns, self.measured[name].turns, strict=False))
+        turns = zip(base.turns, self.measured[name].turns, strict=False)  # a slow moment affects both
+        return median(slow / own for slow, own in turns)
 
     def plain(self) -> dict[str, Any]:
         rows = {name: {**one.plain(), "speed_up": self.speed_up(name)} for name, one in self.measured.items()}
@@ -83,15 +68,8 @@ class Profile:
 def profile_precisions(components: PartialComponents, names: Sequence[str], budget: float = BUDGET_SECONDS) -> Profile:
     """Measure precisions with the model, step, optimizer and first windows of an experiment, which stays unchanged.
 
-    Args:
-        names: precisions to measure, including fp32.
-        budget: seconds of timed steps for each precision. At least two turns are taken.
-
-    Returns:
-        The measurements, and the reason for each precision that could not be measured.
-
-    Raises:
-        ConfigError: if the reference gradient in fp64 can't be computed.
+    `names` include fp32. At least two turns of each are timed, and `budget` seconds. Raise ConfigError if the
+    reference gradient in fp64 can't be computed.
     """
     windows = components.windows()
     exact, other = (compute_fp64_gradient(components, window) for window in windows)
@@ -101,41 +79,36 @@ def profile_precisions(components: PartialComponents, names: Sequence[str], budg
         try:
             found[name] = prepare_precision(components, name, windows, exact)
         except (RuntimeError, MemoryError) as error:
-            if name == "fp32" and not is_out_of_memory(error):
+            if name == "fp32" and not timing.is_out_of_memory(error):
                 raise  # the model itself is broken, and the same error would end a training
-            failed[name] = failure_reason(error)
+            failed[name] = timing.failure_reason(error)
     candidates = {name: make_timed_candidate(profiled_step, windows) for name, (_, profiled_step, _) in found.items()}
-    failed |= time_interleaved(candidates, budget)
+    failed |= timing.time_interleaved(candidates, budget)
     measured = {
         name: Measurement(tuple(candidates[name].turns), candidates[name].steps - 1, memory, accurate)
         for name, (accurate, _, memory) in found.items()
         if name not in failed
     }
-    return Profile(measured, failed, relative_distance([(other.entries, exact.entries)]), windows[0].samples)
+    return Profile(measured, failed, gradients.relative_distance([(other.entries, exact.entries)]), windows[0].samples)
 
 
 def compute_fp64_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
     """Return a window's gradient in fp64, or raise ConfigError if the machine or the model can't compute it."""
     try:
-        return compute_reference_gradient(components, window)
+        return gradients.compute_reference_gradient(components, window)
     except (RuntimeError, MemoryError, ValueError) as error:
-        reason = f"precisions are held against it, and on {components.device} it is {failure_reason(error)}"
+        reason = f"precisions are held against it, and on {components.device} it is {timing.failure_reason(error)}"
         raise ConfigError("fp64", reason, "choose a precision by hand") from error
 
 
 def prepare_precision(
     components: PartialComponents, name: str, windows: WindowPair, reference_gradient: LossAndGradient
 ) -> tuple[PrecisionAccuracy, ProfiledStep, int]:
-    """Return the accuracy of a precision, its step after two warm-up steps, and the peak memory of these.
-
-    After them the optimizer's state exists, as in training.
-    """
+    """Return the accuracy of a precision, its step after two warm-up steps, and the peak memory of these."""
     precision = PRESETS[name](components.device)
-    accurate = measure_accuracy(components, precision, windows[0], reference_gradient)
-    profiled_step, memory = measure_peak(
-        components.device, partial(warm_up, components, name, precision.state_dict(), windows)
-    )
-    return accurate, profiled_step, memory
+    accurate = gradients.measure_accuracy(components, precision, windows[0], reference_gradient)
+    work = partial(warm_up, components, name, precision.state_dict(), windows)
+    return accurate, *timing.measure_peak(components.device, work)
 
 
 def warm_up(components: PartialComponents, name: str, state: dict[str, Any], windows: WindowPair) -> ProfiledStep:
@@ -148,10 +121,9 @@ def warm_up(components: PartialComponents, name: str, state: dict[str, Any], win
     return profiled_step
 
 
-def make_timed_candidate(profiled_step: ProfiledStep, windows: WindowPair) -> TimedCandidate:
-    return TimedCandidate(
-        profiled_step.prepare, lambda number: profiled_step(windows[number % 2]), profiled_step.components.device
-    )
+def make_timed_candidate(profiled_step: ProfiledStep, windows: WindowPair) -> timing.TimedCandidate:
+    device = profiled_step.components.device
+    return timing.TimedCandidate(profiled_step.prepare, lambda number: profiled_step(windows[number % 2]), device)
 
 
 @dataclass(frozen=True)
@@ -178,9 +150,6 @@ def make_profiled_step(components: PartialComponents, precision: Precision) -> P
     model = precision.prepare(deepcopy(components.model)).train()
     optimizer = components.optimizer(model)
     for group in optimizer.param_groups:
-        group["lr"] = zero_learning_rate(group.get("lr"))
+        rate = group.get("lr")
+        group["lr"] = torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0
     return ProfiledStep(components, precision, model, optimizer, components.step(precision))
-
-
-def zero_learning_rate(rate: Any) -> Any:
-    return torch.zeros_like(rate) if torch.is_tensor(rate) else 0.0

@@ -41,9 +41,8 @@ def recommend(profile: Profile) -> Recommendation:
     if fit:
         return Recommendation(fit[0], f"{format_speed(profile, fit[0])}, {format_rounding(profile, fit[0])}")
     if fast:
-        return Recommendation(
-            "fp32", f"{fast[0]} is {format_speed(profile, fast[0])}, but {find_objection(profile, fast[0])}"
-        )
+        speed, objection = format_speed(profile, fast[0]), find_objection(profile, fast[0])
+        return Recommendation("fp32", f"{fast[0]} is {speed}, but {objection}")
     times = {name: profile.speed_up(name) or 0 for _, name in others}
     tried = f" ({', '.join(f'{name} {ratio:.2f}' for name, ratio in times.items())})" if times else ""
     near = next(filter(None, map(format_margin, times.values())), "")
@@ -90,14 +89,8 @@ def format_percent(share: float) -> str:
     return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-RecommendationKey = Mapping[str, Any]  #: everything that a recommendation depends on
-
-
-def recommend_or_load(components: PartialComponents, key: RecommendationKey) -> tuple[str, str]:
-    """Return the recommended precision and the reason, from the cache or measured and cached.
-
-    If another process caches a recommendation during the measurement, that one is returned.
-    """
+def recommend_or_load(components: PartialComponents, key: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the recommended precision and the reason: cached, also by another process meanwhile, or measured."""
     known = load_recommendation(key, available_precisions(components.device))
     if known is None:
         print_and_log("precision=auto: nothing is remembered for this machine, model and batch; measuring …")
@@ -113,17 +106,17 @@ def recommendable_precisions(components: PartialComponents) -> tuple[str, ...]:
     return tuple(name for name in available_precisions(components.device) if name != "fp16" or on_cuda)
 
 
-def load_recommendation(key: RecommendationKey, names: tuple[str, ...]) -> Recommendation | None:
+def load_recommendation(key: Mapping[str, Any], names: tuple[str, ...]) -> Recommendation | None:
     """Return the cached recommendation; None if there is none, or it is damaged or not available."""
     known = load_cached(get_cache_name(key))
     name, reason = known.get("name"), known.get("reason")
     return Recommendation(name, reason) if name in names and isinstance(reason, str) else None
 
 
-def store_recommendation(key: RecommendationKey, recommendation: Recommendation) -> None:
+def store_recommendation(key: Mapping[str, Any], recommendation: Recommendation) -> None:
     store_cached(get_cache_name(key), {"name": recommendation.name, "reason": recommendation.reason, "of": dict(key)})
 
 
-def get_cache_name(key: RecommendationKey) -> str:
+def get_cache_name(key: Mapping[str, Any]) -> str:
     described = json.dumps(key, sort_keys=True, default=str)
     return f"precision/{sha256(described.encode()).hexdigest()}.json"

@@ -43,6 +43,9 @@ class TimedCandidate:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def has_used(self, budget: float) -> bool:
+        return len(self.turns) >= MIN_TURNS and self.spent >= budget
+
 
 def time_interleaved(candidates: Mapping[str, TimedCandidate], budget: float) -> dict[str, str]:
     """Let candidates take turns until each has used `budget` seconds and two turns; return the reasons of failures.
@@ -53,9 +56,7 @@ def time_interleaved(candidates: Mapping[str, TimedCandidate], budget: float) ->
     for name, candidate in candidates.items():
         if try_turn(failed, name, candidate):
             candidate.stride = max(1, int(TURN_SECONDS / candidate.turns.pop()))
-    while ahead := [
-        name for name, candidate in candidates.items() if name not in failed and not has_used_budget(candidate, budget)
-    ]:
+    while ahead := [name for name in candidates if name not in failed and not candidates[name].has_used(budget)]:
         for name in ahead:
             try_turn(failed, name, candidates[name])
     return failed
@@ -71,10 +72,6 @@ def try_turn(failed: dict[str, str], name: str, candidate: TimedCandidate) -> bo
     return True
 
 
-def has_used_budget(candidate: TimedCandidate, budget: float) -> bool:
-    return len(candidate.turns) >= MIN_TURNS and candidate.spent >= budget
-
-
 def failure_reason(error: BaseException) -> str:
     if is_out_of_memory(error):
         return "out of memory"
@@ -86,11 +83,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def measure_peak(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:
-    """Return the result of `work` and the peak bytes of the tensors that it allocates.
-
-    On CUDA this is the peak of torch's allocator. On a CPU each allocation and release of a tensor is recorded,
-    including those inside kernels. Memory that libraries allocate by themselves is not included.
-    """
+    """Return the result of `work` and the peak bytes of its tensors, without what libraries allocate by themselves."""
     return measure_peak_on_cuda(device, work) if device.type == "cuda" else measure_peak_on_cpu(work)
 
 

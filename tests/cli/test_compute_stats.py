@@ -137,7 +137,7 @@ def test_a_sick_data_set_is_no_failure(sick):
     _, text, found = sick
     assert (found["splits"]["train"]["count"], found["splits"]["train"]["population"]) == (27, 29)
     assert "(27 of 29 images, exact, 2 unreadable)" in text
-    assert "\n      train: train/cat/cut.jpg: it can't be read as a picture: image file is truncated" in text
+    assert "\n      train: train/cat/cut.jpg: it can't be read as an image: image file is truncated" in text
     assert "\n      train: train/dog/text.png: it is none of JPEG, PNG" in text
 
 

@@ -31,7 +31,7 @@ RANGED = {field.name: field.metadata["range"] for field in fields(TrainConfig) i
 
 def outside(allowed: Range) -> list[float]:
     """Return numbers just outside a range: one step past a closed bound, an open bound itself."""
-    past = [allowed.least - 1, allowed.most + 1, allowed.above, allowed.below]
+    past = [allowed.minimum - 1, allowed.maximum + 1, allowed.above, allowed.below]
     return [value for value in past if math.isfinite(value)]
 
 

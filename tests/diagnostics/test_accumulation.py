@@ -348,7 +348,7 @@ def test_ours_is_exact_and_says_so(zygote, tmp_path) -> None:
         ("check=precision rule=mean_over_accum", "error: rule=mean_over_accum: it is a loop to examine"),
         ("check=accumulation accum=2 rule=clip_each", "error: rule=clip_each: it clips, and max_grad_norm is null"),
         ("-m check=precision seed=0,1", "error: check=precision: it examines one experiment"),
-        ("check=precision resume=outputs", "error: check=precision: it examines a new experiment, not at a run"),
+        ("check=precision resume=outputs", "error: check=precision: it examines a new experiment, not a run"),
         ("check=precision resume=auto hydra.run.dir=r", "error: check=precision: it examines a new experiment"),
         (
             "check=accumulation accum=90 batch_size=16",

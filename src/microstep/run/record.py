@@ -1,4 +1,4 @@
-"""Reads run.json, the record that a run keeps of itself. Imports no torch."""
+"""Reads run.json, and marks a run as failed if its process died. Imports no torch."""
 
 import math
 from collections.abc import Mapping

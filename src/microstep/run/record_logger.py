@@ -43,7 +43,7 @@ class RunRecordLogger:
         write_json(self.file, self.facts)
 
     def window(self, report: WindowReport) -> None:
-        """Ignore windows: only TensorBoard logs them."""
+        """Ignore windows."""
 
     def epoch(self, report: EpochReport) -> None:
         metrics = self.facts.get("metrics", {})

@@ -27,7 +27,7 @@ def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContex
     The sweep continues if a run fails, is killed or calls `sys.exit`; a signal stops it.
 
     Raises:
-        MicrostepError: if a run has not finished. The message has the command that runs the unfinished ones again.
+        MicrostepError: if a run has not finished. The command that runs the unfinished ones again is printed before it.
         Stopped: after a signal, once the active runs have saved.
     """
     in_process = str(config.hydra.launcher._target_).startswith("hydra._internal.")

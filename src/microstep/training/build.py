@@ -41,7 +41,7 @@ class RunSpec:
     config: DictConfig
     directory: Path  #: locked by this process
     record: RunRecordLogger
-    gate: Allowlist  #: of the `_target_`s in the config
+    allowlist: Allowlist  #: of the `_target_`s in the config
     names: Mapping[str, str]  #: option of each group, if known
     users_options: str = ""  #: options from the user's own yamls, for the summary
 
@@ -78,7 +78,7 @@ def build_new_trainer(run: RunSpec) -> Trainer:
     remove_temporaries(run.directory)
     truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
-    return assemble_trainer(run, build_components(run.config, run.gate))
+    return assemble_trainer(run, build_components(run.config, run.allowlist))
 
 
 def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
@@ -87,7 +87,7 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     rows = start_summary(config, run.names, components, run.directory)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     warn_inexact_accumulation(components.model, config.accum)
-    optimization = build_optimization(config, components, run.gate)
+    optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)), schedule
     identity = {"run": compute_identity(config, components), "choices": dict(run.names)}

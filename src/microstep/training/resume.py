@@ -98,7 +98,7 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         choices = recovered_state.state["choices"].items()
         names = {str(group): escape_unprintable(str(option)) for group, option in choices if option}
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
-    components = build_components(run.config, run.gate, new_run=False, saved_dtype=dtype, saved_name=name)
+    components = build_components(run.config, run.allowlist, new_run=False, saved_dtype=dtype, saved_name=name)
     now = compute_identity(run.config, components)
     check_unchanged(before, now, run.directory)
     remove_temporaries(run.directory)

@@ -1,4 +1,4 @@
-"""Training loop: trains, validates and saves checkpoints by epoch, and evaluates the best checkpoint at the end."""
+"""Trainer: runs epochs, validates, saves checkpoints, and evaluates the best checkpoint at the end."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,7 +124,10 @@ class Trainer:
 
     @contextmanager
     def save_when_stopped(self) -> Iterator[None]:
-        """Save a checkpoint if a signal stops the run between two windows; wait for unfinished writes in any case."""
+        """Save a checkpoint if a signal stops the run between two windows, and wait for unfinished writes in any case.
+
+        The message of `Diverged` gets the checkpoint that is kept.
+        """
         try:
             yield
         except Stopped as stopped:

@@ -27,8 +27,9 @@ def train_epoch(
     progress: Progress,
     after_window: Callable[[StepResult], None] = lambda result: None,
 ) -> None:
-    """Take one optimizer step over each window of an epoch, from 1, or over those that are left of it.
+    """Take one optimizer step for each of the given windows of an epoch.
 
+    `epoch` counts from 1. A resumed epoch passes only its remaining windows.
     The random numbers of a step depend on the seed, the epoch and the window only. `after_window` is called after the
     scheduler's step. Diverged is raised if more windows in a row than the precision allows have no finite gradient.
     """

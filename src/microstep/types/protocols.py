@@ -38,8 +38,8 @@ class Precision(Protocol):
     """Computes and applies gradients: dtypes, autocast, loss scaling, clipping, optimizer step."""
 
     name: str
-    reason: str  #: for its choice, in a few words, for the start-up summary
-    dtype: torch.dtype  #: of parameters and inputs
+    reason: str  #: why this precision was chosen; shown in the start-up summary
+    dtype: torch.dtype  #: dtype of parameters and inputs
     max_skipped: int  #: consecutive windows that may be skipped before the run has diverged
 
     def prepare(self, model: nn.Module) -> nn.Module:

@@ -229,8 +229,8 @@ def test_a_late_refusal_leaves_nothing_at_all(late, name: str) -> None:
     ("break_it", "says"),
     [
         (lambda root: write_idx(root, largest=12), "labels run from 0 to 12, and there are 10 classes"),
-        (lambda root: write_idx(root, test=0), "0 pictures and 0 labels"),
-        (lambda root: write_idx(root, train=0), "0 pictures and 0 labels"),
+        (lambda root: write_idx(root, test=0), "0 images and 0 labels"),
+        (lambda root: write_idx(root, train=0), "0 images and 0 labels"),
         (lambda root: (root / "train-labels-idx1-ubyte").unlink(), r"train-labels-idx1-ubyte or .*\.gz is not there"),
         (lambda root: (root / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x08\x01"), r"t10k-images.*: it is no idx"),
         (lambda root: (root / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x09abc"), "holds 3"),
@@ -760,7 +760,7 @@ def test_a_signal_in_an_unlucky_moment_stops_a_run_too(tmp_path: Path, monkeypat
     """It may come while a row is half written: the row is finished, and so is the run, which says interrupted."""
     trainer = build_trainer(compose(["model=mlp", "epochs=2", "threads=1", "progress=false"]), tmp_path / "run")
     before = signal.signal(signal.SIGTERM, signals.handle_stop_signal)
-    monkeypatch.setattr(files, "put", half_and_be_stopped)
+    monkeypatch.setattr(files, "write_fully", half_and_be_stopped)
     try:
         with within(5), pytest.raises(Stopped):
             trainer.fit()

@@ -102,7 +102,8 @@ def test_other_names_are_refused(tmp_path: Path, name: str) -> None:
 def test_a_known_target_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
     """A model's slot takes a Module, even if the name is trusted."""
     run = run_with(tmp_path / "run", model={"_target_": "microstep.components.dataset.digits"})
-    with pytest.raises(ConfigError, match=r"^model\._target_=microstep\.dataset\.digits: it makes no Module"):
+    refusal = r"^model\._target_=microstep\.components\.dataset\.digits: it makes no Module"
+    with pytest.raises(ConfigError, match=refusal):
         evaluate(run)
 
 

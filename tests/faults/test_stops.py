@@ -130,13 +130,21 @@ def test_a_signal_while_it_starts_leaves_a_run_that_can_be_started(zygote: Zygot
     assert record_of(tmp_path / "run")["status"] == "finished"
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Return whether a process has installed a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+
+
 def test_a_signal_while_statistics_are_computed_leaves_nothing_half_written(
     zygote: Zygote, tmp_path: Path, photos: Path
 ) -> None:
     """compute_stats.py ends with 128 + n, with its old files or its new ones."""
     words = ("dataset=image_folder", f"dataset.root={photos}", "num_workers=0", "split=train,test")
     pid = zygote.start("compute_stats.py", *words, cwd=tmp_path)
-    time.sleep(0.4)
+    wait_for(lambda: catches(pid, signal.SIGTERM))
+    time.sleep(0.3)
     os.kill(pid, signal.SIGTERM)
     assert zygote.wait(pid) in (0, 128 + signal.SIGTERM), said(tmp_path)
     assert not [file for file in tmp_path.rglob("*") if file.name.endswith(".tmp")]

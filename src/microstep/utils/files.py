@@ -36,7 +36,7 @@ def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
     with storage_errors(file, len(content)):
         try:
             write_new_file(temporary, content, durable)
-            temporary.replace(file)
+            os.replace(temporary, file)  # noqa: PTH105  # the four calls are spelled out, because their order matters
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -45,10 +45,13 @@ def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
 
 
 def write_new_file(file: Path, content: bytes, durable: bool) -> None:
-    with file.open("wb", buffering=0) as stream:
-        write_fully(stream.fileno(), content)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_fully(descriptor, content)
         if durable:
-            os.fsync(stream.fileno())
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_fully(descriptor: int, content: bytes) -> None:

@@ -45,7 +45,7 @@ class CheckpointConfig:
 
     every_epochs: int = key(1, RUN, "epochs between two checkpoints")
     every_minutes: float | None = key(None, RUN, "also save during an epoch: minutes between two checkpoints")
-    every_steps: int | None = key(None, RUN, "the same, in optimizer steps")
+    every_steps: int | None = key(None, RUN, "the same, in windows (optimizer steps, skipped ones too)")
 
 
 @dataclass
@@ -64,7 +64,7 @@ class TrainConfig:
     deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
     num_workers: int | None = key(None, DATA, "processes that load images; null: one per core, at most 8", WORKERS)
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
-    log_every_steps: int = key(10, OUTPUT, "optimizer steps between two points of the train/… charts", POSITIVE_INT)
+    log_every_steps: int = key(10, OUTPUT, "windows between two points of the train/… charts", POSITIVE_INT)
     resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
     sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -14,7 +14,6 @@ from microstep.config.allowlist import Allowlist, allowlist_from
 from microstep.config.experiment import get_trusted_names
 from microstep.config.hydra_job import get_choices, get_config_directories, get_run_directory
 from microstep.errors import ConfigError, escape_unprintable
-from microstep.sweep.runner import run_sweep
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_above_bars
@@ -141,6 +140,12 @@ def run_compute_stats(config: DictConfig) -> None:
     name, bar = get_choices()["dataset"], ProgressBars(config.progress).images
     report = write_dataset_report(dataset, name, config.split, config.ratio, config.seed, Path(config.output), bar)
     print_above_bars(report)
+
+
+def run_sweep(*arguments: Any) -> None:
+    from microstep.sweep.runner import run_sweep  # the summary and the bars are needed only for a sweep
+
+    run_sweep(*arguments)
 
 
 train = Program("train", run_train, run_sweep)

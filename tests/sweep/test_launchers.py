@@ -241,7 +241,7 @@ def test_a_launcher_that_is_not_installed_is_refused(tmp_path: Path) -> None:
     yaml = "_target_: hydra_plugins.hydra_moon_launcher.launcher.MoonLauncher\n"
     (tmp_path / "conf" / "hydra" / "launcher" / "moon.yaml").write_text(yaml)
     done = call("train.py", "-m", "hydra/launcher=moon", "seed=0,1", "--config-dir", "conf", cwd=tmp_path)
-    says = "error: hydra/launcher=moon: hydra-moon-launcher is not installed; pip install -e '.[moon]'"
+    says = "error: hydra/launcher=moon: hydra-moon-launcher is not installed; pip install hydra-moon-launcher"
     assert (done.returncode, error_of(done)) == (2, says)
     assert not (tmp_path / "outputs").exists()
 

@@ -54,7 +54,7 @@ def test_all_six_are_told_of(home: Path) -> None:
     assert [line.split()[0] for line in table] == [runs(home)[fate].name for fate in ("raises", "dies", "leaves")]
     for file in ("summary.csv", "summary.md", "summary.html"):
         assert all(run.name in (home / SWEEP / file).read_text() for run in runs(home).values())
-    assert stderr == f"error: sweep {SWEEP}: 3 of 6 runs are not finished; the command above runs just those again\n"
+    assert stderr == f"error: sweep {SWEEP}: 3 of 6 runs are not finished; the command above runs only those again\n"
 
 
 def test_a_run_beside_others_is_the_same_as_alone(home: Path, zygote: Zygote) -> None:

@@ -163,9 +163,9 @@ def test_failures_are_contained_and_told_of(zygote: Zygote, tmp_path: Path) -> N
     }
     table = lines[lines.index("not finished:") + 1 :]
     assert table[:4] == [f"  {runs[fate].name}  {record(runs[fate])['error']}" for fate in fates[:4]]
-    (again,) = (line for line in table if line.startswith("just those again:"))
+    (again,) = (line for line in table if line.startswith("to run only those again:"))
     assert again.endswith(f"sweep={SWEEP.name}") and "--config-dir" in again
-    assert lines[-1] == f"error: sweep {SWEEP}: 4 of 5 runs are not finished; the command above runs just those again"
+    assert lines[-1] == f"error: sweep {SWEEP}: 4 of 5 runs are not finished; the command above runs only those again"
     assert any(line.startswith("warning: a run has changed the data") for line in lines)
 
     alone = ("--config-dir", CONF, *LEAST, "model=unlucky", "model.fate=fine", "hydra.run.dir=alone")
@@ -183,7 +183,7 @@ def test_a_sweep_without_a_name_goes_on_under_the_one_it_got(zygote: Zygote, tmp
     """The printed command names the directory that was named by date and time."""
     words = ("--config-dir", CONF, "-m", *LEAST, "model=unlucky", "model.fate=raises,leaves")
     assert zygote.run("train.py", *words, cwd=tmp_path, LUCK="none") == 1
-    (again,) = (line for line in said(tmp_path) if line.startswith("just those again:"))
+    (again,) = (line for line in said(tmp_path) if line.startswith("to run only those again:"))
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert again.endswith(f" sweep={sweep.name}")
 

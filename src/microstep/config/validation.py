@@ -85,8 +85,8 @@ def check_launcher(job: DictConfig) -> None:
     launcher, choice = job.hydra.launcher, job.hydra.runtime.choices["hydra/launcher"]
     package = ".".join(str(launcher._target_).split(".")[:2])
     if find_spec(package) is None:
-        reason = f"{package.rpartition('.')[2].replace('_', '-')} is not installed"
-        raise ConfigError(f"hydra/launcher={choice}", reason, f"pip install -e '.[{choice}]'")
+        plugin = package.rpartition(".")[2].replace("_", "-")
+        raise ConfigError(f"hydra/launcher={choice}", f"{plugin} is not installed", f"pip install {plugin}")
     processes = launcher.get("n_jobs", 1)
     if type(processes) is not int or not (processes == -1 or processes in POSITIVE_INT):
         remedy = "give at least 1, or -1 for one a core"

@@ -86,6 +86,6 @@ def print_unfinished(sweep: Sweep, plan: SweepPlan, reporter: SweepReporter) -> 
     for name in unfinished:
         error = reporter.errors.get(name) or records[name].error or "it was not started"
         write_above_bars(f"  {name}  {error}", sys.stdout)
-    write_above_bars(f"\njust those again:  {sweep.command}\n", sys.stdout)
+    write_above_bars(f"\nto run only those again:  {sweep.command}\n", sys.stdout)
     reason = f"{len(unfinished)} of {len(sweep.jobs)} runs are not finished"
-    raise MicrostepError(f"sweep {display_path(sweep.directory)}", reason, "the command above runs just those again")
+    raise MicrostepError(f"sweep {display_path(sweep.directory)}", reason, "the command above runs only those again")

@@ -163,7 +163,7 @@ def constructor_error(group: str, target: str, error: Exception) -> MicrostepErr
         return cause
     if isinstance(cause, ImportError):
         reason = f"it can't be imported: {cause}"
-        return ConfigError(f"{group}._target_={target}", reason, "mend the name, or put its file on PYTHONPATH")
+        return ConfigError(f"{group}._target_={target}", reason, "correct the name, or put its file on PYTHONPATH")
     if not isinstance(cause, CONSTRUCTOR_ERRORS):
         raise cause
     reason = " ".join(str(cause).split())

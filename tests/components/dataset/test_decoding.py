@@ -207,7 +207,7 @@ def test_what_is_no_picture_is_named(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     line = refusal(tmp_path / "x.jpg")
     assert line.startswith(f"it is none of {', '.join(IMAGE_FORMATS)}")
-    assert "replace it or take it away" in line
+    assert "replace or remove it" in line
 
 
 def test_a_format_that_is_not_listed_is_refused(tmp_path):
@@ -228,7 +228,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side, de
     file = declaring(tmp_path / "x.png", side, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert refusal(file) == (
-        f"it declares {declared}, more than 40,000,000; take it away, or raise the limit: +dataset.max_pixels=…"
+        f"it declares {declared}, more than 40,000,000; remove it, or raise the limit: +dataset.max_pixels=…"
     )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB; it declares 140,000 at least
     with pytest.raises(DataError):
@@ -258,7 +258,7 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "zero.jpg"):
-        assert refusal(tmp_path / name) == "it is no regular file; take it away"
+        assert refusal(tmp_path / name) == "it is no regular file; remove it"
     signal.alarm(0)
 
 

@@ -235,7 +235,7 @@ def test_a_pipe_among_the_pictures_is_refused_at_once(root, resident):
 
     signal.signal(signal.SIGALRM, hung)
     signal.alarm(20)
-    with pytest.raises(DataError, match=f"^{root}/ant/y.jpg: it is no regular file; take it away$"):
+    with pytest.raises(DataError, match=f"^{root}/ant/y.jpg: it is no regular file; remove it$"):
         assert opened(root, resident=resident).splits
     with pytest.raises(DataError, match="it is no regular file"):
         assert opened(root, resident=resident).fingerprint

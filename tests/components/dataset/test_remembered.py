@@ -149,7 +149,7 @@ def test_a_file_that_is_gone_is_named(root):
     """Between listing and reading a file can go: it is named, not met with a traceback."""
     dataset = opened(root)
     (root / "ant" / "003.png").unlink()
-    with pytest.raises(DataError, match=f"^{root}/ant/003.png: No such file or directory; mend it or take it away$"):
+    with pytest.raises(DataError, match=f"^{root}/ant/003.png: No such file or directory; repair or remove it$"):
         assert dataset.fingerprint
 
 

@@ -45,7 +45,7 @@ class Damaged(Images):
 
     def read(self, rows):
         if 9 in rows:
-            raise DataError("train/b/9.jpg", "it can't be read", "take it away")
+            raise DataError("train/b/9.jpg", "it can't be read", "remove it")
         return super().read(rows)
 
 
@@ -175,7 +175,7 @@ def test_a_bad_file_is_named_when_its_batch_is_due(count):
         made.expect(asked)
         made.take_batch(asked[0])
         made.take_batch(asked[1])
-        with pytest.raises(DataError, match=r"^train/b/9.jpg: it can't be read; take it away$"):
+        with pytest.raises(DataError, match=r"^train/b/9.jpg: it can't be read; remove it$"):
             made.take_batch(asked[2])
         assert made.take_batch(asked[3]).tolist() == PIXELS[12:16].tolist()
 

@@ -34,7 +34,7 @@ def switches() -> list[object]:
 def test_no_other_precision_multiplies_in_tf32(precision: TorchPrecision) -> None:
     """TF32 is off after a model is prepared, whatever earlier runs and torch's defaults allow."""
     torch.backends.fp32_precision = "tf32"
-    TorchPrecision("tf32", "as asked", CPU, tf32=True).prepare(nn.Linear(1, 1))
+    TorchPrecision("tf32", "as chosen", CPU, tf32=True).prepare(nn.Linear(1, 1))
     assert switches() == [True, True, "tf32", "tf32", "tf32"]
     precision.prepare(nn.Linear(1, 1))
     assert switches() == [False, False, "ieee", "ieee", "ieee"]

@@ -65,9 +65,9 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError:
         reason = f"it declares {declared} pixels, more than {max_pixels:,}"
-        raise DataError(str(file), reason, "take it away, or raise the limit: +dataset.max_pixels=…") from None
+        raise DataError(str(file), reason, "remove it, or raise the limit: +dataset.max_pixels=…") from None
     except Exception as error:  # PIL's decoders raise many kinds
-        remedy = "replace it or take it away; compute_stats.py lists all such files"
+        remedy = "replace or remove it; compute_stats.py lists all such files"
         raise DataError(str(file), unreadable_reason(error), remedy) from None
 
 
@@ -97,4 +97,4 @@ def composite_on_white(image: Image.Image) -> Image.Image:
 def check_regular_file(file: Path) -> None:
     """Raise a DataError unless a path is a regular file. Reading a pipe or a device could block forever."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise DataError(str(file), "it is no regular file", "take it away")
+        raise DataError(str(file), "it is no regular file", "remove it")

@@ -105,4 +105,4 @@ def unreadable_file_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(str(file), error.strerror or "it can't be read", "mend it or take it away") from None
+        raise DataError(str(file), error.strerror or "it can't be read", "repair or remove it") from None

@@ -146,4 +146,4 @@ def find_images(folder: Path) -> Iterator[Path]:
 
 def raise_unreadable_folder(error: OSError) -> None:
     """Raise an error for a folder that can't be listed, because `os.walk` would skip it."""
-    raise DataError(str(error.filename), error.strerror or "it can't be read", "mend its permissions") from None
+    raise DataError(str(error.filename), error.strerror or "it can't be read", "change its permissions") from None

@@ -46,7 +46,7 @@ def tf32(
     device: torch.device,
     channels_last: bool | None = None,
     saved_name: str | None = None,
-    reason: str = "fp32 weights; tensor cores multiply with 10 bits of mantissa, as asked",
+    reason: str = "fp32 weights; tensor cores multiply with 10 bits of mantissa, as chosen",
 ) -> TorchPrecision:
     """Return fp32 with matrix products and convolutions in TF32, which has the range of fp32 and the mantissa of fp16.
 
@@ -77,7 +77,7 @@ def amp(device: torch.device, channels_last: bool = True, saved_dtype: str | Non
     return precision(device, channels_last=channels_last, reason=reason)
 
 
-def bf16(device: torch.device, channels_last: bool = True, reason: str = "bf16 autocast, as asked") -> TorchPrecision:
+def bf16(device: torch.device, channels_last: bool = True, reason: str = "bf16 autocast, as chosen") -> TorchPrecision:
     """Return bf16 autocast. It has the range of fp32, so gradients are not scaled."""
     return TorchPrecision("bf16", reason, device, autocast=torch.bfloat16, channels_last=channels_last)
 
@@ -88,7 +88,7 @@ def fp16(
     growth_interval: int = 2000,
     max_skipped: int = 25,
     channels_last: bool = True,
-    reason: str = "fp16 autocast with a gradient scaler, as asked",
+    reason: str = "fp16 autocast with a gradient scaler, as chosen",
 ) -> TorchPrecision:
     """Return fp16 autocast with a gradient scaler (Micikevicius et al., ICLR 2018). Warn if the device is a CPU.
 

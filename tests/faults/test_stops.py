@@ -73,7 +73,10 @@ def test_what_is_stopped_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: P
     assert differences(run, whole) == []
 
 
-@pytest.mark.parametrize("call", [1, 3, 6, 7])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize("call", [1, pytest.param(3, marks=LONG), pytest.param(6, marks=LONG), 7])
 def test_a_signal_while_it_is_evaluated_is_the_same(zygote: Zygote, tmp_path: Path, whole: Path, call: int) -> None:
     """In the validation of an epoch and in the final report: no window is trained twice, none is left out."""
     run = stopped(zygote, tmp_path, signal.SIGTERM, call, "evaluating")

@@ -28,7 +28,10 @@ def hold(size: int) -> None:
     torch.ones(size, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("order", [(LARGE, SMALL), (SMALL, LARGE)], ids=["large first", "small first"])
+ORDERS = [(LARGE, SMALL), pytest.param((SMALL, LARGE), marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=["large first", "small first"])
 def test_a_run_of_a_sweep_is_measured_as_if_it_were_alone(zygote: Zygote, tmp_path: Path, order) -> None:
     """In one process, whichever runs first: the cost table compares settings by it."""
     for hidden in order:

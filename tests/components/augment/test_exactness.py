@@ -29,7 +29,7 @@ def weights(directory, *words):
     return last_weights(directory)
 
 
-@pytest.mark.parametrize("augment", ["crop_flip", "cutout", "mixup", "cutmix"])
+@pytest.mark.parametrize("augment", ["crop_flip", pytest.param("cutout", marks=pytest.mark.long), "mixup", "cutmix"])
 def test_a_batch_can_be_cut_as_one_likes(augment, tmp_path):
     """In fp64 60, 20 × 3 and sixty-three cut as 7 × 9 … of the same windows end within 1e-10, augmented and mixed.
 

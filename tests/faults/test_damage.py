@@ -121,7 +121,7 @@ def test_where_none_is_whole_the_run_is_refused(zygote: Zygote, run: Path, harm:
     """Exit code 6, with a line for each lost checkpoint; nothing of the run is changed."""
     for file in (run / "checkpoints").glob("*.pt"):
         harm(file)
-    files = [file for file in run.rglob("*") if file.is_file() and file.name not in ("train.log", ".lock")]
+    files = [file for file in run.rglob("*") if file.is_file() and file.name not in ("train.log", ".lock.holder")]
     before = {file: file.read_bytes() for file in files}
     assert zygote.run("train.py", f"resume={run}", cwd=tmp_path) == 6
     assert "no checkpoint is whole" in (tmp_path / "output.txt").read_text().splitlines()[-1]

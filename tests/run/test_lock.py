@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -15,12 +17,18 @@ from pathlib import Path
 import pytest
 
 from microstep.errors import RunInUse, StorageError
-from microstep.run.lock import directory_lock, lock_directory
+from microstep.run.directory import clear_run_directory
+from microstep.run.lock import directory_lock, is_locked, lock_directory, warn_of_weak_lock
+from tests.conftest import files_limited
 from tests.faults.zygote import Zygote
 
 OWNER = """
-import os, sys, time
+import errno, fcntl, os, sys, time
 from pathlib import Path
+def flock(*_):
+    raise OSError(getattr(errno, sys.argv[2]), "planted")
+if len(sys.argv) > 2:
+    fcntl.flock = flock
 from microstep.run.lock import lock_directory
 lock = lock_directory(Path(sys.argv[1]))
 if not os.fork():
@@ -31,9 +39,12 @@ NOBODY = 65534
 
 
 @contextmanager
-def another(directory: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Yield a process that owns a directory, and the pid of a child that it has forked since."""
-    command = [sys.executable, "-c", OWNER, str(directory)]
+def another(directory: Path, *no_flock: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Yield a process that owns a directory, and the pid of a child that it has forked since.
+
+    `no_flock` is the name of the error that flock fails with in that process.
+    """
+    command = [sys.executable, "-c", OWNER, str(directory), *no_flock]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         child = int(process.stdout.readline())
@@ -61,21 +72,22 @@ def test_who_was_killed_owns_nothing_though_its_children_live(tmp_path: Path) ->
         process.wait()
         os.kill(child, 0)  # it lives
         with directory_lock(tmp_path):
-            assert f"pid {os.getpid()} on" in (tmp_path / ".lock").read_text()
+            assert f"pid {os.getpid()} on" in (tmp_path / ".lock.holder").read_text()
 
 
 def test_a_file_of_the_dead_holds_nothing(tmp_path: Path) -> None:
-    """A leftover .lock is not a lock, even with the pid of this process: the operating system holds the lock."""
-    (tmp_path / ".lock").write_text(f"pid {os.getpid()} on {socket.gethostname()}, and then some " * 20)
+    """Leftover files are no lock, even with the pid of this process: the operating system holds the lock."""
+    for name in (".lock", ".lock.holder"):
+        (tmp_path / name).write_text(f"pid {os.getpid()} on {socket.gethostname()}, and then some " * 20)
     with directory_lock(tmp_path):
-        assert (tmp_path / ".lock").read_text() == f"pid {os.getpid()} on {socket.gethostname()}"
+        assert (tmp_path / ".lock.holder").read_text() == f"pid {os.getpid()} on {socket.gethostname()}"
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "it has just begun"), (b"\xff\xfe", "it doesn't say which")])
 def test_an_owner_that_has_not_said_who_it_is(tmp_path: Path, content: bytes, said: str) -> None:
     """Between locking and writing the file there is a moment: the refusal is the same."""
     with another(tmp_path):
-        (tmp_path / ".lock").write_bytes(content)
+        (tmp_path / ".lock.holder").write_bytes(content)
         with pytest.raises(RunInUse, match=said):
             lock_directory(tmp_path)
 
@@ -126,15 +138,74 @@ def test_a_read_only_directory_is_a_failure_of_storage() -> None:
 
 
 def test_two_resumes_of_one_run_are_not_both_let_in(zygote: Zygote, tmp_path: Path) -> None:
-    """While a run is training, `resume=` of it ends with exit code 5 and changes nothing but the text of .lock."""
+    """While a run is training, `resume=` of it ends with exit code 5 and changes nothing."""
     run = tmp_path / "run"
     words = ("model=mlp", "epochs=1", "threads=1", "progress=false", "hydra.run.dir=run")
     assert zygote.run("train.py", *words, cwd=tmp_path) == 0
     (run / "run.json").write_text('{"status": "running"}')
-    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
     with another(run) as (process, _):
+        before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
         assert zygote.run("train.py", "resume=run", cwd=tmp_path) == 5
     assert (tmp_path / "output.txt").read_text().splitlines()[-1].startswith("error: run: another process is at work")
     assert f"(pid {process.pid} on " in (tmp_path / "output.txt").read_text()
-    after = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
-    assert after == before
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+NO_FLOCK = ("ENOSYS", "ENOLCK", "EOPNOTSUPP")
+
+
+@pytest.fixture(params=NO_FLOCK)
+def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let flock fail in this process, as it does on a file system without it. Return the error's name."""
+
+    def fail(*_: object) -> None:
+        raise OSError(getattr(errno, request.param), "planted")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    warn_of_weak_lock.cache_clear()
+    return request.param
+
+
+def test_without_flock_a_directory_has_one_owner_too(tmp_path: Path, no_flock: str, capsys) -> None:
+    """The refusal names the process and the file to remove; a warning says once that the lock is weaker."""
+    with another(tmp_path, no_flock) as (process, _):
+        assert is_locked(tmp_path)
+        with pytest.raises(RunInUse, match=rf"\(pid {process.pid} on {socket.gethostname()}\)") as caught:
+            lock_directory(tmp_path)
+    marker = tmp_path / ".lock.marker"
+    assert str(caught.value).endswith(
+        f"wait for it, stop it, or choose another directory, or remove {marker} if it is dead"
+    )
+    assert capsys.readouterr().err.count("warning: the file system has no flock") == 1
+
+
+def test_without_flock_a_killed_owner_owns_nothing(tmp_path: Path, no_flock: str) -> None:
+    """Its marker is replaced, and removed at the last release; the files of the directory can be cleared meanwhile."""
+    with another(tmp_path, no_flock) as (process, child):
+        process.kill()
+        process.wait()
+        os.kill(child, 0)  # it lives
+        with directory_lock(tmp_path):
+            with directory_lock(tmp_path):
+                clear_run_directory(tmp_path)
+            assert f"pid {os.getpid()} on" in (tmp_path / ".lock.holder").read_text()
+            assert (tmp_path / ".lock.marker").exists()
+    assert not (tmp_path / ".lock.marker").exists()
+    assert not is_locked(tmp_path)
+
+
+def test_without_flock_the_file_that_is_named_can_be_removed(tmp_path: Path, no_flock: str) -> None:
+    """The marker of a process on another host stays: whether that process lives can't be known here."""
+    (tmp_path / ".lock.marker").write_text("1\nelsewhere\n")
+    with pytest.raises(RunInUse, match=r"or remove (.*) if it is dead$") as caught:
+        lock_directory(tmp_path)
+    Path(str(caught.value).split()[-5]).unlink()
+    with directory_lock(tmp_path):
+        pass
+
+
+def test_a_lock_whose_holder_can_not_be_named_is_released(tmp_path: Path) -> None:
+    """On a full disk the directory is not left locked."""
+    with files_limited(5), pytest.raises(StorageError):
+        lock_directory(tmp_path)
+    assert not is_taken(tmp_path)

@@ -67,7 +67,8 @@ def names(directory: Path) -> set[str]:
 
 def test_every_file_is_there_and_none_besides(trained):
     """The run directory holds exactly the documented files."""
-    listed = {"config.yaml", ".hydra", "train.log", "run.json", "metrics.csv", "checkpoints", "reports", ".lock"}
+    listed = {"config.yaml", ".hydra", "train.log", "run.json", "metrics.csv", "checkpoints", "reports"}
+    listed |= {".lock", ".lock.holder"}
     (events,) = trained.glob("events.out.tfevents.*")
     assert names(trained) == listed | {events.name, "model.safetensors"}
     assert names(trained / ".hydra") == {"config.yaml", "hydra.yaml", "overrides.yaml"}

@@ -74,7 +74,7 @@ def test_on_request_a_stale_run_starts_afresh(sweep: Path) -> None:
     """Its directory is emptied except for the log; runs that are not stale are not changed."""
     assert plan(sweep, redo=True).finished
     assert plan(sweep, "optimizer.lr=0.5", redo=True).jobs_to_run
-    assert {path.name for path in (sweep / "job").iterdir()} <= {"train.log", ".lock"}
+    assert {path.name for path in (sweep / "job").iterdir()} <= {"train.log", ".lock", ".lock.holder"}
 
 
 @pytest.mark.parametrize("status", ["interrupted", "running"])

@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import BaseFileLock
 
 from microstep.errors import ConfigError, MicrostepError, RunInUse, Stopped, StorageError
-from microstep.run.lock import LOCK_FILE, directory_lock, lock_directory
+from microstep.run.lock import LOCK_FILES, directory_lock, lock_directory
 from microstep.run.record import RunRecord
 
-KEPT_FILES = (LOCK_FILE, "train.log")  #: files that stay when a run starts from the beginning
+KEPT_FILES = (*LOCK_FILES, "train.log")  #: files that stay when a run starts from the beginning
 
 
 def check_no_run(directory: Path) -> None:
@@ -61,7 +61,7 @@ def ensure_directory(directory: Path) -> tuple[Path, bool]:
     return make_directory(directory), False
 
 
-def lock_new_run(directory: Path) -> FileLock:
+def lock_new_run(directory: Path) -> BaseFileLock:
     """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it holds a run."""
     lock = lock_directory(make_directory(directory))
     try:

@@ -1,37 +1,80 @@
 """Locks run directories: while a process works in one, no other process does."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
+from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from microstep.errors import MicrostepError, RunInUse, StorageError
-from microstep.utils.files import storage_errors
+from microstep.utils.files import write_atomic
+from microstep.utils.terminal import install_notice_handler
 from microstep.utils.text import display_path
 
-LOCK_FILE = ".lock"
+LOCK_FILE = ".lock"  #: the operating system locks it
+MARKER_FILE = ".lock.marker"  #: is the lock as long as it exists, on a file system without flock
+HOLDER_FILE = ".lock.holder"  #: names the process that has locked the directory last
+LOCK_FILES = (LOCK_FILE, MARKER_FILE, HOLDER_FILE)
+NO_FLOCK_ERRNOS = {ENOSYS, ENOLCK, EOPNOTSUPP}
+log = logging.getLogger("microstep.notice")
 
 
-def lock_directory(directory: Path) -> FileLock:
+def lock_directory(directory: Path) -> BaseFileLock:
     """Lock a directory until the lock is released or the process ends. Raise RunInUse if another process holds it.
 
     The operating system holds the lock, so a crash leaves nothing to clean up, and forked processes do not hold it.
     One process may lock a directory several times; the last release unlocks it.
     """
-    lock = FileLock(directory.resolve() / LOCK_FILE, is_singleton=True, thread_local=False)
+    lock = acquire_lock(directory)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
+        write_atomic(directory / HOLDER_FILE, f"pid {os.getpid()} on {socket.gethostname()}".encode(), durable=False)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def acquire_lock(directory: Path) -> BaseFileLock:
+    """Lock a directory like `lock_directory`, without writing the name of this process into it."""
+    try:
+        return acquire_flock_or_marker(directory.resolve())
+    except Timeout as timeout:
+        marker = Path(timeout.lock_file)
+        stale = f", or remove {display_path(marker)} if it is dead" if marker.name == MARKER_FILE else ""
         reason = f"another process is at work in it ({read_lock_holder(directory)})"
-        raise RunInUse(display_path(directory), reason, "wait for it, stop it, or choose another directory") from None
+        remedy = f"wait for it, stop it, or choose another directory{stale}"
+        raise RunInUse(display_path(directory), reason, remedy) from None
     except OSError as error:
         raise StorageError(str(directory), error.strerror or str(error), "check that it can be written") from None
-    with storage_errors(directory / LOCK_FILE):
-        (directory / LOCK_FILE).write_text(f"pid {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+
+def acquire_flock_or_marker(directory: Path) -> BaseFileLock:
+    """Acquire the flock, or create the marker if the file system has no flock. Raise Timeout if it is held.
+
+    filelock replaces a marker if it can tell that its process is dead: not on another host, and not on NFS.
+    """
+    lock: BaseFileLock
+    try:
+        lock = FileLock(directory / LOCK_FILE, is_singleton=True, thread_local=False, fallback_to_soft=False)
+        lock.acquire(blocking=False)
+    except OSError as error:
+        if error.errno not in NO_FLOCK_ERRNOS:
+            raise
+        warn_of_weak_lock()
+        lock = SoftFileLock(directory / MARKER_FILE, is_singleton=True, thread_local=False)
+        lock.acquire(blocking=False)
     return lock
+
+
+@cache
+def warn_of_weak_lock() -> None:
+    install_notice_handler()
+    log.warning("the file system has no flock: %s is the lock, a weaker one that stays after a kill", MARKER_FILE)
 
 
 @contextmanager
@@ -45,7 +88,7 @@ def directory_lock(directory: Path) -> Iterator[None]:
 
 def read_lock_holder(directory: Path) -> str:
     try:
-        return (directory / LOCK_FILE).read_text(encoding="utf-8")[:200] or "it has just begun"
+        return (directory / HOLDER_FILE).read_text(encoding="utf-8")[:200] or "it has just begun"
     except (OSError, UnicodeDecodeError):
         return "it doesn't say which"
 
@@ -54,6 +97,7 @@ def is_locked(directory: Path) -> bool:
     """Return whether another process holds the lock of a directory."""
     if not (directory / LOCK_FILE).exists():
         return False
-    with suppress(MicrostepError), directory_lock(directory):
+    with suppress(MicrostepError):
+        acquire_lock(directory).release()
         return False
     return True

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock
 
 from microstep.components.logger.event_file import EVENT_FILE_PREFIX
 from microstep.errors import MicrostepError, Stopped
@@ -24,7 +24,7 @@ class RunRecordLogger:
     `close` releases the lock. A resumed run keeps the `previous` facts of its run.json.
     """
 
-    def __init__(self, run_dir: Path, lock: FileLock, previous: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, run_dir: Path, lock: BaseFileLock, previous: Mapping[str, Any] | None = None) -> None:
         self.file, self.lock = run_dir / "run.json", lock
         self.facts: dict[str, Any] = {**(previous or {}), "status": "running", "error": None}
 

@@ -19,6 +19,7 @@ import torch
 
 from microstep.run.checkpoints import checkpoints
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.lock import lock_directory
 from microstep.run.progress import Progress
 from microstep.utils import files, json_files
 
@@ -74,12 +75,14 @@ def in_place(file: Path, content: bytes, durable: bool = True) -> None:
 
 def die(directory: Path, fatal: int) -> None:
     """Save three times; die in the third."""
+    lock = lock_directory(directory)
     saved = Checkpoints(directory / "checkpoints")
     save(saved, 1, best=True)
     save(saved, 2, best=True)
     fate = Fate(fatal, report=1)
     fate.begin()
     save(saved, 3, best=True)
+    lock.release()
     os._exit(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from microstep.errors import StorageError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
+from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import append_bytes
 from tests.conftest import files_limited
 from tests.faults.runs import differences, manifest_of
@@ -105,6 +107,36 @@ def test_a_failure_in_the_second_thread_is_not_kept_for_an_epoch(tmp_path: Path)
     with pytest.raises(StorageError):
         trainer.fit()
     assert trainer.progress.windows < 23
+
+
+class Filler:
+    """A logger that leaves no room for another byte in the event files once it has got the results."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def window(self, report: WindowReport) -> None: ...
+
+    def epoch(self, report: EpochReport) -> None: ...
+
+    def finish(self, results: Results) -> None:
+        size = max(file.stat().st_size for file in self.run.glob("events.*"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def close(self, error: BaseException | None) -> None: ...
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_in_the_record(tmp_path: Path) -> None:
+    """If a logger can't be closed, the run is not called finished while it ends with exit code 4; it can be resumed."""
+    trainer = build_trainer(compose([*WORDS, "epochs=1"]), tmp_path / "run")
+    trainer.loggers.loggers = (*trainer.loggers.loggers, Filler(tmp_path / "run"))
+    with files_limited(2**30), pytest.raises(StorageError) as caught:
+        trainer.fit()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", str(caught.value))
+    resume(tmp_path / "run").fit()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("finished", None)
 
 
 @pytest.mark.parametrize("limit", [300, 3_000, 30_000])

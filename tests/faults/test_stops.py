@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +123,43 @@ def test_a_second_signal_stops_at_once(zygote: Zygote, tmp_path: Path) -> None:
     assert code == 128 + signal.SIGINT, said(tmp_path)
     assert manifest_of(run)["last"]["window"] == 0
     assert record_of(run)["status"] == "interrupted"
+
+
+SLOW_SAVE = """
+import sys, time
+from pathlib import Path
+from microstep.run.checkpoints import checkpoints
+serialize = checkpoints.serialize_state
+def serialize_slowly(state):
+    if state["progress"]["epoch"] == 2:
+        Path("saving").touch()
+        while not Path("go_on").exists():
+            time.sleep(0.01)
+    return serialize(state)
+checkpoints.serialize_state = serialize_slowly
+from microstep.cli.programs import train
+train(sys.argv[1:])
+"""
+
+
+def test_a_directory_is_given_back_after_the_last_write(zygote: Zygote, tmp_path: Path) -> None:
+    """A second signal ends the wait for a slow save. Until it is written, a resume is refused; then it goes on."""
+    words = ("model=mlp", "epochs=4", "threads=1", "progress=false", "hydra.run.dir=run")
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_SAVE, *words], cwd=tmp_path, stdout=subprocess.DEVNULL
+    ) as process:
+        wait_for((tmp_path / "saving").exists)
+        while record_of(tmp_path / "run")["status"] == "running":
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        refused = zygote.run("train.py", "resume=run", cwd=tmp_path)
+        (tmp_path / "go_on").touch()
+    assert refused == 5, said(tmp_path)
+    assert f"(pid {process.pid} on " in said(tmp_path)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert manifest_of(tmp_path / "run")["last"]["epoch"] == 2
+    assert zygote.run("train.py", "resume=run", cwd=tmp_path) == 0, said(tmp_path)
+    assert manifest_of(tmp_path / "run")["last"]["epoch"] == 4
 
 
 def test_a_signal_while_it_starts_leaves_a_run_that_can_be_started(zygote: Zygote, tmp_path: Path) -> None:

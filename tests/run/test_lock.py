@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 
 from microstep.errors import RunInUse, StorageError
 from microstep.run.directory import clear_run_directory
-from microstep.run.lock import directory_lock, is_locked, lock_directory, warn_of_weak_lock
+from microstep.run.lock import directory_lock, is_locked, lock_directory, submit_locked, warn_of_weak_lock
 from tests.conftest import files_limited
 from tests.faults.zygote import Zygote
 
@@ -208,4 +210,21 @@ def test_a_lock_whose_holder_can_not_be_named_is_released(tmp_path: Path) -> Non
     """On a full disk the directory is not left locked."""
     with files_limited(5), pytest.raises(StorageError):
         lock_directory(tmp_path)
+    assert not is_taken(tmp_path)
+
+
+def test_a_lock_outlives_a_thread_that_writes(tmp_path: Path) -> None:
+    """Until it has written, others are refused although its owner has gone; this process waits before it locks again."""
+    go_on, done = Event(), Event()
+
+    def write() -> None:
+        go_on.wait(10)
+        done.set()
+
+    with directory_lock(tmp_path):
+        submit_locked(ThreadPoolExecutor(), write, tmp_path)
+    assert is_taken(tmp_path)
+    Timer(0.2, go_on.set).start()
+    with directory_lock(tmp_path):
+        assert done.is_set()
     assert not is_taken(tmp_path)

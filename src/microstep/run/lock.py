@@ -3,11 +3,13 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager, suppress
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -21,6 +23,8 @@ MARKER_FILE = ".lock.marker"  #: is the lock as long as it exists, on a file sys
 HOLDER_FILE = ".lock.holder"  #: names the process that has locked the directory last
 LOCK_FILES = (LOCK_FILE, MARKER_FILE, HOLDER_FILE)
 NO_FLOCK_ERRNOS = {ENOSYS, ENOLCK, EOPNOTSUPP}
+UNFINISHED_WRITES = WeakValueDictionary[Path, Future[None]]()  #: by directory; a finished one may be left in it
+os.register_at_fork(after_in_child=UNFINISHED_WRITES.clear)  # a child has none of the threads
 log = logging.getLogger("microstep.notice")
 
 
@@ -28,8 +32,11 @@ def lock_directory(directory: Path) -> BaseFileLock:
     """Lock a directory until the lock is released or the process ends. Raise RunInUse if another process holds it.
 
     The operating system holds the lock, so a crash leaves nothing to clean up, and forked processes do not hold it.
-    One process may lock a directory several times; the last release unlocks it.
+    One process may lock a directory several times; the last release unlocks it. If this process still writes into the
+    directory in another thread, as after a trainer that was interrupted, this function waits for that thread.
     """
+    if (writing := UNFINISHED_WRITES.get(directory.resolve())) is not None:
+        wait([writing])
     lock = acquire_lock(directory)
     try:
         write_atomic(directory / HOLDER_FILE, f"pid {os.getpid()} on {socket.gethostname()}".encode(), durable=False)
@@ -75,6 +82,20 @@ def acquire_flock_or_marker(directory: Path) -> BaseFileLock:
 def warn_of_weak_lock() -> None:
     install_notice_handler()
     log.warning("the file system has no flock: %s is the lock, a weaker one that stays after a kill", MARKER_FILE)
+
+
+def submit_locked(executor: Executor, write: Callable[[], None], directory: Path) -> Future[None]:
+    """Call a function in another thread that writes into a directory, and keep the directory locked until it ends."""
+    future = executor.submit(call_and_release, write, acquire_lock(directory))
+    UNFINISHED_WRITES[directory.resolve()] = future
+    return future
+
+
+def call_and_release(function: Callable[[], None], lock: BaseFileLock) -> None:
+    try:
+        function()
+    finally:
+        lock.release()
 
 
 @contextmanager

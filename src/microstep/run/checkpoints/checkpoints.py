@@ -1,8 +1,9 @@
 """Saves and loads the checkpoints of a run, and decides when one is due."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.archive import deserialize_state, serialize_state, snapshot
 from microstep.run.checkpoints.manifest import CheckpointEntry, make_entry, read_manifest, read_verified, write_manifest
+from microstep.run.lock import submit_locked
 from microstep.run.progress import Position, Progress
 from microstep.types.events import SavingCost
 from microstep.utils.files import storage_errors, sync_to_disk, write_atomic
@@ -20,6 +22,7 @@ class Checkpoints:
 
     A state is copied at once and written in a second thread. The file is complete and on the disk before the manifest
     names it, and only then are older files removed: whenever the process dies, the manifest names a good checkpoint.
+    The run directory, which is the parent, stays locked until then, also if the trainer is interrupted or dropped.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -28,8 +31,8 @@ class Checkpoints:
         last = self.entries.get("last")
         self.saved_position = last.position if last else Position()
         self.saving = SavingCost()
-        self.executor = ThreadPoolExecutor(1, "checkpoint")
-        self.pending_write: Future[None] | None = None
+        self.executor = futures.ThreadPoolExecutor(1, "checkpoint")
+        self.pending_write: futures.Future[None] | None = None
 
     def save(self, state: Mapping[str, Any], progress: Progress, best: bool, logs: Sequence[Path] = ()) -> None:
         """Copy a state of tensors and plain values, and start to write it. Key `model` is the model's state dict.
@@ -40,7 +43,8 @@ class Checkpoints:
         start = perf_counter()
         self.wait()
         copied, position = snapshot(state), progress.position
-        self.pending_write = self.executor.submit(self.write, copied, position, progress.optimizer_steps, best, logs)
+        write = partial(self.write, copied, position, progress.optimizer_steps, best, logs)
+        self.pending_write = submit_locked(self.executor, write, self.directory.parent)
         self.saved_position = position
         self.saving.saves += 1
         self.saving.pause_seconds += perf_counter() - start
@@ -79,8 +83,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written. Raise StorageError, once, if it could not be written."""
-        pending, self.pending_write = self.pending_write, None
-        if pending is not None:
+        if self.pending_write is not None:
+            futures.wait([self.pending_write])  # if a signal interrupts it, the write is still pending
+            pending, self.pending_write = self.pending_write, None
             pending.result()
 
     def raise_failure(self) -> None:

@@ -86,6 +86,18 @@ def test_a_signal_while_it_is_evaluated_is_the_same(zygote: Zygote, tmp_path: Pa
     assert differences(run, whole) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_report_lets_the_run_finish(zygote: Zygote, tmp_path: Path, number: int) -> None:
+    """The run is finished, and the exit code agrees: 0, with the results."""
+    last = 9  # of the evaluation batches: those of a validation and of the two final reports, three each
+    words = (*WORDS, "epochs=1", "hydra.run.dir=run")
+    code = zygote.run("train.py", *words, cwd=tmp_path, SIGNALLED=f"{int(number)} {last} evaluating 1")
+    assert record_of(tmp_path / "run")["status"] == "finished"
+    assert code == 0, said(tmp_path)
+    assert "best checkpoint" in said(tmp_path)
+    assert "stopped" not in said(tmp_path)
+
+
 def test_a_signal_to_the_whole_group_spares_the_workers(zygote: Zygote, tmp_path: Path) -> None:
     """A terminal and Slurm signal every process of the group: the loader processes leave it to the trainer."""
     words = (*STREAMED, "epochs=30", "hydra.run.dir=run")
@@ -142,6 +154,7 @@ train(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_a_directory_is_given_back_after_the_last_write(zygote: Zygote, tmp_path: Path) -> None:
     """A second signal ends the wait for a slow save. Until it is written, a resume is refused; then it goes on."""
     words = ("model=mlp", "epochs=4", "threads=1", "progress=false", "hydra.run.dir=run")

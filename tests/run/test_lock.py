@@ -214,7 +214,7 @@ def test_a_lock_whose_holder_can_not_be_named_is_released(tmp_path: Path) -> Non
 
 
 def test_a_lock_outlives_a_thread_that_writes(tmp_path: Path) -> None:
-    """Until it has written, others are refused although its owner has gone; this process waits before it locks again."""
+    """Until it has written, others are refused, although its owner has gone; a new owner in this process waits."""
     go_on, done = Event(), Event()
 
     def write() -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import starmap
@@ -25,6 +25,7 @@ from microstep.config.validation import check_launcher, check_unique_names, refu
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
 from microstep.run.lock import directory_lock
+from microstep.run.record import RunRecord
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.job import Task
@@ -115,8 +116,17 @@ def start_resumed_run(line: CommandLine, job: DictConfig, plan: ResumePlan) -> N
         line.run(job, plan.directory, plan)
 
 
-def resume_remedy(directory: Path) -> AbstractContextManager[None]:
-    return remedy_on_stop(f"resume it with {called('train')} resume={shlex.quote(display_path(directory))}")
+@contextmanager
+def resume_remedy(directory: Path) -> Iterator[None]:
+    """Add the command that resumes a stopped run. A signal that arrives after the run has finished is ignored."""
+    before = RunRecord.read(directory)  # of a finished run if more epochs follow
+    try:
+        with remedy_on_stop(f"resume it with {called('train')} resume={shlex.quote(display_path(directory))}"):
+            yield
+    except Stopped:
+        record = RunRecord.read(directory)
+        if record.status != "finished" or record == before:
+            raise
 
 
 @contextmanager

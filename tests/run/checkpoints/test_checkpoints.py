@@ -10,7 +10,7 @@ import shutil
 from concurrent.futures import wait
 from hashlib import sha256
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 import torch
@@ -24,9 +24,11 @@ from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints import checkpoints as checkpoint
 from microstep.run.checkpoints.archive import serialize_state
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.lock import directory_lock
 from microstep.run.progress import Position, Progress
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import files_limited, fit
+from tests.run.test_lock import is_taken
 
 CPU = torch.device("cpu")
 MANIFEST = "manifest.json"
@@ -118,11 +120,22 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     checkpoints.save(content, Progress(epoch=1), best=True)
     content["model"]["weight"].zero_()
     content["progress"]["best"] = 0
-    assert not list(tmp_path.iterdir()) or not list((tmp_path / "checkpoints").iterdir())
+    assert not list(tmp_path.glob("checkpoints/*"))
     writing.set()
     loaded = checkpoints.load("last")
     assert (loaded["model"]["weight"] == 1).all()
     assert loaded["progress"]["best"] == 1.0
+
+
+def test_the_run_directory_is_locked_until_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """Other processes are refused, also if who saved was interrupted and dropped; this one waits for the manifest."""
+    writing = Event()
+    monkeypatch.setattr(checkpoint, "serialize_state", lambda state: writing.wait(10) and serialize_state(state))
+    Checkpoints(tmp_path / "checkpoints").save(state(1), Progress(epoch=1), best=True)
+    assert is_taken(tmp_path)
+    Timer(0.2, writing.set).start()
+    with directory_lock(tmp_path):
+        assert Checkpoints(tmp_path / "checkpoints").entry("last").epoch == 1
 
 
 def test_a_failure_to_write_is_told_at_the_next_occasion(saved):

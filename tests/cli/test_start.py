@@ -27,7 +27,7 @@ def test_a_signal_after_the_end_is_ignored(tmp_path: Path, before: dict) -> None
 
 @pytest.mark.parametrize("before", [{}, {"status": "interrupted"}, {"status": "finished"}])
 def test_a_signal_before_the_start_is_not(tmp_path: Path, before: dict) -> None:
-    """While more epochs of a finished run are prepared, its record says finished: the signal stops them all the same."""
+    """While more epochs of a finished run are prepared, its record still says finished: the signal stops them."""
     record(tmp_path, **before)
     with pytest.raises(Stopped) as caught, resume_remedy(tmp_path):
         raise Stopped(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import recover_state
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
-from tests.faults.runs import differences, manifest_of, unfinished
+from tests.faults.runs import differences, manifest_of, metrics_of, unfinished
 from tests.faults.zygote import Zygote
 
 WORDS = ("model=mlp", "threads=1", "progress=false", "epochs=6", "optimizer.lr=0.1")
@@ -143,6 +144,21 @@ def test_a_best_checkpoint_that_is_lost_is_told_of(tmp_path: Path, capsys) -> No
     assert again.load("best")["progress"]["epoch"] == 2
     assert Checkpoints(again.directory).entry("best").epoch == 2  # in the manifest on disk, too
     assert "warning: the best checkpoint, of epoch 1, is lost: later ones can still be best" in capsys.readouterr().err
+
+
+def test_the_record_has_the_best_that_is_left(tmp_path: Path) -> None:
+    """run.json names the epoch whose checkpoint is the best now, with its metrics, not one that is lost."""
+    trainer = build_trainer(compose([*WORDS, "epochs=3"]), tmp_path / "run")
+    trainer.run_epoch(1)
+    trainer.progress.best_value = 2.0  # no later epoch is better
+    trainer.run_epoch(2)
+    trainer.checkpoints.wait()
+    flip_one(tmp_path / "run" / "checkpoints" / "epoch-0001.pt")
+    resume(tmp_path / "run")
+    row = metrics_of(tmp_path / "run")[1]
+    val = {name.removeprefix("val_"): float(value) for name, value in row.items() if name.startswith("val_")}
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["metrics"] == {"best": {"epoch": 2, **val}}
 
 
 def test_a_lost_manifest_is_not_guessed_at(zygote: Zygote, run: Path, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import RecoveredState, recover_state
 from microstep.run.lock import lock_directory
 from microstep.run.progress import Progress
-from microstep.run.record import RunRecord, of_type
+from microstep.run.record import of_type
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.resume import ResumePlan, plan_resume
+from microstep.run.saved_run import SavedRun
 from microstep.training.build import RunSpec, assemble_trainer, build_new_trainer
 from microstep.training.builders import build_components
 from microstep.training.provenance import compute_identity, format_differences
@@ -80,15 +81,25 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
 
 def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:
     """Return what run.json keeps: the metrics of the best epoch and the list of resumes, including this one."""
-    before = RunRecord.read(plan.directory)
+    run = SavedRun.read(plan.directory, "resume")
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "after": str(recovered_state.progress.position) if recovered_state else None,
         "overrides": plan.overrides,
         "command": shlex.join(sys.orig_argv),
     }
-    kept = {"metrics": metrics} if recovered_state and (metrics := of_type(before.content.get("metrics"), dict)) else {}
-    return kept | {"resumed": [*before.resumed, now]}
+    best = best_metrics(run, recovered_state.progress.best_epoch) if recovered_state else {}
+    return ({"metrics": {"best": best}} if best else {}) | {"resumed": [*run.record.resumed, now]}
+
+
+def best_metrics(run: SavedRun, epoch: int) -> dict[str, Any]:
+    """Return the validation metrics of an epoch, from metrics.csv if run.json has those of another one."""
+    best = of_type(of_type(run.record.content.get("metrics"), dict).get("best"), dict)
+    if best.get("epoch") == epoch:
+        return best
+    row = next((row for row in run.epochs if row["epoch"] == epoch), {})
+    val = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+    return {"epoch": epoch, **val} if val else {}
 
 
 def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: Path) -> Trainer:

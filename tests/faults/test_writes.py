@@ -40,10 +40,11 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[s
 
 
 def test_the_order_is_write_fsync_replace_fsync_of_the_directory(deaths) -> None:
-    """The checkpoint is written before the manifest that names it; files that it no longer names are removed last."""
+    """First the name of `checkpoints` is on the disk; files that the manifest no longer names are removed last."""
     written = [("open", ".tmp"), ("write", ".tmp"), ("fsync", ".tmp")]
     checkpoint, manifest = ([*written, ("replace", name), ("fsync", "checkpoints")] for name in (FILE, MANIFEST))
-    assert deaths[1] == [*checkpoint, *manifest, ("unlink", "epoch-0001.pt")]
+    run = str(len(deaths[1]) + 1)  # the directory that is named after the first call that there was not
+    assert deaths[1] == [("fsync", run), *checkpoint, *manifest, ("unlink", "epoch-0001.pt")]
 
 
 def test_whenever_it_dies_a_good_checkpoint_loads(deaths) -> None:

@@ -1,15 +1,32 @@
 """A run directory holds one run."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from microstep.errors import ConfigError
-from microstep.run.directory import check_no_run, has_checkpoint, lock_new_run
+from microstep.run.directory import check_no_run, has_checkpoint, lock_new_run, make_directory
 from microstep.run.record import RunRecord
 from tests.conftest import ROOT
+
+
+def test_a_directory_survives_a_power_cut(tmp_path, monkeypatch):
+    """The name of each directory that is made is flushed to the disk, in its parent."""
+    flushed, fsync = [], os.fsync
+
+    def observed(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    make_directory(tmp_path / "a" / "b" / "run")
+    assert set(flushed) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    make_directory(tmp_path / "a" / "b")  # as after Hydra, which makes a job's directory itself
+    assert flushed[3:] == [tmp_path / "a"]
 
 
 def test_of_two_that_start_at_once_in_one_directory_one_runs(tmp_path) -> None:

@@ -13,6 +13,7 @@ from filelock import BaseFileLock
 from microstep.errors import ConfigError, MicrostepError, RunInUse, Stopped, StorageError
 from microstep.run.lock import LOCK_FILES, directory_lock, lock_directory
 from microstep.run.record import RunRecord
+from microstep.utils.files import make_durable_directory
 
 KEPT_FILES = (*LOCK_FILES, "train.log")  #: files that stay when a run starts from the beginning
 
@@ -84,7 +85,7 @@ def unique_directory(directory: Path) -> Path:
 def make_directory(directory: Path, exist_ok: bool = True) -> Path:
     """Create and return a directory. Raise FileExistsError only if it exists and `exist_ok` is false."""
     try:
-        directory.mkdir(parents=True, exist_ok=exist_ok)
+        make_durable_directory(directory, exist_ok)
     except OSError as error:
         if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(directory):
             raise

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from microstep.errors import StorageError
@@ -78,6 +78,15 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_durable_directory(directory: Path, exist_ok: bool = True) -> None:
+    """Create a directory and its missing parents, if it does not exist. A power cut does not lose their names."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=exist_ok)
+    for path in {directory, *missing}:
+        with suppress(PermissionError):  # a parent that can be written, but not read
+            sync_to_disk(path.parent)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ class Checkpoints:
         start = perf_counter()
         with storage_errors(self.directory):
             self.directory.mkdir(exist_ok=True)
+            sync_to_disk(self.directory.parent)
             for file in logs:
                 sync_to_disk(file)
         content = serialize_state(state)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import comb
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
@@ -281,3 +283,37 @@ def test_a_class_of_one_sample_is_no_trouble(seeds):
     labels = np.append(paired.labels, 3)
     sides = [np.hstack([side, np.full((seeds, 1), value)]) for side, value in ((paired.run, 3), (paired.baseline, 0))]
     assert ComparisonResult.from_predictions(PairedPredictions(labels, *sides, 4)).classes[3].p_value == 1
+
+
+def exact_tail(over_seeds: float, over_samples: float, seeds: int, distance: float) -> float:
+    """Return the tail probability by adaptive integration over the quantiles of Student's distribution."""
+
+    def beyond(probability: float) -> float:
+        return norm.sf((distance - over_seeds**0.5 * t.isf(probability, seeds - 1)) / over_samples**0.5)
+
+    parts = [quad(beyond, a, b, limit=400, epsabs=1e-13)[0] for a, b in pairwise([0, 1e-9, 1e-6, 1e-3, 0.1, 1])]
+    return float(sum(parts))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("ratio", [1e-15, 1e-8, 1e-3, 0.01, 0.1, 0.9, 1.1, 10])
+def test_seeds_that_hardly_differ_give_a_smooth_p_value(ratio, seeds):
+    """The tail probability is exact for any ratio of the two errors: no grid shows."""
+    for deviations in (0.5, 1.96, 1.98, 2.0, 3.5):
+        found = SeedSampleVariance(0.0, (ratio * 0.003) ** 2, 0.003**2, seeds).tail_probability(0.003 * deviations)
+        assert found == pytest.approx(exact_tail(ratio**2, 1.0, seeds, deviations), rel=1e-5)
+
+
+def test_equal_differences_in_all_seeds_count_as_equal():
+    """Rounding makes them 1e-17 apart. The p-value is that of differences without a variance, sample by sample."""
+    values = np.zeros((3, 10_000))
+    found = []
+    for ahead in range(7, 80, 8):
+        values[:, :ahead] = 1
+        found.append(SeedSampleVariance.from_values(values))
+        rounded = found[-1].difference * np.array([1, 1 + 2e-16, 1 - 3e-16])
+        other = SeedSampleVariance.from_covariance(rounded, np.cov(values) / 10_000, 10_000)
+        assert other.p_value() == pytest.approx(found[-1].p_value(), rel=1e-9)
+        assert found[-1].p_value() == pytest.approx(2 * norm.sf(ahead / 1e4 / found[-1].over_samples ** 0.5), rel=1e-9)
+    p_values = [one.p_value() for one in found]
+    assert p_values == sorted(p_values, reverse=True) and len({*p_values}) == len(p_values)

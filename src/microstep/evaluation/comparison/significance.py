@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import stdtr
+from scipy.special import ndtr, stdtr
 from scipy.stats import binom, binomtest, norm, t
 
 from microstep.evaluation.comparison.paired import Array
@@ -68,6 +68,10 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
 
 NORMAL_GRID = np.linspace(-8.5, 8.5, 401)  #: standard deviations at which the normal density is integrated
 NORMAL_MASS = norm.pdf(NORMAL_GRID) * (NORMAL_GRID[1] - NORMAL_GRID[0])
+#: Points at which Student's density is integrated, and the width of each: double-exponential, since its tails are long.
+UNIT_GRID = np.linspace(-4.5, 4.5, 401)
+STUDENT_GRID = np.sinh(np.pi / 2 * np.sinh(UNIT_GRID))
+STUDENT_WIDTHS = np.gradient(UNIT_GRID) * np.pi / 2 * np.cosh(UNIT_GRID) * np.cosh(np.pi / 2 * np.sinh(UNIT_GRID))
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,16 @@ class SeedSampleVariance:
         return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples)
 
     def tail_probability(self, distance: float) -> float:
-        """Return the probability that the error exceeds a distance in one direction."""
-        seeds, samples = sqrt(self.over_seeds), sqrt(self.over_samples)
-        if not seeds:
-            return float(norm.sf(distance / samples))
-        return float(NORMAL_MASS @ stdtr(self.seeds - 1, (samples * NORMAL_GRID - distance) / seeds))
+        """Return the probability that the error exceeds a distance in one direction.
+
+        The density of the smaller error is integrated. The other distribution is then smooth between the grid's points,
+        even if the seeds differ by rounding only.
+        """
+        seeds, samples, freedom = sqrt(self.over_seeds), sqrt(self.over_samples), self.seeds - 1
+        if seeds < samples:
+            mass = t.pdf(STUDENT_GRID, freedom) * STUDENT_WIDTHS
+            return float(mass @ ndtr((seeds * STUDENT_GRID - distance) / samples))
+        return float(NORMAL_MASS @ stdtr(freedom, (samples * NORMAL_GRID - distance) / seeds))
 
     def tail_quantile(self, probability: float) -> float:
         """Return the distance that the error exceeds with a probability below 0.5 in one direction."""

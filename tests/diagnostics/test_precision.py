@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +21,8 @@ from microstep.diagnostics.precision.check import format_precision_table
 from microstep.diagnostics.precision.plot import draw_precision_plot
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.evaluation.evaluate import evaluate_run
-from microstep.sweep.planning import ExperimentHashes
+from microstep.sweep.definition import Job, Sweep
+from microstep.sweep.planning import ExperimentHashes, plan_sweep
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_partial_components
 from microstep.training.profiling.gradients import PrecisionAccuracy
@@ -105,12 +108,15 @@ def test_the_picture_is_drawn_whatever_was_found() -> None:
             assert picture.height > 100
 
 
+def key(*words: str) -> dict[str, Any]:
+    config = compose([*WORDS, *words])
+    components = build_partial_components(config)
+    return recommendation_key(config, components.device, components.dataset.fingerprint)
+
+
 def planted(name: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     """Let a recommendation be remembered for these runs; measuring is an error."""
-    config = compose([*WORDS, *words])
-    store_recommendation(
-        recommendation_key(config, build_partial_components(config).device), Recommendation(name, "as planted")
-    )
+    store_recommendation(key(*words), Recommendation(name, "as planted"))
     monkeypatch.setattr(remembered, "profile_precisions", lambda *_: pytest.fail("it was measured"))
 
 
@@ -170,9 +176,42 @@ def test_a_check_remembers_what_it_recommends(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(examination, "profile_precisions", lambda *_: profile())
     finding = examination.run_precision_check(compose(WORDS))
     assert finding.verdict_text.startswith("fp32: nothing else is 1.1 times as fast (fp16 0.00).\n")
-    assert (
-        remembered.load_recommendation(
-            recommendation_key(compose(WORDS), build_partial_components(compose(WORDS)).device), ("fp32", "fp16")
-        ).name
-        == "fp32"
+    assert remembered.load_recommendation(key(), ("fp32", "fp16")).name == "fp32"
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("word", ["augment=crop_flip", "sampler=balanced", "dataset.split_seed=1"])
+def test_other_data_or_augmentation_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, word: str) -> None:
+    """What is remembered for other windows is not taken."""
+    planted("bf16", monkeypatch)
+    with pytest.raises(pytest.fail.Exception, match="it was measured"):
+        build_trainer(compose([*WORDS, word]), tmp_path / "run")
+
+
+def test_amp_on_another_device_is_another_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is fp16 on CUDA, and bf16 elsewhere. A sweep counts only the run in the format that a job would have."""
+    words = ["threads=1", "progress=false", "model=mlp", "epochs=1", "precision=amp"]
+    fit(words, tmp_path / "job")
+    job = Job(0, "job", (), compose(words))
+    sweep = Sweep(tmp_path, (job,), "", False, False)
+    assert plan_sweep(sweep).finished == {"job": "job"}
+    assert plan_sweep(replace(sweep, elsewhere=True)).finished  # where it trains, there may be a GPU or none
+    on_gpu = replace(job, config=compose([*words, "device=cuda"]))
+    assert not set(ExperimentHashes().compute_hashes(job.config)) & set(
+        ExperimentHashes().compute_hashes(on_gpu.config)
     )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert plan_sweep(sweep).stale == {"job": "precision that the device chooses"}
+    assert plan_sweep(replace(sweep, elsewhere=True)).finished
+
+
+def test_seeds_of_amp_in_two_formats_are_two_groups(tmp_path: Path) -> None:
+    """As with precision=auto: the format that the run computed in is compared."""
+    fit([*WORDS[:-1], "precision=amp"], tmp_path / "0")
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    found = record(tmp_path / "1")
+    found["precision"] |= {"name": "fp16", "dtype": "float16"}
+    (tmp_path / "1" / "run.json").write_text(json.dumps(found))
+    asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
+    settings = [read_compared_run(tmp_path / name, asked, ALLOW_ALL).settings["precision"] for name in "01"]
+    assert [one["chosen"] for one in settings] == ["bf16", "fp16"]

@@ -48,6 +48,7 @@ FACTS = {
     "metrics",
     "checkpoints",
     "experiment_hash",
+    "files",
     "versions",
     "git",
     "command",

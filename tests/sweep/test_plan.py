@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import open_dict
 
 from microstep.config.compose import compose
 from microstep.sweep.definition import Job, Sweep, SweepPlan
 from microstep.sweep.planning import plan_sweep
 from microstep.training import provenance as identity
+from microstep.training.source import find_packages
 from tests.conftest import fit
 
 LEAST = ["model=mlp", "epochs=1", "threads=1", "progress=false"]
@@ -120,17 +123,78 @@ def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
     assert plan_sweep(Sweep(sweep, (job,), "", False, False)).jobs_to_run == (job,)
 
 
+LAYOUTS = {  # target, file to edit, other files
+    "a module": ("planted_a.net", "planted_a.py", {}),
+    "a module with a name of the standard library": ("lib2to3.net", "lib2to3.py", {}),
+    "a package": (
+        "planted_b.net",
+        "planted_b/deep/helper.py",
+        {"planted_b/__init__.py": "from planted_b.deep import helper"},
+    ),
+    "a package without __init__.py": ("planted_c.models.net", "planted_c/models.py", {}),
+    "a folder of such a package": ("planted_d.models.net", "planted_d/deep/helper.py", {"planted_d/models.py": ""}),
+    "a module that the module imports": (
+        "planted_e.net",
+        "helper_e.py",
+        {"planted_e.py": "def net():\n    import helper_e"},
+    ),
+    "a module that this one imports": (
+        *("planted_f.net", "helper_f.py"),
+        {"planted_f.py": "from between_f.x import y", "between_f/x.py": "import os, helper_f.z as z"},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_file_of_ones_own_that_is_edited_makes_its_runs_stale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
-    """A model's module and its package are hashed as source; installed packages are not."""
+    """The packages and modules of one's own that the config builds are source, and so are those that they import."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    target, edited, others = LAYOUTS[layout]
+    config = compose(LEAST)
+    config.model._target_ = target
+    for name, source in {**others, edited: "x = 1"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
+    before = source_hash_anew(config)
+    assert source_hash_anew(config) == before
+    (tmp_path / edited).write_text("x = 2")
+    assert source_hash_anew(config) != before
+
+
+def source_hash_anew(config: Any) -> str:
+    """Return the source hash as another process would."""
+    invalidate_caches()
+    identity.package_hash.cache_clear()
+    find_packages.cache_clear()
+    return identity.source_hash(config)
+
+
+def test_a_target_that_is_a_reference_is_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name that the reference stands for is hashed."""
     monkeypatch.syspath_prepend(str(tmp_path))
     config = compose(LEAST)
-    config.model._target_ = "planted_model.net"
-    seen = []
+    with open_dict(config):
+        config.model = {"_target_": "${model.of}", "of": "planted_g.net"}
+    hashes = []
     for source in ("x = 1", "x = 2"):
-        (tmp_path / "planted_model.py").write_text(source)
-        identity.package_hash.cache_clear()
-        seen.append(identity.source_hash(config))
-    assert seen[0] != seen[1]
+        (tmp_path / "planted_g.py").write_text(source)
+        hashes.append(source_hash_anew(config))
+    assert hashes[0] != hashes[1]
+
+
+def test_installed_packages_are_hashed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are packages that cannot be found; a file of one's own that is no Python breaks nothing."""
     assert identity.package_hash("torch") == "torch"
+    assert identity.package_hash("no_such_package") == "no_such_package"
+    installed = tmp_path / "lib" / "site-packages" / "planted_h" / "net.py"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("x = 1")
+    monkeypatch.syspath_prepend(str(tmp_path / "lib" / "site-packages"))
+    assert identity.package_hash("planted_h") == "planted_h"
+    (tmp_path / "planted_i.py").write_text("print 'two'")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = compose(LEAST)
+    config.model._target_ = "planted_i.net"
+    assert source_hash_anew(config)

@@ -150,7 +150,8 @@ def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
     check_unique_names([job.name for job in jobs])
     with new_directory(directory, exact_name=named) as created, directory_lock(created):
         command = line.text if named else f"{line.text} sweep={created.name}"
-        sweep = Sweep(created, jobs, command, first.redo is not None, first.progress)
+        elsewhere = not {"_internal", "hydra_joblib_launcher"} & {*str(first.hydra.launcher._target_).split(".")}
+        sweep = Sweep(created, jobs, command, first.redo is not None, first.progress, elsewhere)
         sweep_dir = quote_verbatim(f"hydra.sweep.dir={created.resolve()}")
         overrides = [*line.overrides, sweep_dir, "hydra.mode=MULTIRUN"]
         config = line.composer.compose_unchecked(overrides, RunMode.MULTIRUN)

@@ -1,7 +1,7 @@
 """Reads run.json, and marks a run as failed if its process died. Imports no torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ class RunRecord:
     splits: tuple[str, ...]
     experiment_hash: str | None
     source_hash: str | None
+    files: Mapping[str, str]  #: digest of each file that the config named when the run began, by dotted key
     choices: Mapping[str, str]  #: chosen option of each config group
     metrics: Mapping[str, Mapping[str, float]]  #: of each split, and of the `best` epoch
     numbers: Mapping[str, float]  #: epoch, epochs, train_seconds, …
@@ -48,7 +49,7 @@ class RunRecord:
     @classmethod
     def of(cls, content: Mapping[str, Any], problem: str | None = None) -> Self:
         names = ("status", "monitor", "direction", "experiment_hash", "source_hash")
-        data, choices, splits = (of_type(content.get(key), dict) for key in ("data", "choices", "metrics"))
+        data, splits = (of_type(content.get(key), dict) for key in ("data", "metrics"))
         return cls(
             problem,
             content,
@@ -56,7 +57,8 @@ class RunRecord:
             precision=short_text(of_type(content.get("precision"), dict).get("name")),
             fingerprint=str(data["fingerprint"]) if "fingerprint" in data else None,
             splits=tuple(of_type(data.get("samples"), dict)),
-            choices={group: text for group, option in choices.items() if (text := short_text(option))},
+            choices=short_texts(content.get("choices")),
+            files=short_texts(content.get("files")),
             metrics={split: numbers(of_type(values, dict)) for split, values in splits.items()},
             numbers=numbers(content),
             resumed=of_type(content.get("resumed"), list),
@@ -83,6 +85,17 @@ def text_of(value: Any) -> str | None:
 def short_text(value: Any) -> str | None:
     text = text_of(value)
     return text if text is None or len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
+
+
+def short_texts(values: Any) -> dict[str, str]:
+    return {short_text(key) or "": text for key, value in of_type(values, dict).items() if (text := short_text(value))}
+
+
+def find_training_differences(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Return all values of the source and of each version that differ between runs, in the order of the runs."""
+    facts = [{"source": str(r.source_hash)[:8], **short_texts(r.content.get("versions"))} for r in records]
+    values = {name: dict.fromkeys(one.get(name, "unknown") for one in facts) for one in facts for name in one}
+    return {name: ", ".join(found) for name, found in values.items() if len(found) > 1}
 
 
 def number(value: Any) -> float | None:

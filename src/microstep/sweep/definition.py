@@ -32,6 +32,7 @@ class Sweep:
     command: str  #: continues the sweep: it skips the finished runs
     redo: bool  #: whether to run stale runs again
     progress: bool  #: whether to show progress bars
+    elsewhere: bool = False  #: whether jobs may run on other machines
 
     def get_directory(self, job: Job) -> Path:
         return self.directory / job.name

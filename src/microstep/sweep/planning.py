@@ -6,12 +6,15 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from microstep.config.experiment import extract_experiment, flatten
 from microstep.errors import format_error
 from microstep.run.directory import clear_run_directory, has_checkpoint
 from microstep.run.record import RunRecord
+from microstep.run.saved_run import SavedRun
 from microstep.sweep.definition import Job, Sweep, SweepPlan
 from microstep.training.builders import build_dataset
 from microstep.training.provenance import experiment_hash, possible_precisions, source_hash
+from microstep.training.source import digest_files
 
 
 def plan_sweep(sweep: Sweep) -> SweepPlan:
@@ -23,11 +26,12 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     others = sorted(file.parent.name for file in sweep.directory.glob("*/run.json"))
     records = {name: RunRecord.read(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
     finished_names = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
-    hashes = ExperimentHashes()
+    hashes = ExperimentHashes(sweep.elsewhere)
     jobs_to_run, finished, stale = list[Job](), dict[str, str](), dict[str, str]()
     for job in sweep.jobs:
         directory, record = sweep.get_directory(job), records[job.name]
-        job_hashes, usable = hashes.compute_hashes(job.config), has_result(record, directory)
+        files = find_files_of_run(job.config, SavedRun(directory, record, "run")) | digest_files(job.config)
+        job_hashes, usable = hashes.compute_hashes(job.config, files), has_result(record, directory)
         same = record.experiment_hash in job_hashes
         if names := [finished_names[digest] for digest in job_hashes if digest in finished_names]:
             finished[job.name] = job.name if job.name in names else names[0]
@@ -47,13 +51,13 @@ def has_result(record: RunRecord, directory: Path) -> bool:
 class ExperimentHashes:
     """Experiment hashes of jobs that have not started. The fingerprint of each dataset is computed once."""
 
-    def __init__(self) -> None:
-        self.fingerprints: dict[str, str] = {}
+    def __init__(self, elsewhere: bool = False) -> None:
+        self.elsewhere, self.fingerprints = elsewhere, dict[str, str]()
 
-    def compute_hashes(self, config: DictConfig) -> list[str]:
-        """Return the hash that the run of a job will have; several if a measurement chooses its precision."""
-        fingerprint = self.get_fingerprint(config)
-        return [experiment_hash(config, fingerprint, precision) for precision in possible_precisions(config)]
+    def compute_hashes(self, config: DictConfig, files: dict[str, str] | None = None) -> list[str]:
+        """Return the hash that the run of a job will have; several if its precision is not known yet."""
+        fingerprint, names = self.get_fingerprint(config), possible_precisions(config, self.elsewhere)
+        return [experiment_hash(config, fingerprint, name, files) for name in names]
 
     def get_fingerprint(self, config: DictConfig) -> str:
         """Return the fingerprint of a job's data; one that no run has if the data cannot be loaded."""
@@ -69,4 +73,16 @@ class ExperimentHashes:
     def describe_difference(self, record: RunRecord, config: DictConfig) -> str:
         if record.fingerprint != self.get_fingerprint(config):
             return "data"
-        return "source" if record.source_hash != source_hash(config) else "config"
+        if record.source_hash != source_hash(config):
+            return "source"
+        if any(record.files.get(key, digest) != digest for key, digest in digest_files(config).items()):
+            return "content of a file that the config names"
+        names = possible_precisions(config, self.elsewhere)
+        return "config" if None in names or record.precision in names else "precision that the device chooses"
+
+
+def find_files_of_run(config: DictConfig, run: SavedRun) -> dict[str, str]:
+    """Return the digests in a run's record of files that the config names alike; they may be gone by now."""
+    before = dict(flatten(run.plain_config if run.record.files else {}))
+    now = dict(flatten(extract_experiment(config)))
+    return {key: digest for key, digest in run.record.files.items() if before.get(key) == now.get(key)}

@@ -44,6 +44,7 @@ class RunSpec:
     allowlist: Allowlist  #: of the `_target_`s in the config
     names: Mapping[str, str]  #: option of each group, if known
     users_options: str = ""  #: options from the user's own yamls, for the summary
+    files: Mapping[str, str] | None = None  #: digests of the files that a resumed run began with
 
 
 def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
@@ -83,14 +84,15 @@ def build_new_trainer(run: RunSpec) -> Trainer:
 
 def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     config = run.config
-    run.record.update(**run_facts(config, components, run.names))
+    facts = compute_identity(config, components, run.files)
+    run.record.update(**run_facts(config, components, run.names, facts))
     rows = start_summary(config, run.names, components, run.directory)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     warn_inexact_accumulation(components.model, config.accum)
     optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)), schedule
-    identity = {"run": compute_identity(config, components), "choices": dict(run.names)}
+    identity = {"run": facts, "choices": dict(run.names)}
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     return Trainer(components, *optimization, *output, identity, weights, run.directory, config.epochs)
 

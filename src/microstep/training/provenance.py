@@ -3,18 +3,15 @@
 import json
 import platform
 import subprocess
-import sysconfig
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from microstep.components.precision.presets import PRESETS
 from microstep.config.allowlist import find_targets
@@ -23,21 +20,29 @@ from microstep.config.experiment import (
     drop_keys,
     extract_experiment,
     micro_batch_size,
+    precision_is_chosen,
     precision_is_measured,
 )
 from microstep.config.targets import original, renamed
 from microstep.training import device as machine
 from microstep.training.components import Components
+from microstep.training.source import digest_files, find_packages, find_source_files
 
+#: Keys that are not measured, or that `recommendation_key` has in another form.
+UNMEASURED_KEYS = RESUMABLE_KEYS | {"seed", "optimizer.lr", "scheduler", "precision", "effective_batch_size"}
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
 
-def compute_identity(config: DictConfig, components: Components) -> dict[str, Any]:
+def compute_identity(config: DictConfig, components: Components, files: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return the identity of a run; `files` are those that it began with, None if it begins now."""
+    data, precision = components.dataset.fingerprint, chosen_precision(config, components)
+    files = digest_files(config) if files is None else files
     return {
-        "experiment": experiment_hash(config, components.dataset.fingerprint, chosen_precision(config, components)),
+        "experiment": experiment_hash(config, data, precision, files),
+        "files": files,
         "config": config_hash(config),
         "source": source_hash(config),
-        "data": components.dataset.fingerprint,
+        "data": data,
         "classes": list(components.dataset.facts.get("class_names", ())),
         "precision": dict(components.precision.describe()),
         **environment(components.device),
@@ -64,53 +69,51 @@ def config_hash(config: DictConfig) -> str:
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def experiment_hash(config: DictConfig, data_fingerprint: str, precision: str | None = None) -> str:
-    """Return a SHA-256 of experiment, data and source; another measured `precision` is another experiment."""
-    described = {"experiment": hashed(config), "data": data_fingerprint, "source": source_hash(config)}
+def experiment_hash(
+    config: DictConfig, data_fingerprint: str, precision: str | None = None, files: Mapping[str, str] | None = None
+) -> str:
+    """Return a SHA-256 of experiment, data and source, of the chosen `precision` and of files, not their names."""
+    files = digest_files(config) if files is None else files
+    described = {"experiment": drop_keys(hashed(config), files), "data": data_fingerprint}
+    described |= {"source": source_hash(config)} | ({"files": files} if files else {})
     if precision is not None:
         described["precision"] = precision
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def chosen_precision(config: DictConfig, components: Components) -> str | None:
-    """Return the precision that a measurement chose; None if the config names it."""
-    return str(components.precision.name) if precision_is_measured(config) else None
+    """Return the precision that a measurement or the device chose; None if the config names it."""
+    return str(components.precision.name) if precision_is_chosen(config) else None
 
 
-def possible_precisions(config: DictConfig) -> tuple[str | None, ...]:
-    return tuple(PRESETS) if precision_is_measured(config) else (None,)
+def possible_precisions(config: DictConfig, elsewhere: bool = False) -> tuple[str | None, ...]:
+    """Return the precisions that a new run may choose; `elsewhere` is a machine whose devices are not known."""
+    if not precision_is_chosen(config):
+        return (None,)
+    if precision_is_measured(config) or (elsewhere and config.device == "auto"):
+        return tuple(PRESETS)
+    on_cuda = torch.cuda.is_available() if config.device == "auto" else config.device.startswith("cuda")
+    return ("fp16" if on_cuda else "bf16",)
 
 
-def recommendation_key(config: DictConfig, device: torch.device) -> dict[str, Any]:
-    """Return what a recommended precision depends on; not the seed, epochs, learning rate or dataset.root."""
-    plain = drop_keys(extract_experiment(config), {"dataset.root", "optimizer.lr"})
-    parts = {name: plain[name] for name in ("model", "step", "task", "dataset", "accumulation", "optimizer", "accum")}
-    sizes = {"batch_size": micro_batch_size(config), "max_grad_norm": config.max_grad_norm}
-    return {**parts, **sizes, "source": source_hash(config), **environment(device)}
+def recommendation_key(config: DictConfig, device: torch.device, data_fingerprint: str) -> dict[str, Any]:
+    """Return what a recommended precision depends on; not the seed, so that all seeds have one precision."""
+    files = digest_files(config)
+    parts = drop_keys(extract_experiment(config), UNMEASURED_KEYS | files.keys())
+    measured = {"batch_size": micro_batch_size(config), "data": data_fingerprint, "source": source_hash(config)}
+    return {**parts, **measured, "files": files, **environment(device)}
 
 
 def source_hash(config: DictConfig) -> str:
-    targets = find_targets(OmegaConf.to_container(config))
-    packages = sorted({str(target).partition(".")[0] for target in targets} | {"microstep"})
+    packages = find_packages(frozenset(find_targets(extract_experiment(config))))
     return sha256("".join(map(package_hash, packages)).encode()).hexdigest()
 
 
 @cache
 def package_hash(package: str) -> str:
     """Return a SHA-256 of the source of a top-level package or module; the name only if it is installed."""
-    found = None
-    with suppress(ImportError, ValueError):
-        found = find_spec(package)
-    origin = Path(found.origin) if found and found.origin and Path(found.origin).is_file() else None
-    if origin is None or (package != "microstep" and is_installed(origin)):
-        return package
-    root, files = origin.parent, sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return sha256(b"".join(str(f.relative_to(root)).encode() + f.read_bytes() for f in files)).hexdigest()
-
-
-def is_installed(file: Path) -> bool:
-    homes = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(file.resolve().is_relative_to(home) for home in homes)
+    files = find_source_files(package)
+    return sha256(b"".join(name.encode() + f.read_bytes() for name, f in files)).hexdigest() if files else package
 
 
 def get_package_versions() -> dict[str, str]:

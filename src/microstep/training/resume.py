@@ -109,12 +109,13 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         choices = recovered_state.state["choices"].items()
         names = {str(group): escape_unprintable(str(option)) for group, option in choices if option}
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
+        files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
     components = build_components(run.config, run.allowlist, new_run=False, saved_dtype=dtype, saved_name=name)
-    now = compute_identity(run.config, components)
+    now = compute_identity(run.config, components, None)
     check_unchanged(before, now, run.directory)
     remove_temporaries(run.directory)
     truncate_logs(run.directory, sizes)
-    trainer = assemble_trainer(replace(run, names=names), components)
+    trainer = assemble_trainer(replace(run, names=names, files=files), components)
     with foreign_state_refused(checkpoints):
         trainer.load_state_dict(recovered_state.state, recovered_state.progress)
     log_resume_point(before, now, recovered_state.progress)
@@ -139,6 +140,9 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory
 
 
 def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
+    if changed := [key for key, digest in before.get("files", {}).items() if now["files"].get(key) != digest]:
+        text = "%s: the file is gone or has changed since the run began; the run continues from its checkpoint"
+        log.warning(text, ", ".join(changed))
     position_text = f"resumed after {progress.position}" if progress.windows else "resumed at the start"
     if differing := format_differences(before, now):
         log.warning("%s: the run continues, but is not the same bit for bit: %s", position_text, ", ".join(differing))

@@ -22,14 +22,15 @@ from microstep.utils.text import display_path, format_count
 log = logging.getLogger("microstep.notice")
 
 
-def run_facts(config: DictConfig, components: Components, choices: Mapping[str, str]) -> dict[str, Any]:
+def run_facts(
+    config: DictConfig, components: Components, choices: Mapping[str, str], identity: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the facts that run.json holds from the start; `choices` maps groups to options."""
     metrics, dataset = components.task.metrics(), components.dataset
-    precision = provenance.chosen_precision(config, components)
     return {
         "epochs": config.epochs,
         "effective_batch_size": micro_batch_size(config) * config.accum,
-        "precision": dict(components.precision.describe()),
+        "precision": identity["precision"],
         "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
         "world_size": 1,
@@ -37,9 +38,10 @@ def run_facts(config: DictConfig, components: Components, choices: Mapping[str, 
         "monitor": metrics.monitor,
         "direction": metrics.direction,
         "data": {"fingerprint": dataset.fingerprint, "samples": {name: len(s) for name, s in dataset.splits.items()}},
-        "experiment_hash": provenance.experiment_hash(config, dataset.fingerprint, precision),
-        "source_hash": provenance.source_hash(config),
-        "versions": provenance.get_package_versions(),
+        "experiment_hash": identity["experiment"],
+        "source_hash": identity["source"],
+        "files": identity["files"],
+        "versions": identity["versions"],
         "git": provenance.read_git_state(),
         "command": shlex.join(sys.orig_argv),
         "choices": {group: option for group, option in choices.items() if group in config},

@@ -76,8 +76,8 @@ def test_shares_are_readable() -> None:
     assert shown == ["112 %", "0.83 %", "< 0.001 %", "0 %", "10 %", "not finite"]
 
 
-def key(*words: str) -> dict[str, object]:
-    return recommendation_key(compose(["threads=1", *words]), CPU)
+def key(*words: str, data: str = "these data") -> dict[str, object]:
+    return recommendation_key(compose(["threads=1", *words]), CPU, data)
 
 
 def test_a_recommendation_is_of_the_machine_the_model_and_the_batch() -> None:
@@ -85,8 +85,10 @@ def test_a_recommendation_is_of_the_machine_the_model_and_the_batch() -> None:
     base = key()
     same = ("seed=7", "epochs=3", "optimizer.lr=0.5", "precision=bf16", "num_workers=0", "scheduler=constant")
     assert key(*same) == base
-    others = ("batch_size=32", "accum=2", "model=mlp", "step=sam")
-    assert all(key(word) != base for word in others)
+    others = ("batch_size=32", "accum=2", "model=mlp", "step=sam", "augment=crop_flip", "sampler=balanced")
+    assert all(key(word) != base for word in (*others, "max_grad_norm=1", "optimizer.momentum=0.5"))
+    assert key(data="other data") != base
+    assert key("effective_batch_size=64", "accum=2") == key("batch_size=32", "accum=2")
     assert {"machine", "versions", "threads", "device", "source"} <= set(base)
 
 

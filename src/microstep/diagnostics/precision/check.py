@@ -25,7 +25,7 @@ def run_precision_check(config: DictConfig) -> CheckResult:
     print_and_log(f"measuring {', '.join(names)} …")
     profile = profile_precisions(components, names)
     best = recommend(profile)
-    store_recommendation(recommendation_key(config, components.device), best)
+    store_recommendation(recommendation_key(config, components.device, components.dataset.fingerprint), best)
     rows = subject_rows(config, components.dataset, components.model)
     rows |= {"device": describe_device(components.device), "batch": format_batch_size(config)}
     advice = f"Type precision={best.name}, or precision=auto, which takes it from now on."

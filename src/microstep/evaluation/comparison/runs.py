@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size, precision_is_measured
+from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size, precision_is_chosen
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
@@ -93,8 +93,10 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
         raise ConfigError(saved.subject, reason, f"{request.evaluate_command(directory)} makes it") from None
     if saved.record.status != "finished":
         log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
-    settings = renamed(drop_keys(extract_experiment(config), IGNORED_KEYS), current)
-    if precision_is_measured(config):
+    files = saved.record.files
+    settings = renamed(drop_keys(extract_experiment(config), IGNORED_KEYS | files.keys()), current)
+    settings |= {"files": files} if files else {}
+    if precision_is_chosen(config):
         settings["precision"] |= {"chosen": saved.record.precision}
     return ReportedRun(saved, config.seed, settings, micro_batch_size(config) * config.accum, fingerprint, report)
 

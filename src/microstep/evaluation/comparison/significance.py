@@ -113,11 +113,8 @@ class SeedSampleVariance:
         return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples)
 
     def tail_probability(self, distance: float) -> float:
-        """Return the probability that the error exceeds a distance in one direction.
-
-        The density of the smaller error is integrated. The other distribution is then smooth between the grid's points,
-        even if the seeds differ by rounding only.
-        """
+        """Return the probability that the error exceeds a distance in one direction."""
+        # the density of the smaller error is integrated: the other distribution is smooth on its grid
         seeds, samples, freedom = sqrt(self.over_seeds), sqrt(self.over_samples), self.seeds - 1
         if seeds < samples:
             mass = t.pdf(STUDENT_GRID, freedom) * STUDENT_WIDTHS

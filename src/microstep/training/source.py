@@ -1,0 +1,56 @@
+"""Finds what a config names outside itself: the source that it builds, and files."""
+
+import re
+import sysconfig
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from microstep.components.dataset.files import hash_files
+from microstep.config.experiment import drop_keys, extract_experiment, flatten
+from microstep.errors import DataError
+
+STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
+INSTALLED = {"site-packages", "dist-packages"}  #: directories of installed packages, also in another environment
+IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]+(\w[\w.]*(?:[ \t]+as[ \t]+\w+)?(?:[ \t]*,[^#\n]*)?)", re.MULTILINE)
+
+
+@cache
+def find_packages(names: frozenset[str]) -> list[str]:
+    """Return the sorted top-level packages of dotted names, with those of one's own that they import at any depth."""
+    found, waiting = {"microstep"}, {name.partition(".")[0] for name in names} - {"microstep"}
+    while waiting:
+        found |= waiting
+        files = [file for package in waiting for _, file in find_source_files(package)]
+        lists = [text.decode(errors="replace") for file in files for text in IMPORTS.findall(file.read_bytes())]
+        imported = {re.split(r"\W", name.strip())[0] for texts in lists for name in texts.split(",")} - found
+        waiting = {name for name in imported if find_source_files(name)}
+    return sorted(found)
+
+
+def find_source_files(package: str) -> list[tuple[str, Path]]:
+    """Return the files of a top-level package or module with their paths in it; none if it is installed or missing."""
+    spec, files = None, list[tuple[Path, Path]]()
+    with suppress(ImportError, ValueError):
+        spec = find_spec(package)
+    places = (spec.submodule_search_locations or [str(spec.origin)]) if spec else ()
+    for place in filter(Path.exists, map(Path.resolve, map(Path, places))):
+        installed = not INSTALLED.isdisjoint(place.parts) or place.is_relative_to(STDLIB)
+        if package == "microstep" or not installed:
+            files += [(place, f) for f in sorted(place.rglob("*.py"))] if place.is_dir() else [(place.parent, place)]
+    pairs = [(file.relative_to(root), file) for root, file in files]
+    return [(str(name), file) for name, file in pairs if INSTALLED.isdisjoint(name.parts)]
+
+
+def digest_files(config: DictConfig) -> dict[str, str]:
+    """Return the SHA-256 of each file that a value with a slash or a suffix names, by dotted key; not of the data."""
+    found = dict[str, str]()
+    for key, value in flatten(drop_keys(extract_experiment(config), {"dataset"})):
+        with suppress(DataError, OSError, RuntimeError, TypeError, ValueError):  # it names no file that can be read
+            file = Path(value).expanduser()
+            if file.suffix or "/" in value:
+                found[key] = hash_files(file.parent, [file.name])[0]
+    return found

@@ -21,6 +21,7 @@ from microstep.errors import ConfigError, DataError
 from microstep.evaluation.comparison.compare import WrittenComparisons, compare_runs, fetch_flip_images
 from microstep.evaluation.comparison.flips import find_flips
 from microstep.evaluation.comparison.significance import correct_holm
+from microstep.evaluation.comparison.text import comparison_report_text
 
 FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
 SWEEP = "outputs/sweeps/s"
@@ -368,3 +369,35 @@ def test_the_program_refuses_with_exit_code_2(zygote, here, words, said):
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {said}")
     assert not (here / "outputs/comparisons").exists()
+
+
+def test_runs_trained_by_different_source_or_versions_are_told_of(here):
+    """The text and comparison.json have what differs; nothing is said if nothing does."""
+    pattern = f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*"
+    made = compared(*pattern)
+    assert "warning" not in made.text
+    assert json.loads((made.directories[0] / "comparison.json").read_text())["training_differences"] == {}
+    file = here / name(4, 1) / "run.json"
+    facts = json.loads(file.read_text())
+    source, torch = facts["source_hash"][:8], facts["versions"]["torch"]
+    facts["versions"]["torch"] = "1.0\x1b"
+    file.write_text(json.dumps(facts | {"source_hash": "0123456789"}))
+    made = compared(*pattern)
+    told = f"the runs were not all trained by the same source {source}, 01234567; torch {torch}, 1.0\\x1b"
+    assert told in made.text
+    assert told in (made.directories[0] / "comparison.txt").read_text()
+    found = json.loads((made.directories[0] / "comparison.json").read_text())["training_differences"]
+    assert found == {"source": f"{source}, 01234567", "torch": f"{torch}, 1.0\\x1b"}
+
+
+def test_runs_are_grouped_by_the_content_of_their_files(here):
+    """Seeds that began with the same weights in other places are one group; with other weights they are two."""
+    for seed, place in ((0, "a.pt"), (1, "b/c.pt")):
+        edited(here / name(4, seed) / "config.yaml", "dropout: 0.0", f"dropout: 0.0\n  weights: {place}")
+        edited(here / name(4, seed) / "run.json", '"files": {}', '"files": {"model.weights": "1234"}')
+    (found,) = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons
+    assert found.match.run.seeds == [0, 1]
+    assert "files.model.weights 1234, not null" in comparison_report_text(found)
+    edited(here / name(4, 1) / "run.json", '"1234"', '"5678"')
+    with pytest.raises(ConfigError, match="it matches 2 settings"):
+        compared(f"{SWEEP}/epochs-1_*", f"{SWEEP}/epochs-4_*")

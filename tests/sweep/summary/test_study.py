@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from microstep.sweep.summary.reading import read_sweep
+from microstep.sweep.summary.story import list_facts
 from microstep.sweep.summary.study import SweepTable, normalize_value, tabulate
 from microstep.sweep.summary.write import write_summary
 from tests.sweep.summary.sweeps import plant_index, plant_run, plant_sweep, record
@@ -54,12 +55,23 @@ def test_it_is_ranked_on_validation_never_on_test(tmp_path):
     assert "never ranked on" in text
 
 
-def test_what_a_measurement_chose_is_said(tmp_path):
-    """Runs of precision=auto that chose two precisions are two settings, each with its name."""
-    for name, precision in (("seed-0", "fp32"), ("seed-1", "bf16")):
+@pytest.mark.parametrize("typed", ["auto", "amp"])
+def test_what_was_chosen_at_the_start_is_said(tmp_path, typed):
+    """Runs in two precisions, chosen by a measurement or the device, are two settings, each with its name."""
+    for name, precision in (("seed-0", "fp16"), ("seed-1", "bf16")):
         plant_run(tmp_path / name, record(0.9, 0.9, precision={"name": precision}))
-    plant_index(tmp_path, {f"seed-{n}": ["precision=auto", f"seed={n}"] for n in (0, 1)})
-    assert {s.label for s in tabulated(tmp_path).groups} == {"precision=auto (bf16)", "precision=auto (fp32)"}
+    plant_index(tmp_path, {f"seed-{n}": [f"precision={typed}", f"seed={n}"] for n in (0, 1)})
+    assert {s.label for s in tabulated(tmp_path).groups} == {f"precision={typed} (bf16)", f"precision={typed} (fp16)"}
+
+
+def test_runs_trained_by_different_source_or_versions_are_told_of(tmp_path):
+    """The summary names what differs, with all values; nothing is said if nothing does."""
+    for name, torch in (("seed-0", "2.9"), ("seed-1", "2.9"), ("seed-2", "3.0")):
+        plant_run(tmp_path / name, record(0.9, 0.9, source_hash="0123456789", versions={"torch": torch}))
+    plant_index(tmp_path, {f"seed-{n}": [f"seed={n}"] for n in (0, 1)})
+    assert "not trained by the same" not in dict(list_facts(tabulated(tmp_path)))
+    plant_index(tmp_path, {f"seed-{n}": [f"seed={n}"] for n in (0, 1, 2)})
+    assert dict(list_facts(tabulated(tmp_path)))["not trained by the same"] == "torch 2.9, 3.0"
 
 
 def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path):

@@ -14,6 +14,7 @@ from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.paired import Array, PairedPredictions
 from microstep.evaluation.comparison.runs import ReportedRun
+from microstep.run.record import find_training_differences
 from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
@@ -53,6 +54,11 @@ class GroupPair:
 
     run: RunGroup
     baseline: RunGroup
+
+    @property
+    def training_differences(self) -> dict[str, str]:
+        """Source and versions that differ between the runs of both groups."""
+        return find_training_differences(run.saved.record for run in (*self.run.runs, *self.baseline.runs))
 
     @property
     def paired(self) -> PairedPredictions:

@@ -59,6 +59,7 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "run": {"name": comparison.names[0], "directories": run.directories, "seeds": run.seeds},
         "baseline": {"name": comparison.names[1], "directories": baseline.directories, "seeds": baseline.seeds},
         "differences": {key: list(pair) for key, pair in find_setting_differences(run, baseline).items()},
+        "training_differences": comparison.match.training_differences,
         "data": data,
         "checkpoint": comparison.checkpoint,
         "accuracy": asdict(result.accuracy),

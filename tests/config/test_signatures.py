@@ -133,3 +133,17 @@ def test_a_module_is_found_without_its_parents_being_run(package: Path) -> None:
     """The file of a dotted name is found on the path; a name that isn't there has none."""
     assert find_source("foreign_models.deep.net") == package / "deep" / "net.py"
     assert find_source("foreign_models.deep.nope") is None
+
+
+def test_a_package_without_init_is_searched_at_any_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module is found, and nothing is imported for it."""
+    module = tmp_path / "one" / "plain_a" / "b" / "net.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def net(width: int = 3): ...")
+    (tmp_path / "other" / "plain_a").mkdir(parents=True)
+    for folder in ("one", "other"):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    assert find_source("plain_a.b.net") == module
+    assert find_source("plain_a.b.none") is find_source("plain_a.b") is None
+    assert find_signature("plain_a.b.net.net").parameters == {"width": frozenset({"int"})}
+    assert "plain_a" not in sys.modules

@@ -40,14 +40,8 @@ def micro_batch_size(config: DictConfig) -> int:
 
 
 def precision_is_measured(config: DictConfig) -> bool:
-    """Return True if a measurement chooses the precision."""
+    """Return True if a measurement chooses the precision. The choice is then part of the experiment."""
     return current(str(config.precision.get("_target_"))) == current("microstep.components.precision.auto")
-
-
-def precision_is_chosen(config: DictConfig) -> bool:
-    """Return True if the precision is chosen when a run begins: by a measurement, or by its device."""
-    amp = current("microstep.components.precision.amp")
-    return precision_is_measured(config) or current(str(config.precision.get("_target_"))) == amp
 
 
 def extract_experiment(config: DictConfig) -> dict[str, Any]:

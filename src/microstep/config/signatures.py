@@ -90,9 +90,9 @@ def resolve_import(node: ast.ImportFrom, module: str, source: Path) -> str:
 def find_source(module: str) -> Path | None:
     """Return the file of a module without importing the module or its parents."""
     path: list[str] | None = None
-    spec, parts = None, module.split(".")
-    for i in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: i + 1]), path)
+    spec = None
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, path)  # a dotted name without __init__.py would need its imported parent
         if spec is None:
             return None
         path = list(spec.submodule_search_locations or [])

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config.experiment import extract_experiment, flatten
+from microstep.config.experiment import flatten
 from microstep.errors import format_error
 from microstep.run.directory import clear_run_directory, has_checkpoint
 from microstep.run.record import RunRecord
@@ -83,6 +83,5 @@ class ExperimentHashes:
 
 def find_files_of_run(config: DictConfig, run: SavedRun) -> dict[str, str]:
     """Return the digests in a run's record of files that the config names alike; they may be gone by now."""
-    before = dict(flatten(run.plain_config if run.record.files else {}))
-    now = dict(flatten(extract_experiment(config)))
-    return {key: digest for key, digest in run.record.files.items() if before.get(key) == now.get(key)}
+    before = dict(flatten(run.plain_config)) if run.record.files else {}
+    return {key: found for key, found in run.record.files.items() if before.get(key) == OmegaConf.select(config, key)}

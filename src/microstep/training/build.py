@@ -84,15 +84,14 @@ def build_new_trainer(run: RunSpec) -> Trainer:
 
 def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     config = run.config
-    facts = compute_identity(config, components, run.files)
-    run.record.update(**run_facts(config, components, run.names, facts))
+    identity = {"run": compute_identity(config, components, run.files), "choices": dict(run.names)}
+    run.record.update(**run_facts(config, components, run.names, identity["run"]))
     rows = start_summary(config, run.names, components, run.directory)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     warn_inexact_accumulation(components.model, config.accum)
     optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)), schedule
-    identity = {"run": facts, "choices": dict(run.names)}
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     return Trainer(components, *optimization, *output, identity, weights, run.directory, config.epochs)
 

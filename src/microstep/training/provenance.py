@@ -20,16 +20,13 @@ from microstep.config.experiment import (
     drop_keys,
     extract_experiment,
     micro_batch_size,
-    precision_is_chosen,
     precision_is_measured,
 )
-from microstep.config.targets import original, renamed
+from microstep.config.targets import current, original, renamed
 from microstep.training import device as machine
 from microstep.training.components import Components
 from microstep.training.source import digest_files, find_packages, find_source_files
 
-#: Keys that are not measured, or that `recommendation_key` has in another form.
-UNMEASURED_KEYS = RESUMABLE_KEYS | {"seed", "optimizer.lr", "scheduler", "precision", "effective_batch_size"}
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
 
@@ -83,23 +80,22 @@ def experiment_hash(
 
 def chosen_precision(config: DictConfig, components: Components) -> str | None:
     """Return the precision that a measurement or the device chose; None if the config names it."""
-    return str(components.precision.name) if precision_is_chosen(config) else None
+    return None if None in possible_precisions(config) else str(components.precision.name)
 
 
 def possible_precisions(config: DictConfig, elsewhere: bool = False) -> tuple[str | None, ...]:
-    """Return the precisions that a new run may choose; `elsewhere` is a machine whose devices are not known."""
-    if not precision_is_chosen(config):
-        return (None,)
-    if precision_is_measured(config) or (elsewhere and config.device == "auto"):
+    """Return the precisions that a measurement or the device may choose, `elsewhere` any device; or None alone."""
+    amp = current(str(config.precision.get("_target_"))) == current("microstep.components.precision.amp")
+    if precision_is_measured(config) or (amp and elsewhere and config.device == "auto"):
         return tuple(PRESETS)
     on_cuda = torch.cuda.is_available() if config.device == "auto" else config.device.startswith("cuda")
-    return ("fp16" if on_cuda else "bf16",)
+    return ("fp16" if on_cuda else "bf16",) if amp else (None,)
 
 
 def recommendation_key(config: DictConfig, device: torch.device, data_fingerprint: str) -> dict[str, Any]:
     """Return what a recommended precision depends on; not the seed, so that all seeds have one precision."""
-    files = digest_files(config)
-    parts = drop_keys(extract_experiment(config), UNMEASURED_KEYS | files.keys())
+    files, others = digest_files(config), {"seed", "optimizer.lr", "scheduler", "precision", "effective_batch_size"}
+    parts = drop_keys(extract_experiment(config), RESUMABLE_KEYS | others | files.keys())
     measured = {"batch_size": micro_batch_size(config), "data": data_fingerprint, "source": source_hash(config)}
     return {**parts, **measured, "files": files, **environment(device)}
 

@@ -30,7 +30,7 @@ def run_facts(
     return {
         "epochs": config.epochs,
         "effective_batch_size": micro_batch_size(config) * config.accum,
-        "precision": identity["precision"],
+        **{name: identity[name] for name in ("precision", "files", "versions")},
         "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
         "world_size": 1,
@@ -40,8 +40,6 @@ def run_facts(
         "data": {"fingerprint": dataset.fingerprint, "samples": {name: len(s) for name, s in dataset.splits.items()}},
         "experiment_hash": identity["experiment"],
         "source_hash": identity["source"],
-        "files": identity["files"],
-        "versions": identity["versions"],
         "git": provenance.read_git_state(),
         "command": shlex.join(sys.orig_argv),
         "choices": {group: option for group, option in choices.items() if group in config},

@@ -38,11 +38,9 @@ def find_source_files(package: str) -> list[tuple[str, Path]]:
         spec = find_spec(package)
     places = (spec.submodule_search_locations or [str(spec.origin)]) if spec else ()
     for place in filter(Path.exists, map(Path.resolve, map(Path, places))):
-        installed = not INSTALLED.isdisjoint(place.parts) or place.is_relative_to(STDLIB)
-        if package == "microstep" or not installed:
+        if package == "microstep" or (INSTALLED.isdisjoint(place.parts) and not place.is_relative_to(STDLIB)):
             files += [(place, f) for f in sorted(place.rglob("*.py"))] if place.is_dir() else [(place.parent, place)]
-    pairs = [(file.relative_to(root), file) for root, file in files]
-    return [(str(name), file) for name, file in pairs if INSTALLED.isdisjoint(name.parts)]
+    return [(str(name), f) for root, f in files if INSTALLED.isdisjoint((name := f.relative_to(root)).parts)]
 
 
 def digest_files(config: DictConfig) -> dict[str, str]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size, precision_is_chosen
+from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
+from microstep.training.provenance import possible_precisions
 from microstep.utils.terminal import called
 from microstep.utils.text import display_path
 
@@ -96,7 +97,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     files = saved.record.files
     settings = renamed(drop_keys(extract_experiment(config), IGNORED_KEYS | files.keys()), current)
     settings |= {"files": files} if files else {}
-    if precision_is_chosen(config):
+    if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
     return ReportedRun(saved, config.seed, settings, micro_batch_size(config) * config.accum, fingerprint, report)
 

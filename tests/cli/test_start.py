@@ -1,15 +1,20 @@
-"""A signal and the record of a run agree on whether the run is finished."""
+"""How a command line is started, and how a signal ends what it has started."""
 
 from __future__ import annotations
 
 import json
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from microstep.cli.start import resume_remedy
+from microstep.cli.start import CommandLine, prepare_start, resume_remedy
+from microstep.config import names
+from microstep.config.compose import Composer, quote_verbatim
+from microstep.config.search_path import CONF
 from microstep.errors import Stopped
+from microstep.sweep.definition import Sweep
 
 
 def record(directory: Path, **content: object) -> None:
@@ -32,3 +37,27 @@ def test_a_signal_before_the_start_is_not(tmp_path: Path, before: dict) -> None:
     with pytest.raises(Stopped) as caught, resume_remedy(tmp_path):
         raise Stopped(signal.SIGTERM)
     assert caught.value.remedy.endswith(f"resume={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin", "elsewhere"),
+    [
+        ("basic", "hydra", False),
+        ("local", "hydra_plugins.hydra_joblib_launcher", False),
+        ("slurm", "hydra_plugins.hydra_submitit_launcher", True),
+        ("ray", "hydra_plugins.hydra_ray_launcher", True),
+    ],
+)
+def test_a_sweep_knows_whether_its_jobs_run_on_this_machine(
+    tmp_path: Path, launcher: str, plugin: str, elsewhere: bool
+) -> None:
+    """On a cluster their devices are not those of the machine that plans."""
+    if find_spec(plugin) is None:
+        pytest.skip(f"{plugin} is not installed")
+    names.register_resolvers()
+    words = [f"hydra/launcher={launcher}", "seed=0,1", quote_verbatim(f"hydra.sweep.dir={tmp_path / 's'}")]
+    seen: list[Sweep] = []
+    with Composer.open(CONF, "train") as composer:
+        line = CommandLine(composer, words, "train", print, lambda sweep, *_: seen.append(sweep))
+        prepare_start(line, sweeping=True)()
+    assert [sweep.elsewhere for sweep in seen] == [elsewhere]

@@ -14,7 +14,7 @@ from microstep.config.compose import compose
 from microstep.sweep.definition import Job, Sweep, SweepPlan
 from microstep.sweep.planning import plan_sweep
 from microstep.training import provenance as identity
-from microstep.training.source import find_packages
+from microstep.training.source import IMPORTS, find_packages
 from tests.conftest import fit
 
 LEAST = ["model=mlp", "epochs=1", "threads=1", "progress=false"]
@@ -121,6 +121,24 @@ def test_a_data_set_that_breaks_stops_no_sweep(sweep: Path) -> None:
     job = Job(0, "job", (), compose(LEAST))
     job.config.dataset = {"_target_": "tests.sweep.test_plan.broken"}
     assert plan_sweep(Sweep(sweep, (job,), "", False, False)).jobs_to_run == (job,)
+
+
+def test_every_form_of_an_import_is_found() -> None:
+    """Relative imports are of the same package, which is hashed as a whole."""
+    source = b"""from a.b import c
+import d.e as f, g , h.i
+try: import j
+except: from k import (l,
+    m)
+x = 1; import n; import o # p
+    from .q import r
+    from . import s
+important = t
+"""
+    lists = [text.decode() for text in IMPORTS.findall(source)]
+    assert [name.split()[0] for text in lists for name in text.split(",")] == [
+        *("a.b", "d.e", "g", "h.i", "j", "k", "n", "o")
+    ]
 
 
 LAYOUTS = {  # target, file to edit, other files

@@ -15,7 +15,7 @@ from microstep.errors import DataError
 
 STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 INSTALLED = {"site-packages", "dist-packages"}  #: directories of installed packages, also in another environment
-IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]+(\w[\w.]*(?:[ \t]+as[ \t]+\w+)?(?:[ \t]*,[^#\n]*)?)", re.MULTILINE)
+IMPORTS = re.compile(rb"(?:^|[:;])\s*(?:from|import)\s+(\w.*?)(?=\s+import\b|[;#]|$)", re.MULTILINE)  # lists of modules
 
 
 @cache

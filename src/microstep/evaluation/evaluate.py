@@ -11,6 +11,7 @@ from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.layout import refuse_links
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import read_exported_weights
 from microstep.training.builders import build_components
@@ -42,10 +43,10 @@ def evaluate_run(
         ConfigError: if the dataset has no such split; see also `load_run`.
         StorageError: if the report cannot be written.
     """
+    directory = get_report_directory(run_dir, split, checkpoint)
     _, components, epoch = load_run(run_dir, allowlist, device, checkpoint)
     if split not in components.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
-    directory = get_report_directory(run_dir, split, checkpoint)
     return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
 
 
@@ -91,7 +92,10 @@ def load_weights(model: nn.Module, run_dir: Path, checkpoint: str) -> int:
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    return run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
+    """Return the directory of a report. Refuse a link in its place, which would lead out of the run."""
+    directory = run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
+    refuse_links(directory.parent, directory)
+    return directory
 
 
 def evaluate_split(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:

@@ -59,14 +59,14 @@ def predict_input(
         StorageError: if the files cannot be written.
     """
     files = find_unlabeled_images(input_path, Decoder(1, 1, 3))  # first: a misspelt folder is reported at once
+    name = Path(input_path).resolve().name or "root"
+    directory = get_report_directory(run_dir, f"input-{name}", checkpoint)
     config, components, epoch = load_run(run_dir, allowlist, device, checkpoint)
     dataset, task = check_classifies_images(components, input_path)
     files = replace(files, decoder=make_decoder(dataset, input_path))
     results = read_input(make_input_workers(files, worker_count(config.num_workers)), len(files))
     read = bars.samples(results, "images", len(files), lambda one: 1, dict)
     classified = classify_images(components, dataset, task, files, read)
-    name = Path(input_path).resolve().name or "root"
-    directory = get_report_directory(run_dir, f"input-{name}", checkpoint)
     write_prediction_files(classified, files, directory, name)
     warn_unreadable(classified)
     return PredictedInput(classified, directory, epoch)

@@ -1,102 +1,162 @@
-"""Creates run directories. Each holds one run, and a run that could not start leaves none behind."""
+"""Creates and locks run directories. Each holds one run, and a run that could not start leaves none behind."""
 
 import os
 import shlex
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from filelock import BaseFileLock
 
 from microstep.errors import ConfigError, MicrostepError, RunInUse, Stopped, StorageError
-from microstep.run.lock import LOCK_FILES, directory_lock, lock_directory
+from microstep.run import layout
+from microstep.run.lock import LOCK_FILE, MARKER_FILE, directory_lock, lock_directory
 from microstep.run.record import RunRecord
 from microstep.utils.files import make_durable_directory
 
-KEPT_FILES = (*LOCK_FILES, "train.log")  #: files that stay when a run starts from the beginning
+Recognizer = Callable[[Path], bool]  #: returns whether an earlier start has left a directory
+RUN_KEY = "hydra.run.dir"
+STATUSES = {"running", "finished", "interrupted", "failed"}
 
 
-def check_no_run(directory: Path) -> None:
+def check_no_run(directory: Path, key: str = RUN_KEY) -> None:
     """Refuse a directory with a finished run or a checkpoint. A run that died before that may be started again."""
-    if has_checkpoint(directory) or RunRecord.read(directory).status == "finished":
+    several = len(layout.find_checkpoint_files(directory / "checkpoints")) > 1  # one: it died in its first save
+    if has_checkpoint(directory) or several or RunRecord.read(directory).status == "finished":
         remedy = f"resume={shlex.quote(str(directory))} resumes it, or choose another name"
-        raise ConfigError(f"hydra.run.dir={directory}", "it holds a run already", remedy)
+        raise ConfigError(f"{key}={directory}", "it holds a run already", remedy)
 
 
 def has_checkpoint(directory: Path) -> bool:
     return (directory / "checkpoints" / "manifest.json").exists()
 
 
+def check_left_by_start(directory: Path, subject: str, recognizes: Recognizer) -> None:
+    """Refuse a directory with files that no earlier start has left, or with links among those that it has."""
+    layout.refuse_linked_files(directory)
+    names = layout.list_names(directory)
+    if names and not recognizes(directory):
+        reason = f"it is not empty ({min(names, key=layout.matches)}) and was not left by an earlier start"
+        raise ConfigError(subject, reason, "name a new or an empty directory")
+
+
+def is_left_by_run(directory: Path) -> bool:
+    """Return whether a run has left a directory, by the lock, run.json, and the names of the other files."""
+    names = layout.list_names(directory)
+    locked, recorded = was_locked(directory), RunRecord.read(directory).status in STATUSES
+    if locked and (recorded or not any(layout.matches(name, layout.RESULT_FILES) for name in names)):
+        return True  # files of others in it are kept
+    return (locked or recorded) and all(map(layout.matches, names))
+
+
+def holds_run(directory: Path) -> bool:
+    return was_locked(directory) or has_checkpoint(directory) or RunRecord.read(directory).status in STATUSES
+
+
+def check_resumable(directory: Path) -> None:
+    """Refuse to resume in a directory with a config.yaml and no run, or with links among the files of the run."""
+    layout.refuse_linked_files(directory)
+    if not holds_run(directory):
+        reason = "it has a config.yaml, and nothing that a run has left"
+        raise ConfigError(f"resume={directory}", reason, "start a new run in a new directory")
+
+
+def was_locked(directory: Path) -> bool:
+    return (directory / LOCK_FILE).exists()
+
+
 @contextmanager
-def new_directory(directory: Path, exact_name: bool, discard_on_error: bool = False) -> Iterator[Path]:
-    """Create a directory for a job, and remove it if the job ends with exit code 2 before its first checkpoint.
+def new_directory(
+    directory: Path,
+    exact_name: bool,
+    discard_on_error: bool = False,
+    key: str = RUN_KEY,
+    recognizes: Recognizer = is_left_by_run,
+) -> Iterator[Path]:
+    """Create and lock a directory for a job. Remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
         exact_name: whether to use this path even if it exists; otherwise a path that exists gets a number.
         discard_on_error: whether any error or signal removes the directory, not only exit code 2.
+        key: key of the command line that names the directory.
+        recognizes: returns whether the job may start in a directory that is not empty.
     """
-    if exact_name:
-        check_no_run(directory)
     parents = [path for path in directory.absolute().parents if not path.exists()]
-    created, is_new = ensure_directory(directory) if exact_name else (unique_directory(directory), True)
+    created = directory if exact_name else unique_directory(directory)
+    lock, is_made = lock_startable(created, key, recognizes)
+    is_new = (is_made or not exact_name) and all(name.startswith(LOCK_FILE) for name in layout.list_names(created))
     try:
         yield created
     except (MicrostepError, Stopped) as error:
         if is_new and (discard_on_error or (error.exit_code == ConfigError.exit_code and not has_checkpoint(created))):
             remove_directory(created, parents)
         raise
+    finally:
+        lock.release()
 
 
-def remove_directory(directory: Path, empty_parents: list[Path]) -> None:
-    shutil.rmtree(directory)
-    with suppress(OSError):  # a parent that is not empty
-        for parent in empty_parents:
-            parent.rmdir()
+def lock_startable(directory: Path, key: str, recognizes: Recognizer) -> tuple[BaseFileLock, bool]:
+    """Create and lock a directory, and return the lock and whether the directory is new.
 
+    A directory that is refused is not changed. One that its owner discards meanwhile is created again.
+    """
 
-def ensure_directory(directory: Path) -> tuple[Path, bool]:
-    with suppress(FileExistsError):
-        return make_directory(directory, exist_ok=False), True
-    return make_directory(directory), False
+    def check() -> None:
+        check_no_run(directory, key)
+        check_left_by_start(directory, f"{key}={directory}", recognizes)
+
+    check()
+    is_made = make_if_missing(directory)
+    try:
+        with directory_lock(directory):
+            check()  # again: another process may have been at work in it
+            return lock_directory(directory), is_made
+    except (RunInUse, StorageError):
+        if os.path.lexists(directory):
+            raise
+        return lock_startable(directory, key, recognizes)
 
 
 def lock_new_run(directory: Path) -> BaseFileLock:
-    """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it holds a run."""
-    lock = lock_directory(make_directory(directory))
-    try:
-        check_no_run(directory)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
+    """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it is not startable."""
+    return lock_startable(directory, RUN_KEY, is_left_by_run)[0]
+
+
+def remove_directory(directory: Path, empty_parents: list[Path]) -> None:
+    """Remove a directory that this process has locked. The lock goes last: no other process locks half of it."""
+    for path in sorted(directory.iterdir(), key=lambda path: path.name in (LOCK_FILE, MARKER_FILE)):
+        layout.remove_path(path)
+    with suppress(OSError):  # another process has begun in it, or a parent is not empty
+        for path in (directory, *empty_parents):
+            path.rmdir()
 
 
 def unique_directory(directory: Path) -> Path:
     """Create and return a new directory. `-2`, `-3`, … is added to a name that exists."""
-    for n in count(1):
-        candidate = directory if n == 1 else directory.with_name(f"{directory.name}-{n}")
-        with suppress(FileExistsError):
-            return make_directory(candidate, exist_ok=False)
-    raise AssertionError("unreachable")
+    numbered = (directory.with_name(f"{directory.name}-{n}") for n in count(2))
+    return next(filter(make_if_missing, chain([directory], numbered)))
 
 
-def make_directory(directory: Path, exist_ok: bool = True) -> Path:
-    """Create and return a directory. Raise FileExistsError only if it exists and `exist_ok` is false."""
+def make_if_missing(directory: Path, tries: int = 10) -> bool:
+    """Create a directory and its parents, and return whether it is new."""
     try:
-        make_durable_directory(directory, exist_ok)
+        make_durable_directory(directory, exist_ok=False)
     except OSError as error:
-        if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(directory):
-            raise
+        if os.path.lexists(directory):
+            return False
+        if tries and isinstance(error, FileExistsError | FileNotFoundError):  # another process discards a parent
+            return make_if_missing(directory, tries - 1)
         remedy = "make its parent writable, or choose another directory"
         raise StorageError(str(directory), error.strerror or "can't be made", remedy) from None
-    return directory
+    return True
 
 
 def clear_run_directory(directory: Path) -> None:
-    """Remove the files of a run, except its log, so that another run may start in its directory."""
+    """Remove the files of a run, except its log, so that another run may start in its directory.
+
+    Raise ConfigError if no run has left the directory. Files of others in it are kept.
+    """
+    check_left_by_start(directory, str(directory), is_left_by_run)
     with suppress(RunInUse), directory_lock(directory):  # the run that starts next reports that the directory is in use
-        for path in directory.iterdir():
-            if path.name not in KEPT_FILES:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        layout.remove_run_files(directory)

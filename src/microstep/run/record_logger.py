@@ -9,13 +9,11 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from microstep.components.logger.event_file import EVENT_FILE_PREFIX
 from microstep.errors import MicrostepError, Stopped
+from microstep.run.layout import LOG_PATTERNS
 from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import storage_errors
 from microstep.utils.json_files import write_json
-
-LOG_PATTERNS = ("metrics.csv", f"{EVENT_FILE_PREFIX}.*")  #: without train.log, which describes every attempt
 
 
 class RunRecordLogger:

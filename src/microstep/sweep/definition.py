@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from microstep.run.directory import holds_run, was_locked
 from microstep.utils.json_files import read_json_or_empty, write_json
 
 SWEEP_FILE = "sweep.json"
@@ -45,6 +46,12 @@ class SweepPlan:
     jobs_to_run: tuple[Job, ...]
     finished: Mapping[str, str]  #: name of a job → name of the finished run of the same experiment
     stale: Mapping[str, str]  #: name of a job → what has changed since its run
+
+
+def is_left_by_sweep(directory: Path) -> bool:
+    """Return whether a sweep has left a directory: it was locked, or holds sweep.json or nothing but runs."""
+    listed = read_json_or_empty(directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")
+    return was_locked(directory) or isinstance(listed, dict) or all(map(holds_run, directory.iterdir()))
 
 
 def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -> None:

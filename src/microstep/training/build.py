@@ -18,6 +18,7 @@ from microstep.config.hydra_job import get_choices
 from microstep.config.search_path import users_options
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.directory import lock_new_run
+from microstep.run.layout import remove_temporaries
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import weights_file
 from microstep.training.builders import build_components, build_optimization
@@ -26,7 +27,7 @@ from microstep.training.monitoring import LoggerCollection
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.trainer import Trainer
-from microstep.utils.files import remove_temporaries, write_atomic
+from microstep.utils.files import write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_and_log

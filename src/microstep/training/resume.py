@@ -17,6 +17,8 @@ from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import RecoveredState, recover_state
+from microstep.run.directory import check_resumable
+from microstep.run.layout import remove_temporaries
 from microstep.run.lock import lock_directory
 from microstep.run.progress import Progress
 from microstep.run.record import of_type
@@ -27,7 +29,6 @@ from microstep.training.build import RunSpec, assemble_trainer, build_new_traine
 from microstep.training.builders import build_components
 from microstep.training.provenance import compute_identity, format_differences
 from microstep.training.trainer import Trainer
-from microstep.utils.files import remove_temporaries
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
@@ -66,6 +67,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
         DataError: if the data have changed.
     """
     install_notice_handler()
+    check_resumable(plan.directory)
     lock = lock_directory(plan.directory)
     try:
         checkpoints = Checkpoints(plan.directory / "checkpoints")

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +34,7 @@ def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
 
     `durable` survives a power cut, too: the content is flushed to disk before the name, and then the directory.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(file)
     with storage_errors(file, len(content)):
         try:
             write_new_file(temporary, content, durable)
@@ -92,7 +94,7 @@ def make_durable_directory(directory: Path, exist_ok: bool = True) -> None:
 @contextmanager
 def write_directory(directory: Path) -> Iterator[Path]:
     """Yield a directory of the same name, whose files are moved to `directory` at the end if no error is raised."""
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(directory)
     draft = temporary / directory.name  # reports use the directory's name in titles and warnings
     with storage_errors(directory):
         try:
@@ -105,10 +107,18 @@ def write_directory(directory: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_temporaries(directory: Path) -> None:
-    """Remove the temporary files that interrupted writers have left below a directory of this process."""
-    for leftover in list(directory.rglob(".*.tmp")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
+def temporary_path(path: Path) -> Path:
+    """Return a hidden path beside a path. Its name ends with the host and the process that writes it."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Return whether a temporary path is of this process, or of a dead one of this host."""
+    pid = re.search(r"\.([1-9]\d{0,8})\.tmp$", temporary.name)
+    if pid is None or not temporary.name.endswith(f".{socket.gethostname()}{pid[0]}"):
+        return False
+    try:
+        os.kill(int(pid[1]), 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH  # EPERM: it is alive, and another user's
+    return int(pid[1]) == os.getpid()

@@ -11,6 +11,7 @@ from typing import Any
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.archive import deserialize_state, serialize_state, snapshot
 from microstep.run.checkpoints.manifest import CheckpointEntry, make_entry, read_manifest, read_verified, write_manifest
+from microstep.run.layout import find_checkpoint_files
 from microstep.run.lock import submit_locked
 from microstep.run.progress import Position, Progress
 from microstep.types.events import SavingCost
@@ -73,7 +74,7 @@ class Checkpoints:
         write_manifest(self.directory, kept)
         self.entries = dict(kept)
         with storage_errors(self.directory):
-            for file in set(self.directory.glob("epoch-*.pt")) - {self.directory / e.file for e in kept.values()}:
+            for file in set(find_checkpoint_files(self.directory)) - {self.directory / e.file for e in kept.values()}:
                 file.unlink(missing_ok=True)
 
     def is_intact(self, entry: CheckpointEntry) -> bool:

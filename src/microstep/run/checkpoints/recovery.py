@@ -8,6 +8,7 @@ from typing import Any
 from microstep.errors import CheckpointRefused
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.manifest import CheckpointEntry, write_manifest
+from microstep.run.layout import find_checkpoint_files
 from microstep.run.progress import Progress
 
 log = logging.getLogger("microstep.notice")
@@ -34,7 +35,7 @@ def recover_state(checkpoints: Checkpoints) -> RecoveredState | None:
             write_manifest(checkpoints.directory, found)
         checkpoints.entries = dict(found)
         return RecoveredState(state, progress)
-    if checkpoints.entries or len(list(checkpoints.directory.glob("epoch-*.pt"))) > 1:  # one: it died in its first save
+    if checkpoints.entries or len(find_checkpoint_files(checkpoints.directory)) > 1:  # one: it died in its first save
         raise CheckpointRefused(str(checkpoints.directory), "no checkpoint is whole", "start the run afresh elsewhere")
     return None
 

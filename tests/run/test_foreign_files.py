@@ -18,6 +18,7 @@ from microstep.errors import ConfigError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.directory import clear_run_directory, lock_new_run, new_directory
 from microstep.run.layout import matches, remove_temporaries
+from microstep.sweep.definition import is_left_by_sweep
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
 from microstep.utils.files import write_directory
@@ -87,7 +88,7 @@ def test_a_directory_that_is_no_run_is_refused(zygote: Zygote, tmp_path: Path, w
     assert done.returncode == 2
     assert "a project: " in error_of(done)
     if "resume=auto" not in words:
-        assert error_of(done) == f"error: {words[-1]}: {SAYS.format('.notes.tmp')}"
+        assert error_of(done) == f"error: a project: {SAYS.format('.notes.tmp')}"
     assert tree(tmp_path / "a project") == PROJECT
     assert [path.name for path in tmp_path.iterdir()] == ["a project"]
 
@@ -103,7 +104,10 @@ def test_a_jobs_directory_that_is_no_run_is_refused(zygote: Zygote, tmp_path: Pa
     assert tree(job) == PROJECT | {"run.json": b"{}"}
 
 
-@pytest.mark.parametrize("content", [PROJECT, {"config.yaml": b"mine"}, {"run.json": b'{"status": "active"}'}])
+@pytest.mark.parametrize(
+    "content",
+    [PROJECT, {"config.yaml": b"mine"}, {"run.json": b'{"status": "active"}'}, {"checkpoints/epoch-0007.pt": b""}],
+)
 def test_the_library_refuses_it_too(tmp_path: Path, content: dict[str, bytes]) -> None:
     """`build_trainer` raises ConfigError, also if all names are those of a run, and leaves no lock behind."""
     filled(tmp_path, content)
@@ -112,12 +116,45 @@ def test_the_library_refuses_it_too(tmp_path: Path, content: dict[str, bytes]) -
     assert tree(tmp_path) == content
 
 
+@pytest.mark.parametrize(
+    ("content", "accepted"),
+    [
+        ({"summary.csv": b"mine"}, False),
+        ({"sweep.json": b"[]", "summary.csv": b"mine"}, False),
+        ({"sweep.json": b'{"jobs": {}}', "notes.md": b"mine"}, True),
+        ({".lock": b"", "notes.md": b"mine"}, True),
+        ({"seed-0/run.json": b'{"status": "failed"}', "seed-1/train.log": b""}, True),
+        ({"seed-0/run.json": b'{"status": "failed"}', "data/train.csv": b"mine"}, False),
+    ],
+)
+def test_a_sweep_knows_its_directory(tmp_path: Path, content: dict[str, bytes], accepted: bool) -> None:
+    """By its lock, by sweep.json, or because it holds nothing but runs."""
+    assert is_left_by_sweep(filled(tmp_path, content)) == accepted
+
+
+def test_files_of_a_users_own_loggers_stop_no_job(zygote: Zygote, tmp_path: Path) -> None:
+    """Hydra's logging may write into the directory of a job before the trainer is built, also in a sweep."""
+    log = "hydra.job_logging.handlers.file.filename=${hydra.runtime.output_dir}/mine.log"
+    for words in (["hydra.run.dir=run"], ["-m", "seed=0", "hydra.sweep.dir=s"]):
+        done = zygote.call("train.py", *WORDS, log, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("mine.log"))) == 2
+
+
+def test_a_run_of_a_sweep_that_died_at_once_is_started_again(zygote: Zygote, tmp_path: Path) -> None:
+    """A run may die when only Hydra has written its files."""
+    (tmp_path / "s").mkdir()
+    filled(tmp_path / "s" / "epochs-2_model-mlp_seed-0_threads-1", {".hydra/config.yaml": b"", "train.log": b""})
+    done = zygote.call("train.py", "-m", *WORDS, "seed=0", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_exported_config_is_no_run(tmp_path: Path, stopped: Path) -> None:
     """A resume of a directory with a valid config.yaml and no run is refused; the table beside it stays."""
     shutil.copy(stopped / "config.yaml", tmp_path)
     filled(tmp_path, {"metrics.csv": b"mine"})
     before = tree(tmp_path)
-    with pytest.raises(ConfigError, match="nothing that a run has left; start a new run"):
+    with pytest.raises(ConfigError, match="was not left by an earlier start; name a new"):
         resume(tmp_path)
     assert tree(tmp_path) == before
 
@@ -194,7 +231,7 @@ def linked(run: Path, name: str, content: bytes | None) -> dict[str, bytes]:
 def test_a_link_out_of_a_run_is_refused(run: Path, name: str) -> None:
     """A resume ends with one line that names the link; what it leads to is not changed, and nothing is created."""
     outside = linked(run, name, b"mine" * 1000)
-    with pytest.raises(ConfigError, match=rf"run/{name}: it is a link out of the run; replace it by a copy, or remove"):
+    with pytest.raises(ConfigError, match=rf"run/{name}: it is a link, and a run writes only its own files; rep"):
         resume(run)
     assert tree(run.parent / "outside") == outside
 
@@ -230,8 +267,9 @@ def test_a_sweep_follows_no_link(zygote: Zygote, stopped: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["reports", "reports/test"])
 def test_a_report_is_not_written_through_a_link(run: Path, name: str) -> None:
     """evaluate.py refuses it before it computes anything."""
-    outside = linked(run, name, None)
-    with pytest.raises(ConfigError, match=rf"run/{name}: it is a link"):
+    (run / "reports" / "test").mkdir(parents=True)
+    outside = linked(run, name, b"mine")
+    with pytest.raises(ConfigError, match="run/reports/test: a link leads out of the run; replace it by a copy"):
         evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
     assert tree(run.parent / "outside") == outside
 
@@ -240,6 +278,7 @@ def test_a_run_may_be_reached_through_a_link(run: Path) -> None:
     """The run directory and its parents may be links: on another disk, say. Links that no run writes are ignored."""
     (run.parent / "a link").symlink_to(run)
     (run / "data").symlink_to("/")
+    (run / "checkpoints" / "latest.pt").symlink_to("epoch-0001.pt")
     resume(run.parent / "a link").fit()
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     (run.parent / "disk").mkdir()

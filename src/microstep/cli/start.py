@@ -23,7 +23,7 @@ from microstep.config.hydra_job import get_config_directories
 from microstep.config.overrides import drop_hydra_node
 from microstep.config.validation import check_launcher, check_unique_names, refuse_check
 from microstep.errors import ConfigError, Stopped
-from microstep.run.directory import check_resumable, new_directory, was_locked
+from microstep.run.directory import check_left_by_start, new_directory, was_started_in
 from microstep.run.lock import directory_lock
 from microstep.run.record import RunRecord
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
@@ -86,7 +86,7 @@ def prepare_resume(line: CommandLine, directory: Path) -> StartFunction:
 def start_check(line: CommandLine, job: DictConfig) -> Any:
     typed = "hydra.run.dir" in line.typed
     directory = get_hydra_directory(job, "hydra.run.dir") if typed else get_check_directory(job)
-    with new_directory(directory, exact_name=typed, discard_on_error=True, recognizes=was_locked) as created:
+    with new_directory(directory, exact_name=typed, discard_on_error=True, recognizes=was_started_in) as created:
         return line.run(job, created)
 
 
@@ -112,7 +112,7 @@ def start_resumed_run(line: CommandLine, job: DictConfig, plan: ResumePlan) -> N
         return
     with open_dict(job.hydra):
         job.hydra.output_subdir = None  # keeps the run's .hydra unchanged
-    check_resumable(plan.directory)
+    check_left_by_start(plan.directory, was_started_in)
     with directory_lock(plan.directory), resume_remedy(plan.directory):
         line.run(job, plan.directory, plan)
 
@@ -149,7 +149,7 @@ def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
     check_launcher(first)
     jobs = tuple(starmap(make_job, enumerate(configs)))
     check_unique_names([job.name for job in jobs])
-    with new_directory(directory, named, key="hydra.sweep.dir", recognizes=is_left_by_sweep) as created:
+    with new_directory(directory, named, recognizes=is_left_by_sweep) as created:
         command = line.text if named else f"{line.text} sweep={created.name}"
         elsewhere = not {"_internal", "hydra_joblib_launcher"} & {*str(first.hydra.launcher._target_).split(".")}
         sweep = Sweep(created, jobs, command, first.redo is not None, first.progress, elsewhere)

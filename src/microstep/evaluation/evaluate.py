@@ -11,7 +11,6 @@ from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
-from microstep.run.layout import refuse_links
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import read_exported_weights
 from microstep.training.builders import build_components
@@ -92,9 +91,9 @@ def load_weights(model: nn.Module, run_dir: Path, checkpoint: str) -> int:
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    """Return the directory of a report. Refuse a link in its place, which would lead out of the run."""
     directory = run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
-    refuse_links(directory.parent, directory)
+    if directory.resolve() != run_dir.resolve() / directory.relative_to(run_dir):
+        raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory
 
 

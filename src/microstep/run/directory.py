@@ -16,75 +16,62 @@ from microstep.run.record import RunRecord
 from microstep.utils.files import make_durable_directory
 
 Recognizer = Callable[[Path], bool]  #: returns whether an earlier start has left a directory
-RUN_KEY = "hydra.run.dir"
 STATUSES = {"running", "finished", "interrupted", "failed"}
 
 
-def check_no_run(directory: Path, key: str = RUN_KEY) -> None:
+def check_no_run(directory: Path) -> None:
     """Refuse a directory with a finished run or a checkpoint. A run that died before that may be started again."""
     several = len(layout.find_checkpoint_files(directory / "checkpoints")) > 1  # one: it died in its first save
     if has_checkpoint(directory) or several or RunRecord.read(directory).status == "finished":
         remedy = f"resume={shlex.quote(str(directory))} resumes it, or choose another name"
-        raise ConfigError(f"{key}={directory}", "it holds a run already", remedy)
+        raise ConfigError(f"hydra.run.dir={directory}", "it holds a run already", remedy)
 
 
 def has_checkpoint(directory: Path) -> bool:
     return (directory / "checkpoints" / "manifest.json").exists()
 
 
-def check_left_by_start(directory: Path, subject: str, recognizes: Recognizer) -> None:
-    """Refuse a directory with files that no earlier start has left, or with links among those that it has."""
-    layout.refuse_linked_files(directory)
-    names = layout.list_names(directory)
-    if names and not recognizes(directory):
+def check_left_by_start(directory: Path, recognizes: Recognizer) -> None:
+    """Refuse a directory with files that no earlier start has left, or with links among those of a run."""
+    layout.refuse_links(directory)
+    if not recognizes(directory) and (names := layout.list_names(directory)):  # in this order: it may be discarded now
         reason = f"it is not empty ({min(names, key=layout.matches)}) and was not left by an earlier start"
-        raise ConfigError(subject, reason, "name a new or an empty directory")
+        raise ConfigError(str(directory), reason, "name a new or an empty directory")
+
+
+def was_started_in(directory: Path) -> bool:
+    """Return whether a start has left a directory, or it is empty."""
+    names = layout.list_names(directory)
+    locked = LOCK_FILE in names or all(layout.matches(name, layout.FIRST_FILES) for name in names)
+    return locked or has_checkpoint(directory) or RunRecord.read(directory).status in STATUSES
 
 
 def is_left_by_run(directory: Path) -> bool:
-    """Return whether a run has left a directory, by the lock, run.json, and the names of the other files."""
-    names = layout.list_names(directory)
-    locked, recorded = was_locked(directory), RunRecord.read(directory).status in STATUSES
-    if locked and (recorded or not any(layout.matches(name, layout.RESULT_FILES) for name in names)):
-        return True  # files of others in it are kept
-    return (locked or recorded) and all(map(layout.matches, names))
+    """Return whether a start may replace what is in a directory. Files of others in it are kept."""
+    names, recorded = layout.list_names(directory), RunRecord.read(directory).status in STATUSES
+    is_certain = recorded or not any(layout.matches(name, layout.RESULT_FILES) for name in names)
+    return was_started_in(directory) and (all(map(layout.matches, names)) or (LOCK_FILE in names and is_certain))
 
 
-def holds_run(directory: Path) -> bool:
-    return was_locked(directory) or has_checkpoint(directory) or RunRecord.read(directory).status in STATUSES
-
-
-def check_resumable(directory: Path) -> None:
-    """Refuse to resume in a directory with a config.yaml and no run, or with links among the files of the run."""
-    layout.refuse_linked_files(directory)
-    if not holds_run(directory):
-        reason = "it has a config.yaml, and nothing that a run has left"
-        raise ConfigError(f"resume={directory}", reason, "start a new run in a new directory")
-
-
-def was_locked(directory: Path) -> bool:
-    return (directory / LOCK_FILE).exists()
+def is_left_by_job(directory: Path) -> bool:
+    results = (*layout.RESULT_FILES, "checkpoints", "reports")
+    return is_left_by_run(directory) or not any(layout.matches(n, results) for n in layout.list_names(directory))
 
 
 @contextmanager
 def new_directory(
-    directory: Path,
-    exact_name: bool,
-    discard_on_error: bool = False,
-    key: str = RUN_KEY,
-    recognizes: Recognizer = is_left_by_run,
+    directory: Path, exact_name: bool, discard_on_error: bool = False, recognizes: Recognizer = is_left_by_run
 ) -> Iterator[Path]:
     """Create and lock a directory for a job. Remove it if the job ends with exit code 2 before its first checkpoint.
 
     Args:
         exact_name: whether to use this path even if it exists; otherwise a path that exists gets a number.
         discard_on_error: whether any error or signal removes the directory, not only exit code 2.
-        key: key of the command line that names the directory.
         recognizes: returns whether the job may start in a directory that is not empty.
     """
     parents = [path for path in directory.absolute().parents if not path.exists()]
     created = directory if exact_name else unique_directory(directory)
-    lock, is_made = lock_startable(created, key, recognizes)
+    lock, is_made = lock_startable(created, recognizes)
     is_new = (is_made or not exact_name) and all(name.startswith(LOCK_FILE) for name in layout.list_names(created))
     try:
         yield created
@@ -96,31 +83,28 @@ def new_directory(
         lock.release()
 
 
-def lock_startable(directory: Path, key: str, recognizes: Recognizer) -> tuple[BaseFileLock, bool]:
-    """Create and lock a directory, and return the lock and whether the directory is new.
-
-    A directory that is refused is not changed. One that its owner discards meanwhile is created again.
-    """
-
-    def check() -> None:
-        check_no_run(directory, key)
-        check_left_by_start(directory, f"{key}={directory}", recognizes)
-
-    check()
+def lock_startable(directory: Path, recognizes: Recognizer = is_left_by_run) -> tuple[BaseFileLock, bool]:
+    """Create and lock a directory, or leave it as it is if it is refused. Return the lock and whether it is new."""
+    check_no_run(directory)
+    check_left_by_start(directory, recognizes)
     is_made = make_if_missing(directory)
     try:
         with directory_lock(directory):
-            check()  # again: another process may have been at work in it
+            check_no_run(directory)  # again: another process may have been at work in it
+            check_left_by_start(directory, recognizes)
             return lock_directory(directory), is_made
     except (RunInUse, StorageError):
         if os.path.lexists(directory):
             raise
-        return lock_startable(directory, key, recognizes)
+        return lock_startable(directory, recognizes)  # its owner has discarded it meanwhile
 
 
-def lock_new_run(directory: Path) -> BaseFileLock:
-    """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it is not startable."""
-    return lock_startable(directory, RUN_KEY, is_left_by_run)[0]
+def lock_new_run(directory: Path, in_job: bool = False) -> BaseFileLock:
+    """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it is not startable.
+
+    In a job of Hydra's, files of others are no reason: loggers and callbacks may have written them.
+    """
+    return lock_startable(directory, is_left_by_job if in_job else is_left_by_run)[0]
 
 
 def remove_directory(directory: Path, empty_parents: list[Path]) -> None:
@@ -153,10 +137,7 @@ def make_if_missing(directory: Path, tries: int = 10) -> bool:
 
 
 def clear_run_directory(directory: Path) -> None:
-    """Remove the files of a run, except its log, so that another run may start in its directory.
-
-    Raise ConfigError if no run has left the directory. Files of others in it are kept.
-    """
-    check_left_by_start(directory, str(directory), is_left_by_run)
+    """Remove the files of a run, except its log, so that another run may start. Refuse a directory of others."""
+    check_left_by_start(directory, is_left_by_run)
     with suppress(RunInUse), directory_lock(directory):  # the run that starts next reports that the directory is in use
         layout.remove_run_files(directory)

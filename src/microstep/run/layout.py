@@ -11,41 +11,37 @@ from microstep.errors import ConfigError
 from microstep.utils.files import is_abandoned, storage_errors
 
 LOG_PATTERNS = ("metrics.csv", "events.out.tfevents.*")  #: without train.log, which describes every attempt
-KEPT_FILES = (".lock*", "train.log")  #: files that stay when a run starts from the beginning
 RESULT_FILES = ("config.yaml", *LOG_PATTERNS, WEIGHTS_FILENAME, "run.json")
 TEMPORARIES = ("..lock.*.tmp", ".config.yaml.*.tmp", ".run.json.*.tmp", f".{WEIGHTS_FILENAME}.*.tmp")
-RUN_FILES = (*KEPT_FILES, *RESULT_FILES, *TEMPORARIES, ".hydra", "checkpoints", "reports")
+FIRST_FILES = (".lock*", "..lock.*.tmp", ".hydra", "train.log")  #: files that a start makes before run.json
+RUN_FILES = (*FIRST_FILES, "checkpoints", "reports", *RESULT_FILES, *TEMPORARIES)
 CHECKPOINT_NAME = re.compile(r"epoch-\d{4,}(\+\d{6,})?\.pt")
 
 
 def matches(name: str, patterns: tuple[str, ...] = RUN_FILES) -> bool:
-    """Return whether a name is one of those that a run makes at the top of its directory."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def list_names(directory: Path) -> list[str]:
     """Return the sorted names in a directory; none if it is missing."""
-    with storage_errors(directory):
-        return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    with storage_errors(directory), suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(path.name for path in directory.iterdir())
+    return []
 
 
 def find_checkpoint_files(directory: Path) -> list[Path]:
     return [file for file in directory.glob("epoch-*.pt") if CHECKPOINT_NAME.fullmatch(file.name)]
 
 
-def refuse_linked_files(run_dir: Path) -> None:
-    """Refuse a link among the files that a run writes."""
-    written = [run_dir / name for name in list_names(run_dir) if matches(name)]
-    for inner in (".hydra", "checkpoints", "reports", "reports/val", "reports/test"):
-        written += [run_dir / inner / name for name in list_names(run_dir / inner)]
-    refuse_links(*written)
-
-
-def refuse_links(*written: Path) -> None:
-    """Refuse a link: writing would change what it leads to."""
-    for path in written:
+def refuse_links(directory: Path) -> None:
+    """Refuse links among the files that a run writes: what they lead to would change."""
+    checkpoints = directory / "checkpoints"
+    places = [directory / name for name in (".hydra", "reports/val", "reports/test")]
+    own = [directory / name for name in list_names(directory) if matches(name)]
+    own += [checkpoints / "manifest.json", *find_checkpoint_files(checkpoints), *places]
+    for path in [*own, *(place / name for place in places for name in list_names(place))]:
         if path.is_symlink():
-            raise ConfigError(str(path), "it is a link out of the run", "replace it by a copy, or remove it")
+            raise ConfigError(str(path), "it is a link, and a run writes only its own files", "replace it by a copy")
 
 
 def remove_temporaries(directory: Path) -> None:
@@ -54,9 +50,8 @@ def remove_temporaries(directory: Path) -> None:
     evaluate.py writes reports without the lock, so a draft there is removed only if its writer is known to be dead.
     """
     patterns = (*TEMPORARIES, "checkpoints/.manifest.json.*.tmp", "checkpoints/.epoch-*.pt.*.tmp")
-    locked = (path for pattern in patterns for path in directory.glob(pattern))
-    drafts = (path for pattern in ("reports/.*.tmp", "reports/*/.*.tmp") for path in directory.glob(pattern))
-    for path in [*locked, *filter(is_abandoned, drafts)]:
+    drafts = filter(is_abandoned, (*directory.glob("reports/.*.tmp"), *directory.glob("reports/*/.*.tmp")))
+    for path in [*(path for pattern in patterns for path in directory.glob(pattern)), *drafts]:
         remove_path(path)
 
 
@@ -64,10 +59,10 @@ def remove_run_files(directory: Path) -> None:
     """Remove the files of a run that this process has locked, except its log."""
     remove_temporaries(directory)
     checkpoints = directory / "checkpoints"
-    reports = [path for path in directory.glob("reports/*/") if not path.name.endswith(".tmp")]
-    results = [path for pattern in RESULT_FILES for path in directory.glob(pattern)]
-    saved = (checkpoints / "manifest.json", *find_checkpoint_files(checkpoints))
-    for path in (*saved, *reports, directory / ".hydra", *results):
+    own = [checkpoints / "manifest.json", *find_checkpoint_files(checkpoints), directory / ".hydra"]
+    own += [path for path in directory.glob("reports/*/") if not path.name.endswith(".tmp")]
+    own += [path for pattern in RESULT_FILES for path in directory.glob(pattern)]
+    for path in own:
         remove_path(path)
     for path in (checkpoints, directory / "reports"):
         with suppress(OSError):  # it holds files of others, or a draft of evaluate.py

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.run.directory import holds_run, was_locked
+from microstep.run.directory import was_started_in
 from microstep.utils.json_files import read_json_or_empty, write_json
 
 SWEEP_FILE = "sweep.json"
@@ -49,9 +49,9 @@ class SweepPlan:
 
 
 def is_left_by_sweep(directory: Path) -> bool:
-    """Return whether a sweep has left a directory: it was locked, or holds sweep.json or nothing but runs."""
     listed = read_json_or_empty(directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")
-    return was_locked(directory) or isinstance(listed, dict) or all(map(holds_run, directory.iterdir()))
+    only_runs = all(path.is_dir() and was_started_in(path) for path in directory.glob("*"))
+    return was_started_in(directory) or isinstance(listed, dict) or only_runs
 
 
 def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -> None:

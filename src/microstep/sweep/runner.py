@@ -10,7 +10,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from microstep.errors import MicrostepError, StorageError
-from microstep.run.layout import refuse_linked_files
+from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
 from microstep.sweep.job import Task, run_job
@@ -37,7 +37,7 @@ def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContex
     (sweep.directory / STOP_FILE).unlink(missing_ok=True)
     plan = make_sweep_plan(sweep)
     for job in plan.jobs_to_run:
-        refuse_linked_files(sweep.get_directory(job))
+        check_left_by_start(sweep.get_directory(job), was_started_in)
     write_sweep_file(sweep, plan, {})
     print_plan(sweep, plan)
     reporter = SweepReporter(sweep)

@@ -14,7 +14,7 @@ from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.hparams import extract_hparams
-from microstep.config.hydra_job import get_choices
+from microstep.config.hydra_job import get_choices, get_run_directory
 from microstep.config.search_path import users_options
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.directory import lock_new_run
@@ -69,7 +69,8 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     """
     install_notice_handler()
     directory = Path(run_dir)
-    record = RunRecordLogger(directory, lock_new_run(directory))
+    in_job = HydraConfig.initialized() and get_run_directory() == directory
+    record = RunRecordLogger(directory, lock_new_run(directory, in_job))
     with record.record_build_failure(), loader_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))

@@ -17,7 +17,7 @@ from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import RecoveredState, recover_state
-from microstep.run.directory import check_resumable
+from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.layout import remove_temporaries
 from microstep.run.lock import lock_directory
 from microstep.run.progress import Progress
@@ -67,7 +67,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
         DataError: if the data have changed.
     """
     install_notice_handler()
-    check_resumable(plan.directory)
+    check_left_by_start(plan.directory, was_started_in)
     lock = lock_directory(plan.directory)
     try:
         checkpoints = Checkpoints(plan.directory / "checkpoints")

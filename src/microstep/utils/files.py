@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -114,11 +113,11 @@ def temporary_path(path: Path) -> Path:
 
 def is_abandoned(temporary: Path) -> bool:
     """Return whether a temporary path is of this process, or of a dead one of this host."""
-    pid = re.search(r"\.([1-9]\d{0,8})\.tmp$", temporary.name)
-    if pid is None or not temporary.name.endswith(f".{socket.gethostname()}{pid[0]}"):
+    _, of_this_host, pid = temporary.stem.rpartition(f".{socket.gethostname()}.")
+    if not of_this_host or not pid.isdecimal() or len(pid) > 9:
         return False
     try:
-        os.kill(int(pid[1]), 0)
+        os.kill(int(pid), 0)
     except OSError as error:
         return error.errno == errno.ESRCH  # EPERM: it is alive, and another user's
-    return int(pid[1]) == os.getpid()
+    return int(pid) == os.getpid()

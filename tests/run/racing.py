@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from microstep.errors import ConfigError
+from microstep.errors import ConfigError, RunInUse
 from microstep.run.directory import check_left_by_start, has_checkpoint, new_directory, was_started_in
 from microstep.run.layout import remove_temporaries
 from microstep.run.lock import directory_lock
@@ -79,8 +79,9 @@ class Racer:
             self.done.append("evaluated")
 
     def race(self) -> str:
-        actions = [self.start, self.give_up, self.give_up, self.die, self.resume, self.evaluate, self.evaluate]
+        actions = [self.start, self.give_up, self.die, self.resume, self.evaluate, self.evaluate]
         self.chance.shuffle(actions)
+        actions = [self.give_up] * self.chance.randrange(8) + actions  # before anything keeps the directory
         try:
             for action in actions:
                 self.attempt(action)
@@ -89,8 +90,14 @@ class Racer:
         return " ".join(["raced", *self.done])
 
     def attempt(self, action: Callable[[], None]) -> None:
-        with suppress(ConfigError):  # exit code 2 or 5: it was refused, or gave up
-            action()
+        """Do it, and try again at once as long as the directory is in use, to come in at the worst moment."""
+        while True:
+            try:
+                return action()
+            except RunInUse:
+                continue
+            except ConfigError:  # it was refused, or gave up
+                return None
 
 
 if __name__ == "__main__":

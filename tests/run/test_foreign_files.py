@@ -14,7 +14,7 @@ import pytest
 
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
-from microstep.errors import ConfigError
+from microstep.errors import ConfigError, StorageError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.directory import clear_run_directory, lock_new_run, new_directory
 from microstep.run.layout import matches, remove_temporaries
@@ -285,6 +285,15 @@ def test_a_run_may_be_reached_through_a_link(run: Path) -> None:
     (run.parent / "outputs").symlink_to("disk")
     with new_directory(run.parent / "outputs" / "new", exact_name=True) as created:
         assert created.resolve() == run.parent / "disk" / "new"
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_directory_is_not_made_one(tmp_path: Path, kind: str) -> None:
+    """A link to a disk that is not mounted is a failure of storage: nothing is created at its other end."""
+    (tmp_path / "run").symlink_to(tmp_path / "unmounted") if kind == "link" else (tmp_path / "run").touch()
+    with pytest.raises(StorageError, match="it is a file or a broken link; choose another"):
+        lock_new_run(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 # Drafts.

@@ -53,11 +53,6 @@ def is_left_by_run(directory: Path) -> bool:
     return was_started_in(directory) and (all(map(layout.matches, names)) or (LOCK_FILE in names and is_certain))
 
 
-def is_left_by_job(directory: Path) -> bool:
-    results = (*layout.RESULT_FILES, "checkpoints", "reports")
-    return is_left_by_run(directory) or not any(layout.matches(n, results) for n in layout.list_names(directory))
-
-
 @contextmanager
 def new_directory(
     directory: Path, exact_name: bool, discard_on_error: bool = False, recognizes: Recognizer = is_left_by_run
@@ -88,23 +83,26 @@ def lock_startable(directory: Path, recognizes: Recognizer = is_left_by_run) -> 
     check_no_run(directory)
     check_left_by_start(directory, recognizes)
     is_made = make_if_missing(directory)
+    if not directory.is_dir() and os.path.lexists(directory):
+        raise StorageError(str(directory), "it is a file or a broken link", "choose another directory")
     try:
         with directory_lock(directory):
             check_no_run(directory)  # again: another process may have been at work in it
             check_left_by_start(directory, recognizes)
             return lock_directory(directory), is_made
-    except (RunInUse, StorageError):
-        if os.path.lexists(directory):
+    except (RunInUse, StorageError) as error:
+        is_raced = isinstance(error.__context__, FileExistsError | FileNotFoundError) and directory.is_dir()
+        if os.path.lexists(directory) and not is_raced:
             raise
         return lock_startable(directory, recognizes)  # its owner has discarded it meanwhile
 
 
 def lock_new_run(directory: Path, in_job: bool = False) -> BaseFileLock:
-    """Create and lock a directory for a new run. Raise RunInUse if it is locked, ConfigError if it is not startable.
+    """Create and lock a directory for a new run; one of Hydra's `in_job` has been checked before the job wrote to it.
 
-    In a job of Hydra's, files of others are no reason: loggers and callbacks may have written them.
+    Raise RunInUse if another process is at work in it, ConfigError if it holds a run or files of others.
     """
-    return lock_startable(directory, is_left_by_job if in_job else is_left_by_run)[0]
+    return lock_startable(directory, (lambda _: True) if in_job else is_left_by_run)[0]
 
 
 def remove_directory(directory: Path, empty_parents: list[Path]) -> None:

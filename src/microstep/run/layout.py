@@ -50,7 +50,9 @@ def remove_temporaries(directory: Path) -> None:
     evaluate.py writes reports without the lock, so a draft there is removed only if its writer is known to be dead.
     """
     patterns = (*TEMPORARIES, "checkpoints/.manifest.json.*.tmp", "checkpoints/.epoch-*.pt.*.tmp")
-    drafts = filter(is_abandoned, (*directory.glob("reports/.*.tmp"), *directory.glob("reports/*/.*.tmp")))
+    reports = directory / "reports"
+    places = [reports, *(reports / name for name in list_names(reports))]
+    drafts = [path for place in places for name in list_names(place) if is_abandoned(path := place / name)]
     for path in [*(path for pattern in patterns for path in directory.glob(pattern)), *drafts]:
         remove_path(path)
 
@@ -71,6 +73,6 @@ def remove_run_files(directory: Path) -> None:
 
 def remove_path(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # evaluate.py may write into a report meanwhile
     else:
         path.unlink(missing_ok=True)

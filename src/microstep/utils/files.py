@@ -114,7 +114,7 @@ def temporary_path(path: Path) -> Path:
 def is_abandoned(temporary: Path) -> bool:
     """Return whether a temporary path is of this process, or of a dead one of this host."""
     _, of_this_host, pid = temporary.stem.rpartition(f".{socket.gethostname()}.")
-    if not of_this_host or not pid.isdecimal() or len(pid) > 9:
+    if not (temporary.match(".*.tmp") and of_this_host and pid.isdecimal() and len(pid) < 10):
         return False
     try:
         os.kill(int(pid), 0)

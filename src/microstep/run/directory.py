@@ -98,10 +98,7 @@ def lock_startable(directory: Path, recognizes: Recognizer = is_left_by_run) -> 
 
 
 def lock_new_run(directory: Path, in_job: bool = False) -> BaseFileLock:
-    """Create and lock a directory for a new run; one of Hydra's `in_job` has been checked before the job wrote to it.
-
-    Raise RunInUse if another process is at work in it, ConfigError if it holds a run or files of others.
-    """
+    """Create and lock a directory for a new run. That of a Hydra job was checked before Hydra wrote into it."""
     return lock_startable(directory, (lambda _: True) if in_job else is_left_by_run)[0]
 
 

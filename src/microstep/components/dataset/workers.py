@@ -28,6 +28,8 @@ from microstep.utils.signals import STOP_SIGNALS
 MAX_WORKERS = 8  #: most processes that are started by default
 WORKER_TIMEOUT = 300.0  #: seconds that a worker may take for one batch
 SHUTDOWN_TIMEOUT = 0.5  #: seconds that a worker may take to end
+ITERATORS: weakref.WeakSet[Any] = weakref.WeakSet()  #: torch's, of loaders whose processes may run
+PROCESSES: weakref.WeakSet[BaseProcess] = weakref.WeakSet()  #: of loaders; Python itself keeps those that run
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class WorkerPool:
         self.loader = make_loader(self.reader, self.requests, self.count, self.timeout)
         with block_stop_signals():
             iterator: Any = iter(self.loader)  # torch has no public way to end persistent workers
-        atexit.register(stop_workers, weakref.ref(iterator), iterator._workers)
+        ITERATORS.add(iterator)
+        PROCESSES.update(iterator._workers)
         return cast(Iterator[Any], iterator)
 
     def close(self) -> None:
@@ -123,16 +126,17 @@ def make_loader(reader: ImageReader, requests: list[ReadRequest], count: int, ti
     return DataLoader(reader, batch_size=None, sampler=requests, generator=generator, **workers)
 
 
-def stop_workers(iterator: weakref.ref[Any], processes: Sequence[BaseProcess]) -> None:
-    """End the processes of a loader before this process exits; kill those that do not end in time.
+@atexit.register
+def stop_workers() -> None:
+    """End all loader processes of this process; kill those that do not end in time.
 
-    Python would send them SIGTERM, which they block, and wait without limit.
+    At exit, Python would send them SIGTERM, which they block, and wait without limit. If garbage collection ends them,
+    it may close their pipes too early, and torch waits for them in vain.
     """
     _utils.MP_STATUS_CHECK_INTERVAL = SHUTDOWN_TIMEOUT
-    alive = iterator()
-    if alive is not None:
-        alive._shutdown_workers()
-    for process in processes:
+    for iterator in list(ITERATORS):
+        iterator._shutdown_workers()
+    for process in list(PROCESSES):
         process.kill()
 
 

@@ -22,6 +22,7 @@ from omegaconf.basecontainer import BaseContainer
 from torch.nn.modules import module
 from torch.optim import optimizer
 
+from microstep.components.dataset.workers import stop_workers
 from microstep.utils.signals import STOP_SIGNALS
 
 
@@ -143,7 +144,7 @@ def restore_generators() -> Iterator[None]:
 
 @contextmanager
 def isolate_job() -> Iterator[None]:
-    """Restore the state of this process after a job, and free the GPU memory that the job no longer uses.
+    """Restore the state of this process after a job, end its loader processes, and free the GPU memory it held.
 
     Code that a job patches and threads that it leaves running are not undone; a launcher with processes isolates those.
     """
@@ -152,6 +153,7 @@ def isolate_job() -> Iterator[None]:
             stack.callback(state.restore, state.read())
         stack.enter_context(matplotlib.rc_context())
         stack.enter_context(restore_generators())
+        stack.callback(stop_workers)
         yield
     gc.collect()  # a trainer is a reference cycle
     if is_cuda_in_use():

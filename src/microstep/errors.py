@@ -4,6 +4,8 @@ An error is one line, `<subject>: <reason>; <remedy>`. The subject is what the u
 is affected (`checkpoints/epoch-0003.pt`).
 """
 
+MAX_ERROR_LENGTH = 2000  #: characters of an unexpected error that are shown and recorded
+
 
 def escape_unprintable(text: str) -> str:
     """Return text on one line, with line breaks, control characters and surrogates as escapes."""
@@ -71,7 +73,9 @@ class Stopped(BaseException):
 
 
 def format_error(error: BaseException) -> str:
-    """Return an exception in one line; one that is no MicrostepError with its type."""
+    """Return an exception in one line of limited length; one that is no MicrostepError with its type."""
     if isinstance(error, MicrostepError):
-        return str(error)
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+        text = str(error)
+    else:
+        text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    return text if len(text) <= MAX_ERROR_LENGTH else f"{text[: MAX_ERROR_LENGTH - 1]}…"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 from microstep.config.compose import quote_verbatim
 from microstep.errors import format_error
@@ -13,9 +13,12 @@ from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.summary.write import write_summary
 from microstep.utils.terminal import write_above_bars
+from microstep.utils.text import truncate_middle
 
 MIN_SUMMARY_SECONDS = 30.0  #: minimum time between two writes of summary.html
 SUMMARY_COST_FACTOR = 50  #: minimum time between two writes of summary.html, as a multiple of the time that one takes
+MAX_WARNINGS = 100  #: most warnings of a run that are shown
+MAX_WARNING_LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,12 @@ class JobOutcome:
 
     error: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: str | None, warnings: Sequence[str]) -> Self:
+        """Return an outcome of limited size, with each warning once."""
+        different = list(dict.fromkeys(truncate_middle(warning, MAX_WARNING_LENGTH) for warning in warnings))
+        return cls(error, tuple(different[:MAX_WARNINGS]))
 
 
 def to_job_outcome(returned: Any) -> JobOutcome:

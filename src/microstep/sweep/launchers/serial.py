@@ -21,7 +21,7 @@ def run_serial(launcher: Launcher, jobs: Sequence[Job], progress: SweepProgress,
         for job in jobs:
             with isolate_job(), silenced() as warnings:
                 error = launch_job(launcher, job)
-            reporter.record_outcome(job, JobOutcome(error, tuple(warnings)))
+            reporter.record_outcome(job, JobOutcome.of(error, warnings))
             progress.update()
 
 

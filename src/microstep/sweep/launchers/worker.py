@@ -4,13 +4,14 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing.connection import Connection
+from mmap import mmap
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from microstep.utils import signals
 from microstep.utils.terminal import silenced
 
 CHILD_POLL_SECONDS = 0.2  #: seconds between two checks of the child
+MAX_OUTCOME_BYTES = 2**20  #: more than the longest outcome takes
 SET_PARENT_DEATH_SIGNAL = 1  #: PR_SET_PDEATHSIG of Linux's prctl
 LAUNCHER_PID = os.getppid()  #: parent of this process
 
@@ -47,22 +49,17 @@ class Worker:
         ignore_group_signals()
         import_run_modules()
         fork = multiprocessing.get_context("fork")
-        receiver, sender = fork.Pipe(duplex=False)
-        child = fork.Process(target=run_in_child, args=(self.function, config, sender))
+        memory = mmap(-1, MAX_OUTCOME_BYTES)  # shared with the child, which a full pipe would block
+        child = fork.Process(target=run_in_child, args=(self.function, config, memory))
         gc.freeze()  # garbage collection in the child would copy the memory of all imports
         child.start()
         gc.unfreeze()
-        sender.close()
         wait_for_child(child, self.directory)
         if child.exitcode:
             mark_failed(get_run_directory(), describe_exit(child.exitcode))
         if is_orphaned():
             os._exit(1)  # the launcher, which would end this process, is gone
-        with suppress(EOFError):
-            outcome = receiver.recv()
-            assert isinstance(outcome, JobOutcome)
-            return outcome
-        return JobOutcome(describe_exit(child.exitcode or 0))
+        return read_outcome(memory) or JobOutcome(describe_exit(child.exitcode or 0))
 
 
 @cache
@@ -85,18 +82,31 @@ def ignore_group_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfig, sender: Connection) -> None:
+def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfig, memory: mmap) -> None:
     os.setpgid(0, 0)  # Ctrl-C does not reach it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     signals.install_signal_handlers()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit uses it to queue the job again, and then sends SIGTERM
+    from microstep.components.dataset.workers import stop_workers  # imports torch
+
     with silenced() as warnings:
         try:
             error = function(config)
         except Stopped:
             error = None  # recorded in run.json
-        sender.send(JobOutcome(error, tuple(warnings)))
+        finally:
+            stop_workers()  # this process runs no atexit handlers
+        memory.write(pickle.dumps(JobOutcome.of(error, warnings)))
+
+
+def read_outcome(memory: mmap) -> JobOutcome | None:
+    """Return the outcome that a child has written; None if it died before or while it wrote it."""
+    with suppress(pickle.UnpicklingError):
+        outcome = pickle.loads(memory)
+        assert isinstance(outcome, JobOutcome)
+        return outcome
+    return None
 
 
 def wait_for_child(child: ForkProcess, sweep: Path) -> None:

@@ -62,6 +62,20 @@ def test_a_run_on_a_disk_that_fills_up_ends_with_4_and_goes_on_later(
     assert differences(run, tmp_path / "whole") == []
 
 
+def test_a_sweep_on_a_disk_that_fills_up_goes_on_later(zygote: Zygote, small_disk: Path, tmp_path: Path) -> None:
+    """The same command resumes the run, which ends with the same bits."""
+    words = [*WORDS, "model.hidden=[256,128]", "log_every_steps=1000"]
+    assert zygote.run("train.py", *words, "hydra.run.dir=whole", cwd=tmp_path) == 0, said(tmp_path)
+    sweep = ["-m", *words, "seed=0", f"hydra.sweep.dir={small_disk / 'sweep'}"]
+    assert zygote.run("train.py", *sweep, cwd=tmp_path) == 1, said(tmp_path)
+    assert "No space left on device" in said(tmp_path)
+    (run,) = (small_disk / "sweep").glob("*_seed-0*")
+    subprocess.run(["mount", "-o", "remount,size=64M", small_disk], check=True)
+    assert zygote.run("train.py", *sweep, cwd=tmp_path) == 0, said(tmp_path)
+    assert len(json.loads((run / "run.json").read_text())["resumed"]) == 1
+    assert differences(run, tmp_path / "whole") == []
+
+
 def said(home: Path) -> str:
     return (home / "output.txt").read_text()
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from microstep.config.compose import compose
-from microstep.errors import ConfigError, DataError, Diverged, Stopped, StorageError
+from microstep.errors import CheckpointRefused, ConfigError, DataError, Diverged, Stopped, StorageError
 from microstep.run.lock import lock_directory
 from microstep.run.record_logger import RunRecordLogger
 from microstep.training.build import build_trainer
@@ -70,6 +71,33 @@ def test_it_says_how_the_run_ended(tmp_path, error, status, said):
     record.update()
     record.close(error)
     assert (read(tmp_path)["status"], read(tmp_path)["error"]) == (status, said)
+
+
+@pytest.mark.parametrize(
+    ("error", "resumable"),
+    [
+        (StorageError("metrics.csv", "No space left on device", "free some space"), True),
+        (DataError("train/a.jpg", "it is gone", "put it back"), True),
+        (OSError(24, "Too many open files"), True),
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (Diverged("epoch 3", "it is NaN", "lower the rate"), False),
+        (CheckpointRefused("checkpoints", "it is not this run's", "start a new run"), False),
+        (ZeroDivisionError("by zero"), False),
+        (SystemExit(3), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_it_says_whether_a_failed_run_may_go_on(tmp_path, error, resumable):
+    """It may, unless it diverged or its own code raised the error."""
+    RunRecordLogger(tmp_path, lock_directory(tmp_path)).close(error)
+    assert read(tmp_path)["resumable"] is resumable
+
+
+def test_a_long_error_is_cut(tmp_path):
+    """run.json stays a file that is small enough to be read."""
+    RunRecordLogger(tmp_path, lock_directory(tmp_path)).close(RuntimeError("a long text, " * 200_000))
+    assert len(read(tmp_path)["error"]) == 2000
 
 
 def test_the_directory_is_given_back_when_it_is_closed(tmp_path):

@@ -18,6 +18,7 @@ from tests.sweep.test_sweeps import CONF, LEAST, SWEEP, ran, record
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install -e .[local]")
 LOCAL = ("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
+FAULTS = str(ROOT / "tests" / "faults" / "conf")
 FATES = ("fine", "good", "well", "raises", "dies", "leaves")
 UNLUCKY = ("--config-dir", CONF, *LOCAL, *LEAST, "model=unlucky", f"model.fate={','.join(FATES)}", "sweep=s")
 
@@ -74,6 +75,19 @@ def test_the_same_command_runs_just_the_other_three(home: Path) -> None:
     after = {fate: (run / "run.json").stat().st_mtime_ns for fate, run in runs(home).items()}
     assert {fate for fate in FATES if after[fate] == before[fate]} == {"fine", "good", "well"}
     assert {record(run)["status"] for run in runs(home).values()} == {"finished"}
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
+    """The same command resumes it, and it ends with the bits of an uninterrupted run."""
+    words = ("--config-dir", FAULTS, "model=signalled", "threads=1", "epochs=2", "seed=0")
+    sweep = (*LOCAL, *words, "sweep=s")
+    assert zygote.run("train.py", *sweep, cwd=tmp_path, SIGNALLED="9 30 training 1") == 1
+    (run,) = (tmp_path / SWEEP).glob("*_seed-0*")
+    assert record(run)["status"] == "failed"
+    assert zygote.run("train.py", *sweep, cwd=tmp_path) == 0
+    assert [resume["after"] for resume in record(run)["resumed"]] == ["epoch 1"]
+    assert zygote.run("train.py", *words, "hydra.run.dir=alone", cwd=tmp_path) == 0
+    assert differences(run, tmp_path / "alone") == []
 
 
 def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The plan of a sweep, made from the files of its earlier runs."""
 
 import json
+import os
 import shutil
+import signal
 from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from microstep.config.compose import compose
 from microstep.sweep.definition import Job, Sweep, SweepPlan
 from microstep.sweep.planning import plan_sweep
 from microstep.training import provenance as identity
+from microstep.training import resume as resuming
+from microstep.training.resume import resume
 from microstep.training.source import IMPORTS, find_packages
 from tests.conftest import fit
 
@@ -89,6 +93,18 @@ def test_an_interrupted_run_goes_on(sweep: Path, status: str) -> None:
     assert (sweep / "job" / "checkpoints" / "manifest.json").exists()
 
 
+def test_a_run_that_is_killed_while_it_is_resumed_goes_on(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """run.json still identifies it, although its components are not built yet."""
+    left(sweep, status="interrupted")
+    monkeypatch.setattr(resuming, "build_components", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    pid = os.fork()
+    if not pid:
+        resume(sweep / "job")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert plan(sweep).jobs_to_run
+    assert (sweep / "job" / "checkpoints" / "manifest.json").exists()
+
+
 def test_what_failed_or_never_got_anywhere_starts_afresh(sweep: Path) -> None:
     """A failed run starts from the beginning, and so does one that died before its first checkpoint."""
     left(sweep, status="failed")
@@ -97,6 +113,24 @@ def test_what_failed_or_never_got_anywhere_starts_afresh(sweep: Path) -> None:
     (sweep / "job" / "run.json").write_text('{"status": "running"}')
     assert plan(sweep).jobs_to_run
     assert not (sweep / "job" / "run.json").exists()
+
+
+def test_a_run_that_failed_through_no_fault_of_its_own_goes_on(sweep: Path) -> None:
+    """A run whose disk was full keeps its checkpoints; if its experiment is another one, it is stale."""
+    left(sweep, status="failed", resumable=True)
+    assert plan(sweep, "optimizer.lr=0.5").stale == {"job": "config"}
+    assert plan(sweep).jobs_to_run
+    assert (sweep / "job" / "checkpoints" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
+def test_without_an_intact_checkpoint_a_run_starts_afresh(sweep: Path, status: str) -> None:
+    """A resume would be refused each time the sweep is repeated."""
+    left(sweep, status=status, resumable=True)
+    for file in (sweep / "job" / "checkpoints").glob("*.pt"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert plan(sweep).jobs_to_run
+    assert not (sweep / "job" / "checkpoints").exists()
 
 
 def test_a_damaged_run_json_costs_no_result(sweep: Path) -> None:

@@ -17,6 +17,7 @@ from tests.faults.zygote import Zygote
 CONF = str(Path(__file__).parent / "conf")
 LEAST = ("model=mlp", "threads=1", "epochs=1")
 SWEEP = Path("outputs/sweeps/s")
+COUNTS = ("epoch", "optimizer_steps", "skipped_steps", "samples_seen", "samples_per_second")
 
 
 def record(run: Path) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def test_what_was_interrupted_goes_on_and_what_is_missing_is_run(zygote: Zygote,
     for run in (name(0), name(1)):
         assert differences(whole / run, swept / SWEEP / run) == []
     assert len(record(swept / SWEEP / name(0))["resumed"]) == 1
+    assert all(record(swept / SWEEP / name(0))[key] == record(whole / name(0))[key] for key in COUNTS)
     assert "resumed" not in record(failed)
     assert (failed / "train.log").read_text().startswith(log)
 

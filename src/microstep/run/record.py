@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from microstep.errors import RunInUse, escape_unprintable
+from microstep.errors import RunInUse, StorageError, escape_unprintable
 from microstep.run.lock import directory_lock
 from microstep.utils.json_files import read_json, write_json
 
@@ -36,6 +36,7 @@ class RunRecord:
     metrics: Mapping[str, Mapping[str, float]]  #: of each split, and of the `best` epoch
     numbers: Mapping[str, float]  #: epoch, epochs, train_seconds, …
     resumed: list[Any]  #: one entry for each resume
+    resumable: bool  #: whether a sweep resumes the run if it failed
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -62,6 +63,7 @@ class RunRecord:
             metrics={split: numbers(of_type(values, dict)) for split, values in splits.items()},
             numbers=numbers(content),
             resumed=of_type(content.get("resumed"), list),
+            resumable=content.get("resumable") is True,
             **{name: short_text(content.get(name)) for name in names},
         )
 
@@ -113,8 +115,9 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def mark_failed(directory: Path, reason: str) -> None:
-    """Mark a run as failed, unless its process is still running or has recorded how it ended."""
-    with suppress(RunInUse), directory_lock(directory):
+    """Mark a run whose process died as failed, unless the disk is full. A run that goes on, or has ended, is kept."""
+    with suppress(RunInUse, StorageError), directory_lock(directory):
         record = RunRecord.read(directory)
         if record.status in (None, "running"):
-            write_json(directory / "run.json", {**record.content, "status": "failed", "error": reason})
+            outcome = {"status": "failed", "error": reason, "resumable": True}
+            write_json(directory / "run.json", {**record.content, **outcome})

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import BaseFileLock
 
-from microstep.errors import MicrostepError, Stopped
+from microstep.errors import CheckpointRefused, Diverged, MicrostepError, Stopped, format_error
 from microstep.run.layout import LOG_PATTERNS
 from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import storage_errors
@@ -69,8 +70,13 @@ def outcome_fields(error: BaseException | None) -> dict[str, Any]:
         return {"status": "finished"}
     if isinstance(error, Stopped | KeyboardInterrupt):
         return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
-    known = isinstance(error, MicrostepError)
-    return {"status": "failed", "error": str(error) if known else f"{type(error).__name__}: {error}"}
+    return {"status": "failed", "error": format_error(error), "resumable": is_resumable(error)}
+
+
+def is_resumable(error: BaseException) -> bool:
+    """Return whether a resume may succeed: the storage, the data or the memory failed, not the run's own code."""
+    outside = isinstance(error, MicrostepError | OSError | MemoryError | torch.OutOfMemoryError)
+    return outside and not isinstance(error, Diverged | CheckpointRefused)
 
 
 def find_logs(run_dir: Path) -> list[Path]:

@@ -1,13 +1,15 @@
-"""Plans a sweep: finished runs are skipped, interrupted ones are resumed, failed ones are run again."""
+"""Plans a sweep: finished runs are skipped, others are resumed or run again."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.config.experiment import flatten
-from microstep.errors import format_error
+from microstep.errors import CheckpointRefused, format_error
+from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.directory import clear_run_directory, has_checkpoint
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
@@ -38,14 +40,24 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
         elif usable and not same and not sweep.redo:
             stale[job.name] = hashes.describe_difference(record, job.config)
         else:
-            if not (same and usable) and directory.exists():
+            if not (same and usable and has_intact_checkpoint(directory)) and directory.exists():
                 clear_run_directory(directory)
             jobs_to_run.append(job)
     return SweepPlan(tuple(jobs_to_run), finished, stale)
 
 
 def has_result(record: RunRecord, directory: Path) -> bool:
-    return record.status == "finished" or (has_checkpoint(directory) and record.status != "failed")
+    """Return whether a run has finished or can be resumed: neither divergence nor an error in its code ended it."""
+    if record.status == "finished":
+        return True
+    return has_checkpoint(directory) and (record.status != "failed" or record.resumable)
+
+
+def has_intact_checkpoint(directory: Path) -> bool:
+    with suppress(CheckpointRefused):
+        checkpoints = Checkpoints(directory / "checkpoints")
+        return any(entry is not None and checkpoints.is_intact(entry) for entry in checkpoints.entries.values())
+    return False
 
 
 class ExperimentHashes:

@@ -32,6 +32,9 @@ from microstep.training.trainer import Trainer
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
+#: by which a sweep finds a run that dies while it is built
+IDENTITY_FACTS = ("data", "experiment_hash", "source_hash", "files")
+COUNT_FACTS = ("epoch", "optimizer_steps", "skipped_steps", "samples_seen", "samples_per_second")
 #: Raised when the state of another run is loaded.
 FOREIGN_STATE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
@@ -82,7 +85,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
 
 
 def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:
-    """Return what run.json keeps: the metrics of the best epoch and the list of resumes, including this one."""
+    """Return what run.json keeps: the run's identity, counts, best metrics, and the resumes including this one."""
     run = SavedRun.read(plan.directory, "resume")
     now = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,8 +93,11 @@ def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> d
         "overrides": plan.overrides,
         "command": shlex.join(sys.orig_argv),
     }
-    best = best_metrics(run, recovered_state.progress.best_epoch) if recovered_state else {}
-    return ({"metrics": {"best": best}} if best else {}) | {"resumed": [*run.record.resumed, now]}
+    names = IDENTITY_FACTS + (COUNT_FACTS if recovered_state else ())
+    kept = {name: run.record.content[name] for name in names if name in run.record.content}
+    if recovered_state and (best := best_metrics(run, recovered_state.progress.best_epoch)):
+        kept["metrics"] = {"best": best}
+    return kept | {"resumed": [*run.record.resumed, now]}
 
 
 def best_metrics(run: SavedRun, epoch: int) -> dict[str, Any]:

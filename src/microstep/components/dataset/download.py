@@ -1,7 +1,7 @@
-"""Downloads data sets through torchvision; a download that fails leaves nothing behind."""
+"""Downloads data sets through torchvision. A failed download leaves nothing; several processes may download at once."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +23,16 @@ def download_dataset(dataset_class: Callable[..., Any], root: Path, folder: str,
             remedy = f"put {content_text} into {root / folder} by hand"
             raise DataError("dataset.download=true", reason, remedy) from None
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
-        (Path(temporary) / folder).rename(root / folder)
+        move_unless_there(Path(temporary) / folder, root / folder)
+
+
+def move_unless_there(source: Path, target: Path) -> None:
+    """Move a directory, unless another process has put the same files there in the meantime."""
+    try:
+        source.rename(target)
+    except OSError:
+        if not all((target / file.name).exists() for file in source.iterdir()):
+            raise
 
 
 @contextmanager
@@ -34,5 +43,6 @@ def create_directory(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_new and not any(root.iterdir()):
-            root.rmdir()
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                root.rmdir()

@@ -311,6 +311,15 @@ def test_an_experiments_own_windows_are_looked_at() -> None:
     assert [one["micro_batches"] for one in found.numbers["windows"]] == [[16] * 4, [16, 13]]
 
 
+@pytest.mark.parametrize(("sampler", "last"), [("Half", [14]), ("Twice", [16, 16, 16, 10])])
+def test_windows_are_those_of_the_samplers_order(sampler, last) -> None:
+    """The last window of an epoch that is half or twice as long as the training split is checked, too."""
+    words = ["check=accumulation", "accum=4", "batch_size=16", "model=mlp", "augment=mixup", "threads=1"]
+    found = run_accumulation_check(compose([*words, f"sampler._target_=tests.training.test_build.{sampler}"]))
+    assert found.passed
+    assert [one["micro_batches"] for one in found.numbers["windows"]] == [[16] * 4, last]
+
+
 def test_the_readers_loop_is_told_where_and_why_it_is_wrong(zygote, tmp_path) -> None:
     """A page that ends in one sentence, exit code 1, and the same as numbers, picture and TensorBoard events."""
     words = ("check=accumulation", "accum=4", "batch_size=16", "rule=mean_over_accum", "hydra.run.dir=here")
@@ -352,9 +361,9 @@ def test_ours_is_exact_and_says_so(zygote, tmp_path) -> None:
         ("check=precision resume=auto hydra.run.dir=r", "error: check=precision: it examines a new experiment"),
         (
             "check=accumulation accum=90 batch_size=16",
-            "error: batch_size=16 accum=90: uncut, that is one batch of 1,440, and the",
+            "error: batch_size=16 accum=90: uncut, that is one batch of 1,440, and an epoch has",
         ),
-        ("check=accumulation accum=2 batch_size=4000", "error: batch_size=4000: the training split has 1,437"),
+        ("check=accumulation accum=2 batch_size=4000", "error: batch_size=4000: an epoch has 1,437"),
         ("check=accumulation accum=3 effective_batch_size=64", "error: effective_batch_size=64: it is not a multiple"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_check_from_the_command_line(zygote, tmp_path: Path) -> None:
 def test_what_training_refuses_is_refused(zygote, tmp_path: Path) -> None:
     """In one line, with exit code 2; no directory stays. So is tf32 on a CPU."""
     for words, told in (
-        (["check=precision", "batch_size=100000"], "error: batch_size=100000: the training split has 1,437 samples; "),
+        (["check=precision", "batch_size=100000"], "error: batch_size=100000: an epoch has 1,437 samples; "),
         (
             ["precision=tf32", "device=cpu"],
             "error: precision=tf32: only CUDA's tensor cores compute so, and the device",

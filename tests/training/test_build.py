@@ -25,11 +25,18 @@ class Half:
         return self.rows
 
 
+class Twice(Half):
+    """Draws every sample twice."""
+
+    def __init__(self, train_targets: torch.Tensor) -> None:
+        self.rows = torch.arange(2 * len(train_targets)) // 2
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["batch_size=1438"], "batch_size=1438: the training split has 1,437 samples; choose at most 1437"),
-        (["effective_batch_size=1500"], "batch_size=1500: the training split has 1,437 samples"),
+        (["batch_size=1438"], "batch_size=1438: an epoch has 1,437 samples; choose at most 1437"),
+        (["effective_batch_size=1500"], "batch_size=1500: an epoch has 1,437 samples"),
         (["augment=randaugment"], "augment: it is for streamed images only; add dataset.resident=false"),
         ([*TASKS, *REGRESSION, "augment=mixup"], "augment: Regression can't be mixed; "),
         ([*TASKS, *REGRESSION, "augment=crop_flip"], "augment: the data are not images; leave it out: augment=none"),
@@ -38,9 +45,8 @@ class Half:
         (["augment=cutout", "augment.hol=0.5"], "augment.hol=0.5: no such key; did you mean augment.hole"),
         (["sampler=balanced", "sampler.power=3"], "sampler.power=3: out of range; "),
         (
-            ["sampler._target_=tests.training.test_build.Half"],
-            "sampler (Half): its order has 718 rows, and the training split has 1,437 samples; "
-            "let it return 1,437 rows, which may repeat, or choose sampler=shuffle",
+            ["sampler._target_=tests.training.test_build.Half", "batch_size=719"],
+            "batch_size=719: an epoch has 718 samples; choose at most 718",
         ),
     ],
 )
@@ -57,6 +63,21 @@ def test_a_whole_split_is_a_batch_still(tmp_path):
     trainer = build_trainer(compose(["batch_size=1437", "model=mlp", "progress=false"]), tmp_path)
     (window,) = trainer.loaders.train(1)
     assert [len(batch.targets) for batch in window.batches] == [1437]
+
+
+@pytest.mark.parametrize("augment", ["none", "crop_flip", "mixup"])
+@pytest.mark.parametrize(("sampler", "samples", "steps"), [("Half", 718, 8), ("Twice", 2874, 29)])
+def test_lengths_are_those_of_the_samplers_order(sampler, samples, steps, augment, tmp_path, monkeypatch):
+    """Steps, schedule, progress bars, and counts of an epoch that is half or twice as long as the training split."""
+    words = [f"sampler._target_=tests.training.test_build.{sampler}", f"augment={augment}", "accum=2"]
+    overrides = ["batch_size=50", "epochs=2", "model=mlp", "scheduler=cosine", "threads=1", "progress=false"]
+    trainer, totals = build_trainer(compose([*words, *overrides]), tmp_path), []
+    monkeypatch.setattr(trainer.loggers.bars, "samples", lambda items, label, total, *_: totals.append(total) or items)
+    results = trainer.fit()
+    assert trainer.components.steps == steps
+    assert (results.optimizer_steps, results.samples_seen) == (2 * steps, 2 * samples)
+    assert trainer.scheduler.get_last_lr() == [pytest.approx(0, abs=1e-6)]
+    assert totals == [samples, 180, samples, 180, 180, 180]
 
 
 @pytest.mark.parametrize("augment", ["none", "mixup"])

@@ -103,21 +103,44 @@ class OfLength:
         return torch.arange(self.length if key[1] >= self.epoch else self.samples) % self.samples
 
 
-@pytest.mark.parametrize("length", [0, 1, 25, 27, 52])
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("length", [1, 13, 25, 27, 52])
 @pytest.mark.parametrize(
-    "augment", [none(), crop_flip(0.0, 0.5), Pipeline((), Mixup(0.2))], ids=["none", "flip", "mix"]
+    "augment", [none(), crop_flip(0.0, 0.5), Pipeline((), Mixup(0.2)), Pipeline((), Cutmix(1.0))], ids=lambda p: str(p)
 )
-def test_an_order_of_another_length_is_refused(length, epoch, augment):
-    """Whatever is done to the samples, in the first epoch or later, in one line, before anything is read."""
+def test_an_order_may_have_any_length(length, augment):
+    """An epoch has as many samples as the order has rows, each with its own augmentation and a partner among them."""
+    one = loaders(Rows(26), augment=augment, sampler=OfLength(26, length, epoch=1))
+    assert one.samples == length
+    for epoch in (1, 2):
+        batches = [batch for window in one.train(epoch) for batch in window.batches]
+        assert torch.cat([batch.indices for batch in batches]).tolist() == [10 * (row % 26) for row in range(length)]
+        assert torch.cat([batch.positions for batch in batches]).tolist() == list(range(length))
+
+
+@pytest.mark.parametrize("length", [1, 25, 27, 52])
+def test_an_order_that_changes_its_length_is_refused(length):
+    """The schedule is planned for epochs of one length. The error is one line, before anything is read."""
     split = Rows(26)
-    one = loaders(split, augment=augment, sampler=OfLength(26, length, epoch))
-    for earlier in range(1, epoch):
-        assert sum(window.samples for window in one.train(earlier)) == 26
+    one = loaders(split, sampler=OfLength(26, length, epoch=3))
+    assert [sum(window.samples for window in one.train(epoch)) for epoch in (1, 2)] == [26, 26]
     split.locked = True
-    reason = f"sampler (OfLength): its order has {length} rows, and the training split has 26 samples; "
+    reason = f"sampler (OfLength): its order has {length} rows in epoch 3, and 26 in epoch 1; correct it"
     with pytest.raises(ConfigError, match=re.escape(reason)):
-        list(one.train(epoch))
+        list(one.train(3))
+
+
+@pytest.mark.parametrize("rows", [[], [0, 26], [-1, 3]], ids=str)
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_order_of_other_rows_is_refused(rows, epoch):
+    """An empty order, and rows that the split does not have."""
+
+    class Wrong(Shuffle):
+        def order(self, *key: int) -> Tensor:
+            return torch.tensor(rows, dtype=torch.int64) if key[1] >= epoch else super().order(*key)
+
+    reason = f"sampler (Wrong): its order of epoch {epoch} is empty, or not of the rows 0 to 25; correct it"
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        list(loaders(Rows(26), sampler=Wrong(torch.arange(26))).train(epoch))
 
 
 def test_a_sample_bears_its_position_and_its_index():

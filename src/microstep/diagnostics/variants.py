@@ -46,7 +46,7 @@ def get_effective_batch_size(config: DictConfig) -> int:
 
 def check_window_fits(config: DictConfig, samples: int) -> None:
     if (size := get_effective_batch_size(config)) > samples:
-        reason = f"uncut, that is one batch of {size:,}, and the training split has {samples:,} samples"
+        reason = f"uncut, that is one batch of {size:,}, and an epoch has {samples:,} samples"
         raise ConfigError(format_window_size_key(config), reason, "choose fewer")
 
 

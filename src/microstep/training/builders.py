@@ -99,13 +99,13 @@ def build_loaders(
     config: DictConfig, dataset: Dataset, plan: Accumulation, task: Task, device: torch.device, allowlist: Allowlist
 ) -> Loaders:
     size, train = micro_batch_size(config), dataset.splits["train"]
-    if size > len(train):
-        reason = f"the training split has {len(train):,} samples"
-        raise ConfigError(f"batch_size={size}", reason, f"choose at most {len(train)}")
     sampler = build_component(config, "sampler", Sampler, allowlist, train_targets=train.targets)
     augment = build_component(config, "augment", Augment, allowlist)
     check_mixable(augment, task)
-    return Loaders(dataset.splits, sampler, augment, plan, task, EVALUATION_FACTOR * size, config.seed, device)
+    loaders = Loaders(dataset.splits, sampler, augment, plan, task, EVALUATION_FACTOR * size, config.seed, device)
+    if size > (samples := loaders.samples):
+        raise ConfigError(f"batch_size={size}", f"an epoch has {samples:,} samples", f"choose at most {samples}")
+    return loaders
 
 
 def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Dataset:

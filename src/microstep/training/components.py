@@ -29,7 +29,7 @@ class Components:
     @property
     def steps(self) -> int:
         """Optimizer steps per epoch."""
-        return self.accumulation.steps(len(self.dataset.splits["train"]))
+        return self.accumulation.steps(self.loaders.samples)
 
     @property
     def parameters(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import fsum
 from time import perf_counter
 
@@ -49,19 +50,32 @@ class Loaders:
             yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.wait_timer))
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return the plan of an epoch; raise ConfigError if the order is not as long as the training split."""
-        key, train = (self.seed, epoch), self.splits["train"]
-        order = self.sampler.order(*key)
-        if len(order) != len(train):
-            reason = f"its order has {len(order):,} rows, and the training split has {len(train):,} samples"
-            remedy = f"let it return {len(train):,} rows, which may repeat, or choose sampler=shuffle"
-            raise ConfigError(f"sampler ({type(self.sampler).__name__})", reason, remedy)
-        mixing = self.augment.mixing(train, self.device, *key)
+        """Return the plan of an epoch; raise ConfigError if its order is not as long as that of epoch 1."""
+        key, train, order, samples = (self.seed, epoch), self.splits["train"], self.draw_order(epoch), self.samples
+        if len(order) != samples:
+            raise self.sampler_error(f"its order has {len(order):,} rows in epoch {epoch}, and {samples:,} in epoch 1")
+        mixing = self.augment.mixing(train, self.device, *key, samples=samples)
         positions, weights = torch.arange(len(order), device=self.device), self.weights[order]
         if mixing is not None:
             share, partners = mixing.share.cpu().double(), mixing.partners.cpu()
             weights = share * weights + (1 - share) * weights[partners]
-        return EpochPlan(self.augment.view(train, *key), order.to(self.device), positions, weights, mixing)
+        view = self.augment.view(train, *key, samples=samples)
+        return EpochPlan(view, order.to(self.device), positions, weights, mixing)
+
+    @cached_property
+    def samples(self) -> int:
+        """Samples of an epoch."""
+        return len(self.draw_order(epoch=1))
+
+    def draw_order(self, epoch: int) -> Tensor:
+        """Return the row at each position of an epoch. Raise ConfigError if there are none, or not of the split."""
+        order, rows = self.sampler.order(self.seed, epoch), len(self.splits["train"])
+        if not len(order) or order.min() < 0 or order.max() >= rows:
+            raise self.sampler_error(f"its order of epoch {epoch} is empty, or not of the rows 0 to {rows - 1:,}")
+        return order
+
+    def sampler_error(self, reason: str) -> ConfigError:
+        return ConfigError(f"sampler ({type(self.sampler).__name__})", reason, "correct it, or choose sampler=shuffle")
 
     def look(self, samples: int) -> Tensor | None:
         """Return the first images of epoch 1 as the model sees them; None if samples are no images."""

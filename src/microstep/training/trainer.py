@@ -109,8 +109,8 @@ class Trainer:
         return SplitResult(*evaluate_and_report(model, split, batches, precision, self.task, metrics, directory))
 
     def windows(self, epoch: int) -> Iterator[LoadedWindow]:
-        windows, samples = self.loaders.train(epoch, first=self.progress.window), len(self.loaders.splits["train"])
-        return self.loggers.windows(windows, epoch, self.progress.epoch_samples, samples, self.step.metrics)
+        windows, done = self.loaders.train(epoch, first=self.progress.window), self.progress.epoch_samples
+        return self.loggers.windows(windows, epoch, done, self.loaders.samples, self.step.metrics)
 
     def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
         return self.loggers.batches(self.loaders.evaluation(name), name, len(self.loaders.splits[name]), metrics)

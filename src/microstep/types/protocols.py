@@ -90,7 +90,8 @@ class Sampler(Protocol):
             key: (seed, epoch). The result must depend on nothing else.
 
         Returns:
-            N rows of the training split (int64, on the CPU), N being its length. Rows may be repeated or left out.
+            N rows of the training split (int64, on the CPU). Rows may be repeated or left out. N is at least 1 and may
+            differ from the length of the split, but it must be the same in every epoch.
         """
 
 
@@ -108,11 +109,11 @@ class Mixing(Protocol):
 class Augment(Protocol):
     """Augments training samples. The result must depend only on (seed, epoch, position)."""
 
-    def view(self, split: Split, *key: int) -> Split:
-        """Return the augmented split for an epoch. `key` is (seed, epoch)."""
+    def view(self, split: Split, *key: int, samples: int) -> Split:
+        """Return the augmented split for an epoch with that many positions. `key` is (seed, epoch)."""
 
-    def mixing(self, split: Split, device: torch.device, *key: int) -> Mixing | None:
-        """Return the mixing of an epoch, or None if samples are not mixed."""
+    def mixing(self, split: Split, device: torch.device, *key: int, samples: int) -> Mixing | None:
+        """Return the mixing of an epoch with that many positions, or None if samples are not mixed."""
 
 
 class Metrics(Protocol):

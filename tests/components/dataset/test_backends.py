@@ -115,8 +115,8 @@ def test_randaugment_does_not_depend_on_who_reads(root, workers):
     augment = recipes.randaugment(0.125, 0.5, 2, 9)
     whole = splits(root, resident=False)["train"]
     rows = torch.arange(len(whole))
-    expected = augment.view(whole, 0, 1).fetch(rows, rows).inputs
-    view = augment.view(splits(root, resident=False, workers=workers)["train"], 0, 1)
+    expected = augment.view(whole, 0, 1, samples=len(rows)).fetch(rows, rows).inputs
+    view = augment.view(splits(root, resident=False, workers=workers)["train"], 0, 1, samples=len(rows))
     requests = [(part, part) for part in rows.split(7)]
     view.expect(requests)
     assert torch.equal(torch.cat([view.fetch(*request).inputs for request in requests]), expected)

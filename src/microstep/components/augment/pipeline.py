@@ -24,29 +24,30 @@ class AugmentableSplit(Protocol):
 
     size: ImageSize
 
-    def augmented(self, pipeline: Pipeline, *key: int) -> Split:
-        """Return a view of the split, augmented for one epoch; `key` is (seed, epoch)."""
+    def augmented(self, pipeline: Pipeline, *key: int, samples: int) -> Split:
+        """Return a view of the split, augmented for an epoch of that many positions; `key` is (seed, epoch)."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """Augmentation of training images: operations one after the other, then mixing of pairs.
 
-    All random parameters are a pure function of seed, epoch and position. In every method, `key` is (seed, epoch).
+    All random parameters are a pure function of seed, epoch and position. In every method, `key` is (seed, epoch), and
+    `samples` the number of positions in an epoch.
     """
 
     operations: tuple[Operation, ...]
     mixing_rule: MixingRule | None = None
 
-    def view(self, split: Split, *key: int) -> Split:
+    def view(self, split: Split, *key: int, samples: int) -> Split:
         """Return a view of the split, augmented for one epoch. Raise a ConfigError if it can't be augmented."""
-        return check_augmentable(split).augmented(self, *key) if self.operations else split
+        return check_augmentable(split).augmented(self, *key, samples=samples) if self.operations else split
 
-    def mixing(self, split: Split, device: torch.device, *key: int) -> EpochMixing | None:
+    def mixing(self, split: Split, device: torch.device, *key: int, samples: int) -> EpochMixing | None:
         """Return the mixing of an epoch, or None. Raise a ConfigError if the samples to mix are not images."""
         if self.mixing_rule is None:
             return None
-        return self.mixing_rule.plan(len(split), check_augmentable(split).size, device, *key)
+        return self.mixing_rule.plan(samples, check_augmentable(split).size, device, *key)
 
     def plan(self, positions: Tensor, size: ImageSize, *key: int) -> list[Tensor]:
         """Return the parameters of each operation for N positions of the epoch: N × k each, int64."""

@@ -56,7 +56,7 @@ class ResidentSplit:
     def to_images(self, inputs: Tensor) -> Tensor:
         return self.normalizer.invert(inputs)
 
-    def augmented(self, pipeline: Pipeline, *key: int) -> ResidentSplit:
+    def augmented(self, pipeline: Pipeline, *key: int, samples: int) -> ResidentSplit:
         """Return a view of the split, augmented for one epoch. The parameters of all positions are drawn at once.
 
         Raises:
@@ -64,7 +64,7 @@ class ResidentSplit:
         """
         if not pipeline.supports_resident:
             raise ConfigError("augment", "it is for streamed images only", "add dataset.resident=false")
-        plan = [p.to(self.device) for p in pipeline.plan(torch.arange(len(self)), self.size, *key)]
+        plan = [p.to(self.device) for p in pipeline.plan(torch.arange(samples), self.size, *key)]
         fill = torch.tensor(self.normalizer.fill_color, dtype=torch.uint8, device=self.device)
         view = copy(self)
         view.augmentation = lambda images, positions: pipeline.batched(
@@ -112,7 +112,7 @@ class StreamingSplit:
     def to_images(self, inputs: Tensor) -> Tensor:
         return self.normalizer.invert(inputs)
 
-    def augmented(self, pipeline: Pipeline, *key: int) -> StreamingSplit:
+    def augmented(self, pipeline: Pipeline, *key: int, samples: int) -> StreamingSplit:
         view = copy(self)
         view.augmentation = WorkerAugmentation(pipeline, key, self.normalizer.fill_color)
         return view

@@ -23,7 +23,7 @@ from microstep.utils.terminal import print_and_log
 def run_accumulation_check(config: DictConfig) -> CheckResult:
     """Compare micro-batches, accumulated by the loop `rule`, with one large batch; pass if every window is exact."""
     components = build_components(variants.change_config(config, precision=variants.FP64))
-    variants.check_window_fits(config, len(components.dataset.splits["train"]))
+    variants.check_window_fits(config, components.loaders.samples)
     with variants.memory_errors(config):
         windows = measure_windows(config, components)
     summary, parameters = accumulation_summary_rows(config, components), count_layer_parameters(components.model)

@@ -44,10 +44,10 @@ class DriftTraining:
     def train(self, epoch: int, bars: ProgressBars) -> None:
         """Take one optimizer step over each of the epoch's windows."""
         loaders, metrics = self.components.loaders, self.step.metrics
-        samples = len(loaders.splits["train"])
-        windows = bars.samples(loaders.train(epoch), self.name, samples, lambda w: w.samples, metrics.running_values)
+        windows, running = loaders.train(epoch), metrics.running_values
+        shown = bars.samples(windows, self.name, loaders.samples, lambda w: w.samples, running)
         try:
-            train_epoch(epoch, windows, self.components, self.optimizer, self.scheduler, self.step, self.progress)
+            train_epoch(epoch, shown, self.components, self.optimizer, self.scheduler, self.step, self.progress)
         except Diverged as error:
             subject, reason, remedy = error.args
             raise Diverged(f"{self.name}, {subject}", reason, remedy) from None

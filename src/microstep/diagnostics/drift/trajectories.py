@@ -40,7 +40,7 @@ def start_trainings(config: DictConfig) -> Mapping[str, DriftTraining]:
     """Build the trainings, with shared data. Those in fp64 are left out if the experiment itself is in fp64."""
     with share_datasets():
         cut = start_training("cut", config)
-        check_window_fits(config, len(cut.components.dataset.splits["train"]))
+        check_window_fits(config, cut.components.loaders.samples)
         exact = cut.components.precision.dtype == torch.float64
         others = {name: c for name, c in make_compared_configs(config).items() if not (exact and "fp64" in name)}
         with silenced():  # the first training has printed all warnings

@@ -280,3 +280,71 @@ def test_workers_do_not_outlive_a_killed_program():
         program.kill()
     assert len(processes) == 2
     assert gone(processes, 20)
+
+
+FAILING = """
+import resource
+from itertools import count
+from multiprocessing import active_children
+
+made = WorkerPool({"train": PICTURES}, 4)
+
+def describe(asked):
+    try:
+        with loader_errors():
+            taken(made, asked)
+    except MicrostepError as error:
+        open(os.devnull).close()  # a run can be recorded
+        return str(error)
+"""
+UNSTARTED = "num_workers=4: a loader process can't be started or send its images ("
+
+
+def test_a_worker_that_cant_be_started_is_a_line_and_the_program_ends():
+    """For want of descriptors or processes. What was started is ended, and the next pass has its workers."""
+    body = """
+before = len(os.listdir("/proc/self/fd")) - 1
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+for limit in (before + 2, before + 20):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    print(describe(wanted()).replace(str(limit), "LIMIT"), active_children())
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+fork, calls = os.fork, count()
+
+def refuse():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+os.fork = lambda: fork() if next(calls) < 2 else refuse()
+print(describe(wanted()), active_children())
+os.fork = fork
+print(torch.equal(taken(made, wanted()), exact(wanted())))
+"""
+    done = subprocess.run(script(FAILING + body), capture_output=True, text=True, timeout=45)
+    remedy = "; choose fewer num_workers (0 needs none of it), or raise the limit of "
+    files = f"{UNSTARTED}Too many open files){remedy}LIMIT open files (ulimit -n) []"
+    processes = f"{UNSTARTED}Resource temporarily unavailable){remedy}processes (ulimit -u) []"
+    assert done.stdout.splitlines() == [files, files, processes, "True"], done
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+NO_MOUNT = subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0
+
+
+@pytest.mark.skipif(NO_MOUNT, reason="a process can't have a /dev/shm of its own here")
+@pytest.mark.parametrize(
+    ("options", "subject", "lack", "remedy"),
+    [
+        ("ro", "num_workers=4", "Read-only file system", "make /dev/shm writable"),
+        ("size=8k", "num_workers=4", "No space left on device", "make room in /dev/shm"),
+        ("size=400k", "num_workers", "No space left on device", "make room in /dev/shm"),
+    ],
+)
+def test_too_little_shared_memory_is_a_line(options, subject, lack, remedy):
+    """At the start and for the images. torch would lose the error of the latter, and wait for minutes."""
+    body = f"{FAILING}print(describe([ReadRequest('train', [0] * 5000)] * 9))"
+    mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", *script(body)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=45)
+    reason = f"{subject}: a loader process can't be started or send its images ({lack})"
+    assert done.stdout == f"{reason}; choose fewer num_workers (0 needs none of it), or {remedy}\n", done
+    assert done.returncode == 0

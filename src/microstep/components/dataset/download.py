@@ -23,16 +23,12 @@ def download_dataset(dataset_class: Callable[..., Any], root: Path, folder: str,
             remedy = f"put {content_text} into {root / folder} by hand"
             raise DataError("dataset.download=true", reason, remedy) from None
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
-        move_unless_there(Path(temporary) / folder, root / folder)
-
-
-def move_unless_there(source: Path, target: Path) -> None:
-    """Move a directory, unless another process has put the same files there in the meantime."""
-    try:
-        source.rename(target)
-    except OSError:
-        if not all((target / file.name).exists() for file in source.iterdir()):
-            raise
+        source, target = Path(temporary) / folder, root / folder
+        try:
+            source.rename(target)
+        except OSError:  # another process may have put the same files there
+            if not all((target / file.name).exists() for file in source.iterdir()):
+                raise
 
 
 @contextmanager

@@ -14,11 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
+from resource import RLIMIT_NOFILE, getrlimit
+from traceback import clear_frames
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, _utils
+from torch._C import _remove_worker_pids
+from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from microstep.components.augment import Pipeline
 from microstep.components.dataset.images import ImageSource
@@ -68,7 +73,10 @@ class ImageReader(Dataset[Any]):
             images = torch.from_numpy(self.sources[request.split].read(request.rows))
         except MicrostepError as error:
             return error
-        return images if request.augmentation is None else request.augmentation(images, request.positions)
+        if request.augmentation is not None:
+            images = request.augmentation(images, request.positions)
+        # torch would move it in a thread, where an error is lost
+        return images if get_worker_info() is None else images.share_memory_()  # type: ignore[no-untyped-call]
 
 
 class WorkerPool:
@@ -106,9 +114,10 @@ class WorkerPool:
         self.requests[:] = requests
         if self.loader is not None:
             return iter(self.loader)
-        self.loader = make_loader(self.reader, self.requests, self.count, self.timeout)
+        loader = make_loader(self.reader, self.requests, self.count, self.timeout)
         with block_stop_signals():
-            iterator: Any = iter(self.loader)  # torch has no public way to end persistent workers
+            loader._iterator = iterator = LoaderIterator(loader)  # for this pass and the next ones
+        self.loader = loader
         ITERATORS.add(iterator)
         PROCESSES.update(iterator._workers)
         return cast(Iterator[Any], iterator)
@@ -116,6 +125,25 @@ class WorkerPool:
     def close(self) -> None:
         """End the processes. The next request starts new ones."""
         self.results, self.loader = iter(()), None  # torch ends the processes with the last reference to the loader
+
+
+class LoaderIterator(_MultiProcessingDataLoaderIter):
+    """Iterator of a DataLoader. If a process can't be started, it ends the others and raises a MicrostepError."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._workers, self._worker_pids_set = list[Any](), False
+        get_temp_dir()  # the processes use it and don't have to remove one of their own
+        try:
+            super().__init__(loader)
+        except (OSError, RuntimeError) as error:
+            if self._worker_pids_set:
+                _remove_worker_pids(id(self))  # or their end would raise an error
+            for process in self._workers:
+                process.kill()  # SIGTERM is blocked
+                process.join()
+            clear_frames(error.__traceback__)  # closes the pipes, so that the run can be recorded
+            self.__dict__ = {"_shutdown": True}  # there is nothing left for torch to end
+            raise shortage_error(f"num_workers={loader.num_workers}", str(error)) from None
 
 
 def make_loader(reader: ImageReader, requests: list[ReadRequest], count: int, timeout: float) -> DataLoader[Any]:
@@ -172,6 +200,8 @@ def loader_errors() -> Iterator[None]:
             reason = f"a loader process gave nothing for {re.findall(r'[0-9.]+', text)[0]} seconds"
             remedy = "the disk may hang; num_workers=0 reads in this process"
             raise MicrostepError("num_workers", reason, remedy) from None
+        if "Communication with the workers" in text or "shared memory" in text:
+            raise shortage_error("num_workers", text) from None
         if "DataLoader worker" in text:
             ignore_child_signals()
             death = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
@@ -179,6 +209,20 @@ def loader_errors() -> Iterator[None]:
             remedy = "most likely memory ran out, or /dev/shm: choose fewer num_workers, or a smaller batch_size"
             raise MicrostepError("num_workers", reason, remedy) from None
         raise
+
+
+def shortage_error(subject: str, text: str) -> MicrostepError:
+    """Return the error of loader processes that lack what a message of the system says."""
+    limits = {
+        "Too many open files": f"raise the limit of {getrlimit(RLIMIT_NOFILE)[0]} open files (ulimit -n)",
+        "Resource temporarily unavailable": "raise the limit of processes (ulimit -u)",
+        "No space left on device": "make room in /dev/shm",
+        "Read-only file system": "make /dev/shm writable",
+    }
+    lack = next((lack for lack in limits if lack in text), text)
+    remedy = limits.get(lack, "check the limits (ulimit -a) and /dev/shm")
+    reason = f"a loader process can't be started or send its images ({lack})"
+    return MicrostepError(subject, reason, f"choose fewer num_workers (0 needs none of it), or {remedy}")
 
 
 def ignore_child_signals() -> None:

@@ -44,7 +44,7 @@ class Diverged(MicrostepError):  # noqa: N818
 
 
 class StorageError(MicrostepError):
-    """A file can't be written."""
+    """A file can't be written, or the system can't read it."""
 
     exit_code = 4
 

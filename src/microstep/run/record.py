@@ -39,12 +39,17 @@ class RunRecord:
     resumable: bool  #: whether a sweep resumes the run if it failed
 
     @classmethod
-    def read(cls, directory: Path) -> Self:
+    def read(cls, directory: Path, tolerant: bool = False) -> Self:
+        """Read a run.json. Raise StorageError, or return a `problem` if `tolerant`, if the system can't read it."""
+        file = directory / "run.json"
         try:
-            return cls.of(read_json(directory / "run.json"))
+            return cls.of(read_json(file))
         except (FileNotFoundError, NotADirectoryError):
             return cls.of({})
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and not tolerant:  # the run may have finished
+                reason = f"it can't be read: {error.strerror}"
+                raise StorageError(str(file), reason, "make it readable, and try again") from None
             return cls.of({}, short_text(f"run.json can't be read: {error}"))
 
     @classmethod

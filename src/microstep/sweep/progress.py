@@ -81,7 +81,7 @@ class SweepProgress:
         directories = {name: self.sweep.directory / name for name in self.remaining}
         started = [name for name, mtime in self.remaining.items() if get_record_mtime(directories[name]) != mtime]
         self.started_at = self.started_at or (perf_counter() if started else None)
-        return {name: RunRecord.read(directories[name]) for name in started}
+        return {name: RunRecord.read(directories[name], tolerant=True) for name in started}
 
     def report_end(self, name: str, record: RunRecord) -> None:
         del self.remaining[name]

@@ -68,7 +68,7 @@ def read_sweep_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any)
     path = PurePath(name)
     saved = SavedRun(sweep, RunRecord.of({}, "its name leads out of the sweep's directory"), "run")
     if path.parts and not path.is_absolute() and ".." not in path.parts:
-        saved = SavedRun.read(sweep / name)
+        saved = SavedRun(sweep / name, RunRecord.read(sweep / name, tolerant=True), "run")
     status, error = get_status(saved.record)
     if (reason := short_text(job.get("error"))) and status in ("waiting", "running"):
         status, error = "failed", reason

@@ -6,6 +6,8 @@ from torch import nn
 
 from microstep.components.precision import amp, bf16, fp16, full
 from microstep.components.step import StandardStep
+from microstep.errors import DataError
+from microstep.types.data import Batch
 from tests.components.step.windows import CPU, cut, flat, model, samples, task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")
@@ -99,6 +101,27 @@ def test_amp_is_fp16_with_a_scaler_on_cuda() -> None:
     """On CUDA, `precision=amp` scales the gradients."""
     chosen = amp(torch.device("cuda", 0))
     assert (chosen.describe()["dtype"], chosen.describe()["scaler"]) == ("float16", True)
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_integers_that_a_precision_can_hold_are_kept(name: str, dtype: torch.dtype) -> None:
+    """All small ones, and large ones with enough zeros at their end."""
+    values = torch.tensor([0, 200] + [2**24, 2**24 + 2, -(2**30)] * (dtype.itemsize > 2), dtype=dtype)
+    rows = torch.arange(len(values))
+    found = full(CPU, name).cast(Batch(values, rows, rows, rows))
+    assert found.inputs.dtype == getattr(torch, name)
+    assert found.inputs.tolist() == values.tolist()
+    assert torch.equal(found.targets, rows)
+
+
+@pytest.mark.parametrize(("name", "value"), [("float32", 2**24 + 1), ("float32", -(2**62) - 1), ("float64", 2**53 + 1)])
+def test_integers_that_a_precision_would_change_are_refused(name: str, value: int) -> None:
+    """A number of an id or a count would silently be another one."""
+    values, rows = torch.tensor([1, value]), torch.arange(2)
+    reason = f"dataset: its inputs are torch.int64, and torch.{name} can't hold all of their values; "
+    with pytest.raises(DataError, match=reason):
+        full(CPU, name).cast(Batch(values, rows, rows, rows))
 
 
 def test_autocast_computes_in_the_lower_dtype_and_keeps_fp32_weights() -> None:

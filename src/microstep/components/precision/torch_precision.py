@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from microstep.errors import DataError
 from microstep.types.data import Batch, UpdateResult
 
 
@@ -53,9 +54,12 @@ class TorchPrecision:
         return model.to(device=self.device, dtype=self.dtype).to(memory_format=self.memory_format)
 
     def cast(self, batch: Batch) -> Batch:
-        """Return the batch with floating-point tensors in this dtype and 4-d inputs in this memory format."""
+        """Return the batch in this dtype and memory format. Raise a DataError for integer inputs that it can't hold."""
         memory_format = self.memory_format if batch.inputs.dim() == 4 else torch.preserve_format
         inputs = batch.inputs.to(self.dtype, memory_format=memory_format)
+        if batch.inputs.dtype in (torch.int32, torch.int64) and not inputs.to(batch.inputs.dtype).equal(batch.inputs):
+            reason = f"its inputs are {batch.inputs.dtype}, and {self.dtype} can't hold all of their values"
+            raise DataError("dataset", reason, "let it return smaller integers, or choose precision=fp64")
         targets = batch.targets.to(self.dtype) if batch.targets.is_floating_point() else batch.targets
         return replace(batch, inputs=inputs, targets=targets)
 

@@ -43,6 +43,21 @@ def test_data_that_a_job_has_changed_are_read_again(part: str, caplog: pytest.Lo
     ]
 
 
+@pytest.mark.parametrize("change", ["mirrored", "transposed", "reshaped"])
+def test_images_that_a_job_has_mirrored_or_transposed_are_read_again(change: str) -> None:
+    """The sum of the pixels of each image stays the same."""
+    with share_datasets():
+        images = built().splits["train"].images
+        before = images.clone()
+        if change == "mirrored":
+            images.copy_(images.flip(3))
+        elif change == "transposed":
+            images.transpose_(2, 3)
+        else:
+            images.resize_(len(images), 1, 4, 16)
+        assert torch.equal(built().splits["train"].images, before)
+
+
 def test_what_streams_is_not_shared(photos: Path) -> None:
     """A dataset with loader processes is not shared, because they end with the run that started them."""
     words = ("dataset=image_folder", f"dataset.root={photos}", "dataset.resident=false", "num_workers=0")

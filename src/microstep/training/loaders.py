@@ -38,22 +38,19 @@ class Loaders:
         self.weights = self.task.weight(self.splits["train"].targets)
         self.wait_timer = DataWaitTimer()
 
-    def train(self, epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
-        """Yield the windows of an epoch from index `first` on; batches are fetched when a window is iterated."""
+    def train(self, epoch: int, first: int = 0, passes: int = 1) -> Iterator[LoadedWindow]:
+        """Yield the windows of an epoch from index `first` on, each to be iterated `passes` times, and then fetched."""
         plan = self.plan(epoch)
         windows = list(self.accumulation.windows(range(plan.samples)))[first:]
         requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
-        plan.split.expect([request for window in requests for request in window])
+        plan.split.expect([request for window in requests for request in window * passes])
         for number, window in enumerate(windows):
             weight = fsum(take_positions(plan.weights, positions).sum().item() for positions in window.micro_batches)
             samples = sum(map(len, window.micro_batches))
             yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.wait_timer))
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return the plan of an epoch; raise ConfigError if its order is not as long as that of epoch 1."""
         key, train, order, samples = (self.seed, epoch), self.splits["train"], self.draw_order(epoch), self.samples
-        if len(order) != samples:
-            raise self.sampler_error(f"its order has {len(order):,} rows in epoch {epoch}, and {samples:,} in epoch 1")
         mixing = self.augment.mixing(train, self.device, *key, samples=samples)
         positions, weights = torch.arange(len(order), device=self.device), self.weights[order]
         if mixing is not None:
@@ -68,14 +65,15 @@ class Loaders:
         return len(self.draw_order(epoch=1))
 
     def draw_order(self, epoch: int) -> Tensor:
-        """Return the row at each position of an epoch. Raise ConfigError if there are none, or not of the split."""
+        """Return the row at each position of an epoch. Raise ConfigError if the sampler breaks its protocol."""
         order, rows = self.sampler.order(self.seed, epoch), len(self.splits["train"])
         if not len(order) or order.min() < 0 or order.max() >= rows:
-            raise self.sampler_error(f"its order of epoch {epoch} is empty, or not of the rows 0 to {rows - 1:,}")
-        return order
-
-    def sampler_error(self, reason: str) -> ConfigError:
-        return ConfigError(f"sampler ({type(self.sampler).__name__})", reason, "correct it, or choose sampler=shuffle")
+            reason = f"its order of epoch {epoch} is empty, or not of the rows 0 to {rows - 1:,}"
+        elif epoch > 1 and len(order) != self.samples:
+            reason = f"its order has {len(order):,} rows in epoch {epoch}, and {self.samples:,} in epoch 1"
+        else:
+            return order
+        raise ConfigError(f"sampler ({type(self.sampler).__name__})", reason, "correct it, or choose sampler=shuffle")
 
     def look(self, samples: int) -> Tensor | None:
         """Return the first images of epoch 1 as the model sees them; None if samples are no images."""

@@ -109,8 +109,9 @@ class Trainer:
         return SplitResult(*evaluate_and_report(model, split, batches, precision, self.task, metrics, directory))
 
     def windows(self, epoch: int) -> Iterator[LoadedWindow]:
-        windows, done = self.loaders.train(epoch, first=self.progress.window), self.progress.epoch_samples
-        return self.loggers.windows(windows, epoch, done, self.loaders.samples, self.step.metrics)
+        windows = self.loaders.train(epoch, self.progress.window, getattr(self.step, "passes", 1))
+        done, samples = self.progress.epoch_samples, self.loaders.samples
+        return self.loggers.windows(windows, epoch, done, samples, self.step.metrics)
 
     def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
         return self.loggers.batches(self.loaders.evaluation(name), name, len(self.loaders.splits[name]), metrics)

@@ -131,7 +131,7 @@ class Split(Protocol):
         """
 
     def expect(self, requests: Sequence[FetchRequest]) -> None:
-        """Announce calls of `fetch` with these tensors, in this order, so that the split can read ahead."""
+        """Announce calls of `fetch` with these tensors, in this order and as often, to let the split read ahead."""
 
     def to_images(self, inputs: Tensor) -> Tensor | None:
         """Convert the inputs of a batch to images.

@@ -188,7 +188,8 @@ class Step(Protocol):
         """Compute the gradient of the window's mean loss and apply it.
 
         Args:
-            window: fetches its batches lazily; it may be iterated more than once.
+            window: fetches its batches lazily; it may be iterated more than once. A step with an attribute `passes`
+                iterates it that often, and streamed images are read once.
             weight: sum of the weights of the window's samples.
         """
 

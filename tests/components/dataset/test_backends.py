@@ -109,6 +109,19 @@ def test_what_is_expected_is_read_by_the_workers(root):
     assert sum(len(batch.indices) for batch in one.evaluation("val")) == len(one.splits["val"])
 
 
+@pytest.mark.parametrize("name", ["cutout", "mixup"])
+def test_images_of_several_passes_are_read_once(root, name):
+    """A step that goes through each window twice has no image decoded by the training process, nor twice."""
+    here, there = (loaders(splits(root, kind, workers=2), RECIPES[name]) for kind in (True, False))
+    train = there.splits["train"]
+    list(there.evaluation("test"))
+    del train.workers.reader  # the workers have theirs
+    expected = [batch for window in here.train(1) for _ in range(2) for batch in window.batches]
+    batches = [batch for window in there.train(1, passes=2) for _ in range(2) for batch in window.batches]
+    assert all(same(*pair) for pair in zip(expected, batches, strict=True))
+    assert train.kept == {}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_randaugment_does_not_depend_on_who_reads(root, workers):
     """RandAugment gives the same images for any number of workers and any batch size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 
@@ -88,23 +89,34 @@ class StreamingSplit:
         self.augmentation: WorkerAugmentation | None = None
         #: by id of the rows, which are stored to keep that id in use
         self.expected_requests: dict[int, tuple[Tensor, ReadRequest]] = {}
+        self.fetches_left = Counter[ReadRequest]()  #: of each expected request
+        self.kept: dict[ReadRequest, Tensor] = {}  #: images that will be fetched again
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def fetch(self, rows: Tensor, positions: Tensor) -> Batch:
         """Return the batch of these rows, read in this process if `expect` did not announce it as the next one."""
-        expected = self.expected_requests.pop(id(rows), None)
+        expected = self.expected_requests.get(id(rows))
         request = self.make_request(rows, positions) if expected is None else expected[1]
-        images = self.workers.take_batch(request).to(self.device, non_blocking=True)
+        images = self.take_images(request).to(self.device, non_blocking=True)
         cpu_rows = torch.tensor(request.rows, dtype=torch.int64)
         targets, indices = (values[cpu_rows].to(self.device) for values in (self.targets, self.indices))
         return Batch(self.normalizer(images), targets, positions, indices)
 
+    def take_images(self, request: ReadRequest) -> Tensor:
+        """Return the images of a request; keep them in memory if it was announced once more."""
+        images = self.kept.pop(request) if request in self.kept else self.workers.take_batch(request)
+        if self.fetches_left[request] > 1:
+            self.fetches_left[request] -= 1
+            self.kept[request] = images.clone()  # a tensor of another process holds a file descriptor
+        return images
+
     def expect(self, requests: Sequence[FetchRequest]) -> None:
-        reads = [self.make_request(*request) for request in requests]
-        self.expected_requests = {id(rows): (rows, read) for (rows, _), read in zip(requests, reads, strict=True)}
-        self.workers.expect(reads)
+        reads = {id(rows): self.make_request(rows, positions) for rows, positions in requests}
+        self.expected_requests = {id(rows): (rows, reads[id(rows)]) for rows, _ in requests}
+        self.fetches_left, self.kept = Counter(reads[id(rows)] for rows, _ in requests), {}
+        self.workers.expect(list(reads.values()))
 
     def make_request(self, rows: Tensor, positions: Tensor) -> ReadRequest:
         return ReadRequest(self.name, rows.tolist(), positions.tolist(), self.augmentation)

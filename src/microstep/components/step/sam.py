@@ -25,6 +25,8 @@ class SAMStep:
         rho: size of the perturbation, as an L2 norm over all weights.
     """
 
+    passes = 2  #: over each window
+
     def __init__(
         self, precision: Precision, task: Task, metrics: Metrics, max_grad_norm: float | None, rho: float = 0.05
     ) -> None:

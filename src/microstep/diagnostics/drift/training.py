@@ -44,7 +44,7 @@ class DriftTraining:
     def train(self, epoch: int, bars: ProgressBars) -> None:
         """Take one optimizer step over each of the epoch's windows."""
         loaders, metrics = self.components.loaders, self.step.metrics
-        windows, running = loaders.train(epoch), metrics.running_values
+        windows, running = loaders.train(epoch, passes=getattr(self.step, "passes", 1)), metrics.running_values
         shown = bars.samples(windows, self.name, loaders.samples, lambda w: w.samples, running)
         try:
             train_epoch(epoch, shown, self.components, self.optimizer, self.scheduler, self.step, self.progress)

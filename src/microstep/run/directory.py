@@ -83,7 +83,7 @@ def lock_startable(directory: Path, recognizes: Recognizer = is_left_by_run) -> 
     check_no_run(directory)
     check_left_by_start(directory, recognizes)
     is_made = make_if_missing(directory)
-    if not directory.is_dir() and os.path.lexists(directory):
+    if directory.is_file() or (directory.is_symlink() and not directory.is_dir()):
         raise StorageError(str(directory), "it is a file or a broken link", "choose another directory")
     try:
         with directory_lock(directory):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from mmap import mmap
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from omegaconf import DictConfig
 from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.sweep import job
 from microstep.sweep.launchers.worker import Worker, read_outcome
+from microstep.sweep.progress import UPDATE_LOCK
 from microstep.sweep.reporter import JobOutcome
 from microstep.utils.signals import STOP_SIGNALS
 from microstep.utils.terminal import install_notice_handler
@@ -90,6 +92,22 @@ def test_a_process_that_ends_without_a_word_is_not_waited_for(tmp_path: Path) ->
 def test_loader_processes_end_with_the_run(tmp_path: Path) -> None:
     """Python would wait for them without limit."""
     assert outcome_of(leave_loaders, tmp_path) == JobOutcome()
+
+
+def test_a_run_does_not_inherit_a_lock_that_the_summary_holds(tmp_path: Path) -> None:
+    """With `n_jobs=1` runs are forked from the process that plots the summary in a second thread."""
+    matplotlib_lock, held = Lock(), Event()
+
+    def plot() -> None:
+        with UPDATE_LOCK, matplotlib_lock:
+            held.set()
+            time.sleep(0.5)
+
+    thread = Thread(target=plot)
+    thread.start()
+    held.wait()
+    assert outcome_of(lambda config: None if matplotlib_lock.acquire(timeout=5) else "deadlock", tmp_path).error is None
+    thread.join()
 
 
 def test_an_outcome_that_is_not_whole_is_none() -> None:

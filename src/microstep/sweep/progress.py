@@ -1,10 +1,11 @@
 """Shows the progress of a sweep: a line for each run that ends, and on a terminal a bar for each run and the sweep."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, RLock, Thread
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +21,9 @@ BAR_NAME_LETTERS = 44  #: length of a run's name in its bar
 ENDED_STATUSES = ("finished", "failed", "interrupted")
 SWEEP_BAR_FORMAT = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
 RUN_BAR_FORMAT = "  {desc} {n_fmt}/{total_fmt} epochs |{bar:20}|{postfix}"
+UPDATE_LOCK = RLock()  #: held while bars are drawn and the summary is plotted
+# A fork waits for it. Otherwise the forked run may inherit matplotlib's lock in a locked state, and wait forever.
+os.register_at_fork(before=UPDATE_LOCK.acquire, after_in_parent=UPDATE_LOCK.release, after_in_child=UPDATE_LOCK.release)
 
 
 class SweepProgress:
@@ -31,7 +35,6 @@ class SweepProgress:
         self.ended: dict[str, RunRecord] = {}
         self.num_skipped = len(sweep.jobs) - len(jobs)
         self.started_at: float | None = None  #: when the first run was seen to have started
-        self.update_lock = Lock()
         self.expect_jobs(jobs)
         self.bars: dict[str, tqdm[Any]] = {}
         self.sweep_bar: tqdm[Any] | None = None
@@ -63,7 +66,7 @@ class SweepProgress:
             self.update()
 
     def update(self) -> None:
-        with self.update_lock:
+        with UPDATE_LOCK:
             records = self.read_changed_records()
             ended = {name: record for name, record in records.items() if record.status in ENDED_STATUSES}
             for name, record in ended.items():
@@ -74,7 +77,7 @@ class SweepProgress:
 
     def redraw(self) -> None:
         """Update the bars only. Reports of ended runs may plot, which must not happen while a run plots."""
-        with self.update_lock:
+        with UPDATE_LOCK:
             self.draw_bars(self.read_changed_records())
 
     def read_changed_records(self) -> dict[str, RunRecord]:

@@ -37,7 +37,6 @@ WITHOUT_TORCH = (
     *("utils.progress_bar", "utils.signals"),
 )
 LONG = {  # over 200 lines on purpose: one subject each
-    "components.dataset.workers",
     "types.protocols",
 }
 LONGEST = 200

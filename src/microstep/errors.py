@@ -74,8 +74,6 @@ class Stopped(BaseException):
 
 def format_error(error: BaseException) -> str:
     """Return an exception in one line of limited length; one that is no MicrostepError with its type."""
-    if isinstance(error, MicrostepError):
-        text = str(error)
-    else:
-        text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    unexpected = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    text = str(error) if isinstance(error, MicrostepError) else unexpected
     return text if len(text) <= MAX_ERROR_LENGTH else f"{text[: MAX_ERROR_LENGTH - 1]}…"

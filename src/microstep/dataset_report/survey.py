@@ -12,8 +12,9 @@ from unicodedata import category
 import numpy as np
 
 from microstep.components.dataset.images import ImageSource, chunk_rows
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.statistics import ExactSums, split_pieces
-from microstep.components.dataset.workers import ReadRequest, WorkerPool, loader_errors
+from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.dataset_report.sampling import compute_moments, count_labels, sum_by_class
 from microstep.errors import DataError, MicrostepError
 

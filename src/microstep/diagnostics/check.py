@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.components.dataset.workers import loader_errors
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.diagnostics import accumulation, drift
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import CheckResult, write_result

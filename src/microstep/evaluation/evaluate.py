@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import nn
 
-from microstep.components.dataset.workers import loader_errors
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError

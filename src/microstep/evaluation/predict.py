@@ -9,6 +9,7 @@ import torch
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.files import ImageFiles
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.unlabeled import (
     ReadableBatches,
@@ -17,7 +18,7 @@ from microstep.components.dataset.unlabeled import (
     make_input_workers,
     read_input,
 )
-from microstep.components.dataset.workers import loader_errors, worker_count
+from microstep.components.dataset.workers import worker_count
 from microstep.components.task import Classification
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, DataError, escape_unprintable

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from microstep.components.dataset.workers import loader_errors
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.logger.console import Console
 from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.tensorboard import TensorBoard

@@ -50,8 +50,11 @@ def build_components(
     """
     components = build_partial_components(config, allowlist, device, new_run)
     selected_device, dataset, task = components.device, components.dataset, components.task
-    key = recommendation_key(config, selected_device, dataset.fingerprint)
-    measured = partial(recommend_or_load, components, key) if new_run else None
+
+    def measure() -> tuple[str, str]:
+        return recommend_or_load(components, recommendation_key(config, selected_device, dataset.fingerprint))
+
+    measured = measure if new_run else None
     available = {"device": selected_device, "saved_dtype": saved_dtype, "saved_name": saved_name, "measured": measured}
     precision = build_component(config, "precision", Precision, allowlist, **available)
     model = precision.prepare(components.model)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from microstep.components.dataset.workers import loader_errors
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF

@@ -1,6 +1,6 @@
 """Finds what a config names outside itself: the source that it builds, and files."""
 
-import re
+import ast
 import sysconfig
 from contextlib import suppress
 from functools import cache
@@ -15,7 +15,6 @@ from microstep.errors import DataError
 
 STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 INSTALLED = {"site-packages", "dist-packages"}  #: directories of installed packages, also in another environment
-IMPORTS = re.compile(rb"(?:^|[:;])\s*(?:from|import)\s+(\w.*?)(?=\s+import\b|[;#]|$)", re.MULTILINE)  # lists of modules
 
 
 @cache
@@ -25,10 +24,21 @@ def find_packages(names: frozenset[str]) -> list[str]:
     while waiting:
         found |= waiting
         files = [file for package in waiting for _, file in find_source_files(package)]
-        lists = [text.decode(errors="replace") for file in files for text in IMPORTS.findall(file.read_bytes())]
-        imported = {re.split(r"\W", name.strip())[0] for texts in lists for name in texts.split(",")} - found
+        imported = {name for file in files for name in find_imported_packages(file.read_bytes())} - found
         waiting = {name for name in imported if find_source_files(name)}
     return sorted(found)
+
+
+def find_imported_packages(source: bytes) -> set[str]:
+    """Return the top-level packages that a source imports anywhere; none if it is not valid."""
+    modules: list[str] = []
+    with suppress(SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                modules += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:  # relative: of a package that is found already
+                modules.append(node.module or "")
+    return {module.partition(".")[0] for module in modules}
 
 
 def find_source_files(package: str) -> list[tuple[str, Path]]:

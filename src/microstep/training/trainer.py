@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from microstep.components.dataset.workers import loader_errors
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.errors import Diverged, Stopped
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.progress import Position, Progress

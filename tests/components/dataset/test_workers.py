@@ -18,13 +18,8 @@ import torch
 
 from microstep.components.augment import pipeline as recipes
 from microstep.components.dataset import Images
-from microstep.components.dataset.workers import (
-    ReadRequest,
-    WorkerAugmentation,
-    WorkerPool,
-    loader_errors,
-    worker_count,
-)
+from microstep.components.dataset.loader_processes import loader_errors
+from microstep.components.dataset.workers import ReadRequest, WorkerAugmentation, WorkerPool, worker_count
 from microstep.errors import DataError, MicrostepError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 3, 8, 8), dtype=np.uint8)

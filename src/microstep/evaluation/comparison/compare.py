@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from microstep.components.dataset.workers import loader_errors
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError
 from microstep.evaluation.comparison import output_files

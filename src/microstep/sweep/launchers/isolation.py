@@ -22,7 +22,7 @@ from omegaconf.basecontainer import BaseContainer
 from torch.nn.modules import module
 from torch.optim import optimizer
 
-from microstep.components.dataset.workers import stop_workers
+from microstep.components.dataset.loader_processes import stop_workers
 from microstep.utils.signals import STOP_SIGNALS
 
 

@@ -88,7 +88,7 @@ def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfi
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     signals.install_signal_handlers()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit uses it to queue the job again, and then sends SIGTERM
-    from microstep.components.dataset.workers import stop_workers  # imports torch
+    from microstep.components.dataset.loader_processes import stop_workers  # imports torch
 
     with silenced() as warnings:
         try:

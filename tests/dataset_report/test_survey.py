@@ -15,7 +15,7 @@ from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.folder import find_splits
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.dataset_report.health import HealthReport
-from microstep.dataset_report.sampling import ClassStatistics, Stratum, compute_moments, compute_standard_errors
+from microstep.dataset_report.sampling import Stratum, compute_moments, compute_standard_errors
 from microstep.dataset_report.statistics import measure_surveys, survey_splits
 from microstep.dataset_report.survey import SplitSurvey, make_printable
 from tests.dataset_report.folders import sick_folder
@@ -80,7 +80,10 @@ def test_the_figures_are_those_of_the_good_files(root):
     pixels = train.source.read(good)
     assert measure_surveys([train])["train"].statistics == ChannelStatistics.from_stream([pixels], 255.0)
     labels = train.source.labels[good]
-    assert measure_surveys([train])["train"].classes == ClassStatistics.streamed([(pixels, labels)], 3, 255.0)
+    exact = [pixels[labels == label].astype(np.int64).sum((0, 2, 3)) / (255 * 256) for label in range(3)]
+    classes = measure_surveys([train])["train"].classes
+    assert classes.counts == np.bincount(labels).tolist()
+    np.testing.assert_allclose(np.array(classes.means) * np.array(classes.counts)[:, None], exact, rtol=1e-13)
 
 
 def test_a_file_that_goes_away_is_named(root, tmp_path):

@@ -1,13 +1,11 @@
 """Statistics by class, and the standard errors of statistics of a sample of images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
 import numpy as np
 
-from microstep.components.dataset.statistics import EMPTY_STREAM_REASON, ChannelStatistics
+from microstep.components.dataset.statistics import ChannelStatistics
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,6 @@ class ClassStatistics:
 
     counts: list[int]
     means: list[list[float] | None]  #: by class, then channel; None for a class without images
-
-    @classmethod
-    def streamed(cls, arrays: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, scale: float) -> "ClassStatistics":
-        """Compute the statistics of images (N × C × H × W) and labels (N) in one pass, in constant memory.
-
-        Sums are exact for integers, else float64. Raise a ValueError for invalid labels, or if there are no pixels.
-        """
-        counts, areas = np.zeros((2, classes), np.int64)
-        totals: Any = 0
-        for images, labels in arrays:
-            added = count_labels(labels, len(images), classes)
-            counts += added
-            areas += added * prod(images.shape[2:])
-            totals = totals + sum_by_class(images, labels, classes)
-        if not areas.any():
-            raise ValueError(EMPTY_STREAM_REASON)
-        return cls.of(counts, areas, totals, scale)
 
     @classmethod
     def of(cls, counts: np.ndarray, areas: np.ndarray, totals: np.ndarray, scale: float) -> "ClassStatistics":

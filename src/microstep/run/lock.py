@@ -21,7 +21,6 @@ from microstep.utils.text import display_path
 LOCK_FILE = ".lock"  #: the operating system locks it
 MARKER_FILE = ".lock.marker"  #: is the lock as long as it exists, on a file system without flock
 HOLDER_FILE = ".lock.holder"  #: names the process that has locked the directory last
-LOCK_FILES = (LOCK_FILE, MARKER_FILE, HOLDER_FILE)
 NO_FLOCK_ERRNOS = {ENOSYS, ENOLCK, EOPNOTSUPP}
 UNFINISHED_WRITES = WeakValueDictionary[Path, Future[None]]()  #: by directory; a finished one may be left in it
 os.register_at_fork(after_in_child=UNFINISHED_WRITES.clear)  # a child has none of the threads

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from types import TracebackType
-from typing import Any
 
 from microstep.types.data import Batch, LoadedWindow
 from microstep.types.events import EpochReport, Logger, Results, WindowReport
@@ -32,7 +30,7 @@ class LoggerCollection:
     ) -> None:
         with ExitStack() as closing:  # if one fails to close, the others are closed all the same, with its error
             for logger in reversed(self.loggers):
-                closing.push(partial(close_logger, logger, error))
+                closing.push(lambda _type, failure, _trace, logger=logger: logger.close(failure or error))
 
     def epochs(self, first: int, last: int) -> Iterator[int]:
         self.last_epoch = last
@@ -64,13 +62,6 @@ class LoggerCollection:
     def finish(self, results: Results) -> None:
         for logger in self.loggers:
             logger.finish(results)
-
-
-def close_logger(
-    logger: Logger, error: BaseException | None, _type: Any, failure: BaseException | None, _: Any
-) -> None:
-    """Close a logger with the failure of another one to close, or else with the error that ended the run."""
-    logger.close(failure or error)
 
 
 @dataclass

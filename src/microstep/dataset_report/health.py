@@ -27,7 +27,7 @@ class ImageReference:
 
 def make_image_reference(split_survey: SplitSurvey, row: int) -> ImageReference:
     label = split_survey.source.class_names[split_survey.source.labels[row]]
-    return ImageReference(split_survey.split, split_survey.get_image_name(row), make_printable(label))
+    return ImageReference(split_survey.split, make_printable(split_survey.source.get_name(row)), make_printable(label))
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,6 @@ class SplitSurvey:
         ordered = dict(sorted(unreadable.items()))
         return cls(split, source, totals, ImageFacts.concatenate(facts), ordered, is_sample)
 
-    def get_image_name(self, row: int) -> str:
-        return make_printable(self.source.get_name(row))
-
 
 def read_chunks(
     workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]

@@ -48,9 +48,8 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
 
 def has_result(record: RunRecord, directory: Path) -> bool:
     """Return whether a run has finished or can be resumed: neither divergence nor an error in its code ended it."""
-    if record.status == "finished":
-        return True
-    return has_checkpoint(directory) and (record.status != "failed" or record.resumable)
+    is_resumable = record.status != "failed" or record.resumable
+    return record.status == "finished" or (is_resumable and has_checkpoint(directory))
 
 
 def has_intact_checkpoint(directory: Path) -> bool:

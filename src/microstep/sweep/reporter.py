@@ -17,8 +17,7 @@ from microstep.utils.text import truncate_middle
 
 MIN_SUMMARY_SECONDS = 30.0  #: minimum time between two writes of summary.html
 SUMMARY_COST_FACTOR = 50  #: minimum time between two writes of summary.html, as a multiple of the time that one takes
-MAX_WARNINGS = 100  #: most warnings of a run that are shown
-MAX_WARNING_LENGTH = 1000
+MAX_WARNINGS, MAX_WARNING_LENGTH = 100, 1000  #: most warnings of a run that are shown, and characters of each
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
-from types import TracebackType
 
 from microstep.types.data import Batch, LoadedWindow
 from microstep.types.events import EpochReport, Logger, Results, WindowReport
@@ -25,9 +24,7 @@ class LoggerCollection:
     def __enter__(self) -> LoggerCollection:
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         with ExitStack() as closing:  # if one fails to close, the others are closed all the same, with its error
             for logger in reversed(self.loggers):
                 closing.push(lambda _type, failure, _trace, logger=logger: logger.close(failure or error))

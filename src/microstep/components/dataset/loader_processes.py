@@ -26,13 +26,12 @@ PROCESSES: weakref.WeakSet[BaseProcess] = weakref.WeakSet()  #: of loaders; Pyth
 
 
 def start_loader(reader: Dataset[Any], requests: list[Any], count: int, timeout: float) -> DataLoader[Any]:
-    """Return a DataLoader whose processes live from one pass to the next. Each pass reads the requests anew.
+    """Return a DataLoader whose processes live from one pass to the next. The first pass is its `_iterator`.
 
-    The first pass is the `_iterator` of the loader.
+    Each pass reads the requests anew. The sampler passes each of them to the reader.
     """
     generator = torch.Generator()  # draws a number per pass, which must not come from the global generator
     workers: dict[str, Any] = {"num_workers": count, "timeout": timeout, "persistent_workers": True}
-    # the sampler passes each request to the reader
     loader = DataLoader(reader, batch_size=None, sampler=requests, generator=generator, **workers)
     with block_stop_signals():
         loader._iterator = iterator = LoaderIterator(loader)

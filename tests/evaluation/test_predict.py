@@ -190,7 +190,7 @@ def test_bad_files_do_not_stop_the_others(run, tmp_path, workers):
     for name in BAD:
         assert not any(value for column, value in rows[name].items() if column not in ("file", "error"))
     assert "9,000 × 9,000 pixels" in rows["bomb.pgm"]["error"]
-    assert (len(done.classified.rows), len(done.classified.unreadable)) == (40, 5)
+    assert (len(done.classified.rows), len(done.classified.errors)) == (40, 5)
 
 
 def test_batches_make_no_difference(run, tmp_path):
@@ -215,12 +215,12 @@ def test_the_program_says_what_it_did(zygote, run, tmp_path):
         (folder / name).write_text("no picture")
     done = zygote.call("evaluate.py", "run=run", "input=in", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "4 classified, 12 unreadable" in done.stdout
+    assert "4 classified, 12 failed" in done.stdout
     assert "run/reports/input-in/predictions.csv" in done.stdout
     warnings = done.stderr.splitlines()
     named = [r"\x1b[31m.png", r"a\nb.png", r"a\udcff.png", *(f"bad{number}.png" for number in range(7))]
     assert [line.split(": ")[:2] for line in warnings[:10]] == [["warning", name] for name in named]
-    assert warnings[10:] == ["warning: 2 more can't be read: the column `error` of predictions.csv says why"]
+    assert warnings[10:] == ["warning: 2 more have no prediction: the column `error` of predictions.csv says why"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "run"]
 
 

@@ -110,7 +110,7 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
 
     done = predict_input(Path(config.run), config.input, config.checkpoint, allowlist, config.device, bars)
     rows = {
-        "images": f"{len(done.classified.rows):,} classified, {len(done.classified.unreadable):,} unreadable",
+        "images": f"{len(done.classified.rows):,} classified, {len(done.classified.errors):,} failed",
         "classes": format_class_counts(done.classified),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),

@@ -24,11 +24,12 @@ from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, DataError, escape_unprintable
 from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail, shown_indices
 from microstep.evaluation.evaluate import get_report_directory, load_run
-from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_unreadable
+from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
 from microstep.training.components import Components
 from microstep.training.evaluation_loop import iter_outputs
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.progress_bar import ProgressBars
+from microstep.utils.tensors import finite_rows
 
 IMAGE_RUN_REMEDY = "give a run that classifies grayscale or color images"
 
@@ -69,7 +70,7 @@ def predict_input(
     read = bars.samples(results, "images", len(files), lambda one: 1, dict)
     classified = classify_images(components, dataset, task, files, read)
     write_prediction_files(classified, files, directory, name)
-    warn_unreadable(classified)
+    warn_errors(classified)
     return PredictedInput(classified, directory, epoch)
 
 
@@ -97,19 +98,21 @@ def classify_images(
     normalization = dataset.normalization
     normalizer = Normalizer(files.scale, normalization.mean, normalization.std, components.device)
     batches = ReadableBatches(read, components.loaders.eval_batch_size, files.shape, normalizer, components.device)
-    outputs = iter_outputs(components.model, batches, components.precision)
-    found = [(batch.indices.cpu(), *top_classes(logits)) for batch, logits in outputs]
-    if not found:
-        raise no_readable_image_error(files, batches.unreadable_reasons)
+    errors, found = batches.unreadable_reasons, []
+    for batch, logits in iter_outputs(components.model, batches, components.precision):
+        finite, rows = finite_rows(logits).cpu(), batch.indices.cpu()
+        errors |= dict.fromkeys(rows[~finite].tolist(), "the model's outputs are not finite")
+        found.append([column[finite] for column in (rows, *top_classes(logits))])
+    if len(errors) == len(files):
+        raise no_prediction_error(files, errors)
     rows, classes, confidence = (torch.cat(column) for column in zip(*found, strict=True))
-    reasons = batches.unreadable_reasons
-    return ClassifiedImages(files.files.tolist(), task.class_names, rows, classes, confidence, reasons)
+    return ClassifiedImages(files.files.tolist(), task.class_names, rows, classes, confidence, errors)
 
 
-def no_readable_image_error(files: ImageFiles, unreadable: Mapping[int, str]) -> DataError:
+def no_prediction_error(files: ImageFiles, errors: Mapping[int, str]) -> DataError:
     first, others = escape_unprintable(f"input={files.root / files.get_name(0)}"), len(files) - 1
-    note = f" (nor can the {others:,} others be)" if others else ""
-    return DataError(first, f"{unreadable[0]}{note}", "give images that can be read")
+    note = f" (the {others:,} others failed, too)" if others else ""
+    return DataError(first, f"{errors[0]}{note}", "give images that can be read, or another run")
 
 
 def write_prediction_files(classified: ClassifiedImages, files: ImageFiles, directory: Path, name: str) -> None:

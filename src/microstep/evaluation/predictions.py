@@ -12,20 +12,20 @@ from microstep.utils.tables import csv_bytes
 
 log = logging.getLogger("microstep.notice")
 TOP_K = 5  #: classes listed for each image
-MAX_NAMED_FILES = 10  #: unreadable images named in warnings
+MAX_NAMED_FILES = 10  #: images without a prediction that warnings name
 MAX_COUNTED_CLASSES = 6  #: classes counted on the terminal
 
 
 @dataclass(frozen=True)
 class ClassifiedImages:
-    """The k most probable classes of the M readable ones of N images, and the errors of the others."""
+    """The k most probable classes of M of N images, and why the others have none."""
 
     files: Sequence[str]  #: N
     class_names: tuple[str, ...]
-    rows: Tensor  #: M, int64: index in `files` of each readable image
+    rows: Tensor  #: M, int64: index in `files` of each image with a prediction
     classes: Tensor  #: M × k, int64: the most probable first
     confidence: Tensor  #: M × k, float64, in 0…1
-    unreadable: Mapping[int, str]  #: error message by index in `files`
+    errors: Mapping[int, str]  #: error message by index in `files`
 
 
 def top_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def format_predictions_csv(classified: ClassifiedImages) -> bytes:
     for row, classes, confidence in zip(*(column.tolist() for column in columns), strict=True):
         pairs = zip(classes, confidence, strict=True)
         cells[row] = [cell for c, p in pairs for cell in (classified.class_names[c], f"{p:.6f}")]
-    files, errors = enumerate(classified.files), classified.unreadable
+    files, errors = enumerate(classified.files), classified.errors
     return csv_bytes([head, *([file, *cells.get(n, [""] * 2 * k), errors.get(n, "")] for n, file in files)])
 
 
@@ -58,8 +58,8 @@ def format_class_counts(classified: ClassifiedImages) -> str:
     return f"{line}, {others:,} of other classes" if others else line
 
 
-def warn_unreadable(classified: ClassifiedImages) -> None:
-    for row, reason in list(classified.unreadable.items())[:MAX_NAMED_FILES]:
+def warn_errors(classified: ClassifiedImages) -> None:
+    for row, reason in list(classified.errors.items())[:MAX_NAMED_FILES]:
         log.warning("%s: %s", escape_unprintable(classified.files[row]), escape_unprintable(reason))
-    if (more := len(classified.unreadable) - MAX_NAMED_FILES) > 0:
-        log.warning("%s more can't be read: the column `error` of predictions.csv says why", f"{more:,}")
+    if (more := len(classified.errors) - MAX_NAMED_FILES) > 0:
+        log.warning("%s more have no prediction: the column `error` of predictions.csv says why", f"{more:,}")

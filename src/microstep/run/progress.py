@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isnan
+from math import isfinite, isnan, nan
 
+from microstep.errors import Diverged
 from microstep.types.data import LoadedWindow, StepResult
 from microstep.types.protocols import Metrics
 
@@ -57,13 +58,22 @@ class Progress:
             log.info("window %d skipped: its gradient overflowed (%d so far)", self.windows, self.skipped_steps)
 
     def finish_epoch(self, epoch: int, val: Mapping[str, float], metrics: Metrics) -> bool:
-        """Count an epoch, and return whether it is the best so far. Of equal epochs the latest is the best."""
-        self.value = val[metrics.monitor] if metrics.direction == "max" else -val[metrics.monitor]
+        """Count an epoch, and return whether it is the best so far.
+
+        Of equal epochs the latest is the best. An epoch whose loss is not finite is the best only until a finite one.
+        """
+        value = val[metrics.monitor] if metrics.direction == "max" else -val[metrics.monitor]
+        self.value = value if isfinite(val.get("loss", 0.0)) else nan  # with a finite accuracy: outputs that are NaN
         self.epoch, self.window, self.epoch_samples = epoch, 0, 0
         if self.best_epoch and not (self.value >= self.best_value or isnan(self.best_value)):  # a NaN is never the best
             return False
         self.mark_as_best()
         return True
+
+    def check_best_is_finite(self) -> None:
+        if isnan(self.best_value):
+            reason = "the validation loss was not finite after any epoch"
+            raise Diverged(f"epoch {self.best_epoch}", reason, "lower optimizer.lr or set max_grad_norm")
 
     def mark_as_best(self) -> None:
         """Mark the last epoch as the best; if the next one has begun, mark none."""

@@ -1,5 +1,6 @@
 """Evaluates a model on a split and writes the split's report."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from microstep.types.data import Batch, Predictions, Report, Split
 from microstep.types.protocols import Metrics, Precision, Task
 from microstep.utils.files import write_directory
+from microstep.utils.tensors import finite_rows
+
+log = logging.getLogger("microstep.notice")
 
 
 def evaluate(
@@ -20,10 +24,17 @@ def evaluate(
     metrics: Metrics,
     keep: Callable[[Batch, Tensor], None] = lambda batch, outputs: None,
 ) -> dict[str, float]:
-    """Return the metrics over all batches with the model in evaluation mode; `keep` is called with every output."""
+    """Return the metrics over all batches with the model in evaluation mode; `keep` is called with every output.
+
+    A warning counts the samples whose outputs are not finite.
+    """
+    nonfinite: list[Tensor] = []
     for batch, outputs in iter_outputs(model, batches, precision):
+        nonfinite.append((~finite_rows(outputs)).sum())
         metrics.update(outputs, batch.targets, task.loss_sum(outputs, batch.targets))
         keep(batch, outputs)
+    if count := int(sum(nonfinite)):
+        log.warning("the model's outputs are not finite for %s samples, which count as wrong", f"{count:,}")
     return metrics.compute()
 
 

@@ -93,6 +93,7 @@ class Trainer:
 
     def conclude(self, memory: PeakMemory) -> Results:
         seconds = self.total_seconds()
+        self.progress.check_best_is_finite()
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
         splits = {name: self.report(name) for name in ("val", "test")}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)

@@ -90,8 +90,3 @@ def test_the_diagram_shows_where_the_model_is_too_sure(tmp_path: Path):
     dark = np.abs(pixels[34:454, 72:642] - ImageColor.getrgb(BLUE)).sum(2) < 30
     rows, columns = dark.nonzero()
     assert (rows.mean() / 420, columns.mean() / 570) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.9, abs=0.02))
-
-
-def test_a_confidence_that_is_no_number_is_no_crash():
-    """A model whose outputs are NaN still gets a report, with NaN as its error."""
-    assert np.isnan(expected_calibration_error(bins_of([float("nan"), 0.9], [0, 1])))

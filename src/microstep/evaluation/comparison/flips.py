@@ -16,6 +16,7 @@ from microstep.utils.text import format_count, sample_caption, truncate_middle
 FLIPS_PER_ROW = 8
 MAX_FLIPS_SHOWN = 2 * FLIPS_PER_ROW  #: flips of each kind on one image
 FLIP_NAME_LETTERS, FLIP_TITLE_LETTERS = 16, 110
+NO_CLASS_NAME = "none"  #: of a prediction whose outputs were not finite
 CELL_INCHES, BAND_HEAD_INCHES, TITLE_INCHES = 1.62, 0.42, 0.62
 
 
@@ -25,7 +26,8 @@ class Flip:
 
     index: int  #: in the official split
     label: int
-    predictions: Sequence[int]  #: of run and baseline: the most frequent class over seeds, the smallest of equals
+    predictions: Sequence[int]  #: of run and baseline: the most frequent class over seeds, the smallest of equals;
+    #: the number of classes if the outputs were not finite
     num_right: Sequence[int]  #: number of seeds of run and baseline that are right
     file: str | None
 
@@ -59,7 +61,7 @@ def format_flips_csv(flips: Sequence[Flip], class_names: tuple[str, ...], seeds:
 
 
 def flip_cells(flip: Flip, class_names: tuple[str, ...], seeds: int) -> list[str]:
-    names = [class_names[label] for label in (flip.label, *flip.predictions)]
+    names = [(*class_names, NO_CLASS_NAME)[label] for label in (flip.label, *flip.predictions)]
     shares = [f"{num_right / seeds:g}" for num_right in flip.num_right]
     return [str(flip.index), *names, *shares, *([] if flip.file is None else [flip.file])]
 
@@ -95,11 +97,11 @@ def draw_flips(
 def draw_band(
     subfigure: Figure | SubFigure, band: Sequence[tuple[Flip, Tensor]], class_names: Sequence[str], seeds: int
 ) -> None:
-    rows = -(-len(band) // FLIPS_PER_ROW)
+    rows, names = -(-len(band) // FLIPS_PER_ROW), (*class_names, NO_CLASS_NAME)
     for index, (flip, image) in enumerate(band):
         axes = subfigure.add_subplot(rows, FLIPS_PER_ROW, index + 1)
         labels = (flip.label, *flip.predictions)
-        true, *predicted = (truncate_middle(class_names[label], FLIP_NAME_LETTERS - 4) for label in labels)
+        true, *predicted = (truncate_middle(names[label], FLIP_NAME_LETTERS - 4) for label in labels)
         shares = [f" ({num_right} of {seeds})" if seeds > 1 else "" for num_right in flip.num_right]
         lines = [f"true {true}{sample_caption(flip.file, flip.index, FLIP_NAME_LETTERS + 4)}"]
         lines += map("".join, zip(("run ", "baseline "), predicted, shares, strict=True))

@@ -24,7 +24,7 @@ class SavedPredictions:
 
     indices: Array  #: N, int64
     labels: Array  #: N, int64: true classes
-    predictions: Array  #: N, int64: predicted classes
+    predictions: Array  #: N, int64: predicted classes; the number of classes if the outputs were not finite
     confidence: Array  #: N, in 0…1
     files: tuple[str, ...] | None  #: files of the samples, if they are files
     class_names: tuple[str, ...]
@@ -54,12 +54,13 @@ def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> 
     indices, labels, predictions = numbers[order].T
     if len(rows) < 2 or (np.diff(indices) == 0).any():
         raise ValueError("it has fewer than two samples, or one twice")
-    if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= len(names):
+    if min(labels.min(), predictions.min() + 1) < 0 or max(labels.max(), predictions.max()) >= len(names):
         raise ValueError(f"a class is not in 0…{len(names) - 1}")
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("a confidence is not in 0…1")
     files = tuple(rows[index][4] for index in order) if len(rows[0]) > 4 else None
-    return SavedPredictions(indices, labels, predictions, confidence[order], files, names)
+    known = np.where(predictions < 0, len(names), predictions)
+    return SavedPredictions(indices, labels, known, confidence[order], files, names)
 
 
 def iter_table_rows(file: Path) -> Iterator[list[str]]:

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from microstep.types.data import Mix
+from microstep.utils.tensors import finite_rows
 
-STATE_KEYS = ("confusion", "loss_sum", "extra_weight")
+STATE_KEYS = ("confusion", "nonfinite", "loss_sum", "extra_weight")
 
 
 class ClassificationMetrics:
     """Loss, accuracy, macro F1 and weighted F1 over all samples since the last reset.
 
-    The scores equal scikit-learn's with `zero_division=0`, without copying labels to the CPU in every step. The class
-    weights are those of the loss, on `device`; None weights all classes by 1.
+    The scores equal scikit-learn's with `zero_division=0`, without copying labels to the CPU in every step. A sample
+    whose outputs are not finite counts as wrong, and as predicted to be of no class. The class weights are those of the
+    loss, on `device`; None weights all classes by 1.
     """
 
     monitor = "accuracy"
@@ -24,9 +26,9 @@ class ClassificationMetrics:
         self.classes, self.class_weights = classes, class_weights
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+        self.nonfinite = torch.zeros(classes, dtype=torch.int64, device=device)  #: samples by true class
         self.loss_sum = torch.zeros((), dtype=self.sum_dtype, device=device)
         self.extra_weight = torch.zeros_like(self.loss_sum)  #: of mixed samples, beyond that of their own labels
-        self.one_tensor = torch.ones((), dtype=torch.int64, device=device)
 
     def reset(self) -> None:
         for name in STATE_KEYS:
@@ -37,12 +39,14 @@ class ClassificationMetrics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in STATE_KEYS:
-            getattr(self, name).copy_(state[name])
+            getattr(self, name).copy_(state.get(name, torch.zeros(())))  # 0.1.0 had no `nonfinite`
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
         """Add a batch of N × classes logits. Accuracy and F1 of mixed samples refer to `targets`."""
         cells = targets * self.classes + outputs.argmax(1)
-        self.confusion.index_add_(0, cells, self.one_tensor.expand(len(cells)))
+        finite = finite_rows(outputs).long()
+        self.confusion.index_add_(0, cells, finite)
+        self.nonfinite.index_add_(0, targets, 1 - finite)
         self.loss_sum += loss_sum.detach()
         if mix is not None and self.class_weights is not None:
             own, partners = self.class_weights[targets], self.class_weights[mix.targets]
@@ -51,7 +55,8 @@ class ClassificationMetrics:
     def compute(self) -> dict[str, float]:
         """Return loss, accuracy, f1_macro and f1_weighted. Classes without samples count as 0 in f1_macro."""
         confusion = self.confusion.view(self.classes, self.classes).cpu().double()
-        hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        hits, predicted = confusion.diagonal(), confusion.sum(0)
+        support = confusion.sum(1) + self.nonfinite.cpu()
         f1 = 2 * hits / (support + predicted).clamp(min=1)
         weighted = (f1 * support).sum() / support.sum().clamp(min=1)
         return self.running_values() | {"f1_macro": f1.mean().item(), "f1_weighted": weighted.item()}
@@ -59,7 +64,7 @@ class ClassificationMetrics:
     def running_values(self) -> dict[str, float]:
         """Return loss and accuracy, with a single synchronization of the device."""
         confusion = self.confusion.view(self.classes, self.classes)
-        counts = confusion.sum(1)
+        counts = confusion.sum(1) + self.nonfinite
         weights = counts if self.class_weights is None else counts * self.class_weights
         hits = confusion.diagonal().sum()
         sums = (self.loss_sum, weights.sum() + self.extra_weight, hits, counts.sum())

@@ -55,7 +55,7 @@ def draw_worst_mistakes(
     predictions: Predictions, predicted: Tensor, probabilities: Tensor, class_names: Sequence[str], file: Path
 ) -> bool:
     """Draw the mistakes with the highest confidence. Return False if the samples are not images."""
-    wrong = (predicted != predictions.targets).nonzero().flatten()
+    wrong = ((predicted != predictions.targets) & (predicted >= 0)).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
     rows = wrong[confidence.argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
     images = predictions.images(rows)
@@ -109,7 +109,7 @@ def bin_confidences(confidence: Tensor, right: Tensor) -> Bins:
 
     The interval of the accuracy is that of Wilson (1927), for 95 %.
     """
-    bin_indices = np.clip(np.ceil(np.nan_to_num(confidence.numpy()) * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    bin_indices = np.clip(np.ceil(confidence.numpy() * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     weights = (None, confidence.numpy(), right.double().numpy())
     totals = np.stack([np.bincount(bin_indices, w, NUM_BINS) for w in weights])
     index = np.flatnonzero(totals[0])

@@ -282,7 +282,7 @@ import resource
 from itertools import count
 from multiprocessing import active_children
 
-made = WorkerPool({"train": PICTURES}, 4)
+made = WorkerPool({"train": PICTURES}, 2)
 
 def describe(asked):
     try:
@@ -292,7 +292,7 @@ def describe(asked):
         open(os.devnull).close()  # a run can be recorded
         return str(error)
 """
-UNSTARTED = "num_workers=4: a loader process can't be started or send its images ("
+UNSTARTED = "num_workers=2: a loader process can't be started or send its images ("
 
 
 def test_a_worker_that_cant_be_started_is_a_line_and_the_program_ends():
@@ -300,7 +300,7 @@ def test_a_worker_that_cant_be_started_is_a_line_and_the_program_ends():
     body = """
 before = len(os.listdir("/proc/self/fd")) - 1
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-for limit in (before + 2, before + 20):
+for limit in (before + 2, before + 8):
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     print(describe(wanted()).replace(str(limit), "LIMIT"), active_children())
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -309,7 +309,7 @@ fork, calls = os.fork, count()
 def refuse():
     raise BlockingIOError(11, "Resource temporarily unavailable")
 
-os.fork = lambda: fork() if next(calls) < 2 else refuse()
+os.fork = lambda: fork() if next(calls) < 1 else refuse()
 print(describe(wanted()), active_children())
 os.fork = fork
 print(torch.equal(taken(made, wanted()), exact(wanted())))
@@ -329,8 +329,8 @@ NO_MOUNT = subprocess.run(["unshare", "-rm", "true"], capture_output=True).retur
 @pytest.mark.parametrize(
     ("options", "subject", "lack", "remedy"),
     [
-        ("ro", "num_workers=4", "Read-only file system", "make /dev/shm writable"),
-        ("size=8k", "num_workers=4", "No space left on device", "make room in /dev/shm"),
+        ("ro", "num_workers=2", "Read-only file system", "make /dev/shm writable"),
+        ("size=8k", "num_workers=2", "No space left on device", "make room in /dev/shm"),
         ("size=400k", "num_workers", "No space left on device", "make room in /dev/shm"),
     ],
 )

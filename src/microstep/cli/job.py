@@ -13,18 +13,18 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
 from microstep.errors import MicrostepError
-from microstep.sweep.job import Task
+from microstep.sweep.job import JobFunction
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
 
 
-class Logged(Exception):  # noqa: N818
+class LoggedError(Exception):
     """Wraps an unexpected error (its cause) whose traceback is in a file (its argument)."""
 
 
-def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
-    """Run a job in its `hydra.run.dir`. Raise an unexpected error as `Logged`, with its traceback in the job's log."""
+def run(task: JobFunction, job: DictConfig, loader: ConfigLoader) -> Any:
+    """Run a job in its `hydra.run.dir`. Raise an unexpected error as `LoggedError`; the job's log has its traceback."""
     with open_dict(job.hydra):
         job.hydra.mode = RunMode.RUN
     callbacks, name = Callbacks(job), job.hydra.job.config_name
@@ -38,7 +38,7 @@ def run(task: Task, job: DictConfig, loader: ConfigLoader) -> Any:
     log.error("the job failed", exc_info=error)
     files = [Path(h.baseFilename) for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     if files and not isinstance(error, MicrostepError):
-        raise Logged(files[0]) from error
+        raise LoggedError(files[0]) from error
     raise error
 
 

@@ -1,6 +1,6 @@
 """Command line of the programs. Every job is composed and checked before torch is imported or a file is written.
 
-`hydra.main` can't satisfy the error contract: it exits with 1, prints several lines, and creates a directory first.
+`hydra.main` is not used: for every error it exits with 1, prints several lines, and creates a directory first.
 """
 
 import logging
@@ -21,14 +21,14 @@ from hydra._internal.utils import get_args_parser
 
 from microstep.cli import job as jobs
 from microstep.cli.help import help_text
-from microstep.cli.job import Logged
+from microstep.cli.job import LoggedError
 from microstep.cli.paths import check_command_line_paths
 from microstep.cli.start import CommandLine, RunSweep, StartFunction, prepare_start
 from microstep.config import names
 from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
-from microstep.sweep.job import Task
+from microstep.sweep.job import JobFunction
 from microstep.utils import signals
 from microstep.utils.json_files import store_text
 from microstep.utils.terminal import SCRIPTS, called
@@ -40,11 +40,11 @@ class Program:
     """A program on the command line."""
 
     name: str  #: also of its primary config: `train`, `evaluate` or `compute_stats`
-    task: Task  #: runs a job; its docstring introduces the text of `--help`
+    task: JobFunction  #: runs a job; its docstring introduces the text of `--help`
     run_sweep: RunSweep | None = None  #: runs the jobs of `-m`
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
-        """Check the command line, by default the process's, run it, and exit with the code of the error contract."""
+        """Check the command line, by default the process's, run it, and exit with 0 or the error's exit code."""
         signals.install_signal_handlers()
         names.register_resolvers()
         logging.raiseExceptions = False  # a log that can't be written, as on a full disk, is no reason to stop
@@ -67,7 +67,7 @@ class Program:
 
 def format_unexpected(error: Exception, program: str) -> str:
     """Write the traceback of an unexpected error to a file, and return the error and the file's name in one line."""
-    if isinstance(error, Logged):
+    if isinstance(error, LoggedError):
         message, file = format_error(error.__cause__ or error), error.args[0]
     else:
         name = f"errors/{strftime('%Y-%m-%d_%H-%M-%S')}_{program}_{os.getpid()}.txt"

@@ -28,11 +28,11 @@ from microstep.run.lock import directory_lock
 from microstep.run.record import RunRecord
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
 from microstep.sweep.definition import Job, Sweep, is_left_by_sweep
-from microstep.sweep.job import Task
+from microstep.sweep.job import JobFunction
 from microstep.utils.terminal import called
 from microstep.utils.text import display_path
 
-RunSweep = Callable[[Sweep, Task, DictConfig, HydraContext], None]
+RunSweep = Callable[[Sweep, JobFunction, DictConfig, HydraContext], None]
 StartFunction = Callable[[], Any]
 NO_RUN = ("it examines a new experiment, not a run", "leave resume= out")  #: reason and remedy of check= with resume=
 
@@ -44,7 +44,7 @@ class CommandLine:
     composer: Composer
     overrides: Sequence[str]
     text: str  #: as typed, including the program
-    task: Task
+    task: JobFunction
     run_sweep: RunSweep
 
     @cached_property

@@ -13,10 +13,11 @@ from microstep.errors import format_error
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
 log = logging.getLogger(__name__)
-Task = Callable[..., Any]  #: takes the config of a job; train.py's also takes `resumed`, the plan to resume its run
+#: Takes the config of a job; train.py's also takes `resumed`, the plan to resume its run.
+JobFunction = Callable[..., Any]
 
 
-def run_job(task: Task, config: DictConfig) -> str | None:
+def run_job(task: JobFunction, config: DictConfig) -> str | None:
     """Run or resume one job of a sweep. Return why it failed; `sys.exit` is a failure, too."""
     try:
         task(config, resumed=plan_job_resume(config))

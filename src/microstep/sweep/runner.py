@@ -13,7 +13,7 @@ from microstep.errors import MicrostepError, StorageError
 from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
-from microstep.sweep.job import Task, run_job
+from microstep.sweep.job import JobFunction, run_job
 from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
 from microstep.sweep.progress import SweepProgress
@@ -22,7 +22,7 @@ from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
 
 
-def run_sweep(sweep: Sweep, task: Task, config: DictConfig, context: HydraContext) -> None:
+def run_sweep(sweep: Sweep, task: JobFunction, config: DictConfig, context: HydraContext) -> None:
     """Run the unfinished jobs of a sweep with the launcher of its config.
 
     The sweep continues if a run fails, is killed or calls `sys.exit`; a signal stops it.

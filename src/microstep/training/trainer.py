@@ -60,6 +60,7 @@ class Trainer:
             StorageError: if a checkpoint or a log can't be written. Earlier checkpoints are kept.
         """
         self.throughput.start_run()
+        self.checkpoint_schedule.restart_timer()
         memory = PeakMemory(self.loaders.device)
         with defer_signals(), self.loggers, loader_errors(), self.save_when_stopped():
             for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from microstep.components.task import Classification
 from microstep.config.allowlist import ALLOW_ALL
+from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused, StorageError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints import checkpoints as checkpoint
@@ -26,6 +27,7 @@ from microstep.run.checkpoints.archive import serialize_state
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.lock import directory_lock
 from microstep.run.progress import Position, Progress
+from microstep.training.build import build_trainer
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import files_limited, fit
 from tests.run.test_lock import is_taken
@@ -213,6 +215,15 @@ def test_the_best_is_the_best_by_validation_accuracy(tmp_path):
     assert manifest["best"]["epoch"] == latest_best
     assert manifest["last"]["epoch"] == 8
     assert len(set(accuracies)) > 1
+
+
+def test_minutes_between_checkpoints_count_from_the_start_of_training(tmp_path):
+    """A trainer that was built an hour ago, as in a notebook, does not save after its first window."""
+    trainer = build_trainer(
+        compose(["epochs=1", "model=mlp", "progress=false", "checkpoint.every_minutes=30"]), tmp_path
+    )
+    trainer.checkpoint_schedule.timer_start -= 3600
+    assert trainer.fit().saving.saves == 1
 
 
 def test_of_equally_good_epochs_the_later_is_kept(tmp_path):

@@ -93,7 +93,7 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     warn_inexact_accumulation(components.model, config.accum)
     optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
-    output = checkpoints, build_loggers(run, components.loaders.look(NUM_LOGGED_IMAGES)), schedule
+    output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     return Trainer(components, *optimization, *output, identity, weights, run.directory, config.epochs)
 

@@ -32,7 +32,7 @@ class Components:
         return self.accumulation.steps(self.loaders.samples)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 

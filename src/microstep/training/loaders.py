@@ -40,7 +40,7 @@ class Loaders:
 
     def train(self, epoch: int, first: int = 0, passes: int = 1) -> Iterator[LoadedWindow]:
         """Yield the windows of an epoch from index `first` on, each to be iterated `passes` times, and then fetched."""
-        plan = self.plan(epoch)
+        plan = self.plan_epoch(epoch)
         windows = list(self.accumulation.windows(range(plan.samples)))[first:]
         requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
         plan.split.expect([request for window in requests for request in window * passes])
@@ -49,7 +49,7 @@ class Loaders:
             samples = sum(map(len, window.micro_batches))
             yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.wait_timer))
 
-    def plan(self, epoch: int) -> EpochPlan:
+    def plan_epoch(self, epoch: int) -> EpochPlan:
         key, train, order, samples = (self.seed, epoch), self.splits["train"], self.draw_order(epoch), self.samples
         mixing = self.augment.mixing(train, self.device, *key, samples=samples)
         positions, weights = torch.arange(len(order), device=self.device), self.weights[order]
@@ -75,9 +75,9 @@ class Loaders:
             return order
         raise ConfigError(f"sampler ({type(self.sampler).__name__})", reason, "correct it, or choose sampler=shuffle")
 
-    def look(self, samples: int) -> Tensor | None:
+    def first_images(self, samples: int) -> Tensor | None:
         """Return the first images of epoch 1 as the model sees them; None if samples are no images."""
-        plan = self.plan(epoch=1)
+        plan = self.plan_epoch(epoch=1)
         batch = plan.fetch(plan.request(range(min(samples, plan.samples))))
         return plan.split.to_images(batch.inputs)
 

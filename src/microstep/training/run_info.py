@@ -34,7 +34,7 @@ def run_facts(
         "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
         "world_size": 1,
-        "parameters": components.parameters,
+        "parameters": components.num_parameters,
         "monitor": metrics.monitor,
         "direction": metrics.direction,
         "data": {"fingerprint": dataset.fingerprint, "samples": {name: len(s) for name, s in dataset.splits.items()}},
@@ -53,7 +53,7 @@ def start_summary(
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
         **sampling_rows(config, choices),
-        "model": f"{option_name(config, choices, 'model')}: {components.parameters:,} parameters",
+        "model": f"{option_name(config, choices, 'model')}: {components.num_parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe_device(components.device),
         "batch": format_batch_size(config),

@@ -92,7 +92,7 @@ def test_a_file_that_goes_away_is_named(root, tmp_path):
     dataset = folder(tmp_path / "data", 0)
     (tmp_path / "data" / "test" / "cat" / "02.png").unlink()
     (survey,) = survey_splits(dataset, ["test"], None, 0, unseen)
-    assert {survey.get_image_name(row): why for row, why in survey.unreadable.items()} == {
+    assert {survey.source.get_name(row): why for row, why in survey.unreadable.items()} == {
         "test/cat/02.png": "it can't be read as an image: No such file or directory"
     }
 

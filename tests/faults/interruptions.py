@@ -22,8 +22,8 @@ def stop_at(trainer: Trainer, windows: int, lost: bool = False) -> None:
     """Train for a number of windows of the run, then stop by a real SIGTERM, or as if the process had died."""
     whole_epoch = trainer.loaders.train
 
-    def train(epoch: int, first: int = 0) -> Iterator[LoadedWindow]:
-        for window in whole_epoch(epoch, first):
+    def train(*place: int) -> Iterator[LoadedWindow]:
+        for window in whole_epoch(*place):
             if trainer.progress.windows == windows and lost:
                 raise Lost
             if trainer.progress.windows == windows:

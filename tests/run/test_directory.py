@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microstep.errors import ConfigError
-from microstep.run.directory import check_no_run, has_checkpoint, lock_new_run, make_directory
+from microstep.run.directory import check_no_run, has_checkpoint, lock_new_run, make_if_missing
 from microstep.run.record import RunRecord
 from tests.conftest import ROOT
 
@@ -23,9 +23,9 @@ def test_a_directory_survives_a_power_cut(tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", observed)
-    make_directory(tmp_path / "a" / "b" / "run")
+    make_if_missing(tmp_path / "a" / "b" / "run")
     assert set(flushed) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
-    make_directory(tmp_path / "a" / "b")  # as after Hydra, which makes a job's directory itself
+    make_if_missing(tmp_path / "a" / "b")  # as after Hydra, which makes a job's directory itself
     assert flushed[3:] == [tmp_path / "a"]
 
 

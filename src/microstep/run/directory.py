@@ -120,7 +120,7 @@ def unique_directory(directory: Path) -> Path:
 def make_if_missing(directory: Path, tries: int = 10) -> bool:
     """Create a directory and its parents, and return whether it is new."""
     try:
-        make_durable_directory(directory, exist_ok=False)
+        make_durable_directory(directory)
     except OSError as error:
         if os.path.lexists(directory):
             return False

@@ -81,13 +81,18 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_durable_directory(directory: Path, exist_ok: bool = True) -> None:
-    """Create a directory and its missing parents, if it does not exist. A power cut does not lose their names."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=exist_ok)
-    for path in {directory, *missing}:
-        with suppress(PermissionError):  # a parent that can be written, but not read
-            sync_to_disk(path.parent)
+def make_durable_directory(directory: Path) -> None:
+    """Create a directory and its missing parents. A power cut does not lose their names, nor that of one that exists.
+
+    Raise FileExistsError if it exists.
+    """
+    missing = [path for path in directory.parents if not path.exists()]
+    try:
+        directory.mkdir(parents=True)
+    finally:
+        for path in (directory, *missing):
+            with suppress(OSError):  # a parent that can be written, but not read, or that another process removes
+                sync_to_disk(path.parent)
 
 
 @contextmanager

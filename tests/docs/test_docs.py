@@ -35,7 +35,14 @@ def code_blocks(text: str) -> list[str]:
     return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip() for block in blocks if block.strip()]
 
 
-@pytest.mark.parametrize("command", commands())
+LONG = ("model=resnet18", "accum=1,2,4")  #: in commands that take long
+COMMANDS_TO_RUN = [
+    pytest.param(command, marks=[pytest.mark.long] if any(word in command for word in LONG) else [])
+    for command in commands()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS_TO_RUN)
 def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos, tmp_path) -> None:
     """Typed as it stands, it ends with exit code 0, or 1 where a loop is looked at that isn't exact.
 

@@ -50,7 +50,14 @@ def comparable(text: str) -> str:
     return re.sub(r"\b\d(?:\.\d+)?e-1\d\b", "~0", re.sub(r" +", " ", text))
 
 
-@pytest.mark.parametrize("command", commands())
+LONG = ("model=resnet18", "check=precision dataset=fashion_mnist")  #: in commands that take long
+COMMANDS_TO_RUN = [
+    pytest.param(command, marks=[pytest.mark.long] if any(word in command for word in LONG) else [])
+    for command in commands()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS_TO_RUN)
 def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos, tmp_path) -> None:
     """It ends with exit code 0, an inexact loop's or model's with 1; what a page shows of its output is in it."""
     places = {"RUN_DIR": trained, "RUN_B": trained, "=DIR": Path(f"={photos}"), "FOLDER": photos / "test"}

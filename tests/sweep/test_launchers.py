@@ -107,6 +107,7 @@ def ray_stopped(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 
 @needs("hydra_ray_launcher")
+@pytest.mark.long
 def test_ray_contains_a_killed_run(ray_stopped: Swept) -> None:
     """The other runs continue, and the killed ones are recorded."""
     runs = ray_stopped.runs()
@@ -117,18 +118,21 @@ def test_ray_contains_a_killed_run(ray_stopped: Swept) -> None:
 
 
 @needs("hydra_ray_launcher")
+@pytest.mark.long
 def test_ray_gives_a_run_the_cores_that_it_asks_for(ray_stopped: Swept) -> None:
     """`num_cpus: 1` is one thread, on a machine of any number."""
     assert {record["threads"] for record in ray_stopped.runs().values()} == {1}
 
 
 @needs("hydra_ray_launcher")
+@pytest.mark.long
 def test_ray_shows_no_gpu_to_a_run_that_asks_for_none(ray_stopped: Swept) -> None:
     """A run with `num_gpus: 0` in a cluster with GPUs sees none; otherwise every run would use the first."""
     assert (ray_stopped.home / "gpus.txt").read_text() == "no GPU"
 
 
 @needs("hydra_ray_launcher")
+@pytest.mark.long
 def test_sigterm_stops_a_sweep_in_ray(ray_stopped: Swept) -> None:
     """The active run saves and is interrupted; exit code 143, and one line with the command to resume."""
     assert ray_stopped.code == 128 + signal.SIGTERM
@@ -139,6 +143,7 @@ def test_sigterm_stops_a_sweep_in_ray(ray_stopped: Swept) -> None:
 
 
 @needs("hydra_ray_launcher")
+@pytest.mark.long
 def test_ray_leaves_nothing_running(ray_stopped: Swept) -> None:
     """The cluster that was started for a sweep ends with it."""
     wait_until(lambda: not left_by(ray_stopped.home), 60)
@@ -218,6 +223,7 @@ def test_a_run_that_slurm_queues_again_goes_on(slurm_swept: Swept) -> None:
 
 
 @needs("hydra_joblib_launcher")
+@pytest.mark.long
 def test_cores_are_divided_among_runs_side_by_side(tmp_path: Path) -> None:
     """`n_jobs=2` gives each half of them, where neither `threads=` nor the environment says otherwise."""
     words = ("hydra/launcher=local", "hydra.launcher.n_jobs=2", "threads=null,3", "model=mlp", *TINY)

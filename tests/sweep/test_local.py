@@ -90,6 +90,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(zygote: Zygote, tmp_path: Path
     assert differences(run, tmp_path / "alone") == []
 
 
+@pytest.mark.long
 def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path) -> None:
     """Loky abandons its whole pool; the jobs that had not ended are launched again and finish."""
     words = (*LEAST, "model=unlucky", "model.fate=takes_its_launcher_along,fine,good", "sweep=s")

@@ -17,7 +17,7 @@ import pytest
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import ROOT, call
 
-SLOW_ENOUGH = ("epochs=1", "batch_size=2", "model.width=320", "dataset.val_samples=1500", "dataset.test_samples=100")
+SLOW_ENOUGH = ("epochs=1", "batch_size=2", "model.width=192", "dataset.val_samples=1500", "dataset.test_samples=100")
 
 
 class Terminal:

@@ -90,6 +90,7 @@ def test_the_interval_over_seeds_and_samples_covers_95_percent(seeds, samples, b
     assert 0.93 <= coverage(lambda rng: several_seeds(seeds, samples, between, rng), interval)[0] <= 0.97
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("fewer")
 def test_with_three_seeds_both_scores_are_covered():
     """The covariance of macro F1 between seeds comes from the bootstrap."""

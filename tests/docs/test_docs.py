@@ -35,7 +35,7 @@ def code_blocks(text: str) -> list[str]:
     return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip() for block in blocks if block.strip()]
 
 
-LONG = ("model=resnet18", "accum=1,2,4")  #: in commands that take long
+LONG = ("model=resnet18", "accum=1,2,4", "sweep=amp_study")  #: in commands that take long
 COMMANDS_TO_RUN = [
     pytest.param(command, marks=[pytest.mark.long] if any(word in command for word in LONG) else [])
     for command in commands()

@@ -50,7 +50,7 @@ def comparable(text: str) -> str:
     return re.sub(r"\b\d(?:\.\d+)?e-1\d\b", "~0", re.sub(r" +", " ", text))
 
 
-LONG = ("model=resnet18", "check=precision dataset=fashion_mnist")  #: in commands that take long
+LONG = ("model=resnet18", "check=precision", "precision=auto dataset=fashion_mnist")  #: in commands that take long
 COMMANDS_TO_RUN = [
     pytest.param(command, marks=[pytest.mark.long] if any(word in command for word in LONG) else [])
     for command in commands()

@@ -57,13 +57,13 @@ def test_wrong_mixing_is_caught(wrong, monkeypatch, tmp_path):
     words = (*FP64, *IMBALANCE, "augment=mixup", "augment.alpha=1.0")
     right = weights(tmp_path / "right", *words, *CUTS["whole"])
     if wrong == "own labels alone":
-        monkeypatch.setattr(Loaders, "plan", own_labels)
+        monkeypatch.setattr(Loaders, "plan_epoch", own_labels)
     else:
         monkeypatch.setattr(EpochPlan, "request", neighbours)
     assert relative(weights(tmp_path / "wrong", *words, *CUTS["cut"]), right) > 1e-6
 
 
-def own_labels(self, epoch, plan=Loaders.plan):
+def own_labels(self, epoch, plan=Loaders.plan_epoch):
     found = plan(self, epoch)
     return replace(found, weights=self.weights[found.order])
 

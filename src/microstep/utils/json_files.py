@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from microstep.errors import StorageError
@@ -43,7 +44,7 @@ def store_text(name: str, text: str) -> Path | None:
 
 def read_limited(file: Path, max_bytes: int = 2**20) -> bytes:
     """Return an untrusted file's content. Raise OSError if it is no readable regular file, ValueError if too large."""
-    if file.exists() and not file.is_file():  # reading a pipe would block, and a device has no end
+    if not S_ISREG(file.stat().st_mode):  # reading a pipe would block, and a device has no end
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
     with file.open("rb") as stream:
         content = stream.read(max_bytes + 1)

@@ -15,7 +15,7 @@ from microstep.config.overrides import suggest_names
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
 
-REFUSED = [  # what is typed, what the error begins with, and what it must say
+REFUSED = [  # typed override, beginning of the error, a part of its text
     ("acum=3", "acum=3", "did you mean accum?"),
     ("lr=0.1", "lr=0.1", "did you mean optimizer.lr?"),
     ("optimiser.lr=0.1", "optimiser.lr=0.1", "optimizer.lr"),

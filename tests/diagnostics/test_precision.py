@@ -195,7 +195,7 @@ def test_amp_on_another_device_is_another_experiment(monkeypatch: pytest.MonkeyP
     job = Job(0, "job", (), compose(words))
     sweep = Sweep(tmp_path, (job,), "", False, False)
     assert plan_sweep(sweep).finished == {"job": "job"}
-    assert plan_sweep(replace(sweep, elsewhere=True)).finished  # where it trains, there may be a GPU or none
+    assert plan_sweep(replace(sweep, elsewhere=True)).finished  # another machine may have a GPU or none
     on_gpu = replace(job, config=compose([*words, "device=cuda"]))
     assert not set(ExperimentHashes().compute_hashes(job.config)) & set(
         ExperimentHashes().compute_hashes(on_gpu.config)

@@ -21,7 +21,7 @@ NAMES = (
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 LINE = re.compile(r"^ {4}(?:\$ )?(python (?:train|evaluate|compute_stats)\.py.*)$", re.MULTILINE)
 SHOWN = re.compile(r"^ {4}\$ (python train\.py check=accumulation.*)\n((?: {4}.*\n)+)", re.MULTILINE)
-SHORT = {"check=drift": ["epochs=1"], "train.py precision": ["epochs=1"], "-m": ["epochs=1"]}  #: what keeps it short
+SHORT = {"check=drift": ["epochs=1"], "train.py precision": ["epochs=1"], "-m": ["epochs=1"]}
 
 
 def commands() -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from microstep.config.compose import compose
 
-FOREIGN = "tests.faults.planted.stranger"  #: what no yaml of ours names
+FOREIGN = "tests.faults.planted.stranger"  #: a target that no yaml of ours names
 Node = dict[str, Any]
 
 

@@ -21,7 +21,7 @@ from tests.conftest import error_of
 from tests.faults.planted import FOREIGN, PLANTS, Node, evil, plant, run_with, sound, written
 from tests.faults.zygote import Zygote
 
-SLOTS = ("precision", "dataset", "task", "model", "accumulation", "sampler", "augment")  # what an evaluation builds
+SLOTS = ("precision", "dataset", "task", "model", "accumulation", "sampler", "augment")  # built by evaluations
 MLP = {"_target_": "microstep.components.model.mlp"}
 SHIPPED = allowlist_from([CONF])
 

@@ -66,7 +66,7 @@ class PeakMemory:
 def forget_resident_peak() -> bool:
     """Reset the peak memory of the process; return whether that is possible (on Linux only)."""
     with suppress(AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)  # what an earlier run has freed would count as resident
+        ctypes.CDLL(None).malloc_trim(0)  # memory that an earlier run has freed would count as resident
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return True

@@ -80,7 +80,7 @@ def test_auto_goes_on_in_what_was_chosen(name: str) -> None:
     """A saved precision is used without a measurement. tf32 becomes fp32 on a CPU."""
     again = auto(CPU, saved_name=name, measured=lambda: pytest.fail("it was measured"))
     assert again.name == ("fp32" if name == "tf32" else name)
-    assert name == "fp16" or auto(CUDA, saved_name=name).name == name  # whose scaler wants a GPU
+    assert name == "fp16" or auto(CUDA, saved_name=name).name == name  # fp16 needs a scaler on a GPU
 
 
 def test_auto_refuses_what_it_never_chose() -> None:

@@ -781,3 +781,23 @@ def half_and_be_stopped(descriptor: int, content: bytes) -> None:
     PUT(descriptor, content[:20])
     signal.raise_signal(signal.SIGTERM)
     return PUT(descriptor, content[20:])
+
+
+ASCII = {"PYTHONIOENCODING": "ascii"}
+POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("environment", [ASCII, POSIX], ids=["ascii", "POSIX"])
+def test_a_terminal_without_utf_8_shows_what_it_can(environment, tmp_path):
+    """A character that it can't show is replaced; the run, its exit code and its files are the same."""
+    done = call("train.py", "epochs=1", "model=mlp", "hydra.run.dir=run", cwd=tmp_path, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "64 ? accum 1 ? effective 64" in done.stdout
+    assert "64 × accum 1 → effective 64" in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+
+
+def test_a_check_on_a_terminal_without_utf_8_is_exact(tmp_path):
+    """Exit code 1 would mean that it is not exact."""
+    done = call("train.py", "check=accumulation", "accum=2", "batch_size=32", "model=mlp", cwd=tmp_path, **ASCII)
+    assert done.returncode == 0, done.stderr
+    assert "Exact" in done.stdout

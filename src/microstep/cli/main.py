@@ -12,6 +12,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from functools import partial
 from inspect import cleandoc
+from io import TextIOWrapper
 from pathlib import Path
 from time import strftime
 from traceback import format_exc
@@ -46,6 +47,8 @@ class Program:
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Check the command line, by default the process's, run it, and exit with 0 or the error's exit code."""
         signals.install_signal_handlers()
+        if isinstance(sys.stdout, TextIOWrapper):  # the terminal may not be able to show × and →
+            sys.stdout.reconfigure(errors="replace")
         names.register_resolvers()
         logging.raiseExceptions = False  # a log that can't be written, as on a full disk, is no reason to stop
         try:

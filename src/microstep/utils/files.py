@@ -10,7 +10,7 @@ from pathlib import Path
 
 from microstep.errors import StorageError
 
-DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -20,12 +20,15 @@ def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno not in DISK_FULL_ERRNOS:
+        if error.errno not in FULL_ERRNOS:
             raise StorageError(str(file), reason, "check that the directory can be written") from error
-        needed_text = "" if needed is None else f"{needed:,} bytes are needed, "
-        directory = next(path for path in file.absolute().parents if path.exists())
-        free = f"{needed_text}{shutil.disk_usage(directory).free:,} are free"
-        raise StorageError(str(file), f"{reason}: {free}", "free some space") from error
+        sizes = [] if needed is None else [f"{needed:,} bytes are needed"]
+        if error.errno == errno.EFBIG:
+            remedy = "raise the limit of file sizes (ulimit -f)"
+        else:
+            directory = next(path for path in file.absolute().parents if path.exists())
+            sizes, remedy = [*sizes, f"{shutil.disk_usage(directory).free:,} are free"], "free some space"
+        raise StorageError(str(file), f"{reason}: {', '.join(sizes)}".rstrip(": "), remedy) from error
 
 
 def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:

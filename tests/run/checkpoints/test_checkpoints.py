@@ -392,7 +392,7 @@ def test_a_manifest_whose_epoch_is_no_number_is_refused(trained, tmp_path, epoch
 def test_where_the_disk_is_full_the_old_checkpoints_stay_whole(saved):
     """A failed save is exit code 4; files and manifest are as before, and no part is left behind."""
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
-    with files_limited(200), pytest.raises(StorageError, match="free some space") as caught:
+    with files_limited(200), pytest.raises(StorageError, match="ulimit -f") as caught:
         save(saved, state(4), 4, best=True)
     assert caught.value.exit_code == 4
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

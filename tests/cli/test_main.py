@@ -801,3 +801,15 @@ def test_a_check_on_a_terminal_without_utf_8_is_exact(tmp_path):
     done = call("train.py", "check=accumulation", "accum=2", "batch_size=32", "model=mlp", cwd=tmp_path, **ASCII)
     assert done.returncode == 0, done.stderr
     assert "Exact" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "key"), [("train.py", "hydra.run.dir"), ("evaluate.py", "run"), ("compute_stats.py", "dataset.root")]
+)
+def test_a_name_that_is_too_long_is_refused(zygote, program, key, tmp_path):
+    """Exit code 2 in one line, and nothing is made."""
+    words = ["dataset=image_folder"] if key == "dataset.root" else []
+    done = zygote.call(program, *words, f"{key}={'a' * 300}", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "a" * 300 in error_of(done)
+    assert list(tmp_path.iterdir()) == []

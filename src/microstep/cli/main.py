@@ -10,6 +10,7 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from functools import partial
 from inspect import cleandoc
 from io import TextIOWrapper
@@ -62,6 +63,9 @@ class Program:
             remedy = f"; {error.remedy}" if error.remedy else ""
             exit_with_error(f"stopped by {signal.Signals(error.signum).name}{remedy}", error.exit_code)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == ENAMETOOLONG:  # of a path in the config
+                reason = "the name is longer than the file system allows"
+                exit_with_error(f"{error.filename}: {reason}; choose a shorter one", ConfigError.exit_code)
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             exit_with_error(format_unexpected(error, self.name), 1)

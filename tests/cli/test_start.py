@@ -1,4 +1,4 @@
-"""How a command line is started, and how a signal ends what it has started."""
+"""Starting a command line, and ending what it has started by a signal."""
 
 from __future__ import annotations
 

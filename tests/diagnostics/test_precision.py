@@ -182,7 +182,7 @@ def test_a_check_remembers_what_it_recommends(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("word", ["augment=crop_flip", "sampler=balanced", "dataset.split_seed=1"])
 def test_other_data_or_augmentation_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, word: str) -> None:
-    """What is remembered for other windows is not taken."""
+    """A recommendation that was remembered for other windows is not used."""
     planted("bf16", monkeypatch)
     with pytest.raises(pytest.fail.Exception, match="it was measured"):
         build_trainer(compose([*WORDS, word]), tmp_path / "run")

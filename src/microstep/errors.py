@@ -12,6 +12,10 @@ def escape_unprintable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def truncate(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 class MicrostepError(Exception):
     """Base class of the errors that the user can resolve."""
 
@@ -76,4 +80,4 @@ def format_error(error: BaseException) -> str:
     """Return an exception in one line of limited length; one that is no MicrostepError with its type."""
     unexpected = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
     text = str(error) if isinstance(error, MicrostepError) else unexpected
-    return text if len(text) <= MAX_ERROR_LENGTH else f"{text[: MAX_ERROR_LENGTH - 1]}…"
+    return truncate(text, MAX_ERROR_LENGTH)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from microstep.errors import RunInUse, StorageError, escape_unprintable
+from microstep.errors import RunInUse, StorageError, escape_unprintable, truncate
 from microstep.run.lock import directory_lock
 from microstep.utils.json_files import read_json, write_json
 
@@ -91,7 +91,7 @@ def text_of(value: Any) -> str | None:
 
 def short_text(value: Any) -> str | None:
     text = text_of(value)
-    return text if text is None or len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
+    return text and truncate(text, MAX_TEXT_LENGTH)
 
 
 def short_texts(values: Any) -> dict[str, str]:

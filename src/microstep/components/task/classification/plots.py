@@ -13,6 +13,7 @@ from microstep.types.data import Predictions
 from microstep.utils.plotting import BLUE, GREY, LIGHT_BLUE, draw_image, pixel_axes, pixel_figure, plain_text, png_bytes
 from microstep.utils.text import sample_caption, truncate_middle
 
+NO_CLASS = -1  #: prediction of a sample whose outputs are not finite
 MAX_NUMBERED_CLASSES = 30  #: with more classes, the cells of the matrix show no counts
 MAX_MISTAKES = 16  #: mistakes in one image
 MISTAKE_NAME_LETTERS = 26  #: of a class or file name in a caption
@@ -55,7 +56,7 @@ def draw_worst_mistakes(
     predictions: Predictions, predicted: Tensor, probabilities: Tensor, class_names: Sequence[str], file: Path
 ) -> bool:
     """Draw the mistakes with the highest confidence. Return False if the samples are not images."""
-    wrong = ((predicted != predictions.targets) & (predicted >= 0)).nonzero().flatten()
+    wrong = ((predicted != predictions.targets) & (predicted != NO_CLASS)).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
     rows = wrong[confidence.argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
     images = predictions.images(rows)

@@ -16,7 +16,6 @@ from microstep.utils.tables import csv_bytes
 from microstep.utils.tensors import finite_rows
 
 log = logging.getLogger("microstep.notice")
-NO_CLASS = -1  #: prediction of a sample whose outputs are not finite
 MAX_CURVES = 20  #: classes with a precision-recall curve; TensorBoard stores 127 × 6 numbers for each
 
 
@@ -24,13 +23,13 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     """Write all files of `reports/<split>/`. Warn if a class has no samples: its scores are 0.
 
     The outputs of the predictions are logits (N × classes). If those of a sample are not finite, its prediction is
-    `NO_CLASS`, with confidence 0, and the confusion matrix leaves it out. The name of the directory is
+    `plots.NO_CLASS`, with confidence 0, and the confusion matrix leaves it out. The name of the directory is
     the split's in titles and warnings. The report has precision-recall curves of the first `MAX_CURVES` classes.
     """
     finite = finite_rows(predictions.outputs)
     probabilities = predictions.outputs.double().softmax(1).where(finite[:, None], 0)
     confidence, classes = probabilities.max(1)
-    predicted = classes.where(finite, NO_CLASS)
+    predicted = classes.where(finite, plots.NO_CLASS)
     truth = predictions.targets
     warn_absent_classes(truth, class_names, directory.name)
     text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
@@ -66,7 +65,7 @@ def write_scores(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
 def write_confusion_matrix(truth: Tensor, predicted: Tensor, class_names: Sequence[str], file: Path) -> np.ndarray:
     """Write and return counts by true and predicted class. scikit-learn's function warns of a single class."""
     classes = len(class_names)
-    cells = (truth * classes + predicted)[predicted != NO_CLASS]
+    cells = (truth * classes + predicted)[predicted != plots.NO_CLASS]
     matrix = torch.bincount(cells, minlength=classes**2).view(classes, classes).numpy()
     rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
     file.write_bytes(csv_bytes([["true \\ predicted", *class_names], *rows]))

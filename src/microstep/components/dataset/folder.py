@@ -12,12 +12,17 @@ from microstep.components.dataset.decoding import IMAGE_SUFFIXES, MAX_PIXELS, De
 from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
 from microstep.components.dataset.images import ProgressBar, no_progress_bar
+from microstep.components.dataset.layout import (
+    LAYOUT_REMEDY,
+    SPLIT_FOLDERS,
+    check_is_class,
+    find_class_names,
+    find_split_folders,
+)
 from microstep.components.dataset.splitting import split_stratified
 from microstep.errors import ConfigError, DataError
 
-SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 BUDGET_GIB = 2.0  #: most memory for pixels with `resident: auto`
-LAYOUT_REMEDY = "make it train/CLASS/*.jpg (val/ and test/ beside it, or none), or CLASS/*.jpg"
 
 
 def image_folder(
@@ -80,34 +85,15 @@ def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, fl
 
 def find_splits(root: Path, decoder: Decoder) -> dict[str, ImageFiles]:
     """Return the splits that have folders; `train` is always one of them."""
-    if not root.is_dir():
-        raise DataError(f"dataset.root={root}", "no such directory", "give the one that holds the images")
-    inner = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    folders = {name: next((inner[n] for n in names if n in inner), None) for name, names in SPLIT_FOLDERS.items()}
-    train = folders["train"]
-    if train is None:
-        if others := [folder.name for folder in folders.values() if folder]:
-            raise DataError(f"dataset.root={root}", f"there is {others[0]}/ but no train/", LAYOUT_REMEDY)
-        return {"train": check_train_classes(find_split_images(root, root, find_class_names(root, root), decoder))}
-    classes = find_class_names(root, train)
-    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in folders.items() if folder}
+    folders = find_split_folders(root)
+    classes = find_class_names(root, folders["train"])
+    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in folders.items()}
     return splits | {"train": check_train_classes(splits["train"])}
-
-
-def find_class_names(root: Path, folder: Path) -> tuple[str, ...]:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        reason = f"{folder} holds {'one class only: ' + classes[0] if classes else 'no folders of classes'}"
-        raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
-    return tuple(classes)
 
 
 def find_split_images(root: Path, folder: Path, class_names: tuple[str, ...], decoder: Decoder) -> ImageFiles:
     """Return the files of a split, sorted by class and name. Validation and test may lack a class."""
-    others = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name not in class_names]
-    if others := [name for name in others if not name.startswith(".")]:
-        reason = f"{folder.name}/{others[0]} is no class of the training folder"
-        raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
+    check_is_class(root, folder, class_names)
     groups = [sorted(find_images(folder / name)) for name in class_names]
     files = [str(path.relative_to(root)) for group in groups for path in group]
     if not files:

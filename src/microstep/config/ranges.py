@@ -26,7 +26,6 @@ POSITIVE = Range(above=0)
 NON_NEGATIVE = Range(minimum=0)
 FRACTION = Range(minimum=0, maximum=1)
 BELOW_ONE = Range(minimum=0, below=1)
-OPEN_FRACTION = Range(above=0, below=1)
 MAX_COUNT = 1024  #: threads or processes; many more would exhaust a machine
 #: Ranges of the numbers in the shipped yamls, by dotted key.
 RANGES = {
@@ -40,7 +39,8 @@ RANGES = {
     "dataset.budget_gib": NON_NEGATIVE,
     **dict.fromkeys(("augment.padding", "augment.flip", "sampler.power", "scheduler.final"), FRACTION),
     **dict.fromkeys(("model.dropout", "scheduler.warmup", "task.label_smoothing"), BELOW_ONE),
-    **dict.fromkeys(("dataset.val_fraction", "dataset.test_fraction", "scheduler.pct_start"), OPEN_FRACTION),
+    **dict.fromkeys(("dataset.val_fraction", "dataset.test_fraction"), BELOW_ONE),
+    "scheduler.pct_start": Range(above=0, below=1),
     "augment.hole": Range(above=0, maximum=1),
     "augment.magnitude": Range(minimum=0, maximum=30),
     "dataset.split_seed": Range(minimum=0, maximum=2**32 - 1),

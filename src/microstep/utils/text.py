@@ -1,8 +1,11 @@
 """Text for people: paths, names of a limited length, counts, durations."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from microstep.errors import escape_unprintable
+from microstep.errors import escape_unprintable, truncate
+
+MAX_NAMES_LENGTH = 300  #: of a list of names in a message
 
 
 def display_path(path: Path) -> str:
@@ -16,6 +19,10 @@ def truncate_middle(text: str, length: int) -> str:
     text = escape_unprintable(text)
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[len(text) - half :]}"
+
+
+def format_names(names: Sequence[str]) -> str:
+    return truncate(", ".join(map(escape_unprintable, names)), MAX_NAMES_LENGTH)
 
 
 def sample_caption(file: str | None, index: int, length: int) -> str:

@@ -27,7 +27,7 @@ def filled(folder: Path, counts: Mapping[str, int]) -> Path:
     """Write so many images of each class."""
     for number, (name, count) in enumerate(counts.items()):
         for picture in range(count):
-            painted(folder / name / f"{picture:03}.png", 60 * number)
+            painted(folder / name / f"{picture:03}.png", 60 * (number % 4))
     return folder
 
 

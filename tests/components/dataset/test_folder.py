@@ -176,27 +176,6 @@ def test_links_are_followed_but_never_in_circles(root, tmp_path):
     assert len(set(train.files.tolist())) == 25
 
 
-@pytest.mark.parametrize(
-    ("key", "fraction", "words"),
-    [
-        ("test_fraction", 0.02, "of 90 samples in 3 classes it leaves a part without some class"),
-        ("val_fraction", 0.99, "of 81 samples in 3 classes it leaves a part without some class"),
-        ("test_fraction", 0.0, "of 90 samples in 3 classes it leaves a part without some class"),
-    ],
-)
-def test_a_fraction_that_empties_a_part_names_its_key(root, key, fraction, words):
-    """The key and the number as they were typed, and how many samples can be held out."""
-    filled(root, COUNTS)
-    assert refusal(root, **{key: fraction}).startswith(f"dataset.{key}={fraction}: {words}; hold out between 3 and ")
-
-
-@pytest.mark.parametrize(("count", "words"), [(1, "class dog has one sample only"), (3, "class dog has 3 samples")])
-def test_a_class_too_small_to_be_cut_is_named(root, count, words):
-    """The class is named in the error."""
-    filled(root, COUNTS | {"dog": count})
-    assert words in refusal(root)
-
-
 @pytest.mark.parametrize(("budget", "kind"), [(2.0, ResidentSplit), (1e-6, StreamingSplit)])
 def test_pictures_are_resident_where_they_fit(root, budget, kind):
     """`auto` decides by what all splits need in memory, and the summary says by how much."""

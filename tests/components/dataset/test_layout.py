@@ -65,7 +65,7 @@ def test_images_beside_class_folders_are_counted(root, caplog, place):
     assert not [name for split in ("train", "val", "test") for name in names(opened(root), split) if "loose" in name]
     found = {".": "1 in ROOT", "train": "1 in ROOT/train", "train/test": "1 in ROOT/train, 1 in ROOT/test"}[place]
     assert notices(caplog, root)[:1] == [
-        f"dataset.root=ROOT: images are not used if they lie beside the class folders: {found}; move them into one"
+        f"dataset.root=ROOT: images beside the class folders are not used: {found}; move them into one"
     ]
 
 
@@ -94,8 +94,9 @@ def test_a_test_folder_without_labels_is_not_the_test_split(root, caplog, monkey
     monkeypatch.chdir(root.parent)
     assert sizes(opened(root)) == {"train": 16, "val": 2, "test": 2}
     (warning,) = notices(caplog, root)
-    assert warning.startswith("dataset.root=ROOT: test/ has no class folders, so its images have no labels: ")
-    assert warning.endswith(" run=RUN input=data/test classifies them")
+    reason = "test/ is no split, because it has no class folders"
+    assert warning.startswith(f"dataset.root=ROOT: {reason}; to classify its images, ")
+    assert warning.endswith(" run=RUN input=data/test")
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "__MACOSX"])
@@ -120,7 +121,7 @@ def test_a_usual_layout_gives_no_warning(root, caplog):
 def test_a_class_that_is_not_utf8_is_refused(root):
     """A class name of bytes that are not UTF-8 is refused before training, and the error names its folder."""
     filled(root / "train", COUNTS | {"caf\udce9": 10})
-    assert refusal(root).startswith(r"dataset.root=ROOT: the name of train/caf\udce9/ is not UTF-8; rename it")
+    assert refusal(root).startswith(r"dataset.root=ROOT: the name of ROOT/train/caf\udce9 is not UTF-8; rename it")
 
 
 def test_names_that_look_alike_are_told_apart(root, caplog):

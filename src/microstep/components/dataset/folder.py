@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from microstep.components.dataset.layout import (
     check_is_class,
     find_class_names,
     find_split_folders,
+    lacks_class_folders,
+    warn_unused,
 )
-from microstep.components.dataset.splitting import split_stratified
+from microstep.components.dataset.splitting import split_by_fractions
 from microstep.errors import ConfigError, DataError
 
 BUDGET_GIB = 2.0  #: most memory for pixels with `resident: auto`
@@ -51,43 +53,42 @@ def image_folder(
         size: Height and width that images are resized to, in pixels.
         grey: Convert images to one channel instead of three.
         val_fraction: Share of the training images to hold out if there is no folder for validation.
-        test_fraction: Share of the training images to hold out if there is no folder for testing.
+        test_fraction: Share of the training images to hold out if there is no folder for testing. With 0 there is no
+            test split.
         resident: Keep all images on the device; `auto` does so if they need at most `budget_gib`.
         budget_gib: Most memory for resident images, in GiB.
         max_pixels: Most pixels that a file may declare, as a protection against decompression bombs.
         bar: Progress bar that is shown while files are read.
 
     Raises:
-        ConfigError: If `resident` is not one of its options.
+        ConfigError: If `resident` is not one of its options, or no images are left to train on or to validate on.
         DataError: If the folders have another layout, or a file can't be read.
     """
     if resident not in (True, False, "auto"):
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
     decoder = Decoder(size, size, 1 if grey else 3, max_pixels)
     official = find_splits(Path(root), decoder)
-    make_splits = partial(make_missing_splits, fractions={"test": test_fraction, "val": val_fraction}, seed=split_seed)
+    fractions = {"test": test_fraction, "val": val_fraction}
+    made = cache(partial(make_missing_splits, official, fractions, split_seed))  # once, because it may warn
     needed = sum(map(len, official.values())) * decoder.channels * size * size / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""
-    return ImageDataset(official, make_splits, device, is_resident, mean, std, num_workers, bar, note)
+    return ImageDataset(official, lambda _: made(), device, is_resident, mean, std, num_workers, bar, note)
 
 
 def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, float], seed: int) -> ImageSplits:
-    splits = dict(official_splits)
-    for name, fraction in fractions.items():
-        if name not in official_splits:
-            train, subject = splits["train"], f"dataset.{name}_fraction={fraction}"
-            count = round(fraction * len(official_splits["train"]))
-            kept, held_out = split_stratified(train.labels, count, seed, subject, train.class_names)
-            splits |= {"train": train.select(kept), name: train.select(held_out)}
-    return {name: splits[name] for name in SPLIT_FOLDERS}
+    missing = {name: fraction for name, fraction in fractions.items() if name not in official_splits}
+    splits = {**official_splits, **split_by_fractions(official_splits["train"], missing, seed)}
+    return {name: splits[name] for name in SPLIT_FOLDERS if name in splits}
 
 
 def find_splits(root: Path, decoder: Decoder) -> dict[str, ImageFiles]:
     """Return the splits that have folders; `train` is always one of them."""
     folders = find_split_folders(root)
     classes = find_class_names(root, folders["train"])
-    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in folders.items()}
+    warn_unused(root, folders)
+    labeled = {name: folder for name, folder in folders.items() if not lacks_class_folders(folder)}
+    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in labeled.items()}
     return splits | {"train": check_train_classes(splits["train"])}
 
 

@@ -2,20 +2,19 @@
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
 from microstep.components.dataset.decoding import IMAGE_SUFFIXES
-from microstep.errors import DataError, escape_unprintable, truncate
+from microstep.errors import DataError
 from microstep.utils.terminal import called
-from microstep.utils.text import display_path
+from microstep.utils.text import display_path, format_names
 
 log = logging.getLogger("microstep.notice")
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 IGNORED_FOLDERS = ("@eaDir", "__MACOSX")  #: of network drives and archives
 LAYOUT_REMEDY = "make it train/CLASS/*.jpg (val/ and test/ beside it, or none), or CLASS/*.jpg"
-MAX_NAMES_LENGTH = 300  #: characters of a list of folders in a warning
 
 
 def find_split_folders(root: Path) -> dict[str, Path]:
@@ -25,22 +24,16 @@ def find_split_folders(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise DataError(f"dataset.root={root}", "no such directory", "give the one that holds the images")
-    named = {name: [f for f in list_folders(root) if f.name.lower() in names] for name, names in SPLIT_FOLDERS.items()}
+    inner = list_folders(root)
+    named = {name: [f for f in inner if f.name.lower() in names] for name, names in SPLIT_FOLDERS.items()}
     folders = {name: only_folder(root, name, found) for name, found in named.items() if found}
-    others = [folder for folder in list_folders(root) if folder not in folders.values() and holds_images(folder)]
-    if [*folders] == ["train"] and others and lacks_class_folders(folders["train"]):
+    if [*folders] == ["train"] and lacks_class_folders(folders["train"]) and find_other_folders(root, folders):
         reason = "is a class, because it holds images and no folders; a training split is train/CLASS/*.jpg"
-        warn(root, f"{escape_unprintable(folders.pop('train').name)}/ {reason}")
-    if not folders:
-        warn_unused(root, [], [root])
-        return {"train": root}
-    if "train" not in folders:
+        log.warning("dataset.root=%s: %s/ %s", root, folders.pop("train").name, reason)
+    if folders and "train" not in folders:
         first = next(iter(folders.values())).name
         raise DataError(f"dataset.root={root}", f"there is {first}/ but no train/", LAYOUT_REMEDY)
-    labeled = {name: f for name, f in folders.items() if name == "train" or not lacks_class_folders(f)}
-    warn_unlabeled(root, [folder for name, folder in folders.items() if name not in labeled])
-    warn_unused(root, others, [root, *labeled.values()])
-    return labeled
+    return folders or {"train": root}
 
 
 def only_folder(root: Path, split: str, folders: Sequence[Path]) -> Path:
@@ -57,16 +50,16 @@ def find_class_names(root: Path, folder: Path) -> tuple[str, ...]:
         reason = f"{folder} holds {'one class only: ' + classes[0] if classes else 'no folders of classes'}"
         raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
     for name in classes:
-        if name != name.encode(errors="replace").decode():  # it could be in no report
-            path = escape_unprintable(str((folder / name).relative_to(root)))
-            raise DataError(f"dataset.root={root}", f"the name of {path}/ is not UTF-8", "rename it, as convmv does")
+        if name != name.encode(errors="replace").decode():  # no report could hold it
+            reason = f"the name of {folder / name} is not UTF-8"
+            raise DataError(f"dataset.root={root}", reason, "rename it, for example with convmv")
     return tuple(classes)
 
 
 def check_is_class(root: Path, folder: Path, class_names: Sequence[str]) -> None:
     """Raise DataError if a folder in that of validation or test is named like no class."""
     for name in (path.name for path in list_folders(folder) if path.name not in class_names):
-        reason, remedy = f"{folder.name}/{escape_unprintable(name)} is no class of the training folder", LAYOUT_REMEDY
+        reason, remedy = f"{folder.name}/{name} is no class of the training folder", LAYOUT_REMEDY
         for twin in (known for known in class_names if normalize("NFC", known) == normalize("NFC", name)):
             reason = f"{f'{folder.name}/{name}'!a} is no class of the training folder, but {twin!a} is"
             remedy = "rename one of the two, which look the same"
@@ -79,35 +72,37 @@ def list_folders(folder: Path) -> list[Path]:
     return [path for path in visible if path.is_dir() and path.name not in IGNORED_FOLDERS]
 
 
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 def count_loose_images(folder: Path) -> int:
-    return sum(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in folder.glob("[!.]*"))
+    return sum(is_image(path) and path.is_file() for path in folder.glob("[!.]*"))
 
 
 def lacks_class_folders(folder: Path) -> bool:
     return not list_folders(folder) and count_loose_images(folder) > 0
 
 
-def holds_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+def find_other_folders(root: Path, folders: Mapping[str, Path]) -> list[Path]:
+    """Return the folders of images beside those of the splits; none if `root` itself holds the class folders."""
+    beside = [] if root in folders.values() else list_folders(root)
+    return [folder for folder in beside if folder not in folders.values() and any(map(is_image, folder.rglob("*")))]
 
 
-def warn(root: Path, text: str) -> None:
-    log.warning("%s: %s", escape_unprintable(f"dataset.root={root}"), text)
-
-
-def warn_unlabeled(root: Path, folders: Sequence[Path]) -> None:
-    for folder in folders:
+def warn_unused(root: Path, folders: Mapping[str, Path]) -> None:
+    """Warn of folders that are no splits, and of images that lie in no class folder."""
+    for folder in filter(lacks_class_folders, folders.values()):
         command = f"{called('evaluate')} run=RUN input={shlex.quote(display_path(folder))}"
-        reason = f"{folder.name}/ has no class folders, so its images have no labels"
-        warn(root, f"{reason}: the split is taken from the training images, and {command} classifies them")
-
-
-def warn_unused(root: Path, others: Sequence[Path], parents: Sequence[Path]) -> None:
-    """Warn of folders that are no splits, and of images in `parents` that lie beside the folders there."""
-    if others:
-        names = ", ".join(escape_unprintable(f"{folder.name}/") for folder in others)
-        warn(root, f"not used: {truncate(names, MAX_NAMES_LENGTH)}; rename the folder of a split to train, val or test")
-    counts = {folder: count for folder in parents if (count := count_loose_images(folder))}
-    if counts:
-        found = ", ".join(f"{count:,} in {escape_unprintable(str(folder))}" for folder, count in counts.items())
-        warn(root, f"images are not used if they lie beside the class folders: {found}; move them into one")
+        reason = f"{folder.name}/ is no split, because it has no class folders"
+        log.warning("dataset.root=%s: %s; to classify its images, %s", root, reason, command)
+    if others := find_other_folders(root, folders):
+        names = format_names([f"{folder.name}/" for folder in others])
+        log.warning("dataset.root=%s: not used: %s; rename the folder of a split to train, val or test", root, names)
+    parents = dict.fromkeys([root, *folders.values()])
+    loose = {f: n for f in parents if (n := count_loose_images(f)) and not lacks_class_folders(f)}
+    if loose:
+        found = format_names([f"{count:,} in {folder}" for folder, count in loose.items()])
+        log.warning(
+            "dataset.root=%s: images beside the class folders are not used: %s; move them into one", root, found
+        )

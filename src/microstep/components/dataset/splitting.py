@@ -1,12 +1,16 @@
-"""Stratified splitting of labels into a part to keep and a part to hold out."""
+"""Stratified splitting of labels into a part to keep and parts to hold out."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from microstep.components.dataset.images import Int64Array
-from microstep.errors import DataError
+from microstep.components.dataset.images import ImageSource, Int64Array
+from microstep.errors import ConfigError, DataError
+from microstep.utils.text import format_names
+
+log = logging.getLogger("microstep.notice")
 
 
 def split_stratified(
@@ -31,3 +35,67 @@ def split_stratified(
             reason = f"class {class_names[missing]} has {counts[missing]} samples: one part would have none"
             raise DataError(subject, reason, "hold out another number, or give that class more samples")
     return np.sort(parts[0]), np.sort(parts[1])
+
+
+def split_rare(labels: Int64Array, sizes: Sequence[int], seed: int) -> list[Int64Array]:
+    """Return the sorted rows of parts of about these sizes, then the rows that are left.
+
+    Each class is in proportion, but has a row in every part if it has enough. If not, the last parts come first.
+    """
+    counts = np.bincount(labels)
+    taken, ends = np.zeros_like(counts), []
+    for index, size in enumerate(sizes):
+        most = np.maximum(0, counts - taken - (len(sizes) - index))  # leaves one row for each later part
+        taken = taken + np.clip(np.rint(size * counts / len(labels)).astype(int), np.minimum(1, most), most)
+        ends.append(taken)
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # of each row in its class
+    parts = (rank >= np.stack(ends)[:, labels[by_class]]).sum(0)
+    return [np.sort(by_class[parts == part]) for part in range(len(sizes) + 1)]
+
+
+def split_by_fractions(train: ImageSource, fractions: Mapping[str, float], seed: int) -> dict[str, ImageSource]:
+    """Return the images that are left as `train`, and a part of them for each fraction that is not 0.
+
+    Each class is in proportion. If a class is too small for that, it goes where it can, with a warning.
+    """
+    check_fractions(fractions)
+    sizes = {name: round(fraction * len(train)) for name, fraction in fractions.items() if fraction}
+    try:
+        return hold_out(train, sizes, seed)
+    except DataError:
+        parts = zip([*sizes, "train"], split_rare(train.labels, [*sizes.values()], seed), strict=True)
+        splits = {name: train.select(rows) for name, rows in parts}
+        warn_small_classes(splits, fractions)
+        return splits
+
+
+def check_fractions(fractions: Mapping[str, float]) -> None:
+    if fractions.get("val") == 0:
+        remedy = "give a share, such as 0.1, or a folder val/"
+        raise ConfigError("dataset.val_fraction=0", "the best checkpoint is chosen by validation", remedy)
+    if min(fractions.values(), default=0) < 0 or sum(fractions.values()) >= 1:
+        remedy = "give fractions from 0 with a sum below 1"
+        raise ConfigError(format_fractions(fractions), "they leave no images to train on", remedy)
+
+
+def format_fractions(fractions: Mapping[str, float]) -> str:
+    return ", ".join(f"dataset.{name}_fraction={fraction}" for name, fraction in fractions.items())
+
+
+def hold_out(train: ImageSource, sizes: Mapping[str, int], seed: int) -> dict[str, ImageSource]:
+    splits = {"train": train}
+    for name, size in sizes.items():
+        rest = splits["train"]
+        kept, held_out = split_stratified(rest.labels, size, seed, name, rest.class_names)
+        splits |= {"train": rest.select(kept), name: rest.select(held_out)}
+    return splits
+
+
+def warn_small_classes(splits: Mapping[str, ImageSource], fractions: Mapping[str, float]) -> None:
+    notes = ["some classes are too small for it, so each split gets at least one image of each class"]
+    for name, split in splits.items():
+        absent = [label for n, label in enumerate(split.class_names) if n not in split.labels]
+        notes += [f"{name} has none of {format_names(absent)}"] if absent else []
+    log.warning("%s: %s", format_fractions(fractions), "; ".join(notes))

@@ -48,7 +48,7 @@ class Trainer:
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
 
     def fit(self) -> Results:
-        """Train the epochs that are left, then evaluate the best checkpoint on the validation and test splits.
+        """Train the epochs that are left, then evaluate the best checkpoint on the validation and any test split.
 
         After a signal the current window is finished and a checkpoint is saved; then `Stopped` is raised.
 
@@ -96,7 +96,7 @@ class Trainer:
         seconds = self.total_seconds()
         self.progress.check_best_is_finite()
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
-        splits = {name: self.report(name) for name in ("val", "test")}
+        splits = {name: self.report(name) for name in ("val", "test") if name in self.loaders.splits}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics)
         values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
         values |= {"peak_memory_bytes": memory.bytes(), "saving": self.checkpoints.saving, "splits": splits}

@@ -61,7 +61,7 @@ class Results:
     train_seconds: float
     peak_memory_bytes: int | None  #: since `fit` began, of the GPU or the process; None if unknown
     saving: SavingCost
-    splits: Mapping[str, SplitResult]  #: `val` and `test`
+    splits: Mapping[str, SplitResult]  #: `val`, and `test` if the data have it
 
     @property
     def val(self) -> Mapping[str, float]:
@@ -70,8 +70,8 @@ class Results:
 
     @property
     def test(self) -> Mapping[str, float]:
-        """The test metrics of the best checkpoint."""
-        return self.splits["test"].metrics
+        """The test metrics of the best checkpoint; empty if the data have no test split."""
+        return self.splits["test"].metrics if "test" in self.splits else {}
 
 
 class Logger(Protocol):

@@ -18,7 +18,7 @@ class Dataset(Protocol):
 
     @property
     def splits(self) -> Mapping[str, Split]:
-        """The splits `train`, `val` and `test`."""
+        """The splits `train`, `val` and, if there is one, `test`."""
 
     @property
     def facts(self) -> Mapping[str, Any]:

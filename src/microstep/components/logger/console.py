@@ -40,21 +40,21 @@ def format_epoch(report: EpochReport) -> str:
 
 
 def format_results(results: Results) -> str:
-    test = results.splits["test"]
+    split = "test" if results.test else "val"  # of the printed report
     run = shlex.quote(display_path(results.run_dir))
     enclosing = (parent for parent in results.run_dir.parents if parent.name == "outputs")
     logs = shlex.quote(display_path(next(enclosing, results.run_dir.parent)))  # with the runs to compare
     skipped = f", {results.skipped_steps} skipped for overflow" if results.skipped_steps else ""
     rows = {
-        "test": format_metrics(test.metrics),
+        "test": format_metrics(results.test) or "none: the data have no test split, so the report is of val",
         "val": format_metrics(results.val),
         "best checkpoint": f"epoch {results.best_epoch}, chosen by validation",
         "trained": f"{results.optimizer_steps:,} optimizer steps in {results.train_seconds:.1f} s{skipped}",
         "run directory": run,
     }
-    again = f"{called('evaluate')} run={run} split=test"
+    again = f"{called('evaluate')} run={run} split={split}"
     commands = {"again, any split": again, "curves and images": f"tensorboard --logdir {logs}"}
-    return "\n".join([format_report(test.report.text, rows), "", "next:", format_fields(commands)])
+    return "\n".join([format_report(results.splits[split].report.text, rows), "", "next:", format_fields(commands)])
 
 
 def format_report(report: str, rows: Mapping[str, str]) -> str:

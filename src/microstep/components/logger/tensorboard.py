@@ -69,13 +69,15 @@ class TensorBoard:
         self.events.add(scalar_summary(values | best), report.epoch)
 
     def finish(self, results: Results) -> None:
-        """Write `test/…`, and the images and precision-recall curves of the reports."""
+        """Write `test/…` if there is a test split, and the images and precision-recall curves of the reports."""
         best = results.best_epoch
-        self.events.add(scalar_summary(prefix_tags("test", results.test)), best)
+        if results.test:
+            self.events.add(scalar_summary(prefix_tags("test", results.test)), best)
         for name, split in results.splits.items():
             for title, file in split.report.images.items():
                 self.events.add(image_summary(f"{name}/{title}", file), best)
-        for label, (positive, score) in results.splits["test"].report.curves.items():
+        curves = results.splits["test"].report.curves if results.test else {}
+        for label, (positive, score) in curves.items():
             self.events.add(pr_curve(f"test/pr/{label}", positive.numpy(), score.numpy()), best)
 
     def close(self, error: BaseException | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, PngImagePlugin
 
 from microstep.components.dataset.decoding import IMAGE_FORMATS, IMAGE_SUFFIXES, Decoder, read_image_size
 from microstep.errors import DataError
@@ -162,6 +162,64 @@ def test_a_large_exif_block_or_a_broken_one_is_no_matter(tmp_path):
         assert colour(file, GREY) == [90]
 
 
+ODD_TAGS = {
+    "resolution unit of -2": (0x0128, 8, struct.pack("<h", -2)),
+    "resolution as text": (0x011A, 2, b"abc\0"),
+    "resolution of one letter": (0x011A, 2, b"7"),
+    "resolution of NaN": (0x011A, 11, struct.pack("<f", float("nan"))),
+    "width as text": (0x0100, 2, b"64\0"),
+    "description as a fraction": (0x010E, 5, struct.pack("<2L", 1, 0)),
+}
+
+
+def exif_of(tag: int, kind: int, value: bytes) -> bytes:
+    """Return EXIF data with orientation 6, a resolution unit, and a tag of this type."""
+    count = len(value) // {2: 1, 5: 8, 8: 2, 11: 4}[kind]
+    short = {0x0112: (3, 1, struct.pack("<HH", 6, 0)), 0x0128: (3, 1, struct.pack("<HH", 2, 0))}
+    place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<L", 8 + 2 + 3 * 12 + 4)
+    entries = sorted((short | {tag: (kind, count, place)}).items())
+    fields = b"".join(struct.pack("<HHL", tag, kind, count) + place for tag, (kind, count, place) in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields.ljust(3 * 12 + 4, b"\0") + value
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp"])
+@pytest.mark.parametrize("tag", ODD_TAGS.values(), ids=ODD_TAGS)
+def test_of_the_metadata_only_the_orientation_matters(tmp_path, name, tag):
+    """A photograph is turned upright although another tag has a type that the standard doesn't allow."""
+    halves = Image.fromarray(np.repeat(np.array([[250] * 64, [0] * 64], np.uint8), 32, 0)).convert("RGB")
+    file = saved(tmp_path, halves, name, exif=exif_of(*tag))
+    if name == "x.jpg":  # the resolution of EXIF data counts if there is no JFIF header
+        content = file.read_bytes()
+        file.write_bytes(content[:2] + content[4 + int.from_bytes(content[4:6]) :])
+    np.testing.assert_allclose(GREY(file)[0, 0, [0, 1, 6, 7]], [0, 0, 250, 250], atol=6)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.webp"])
+def test_exif_data_that_can_not_be_read_are_none(tmp_path, name):
+    """An image with a broken EXIF block is read as it lies in the file."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    file = saved(tmp_path, Image.fromarray(pixels), name, exif=b"Exif\0\0garbage", lossless=True)
+    np.testing.assert_array_equal(RGB(file), pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the pixels", "after them"])
+def test_a_long_text_in_a_png_is_no_matter(tmp_path, after):
+    """A compressed text of 3 MiB, such as the description of how an image was made, doesn't prevent reading it."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(3 * 2**20)), after_idat=after)
+    assert colour(saved(tmp_path, Image.new("RGB", (9, 9), COLOUR), pnginfo=info)) == [200, 30, 60]
+
+
+def test_a_text_that_is_a_decompression_bomb_is_refused(tmp_path):
+    """A PNG whose text would need more than 64 MiB is refused, without the memory that the text would need."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**28), 1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file = saved(tmp_path, Image.new("L", (9, 9)), pnginfo=info)
+    assert "too large" in refusal(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB; zlib.compress took 262,144
+
+
 def test_the_middle_is_kept_in_its_proportions(tmp_path):
     """A wide image loses its sides, a tall one its ends; nothing is squeezed."""
     wide = np.zeros((20, 60), np.uint8)
@@ -185,7 +243,9 @@ def test_a_jpeg_decoded_small_is_nearly_the_whole_one(tmp_path):
     assert np.abs(fast - whole).mean() < 1.5
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif", "x.tif", "x.bmp", "x.ppm"])
+@pytest.mark.parametrize(
+    "name", ["x.jpg", "x.png", "x.webp", "x.gif", "x.tif", "x.bmp", "x.ppm", "x.avif", "x.jp2", "x.tga"]
+)
 def test_a_file_cut_short_is_named(tmp_path, name):
     """A truncated file of any format is a DataError or the same image, never half an image."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
@@ -208,6 +268,21 @@ def test_what_is_no_picture_is_named(tmp_path, content):
     line = refusal(tmp_path / "x.jpg")
     assert line.startswith(f"it is none of {', '.join(IMAGE_FORMATS)}")
     assert "replace or remove it" in line
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_a_file_of_each_suffix_is_read(tmp_path, suffix):
+    """A suffix counts as that of an image only if the format that Pillow knows by it can be read."""
+    file = tmp_path / f"x{suffix.upper()}"
+    Image.new("RGB", (16, 16), "white").save(file, Image.registered_extensions()[suffix])
+    assert min(colour(file)) >= 250
+
+
+def test_only_its_suffix_makes_a_tga(tmp_path):
+    """TGA has no signature, so bytes that could be one are none unless the file is named so."""
+    file = saved(tmp_path, Image.new("RGB", (9, 9), COLOUR), "x.tga")
+    assert colour(file) == [200, 30, 60]
+    assert "it is none of" in refusal(file.rename(tmp_path / "x.jpg"))
 
 
 def test_a_format_that_is_not_listed_is_refused(tmp_path):

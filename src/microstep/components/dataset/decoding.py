@@ -2,19 +2,44 @@
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from warnings import catch_warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL.Image import Transpose
 
+from microstep.components.dataset.pixel_values import composite_on_white, to_eight_bits
 from microstep.errors import DataError
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA")
+SUFFIX_FORMATS = Image.registered_extensions()
+#: Suffixes of these formats, without that of floating point pixels.
+IMAGE_SUFFIXES = frozenset(s for s, name in SUFFIX_FORMATS.items() if name in {*IMAGE_FORMATS, "MPO"}) - {".pfm"}
 MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as large as all texts together
+#: EXIF orientation → how the image is turned upright.
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+class JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG file whose resolution is not read: PIL can't open a file if that has an unexpected type."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+Image.register_open("MICROSTEP_JPEG", JpegFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
 
 
 @dataclass(frozen=True)
@@ -38,10 +63,18 @@ class Decoder:
         """Return the image of a file: C × H × W, uint8. See `open_image` for errors."""
         with open_image(file, self.max_pixels) as image:
             image.draft("RGB", (2 * self.width, 2 * self.height))  # decodes a JPEG at 1/2, 1/4 or 1/8
-            upright = composite_on_white(to_eight_bits(ImageOps.exif_transpose(image)))
-            converted = upright.convert("RGB" if self.channels == 3 else "L")
-            fitted = ImageOps.fit(converted, (self.width, self.height), Image.Resampling.BILINEAR)
+            converted = composite_on_white(to_eight_bits(image)).convert("RGB" if self.channels == 3 else "L")
+            turn = read_turn(image)
+        upright = converted if turn is None else converted.transpose(turn)
+        fitted = ImageOps.fit(upright, (self.width, self.height), Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
+
+
+def read_turn(image: Image.Image) -> Transpose | None:
+    """Return how a loaded image is turned upright; None if it is upright, or if its EXIF data can't be read."""
+    with suppress(Exception):  # PIL raises many kinds
+        return TURNS.get(image.getexif()[ExifTags.Base.Orientation])
+    return None
 
 
 def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -56,7 +89,7 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
     declared = "far too many"  # if PIL's own limit is exceeded
     try:
         check_regular_file(file)
-        with catch_warnings(action="ignore"), Image.open(file, formats=IMAGE_FORMATS) as image:  # odd metadata
+        with catch_warnings(action="ignore"), Image.open(file, formats=list_formats(file)) as image:  # odd metadata
             declared = f"{image.width:,} × {image.height:,}"
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
@@ -71,27 +104,17 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(str(file), unreadable_reason(error), remedy) from None
 
 
+def list_formats(file: Path) -> list[str]:
+    """Return the formats that a file may have. Only its suffix tells a TGA file, because that has no signature."""
+    formats = ["MICROSTEP_JPEG", *IMAGE_FORMATS[1:]]
+    return formats if SUFFIX_FORMATS.get(file.suffix.lower()) == "TGA" else formats[:-1]
+
+
 def unreadable_reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"it is none of {', '.join(IMAGE_FORMATS)}"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"it can't be read as an image: {reason}"
-
-
-def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a 16-bit image scaled to 8 bits, which PIL's own conversion would clip."""
-    if image.mode == "F":  # the range is unknown
-        raise ValueError("its pixels are floating point numbers")
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-
-
-def composite_on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
 def check_regular_file(file: Path) -> None:

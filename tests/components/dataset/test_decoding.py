@@ -20,6 +20,7 @@ from microstep.errors import DataError
 
 RGB, GREY = Decoder(8, 8, 3), Decoder(8, 8, 1)
 COLOUR = (200, 30, 60)
+CUT = ["x.jpg", "x.png", "x.webp", "x.gif", "x.tif", "x.bmp", "x.ppm", "x.avif", "x.jp2", "x.tga"]
 MODES = ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16"]
 
 
@@ -243,9 +244,7 @@ def test_a_jpeg_decoded_small_is_nearly_the_whole_one(tmp_path):
     assert np.abs(fast - whole).mean() < 1.5
 
 
-@pytest.mark.parametrize(
-    "name", ["x.jpg", "x.png", "x.webp", "x.gif", "x.tif", "x.bmp", "x.ppm", "x.avif", "x.jp2", "x.tga"]
-)
+@pytest.mark.parametrize("name", CUT)
 def test_a_file_cut_short_is_named(tmp_path, name):
     """A truncated file of any format is a DataError or the same image, never half an image."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
@@ -290,6 +289,64 @@ def test_a_format_that_is_not_listed_is_refused(tmp_path):
     file = saved(tmp_path, Image.new("RGB", (9, 9)), "x.eps")
     assert "it is none of" in refusal(file.rename(tmp_path / "x.jpg"))
     assert not {".eps", ".svg", ".pdf", ".psd"} & IMAGE_SUFFIXES
+
+
+def png_of_depth(depth: int, kind: int, row: bytes, transparent: bytes) -> bytes:
+    """Return a PNG of 8 × 8 equal pixels: gray (kind 0) or RGB (2), with a transparent color."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, depth, kind, 0, 0, 0)) + chunk(b"tRNS", transparent)
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress((b"\0" + row) * 8)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "color", "other"),
+    [
+        (2, 0, b"\x55" * 2, (1,), (2,)),
+        (4, 0, b"\x33" * 4, (3,), (51,)),
+        (16, 0, struct.pack(">H", 300) * 8, (300,), (301,)),
+        (16, 2, struct.pack(">3H", 3000, 4000, 5000) * 8, (3000, 4000, 5000), (11, 15, 19)),
+    ],
+    ids=["2 bits", "4 bits", "16 bits", "RGB of 16 bits"],
+)
+def test_a_transparent_color_of_any_depth_is_white(tmp_path, depth, kind, row, color, other):
+    """Pixels of a PNG's transparent color become white, whatever the bit depth; other pixels keep their color."""
+    file = tmp_path / "x.png"
+    for value, is_white in ((color, True), (other, False)):
+        file.write_bytes(png_of_depth(depth, kind, row, struct.pack(f">{len(value)}H", *value)))
+        assert (colour(file) == [255] * 3) is is_white
+
+
+def tiff_of_bits(bits: int, photometric: int, content: bytes, sample_format: int = 1) -> bytes:
+    """Return a gray TIFF of 8 × 8 pixels; a photometric interpretation of 0 means that zero is white."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 8, 279: len(content)}
+    entries = [struct.pack("<HHLL", tag, 4, 1, value) for tag, value in (tags | {339: sample_format}).items()]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<L", 8 + len(content)) + content + directory
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "content", "level"),
+    [
+        (16, 1, struct.pack("<H", 60_000) * 64, 233),
+        (16, 0, struct.pack("<H", 60_000) * 64, 21),
+        (12, 1, b"\xff" * 96, 255),
+        (32, 1, struct.pack("<L", 60_000) * 64, 233),
+    ],
+    ids=["zero is black", "zero is white", "12 bits", "32 bits"],
+)
+def test_a_tiff_of_many_bits_keeps_its_gray(tmp_path, bits, photometric, content, level):
+    """12 and 16 bits are scaled to 8, and turned if zero means white. 32 bits are read if the values need only 16."""
+    (tmp_path / "x.tif").write_bytes(tiff_of_bits(bits, photometric, content))
+    assert colour(tmp_path / "x.tif", GREY) == [level]
+
+
+@pytest.mark.parametrize(
+    ("bits", "content", "sample_format"),
+    [(32, struct.pack("<L", 70_000), 1), (32, struct.pack("<l", -3), 2), (16, struct.pack("<h", -3), 2)],
+)
+def test_values_of_an_unknown_range_are_refused(tmp_path, bits, content, sample_format):
+    """Values below 0 or above 65,535 are refused, not clipped, because nothing tells which value is white."""
+    (tmp_path / "x.tif").write_bytes(tiff_of_bits(bits, 1, content * 64, sample_format))
+    assert "unknown range" in refusal(tmp_path / "x.tif")
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 from warnings import catch_warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from microstep.components.dataset.pixel_values import composite_on_white, to_eight_bits
+from microstep.components.dataset.pixel_values import composite_on_white, match_transparency, to_eight_bits
 from microstep.errors import DataError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA")
@@ -63,6 +63,7 @@ class Decoder:
         """Return the image of a file: C × H × W, uint8. See `open_image` for errors."""
         with open_image(file, self.max_pixels) as image:
             image.draft("RGB", (2 * self.width, 2 * self.height))  # decodes a JPEG at 1/2, 1/4 or 1/8
+            match_transparency(image)
             converted = composite_on_white(to_eight_bits(image)).convert("RGB" if self.channels == 3 else "L")
             turn = read_turn(image)
         upright = converted if turn is None else converted.transpose(turn)
@@ -84,7 +85,7 @@ def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
 
 
 @contextmanager
-def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
+def open_image(file: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """Open an image file; raise a DataError that names it if it is too large or can't be decoded in the block."""
     declared = "far too many"  # if PIL's own limit is exceeded
     try:

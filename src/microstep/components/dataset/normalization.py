@@ -19,6 +19,7 @@ ChannelValues = Sequence[float] | None
 log = logging.getLogger("microstep.notice")
 CHECK_SAMPLES = 512  #: images that given values are compared with
 MAX_MEAN_SHIFT = 0.25  #: largest difference of a given mean that causes no warning, in standard deviations
+DECODING_VERSION = 2  #: raised if the same files are decoded to other pixels, so that no older statistics are used
 MAX_STD_RATIO = 1.33  #: largest ratio of a given standard deviation that causes no warning
 
 
@@ -67,7 +68,7 @@ def compute_exact_statistics(
     train: ImageSource, workers: WorkerPool, key: str, bar: ProgressBar
 ) -> tuple[ChannelStatistics, bool]:
     """Return the exact statistics and whether they were cached. Only statistics of files are cached."""
-    cache_name = f"statistics/{key}.json"
+    cache_name = f"statistics/{DECODING_VERSION}-{key}.json"
     if not train.in_memory and (cached := load_cached_statistics(cache_name, key)) is not None:
         return cached, True
     chunks = read_pixels(workers, "train", range(len(train)), train)

@@ -143,15 +143,26 @@ def test_five_classes_in_falling_order(run, tmp_path):
 
 
 def test_folders_of_folders_are_searched_and_hidden_ones_are_not(run, tmp_path):
-    """Files are sorted by their path below the folder; hidden files, pipes and other suffixes are left out."""
+    """Files are sorted by their path below the folder; hidden files, pipes and thumbnails are left out."""
     folder = written(tmp_path / "in", 3)
     written(folder / "b" / "deep", 1)
     written(folder / ".hidden", 1)
     shutil.copy(folder / "0000.png", folder / ".0000.png")
-    (folder / "notes.txt").write_text("no picture")
+    written(folder / "@eaDir", 1)
     os.mkfifo(folder / "pipe.png")
     found = [row["file"] for row in rows_of(classify(run, folder).directory)]
     assert found == ["0000.png", "0001.png", "0002.png", "b/deep/0000.png"]
+
+
+def test_every_file_has_a_row(run, tmp_path):
+    """An image has a prediction whatever its suffix, and any other file the reason why it has none."""
+    folder = written(tmp_path / "in", 3)
+    (folder / "0001.png").rename(folder / "0001.heic")
+    (folder / "0002.png").rename(folder / "2")
+    (folder / "notes.txt").write_text("no picture")
+    rows = {row["file"]: row for row in rows_of(classify(run, folder).directory)}
+    assert [name for name, row in rows.items() if row["class_1"]] == ["0000.png", "0001.heic", "2"]
+    assert rows["notes.txt"]["error"].startswith("it is none of JPEG")
 
 
 def test_one_image_can_be_given_whatever_it_is_called(run, tmp_path):
@@ -229,7 +240,7 @@ def test_the_program_says_what_it_did(zygote, run, tmp_path):
     [
         ("nowhere", "input=nowhere: no such folder or file; "),
         ("", "input=: no such folder or file; "),
-        ("empty", "input=empty: it holds no images (.bmp, "),
+        ("empty", "input=empty: it holds no files; "),
         ("bad", "input=bad/a.png: it is none of JPEG, "),
         ("bad/b.png", "input=bad/b.png: it is none of JPEG, "),
     ],

@@ -124,7 +124,7 @@ def test_no_pictures_no_folders_no_directory(root):
     for name in ("ant", "bee"):
         (root / name).mkdir()
         (root / name / "notes.txt").touch()
-    assert f"dataset.root={root}: {root} holds no images (.bmp, .gif, " in refusal(root)
+    assert f"dataset.root={root}: {root} holds no images (.apng, .avif, " in refusal(root)
 
 
 def test_a_test_folder_without_a_training_folder_is_refused(root):
@@ -147,7 +147,8 @@ def test_hidden_and_other_files_are_passed_over(root):
     """Files and folders left by editors, archives and file managers are neither classes nor images."""
     filled(root, COUNTS)
     before = opened(root)
-    for name in (".cache/x.png", "ant/.trash/x.png", "ant/._000.png", "ant/Thumbs.db", "ant/labels.csv"):
+    others = (".cache/x.png", "ant/.trash/x.png", "ant/._000.png", "ant/Thumbs.db", "ant/labels.csv")
+    for name in (*others, "ant/desktop.ini", "ant/@eaDir/000.png/SYNOFILE_THUMB_M.png", "ant/__MACOSX/000.png"):
         painted(root / name, 0)
     (root / "README.md").touch()
     after = opened(root)
@@ -162,6 +163,44 @@ def test_folders_in_folders_and_capital_suffixes_count(root):
         painted(root / name, 0)
     counts = Counter(opened(root).official_splits["train"].labels.tolist())
     assert counts == {0: 12, 1: 11}
+
+
+def test_files_that_are_not_read_are_counted_in_one_line(root, caplog):
+    """Files of other formats in the folders of all splits are counted by suffix, the most frequent first."""
+    filled(root / "train", COUNTS)
+    filled(root / "test", COUNTS)
+    for name in ("train/ant/a.heic", "train/bee/b.HEIC", "test/ant/c.heic", "test/bee/LICENSE", "train/ant/d.txt"):
+        (root / name).write_text("no image")
+    assert sizes(opened(root))["test"] == 90
+    (line,) = caplog.messages
+    assert line == f"dataset.root={root}: not read: 3 .heic, 1 without a suffix, 1 .txt"
+
+
+def test_a_folder_of_nothing_but_images_needs_no_line(root, caplog):
+    """Thumbnails and settings of operating systems, archives and network drives are not counted."""
+    filled(root, COUNTS)
+    for name in ("ant/Thumbs.db", "ant/Desktop.ini", "ant/.DS_Store", "bee/@eaDir/x.txt", "bee/__MACOSX/y.txt"):
+        painted(root / name, 0)
+    opened(root)
+    assert not caplog.messages
+
+
+def test_an_image_without_a_suffix_is_one(root, caplog):
+    """Its content decides if a file has no suffix."""
+    filled(root, COUNTS)
+    (root / "ant" / "000.png").rename(root / "ant" / "n01440764_10026")
+    assert "ant/n01440764_10026" in opened(root).official_splits["train"].files
+    assert not caplog.messages
+
+
+def test_the_line_stays_short_and_on_its_line(root, caplog):
+    """If every file has a suffix of its own, eight are named; a line break in one is escaped."""
+    filled(root, COUNTS)
+    for number in range(20):
+        (root / "ant" / f"frame.{number:02}\n").touch()
+    opened(root)
+    (line,) = caplog.messages
+    assert line.endswith(r"1 .06\n, 1 .07\n, 12 others")
 
 
 def test_links_are_followed_but_never_in_circles(root, tmp_path):

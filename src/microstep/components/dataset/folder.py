@@ -1,7 +1,8 @@
 """Image files in one folder per class, in train/, val/ and test/ or in one directory that is split."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from microstep.components.dataset.layout import (
     lacks_class_folders,
     warn_unused,
 )
+from microstep.components.dataset.listing import count_suffixes, find_files, format_suffix_counts, is_image
 from microstep.components.dataset.splitting import split_by_fractions
 from microstep.errors import ConfigError, DataError
 
+log = logging.getLogger("microstep.notice")
 BUDGET_GIB = 2.0  #: most memory for pixels with `resident: auto`
 
 
@@ -68,12 +71,18 @@ def image_folder(
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
     decoder = Decoder(size, size, 1 if grey else 3, max_pixels)
     official = find_splits(Path(root), decoder)
+    warn_not_read(root, official)
     fractions = {"test": test_fraction, "val": val_fraction}
     made = cache(partial(make_missing_splits, official, fractions, split_seed))  # once, because it may warn
     needed = sum(map(len, official.values())) * decoder.channels * size * size / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""
     return ImageDataset(official, lambda _: made(), device, is_resident, mean, std, num_workers, bar, note)
+
+
+def warn_not_read(root: str, splits: Mapping[str, ImageFiles]) -> None:
+    if counts := sum((files.not_read for files in splits.values()), Counter()):
+        log.warning("dataset.root=%s: not read: %s", root, format_suffix_counts(counts))
 
 
 def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, float], seed: int) -> ImageSplits:
@@ -95,13 +104,15 @@ def find_splits(root: Path, decoder: Decoder) -> dict[str, ImageFiles]:
 def find_split_images(root: Path, folder: Path, class_names: tuple[str, ...], decoder: Decoder) -> ImageFiles:
     """Return the files of a split, sorted by class and name. Validation and test may lack a class."""
     check_is_class(root, folder, class_names)
-    groups = [sorted(find_images(folder / name)) for name in class_names]
-    files = [str(path.relative_to(root)) for group in groups for path in group]
-    if not files:
+    found = [(label, file) for label, name in enumerate(class_names) for file in sorted(find_files(folder / name))]
+    images = [(label, file) for label, file in found if is_image(file)]
+    if not images:
         reason = f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
         raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
-    labels = np.repeat(np.arange(len(class_names)), [len(group) for group in groups])
-    return ImageFiles(root, np.array(files), labels, class_names, decoder, np.arange(len(files)))
+    files = np.array([str(file.relative_to(root)) for _, file in images])
+    labels = np.array([label for label, _ in images], dtype=np.int64)
+    not_read = count_suffixes(file for _, file in found) - count_suffixes(file for _, file in images)
+    return ImageFiles(root, files, labels, class_names, decoder, np.arange(len(files)), not_read)
 
 
 def check_train_classes(train: ImageFiles) -> ImageFiles:
@@ -110,27 +121,3 @@ def check_train_classes(train: ImageFiles) -> ImageFiles:
             reason = f"class {name} has no images to train on"
             raise DataError(f"dataset.root={train.root}", reason, "add some, or remove its folder")
     return train
-
-
-def find_images(folder: Path) -> Iterator[Path]:
-    """Yield the images below a folder, except hidden ones; none if the folder does not exist.
-
-    Links are followed. Each folder is visited once, because a link may lead to a parent.
-    """
-    seen: set[tuple[int, int]] = set()
-    on_error = raise_unreadable_folder if folder.is_dir() else None
-    for directory, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        status = Path(directory).stat()
-        inode = (status.st_dev, status.st_ino)
-        if inode in seen:
-            subfolders.clear()
-            continue
-        seen.add(inode)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files = (Path(directory) / name for name in names if not name.startswith("."))
-        yield from (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def raise_unreadable_folder(error: OSError) -> None:
-    """Raise an error for a folder that can't be listed, because `os.walk` would skip it."""
-    raise DataError(str(error.filename), error.strerror or "it can't be read", "change its permissions") from None

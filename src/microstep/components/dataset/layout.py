@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from microstep.components.dataset.decoding import IMAGE_SUFFIXES
+from microstep.components.dataset.listing import is_ignored, is_image
 from microstep.errors import DataError
 from microstep.utils.terminal import called
 from microstep.utils.text import display_path, format_names
 
 log = logging.getLogger("microstep.notice")
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-IGNORED_FOLDERS = ("@eaDir", "__MACOSX")  #: of network drives and archives
 LAYOUT_REMEDY = "make it train/CLASS/*.jpg (val/ and test/ beside it, or none), or CLASS/*.jpg"
 
 
@@ -68,12 +67,7 @@ def check_is_class(root: Path, folder: Path, class_names: Sequence[str]) -> None
 
 def list_folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted, except hidden ones and those that other programs make."""
-    visible = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    return [path for path in visible if path.is_dir() and path.name not in IGNORED_FOLDERS]
-
-
-def is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not is_ignored(path.name)]
 
 
 def count_loose_images(folder: Path) -> int:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from microstep.components.dataset.decoding import IMAGE_SUFFIXES, Decoder
+from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.files import ImageFiles
-from microstep.components.dataset.folder import find_images
+from microstep.components.dataset.listing import find_files
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.errors import DataError, MicrostepError
@@ -22,20 +22,20 @@ ReadResults = Iterable[Tensor | MicrostepError]
 
 
 def find_unlabeled_images(input_path: str, decoder: Decoder) -> ImageFiles:
-    """Find the images below a folder, except hidden ones, sorted by path; or the one file that `input_path` names.
+    """Find the files below a folder, except hidden ones, sorted by path; or the one file that `input_path` names.
 
-    Every label is 0, and there are no class names. Raise a DataError if no images are found.
+    Every file counts as an image, so that one that can't be read is reported. Every label is 0, and there are no class
+    names. Raise a DataError if no files are found.
     """
     path = Path(input_path)
     if not input_path or not path.exists():
         raise DataError(f"input={input_path}", "no such folder or file", INPUT_REMEDY)
     root, images = path.parent, [path]
     if path.is_dir():  # skip pipes and devices, but not dangling links, so that they are reported
-        root, images = path, [file for file in find_images(path) if file.is_file() or not file.exists()]
+        root, images = path, [file for file in find_files(path) if file.is_file() or not file.exists()]
     files = sorted(str(file.relative_to(root)) for file in images)
     if not files:
-        reason = f"it holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        raise DataError(f"input={input_path}", reason, INPUT_REMEDY)
+        raise DataError(f"input={input_path}", "it holds no files", INPUT_REMEDY)
     labels = np.zeros(len(files), dtype=np.int64)
     return ImageFiles(root, np.array(files), labels, (), decoder, np.arange(len(files)))
 

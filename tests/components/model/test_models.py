@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models import get_model_builder, list_models
 
 from microstep.components.model import SmallCNN, mlp, resnet18, torchvision_model
 from microstep.config.compose import compose
@@ -156,3 +158,89 @@ def test_through_the_config_it_is_one_line(typed, said, tmp_path):
     assert caught.value.exit_code == 2
     assert str(caught.value).endswith("; see the keys of conf/model/")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_model_has_no_auxiliary_heads_unless_asked_for():
+    """Every parameter of GoogLeNet gets a gradient; `model.aux_logits=true` builds the heads."""
+    words, facts = ["model=torchvision", "model.name=googlenet"], {"input_shape": (3, 15, 15), "num_classes": 5}
+    model = build_component(compose(words), "model", nn.Module, **facts)
+    model(torch.randn(2, 3, 15, 15)).square().sum().backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    typed = compose([*words, "model.aux_logits=true"])
+    assert len(build_component(typed, "model", nn.Module, **facts).state_dict()) > len(model.state_dict())
+
+
+SMALLEST = {
+    "alexnet": 63,
+    "convnext_tiny": 32,
+    "densenet121": 29,
+    "efficientnet_b0": 1,
+    "efficientnet_v2_s": 1,
+    "googlenet": 15,
+    "inception_v3": 75,
+    "maxvit_t": 221,
+    "mnasnet0_5": 1,
+    "mobilenet_v2": 1,
+    "mobilenet_v3_small": 1,
+    "regnet_x_400mf": 1,
+    "regnet_y_400mf": 1,
+    "resnet18": 1,
+    "resnext50_32x4d": 1,
+    "shufflenet_v2_x0_5": 1,
+    "squeezenet1_0": 21,
+    "squeezenet1_1": 17,
+    "swin_t": 4,
+    "swin_v2_t": 4,
+    "vgg11": 32,
+    "vgg11_bn": 32,
+    "vit_b_16": 16,
+    "vit_b_32": 32,
+    "wide_resnet50_2": 1,
+}
+
+
+def test_every_family_has_its_smallest_images():
+    """Each module of torchvision.models that has a classification model is in the table."""
+    modules = {name: get_model_builder(name).__module__ for name in list_models(module=torchvision.models)}
+    assert {modules[name] for name in SMALLEST} == set(modules.values())
+
+
+FEW = [name if name == "squeezenet1_1" else pytest.param(name, marks=pytest.mark.long) for name in SMALLEST]
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_model_trains_on_the_smallest_images_it_takes(name):
+    """Every parameter gets a finite gradient; a pixel less is refused before training with the size."""
+    side = SMALLEST[name]
+    model = built_by_name(name, side).train()
+    model(torch.randn(2, 3, side, side)).square().sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    if side > 1:
+        with pytest.raises(ConfigError, match=f"are {side} × {side}; set dataset.size={side} ") as caught:
+            built_by_name(name, side - 1)
+        assert caught.value.exit_code == 2
+
+
+def built_by_name(name: str, side: int) -> nn.Module:
+    facts = {"input_shape": (3, side, side), "num_classes": 5}
+    return build_component(compose(["model=torchvision", f"model.name={name}"]), "model", nn.Module, **facts)
+
+
+@pytest.mark.long
+def test_a_vision_transformer_takes_the_size_of_the_data():
+    """Any multiple of the patch size will do, without a further key; other sizes are refused."""
+    model = built_by_name("vit_b_32", 64).eval()
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 5)
+    with pytest.raises(ConfigError, match=r"it can't take images of 40 × 40, the smallest that it takes are 32 × 32"):
+        built_by_name("vit_b_32", 40)
+
+
+def test_checking_the_image_size_changes_nothing():
+    """Weights, buffers and the random state are those of torchvision's model after the same seed."""
+    torch.manual_seed(0)
+    model, after = torchvision_model("squeezenet1_1", (3, 17, 17), 5).model, torch.get_rng_state()
+    torch.manual_seed(0)
+    plain = torchvision.models.squeezenet1_1(num_classes=5)
+    assert torch.equal(after, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True))

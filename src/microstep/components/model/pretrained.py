@@ -15,7 +15,8 @@ from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_fil
 from microstep.errors import DataError
 
 MeanAndStd = tuple[tuple[float, ...], tuple[float, ...]]
-AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")  #: auxiliary heads of GoogLeNet and Inception v3
+AUXILIARY_MODELS = ("googlenet", "inception_v3")  #: architectures with auxiliary heads
+AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")  #: of the names of tensors in these heads
 DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")  #: names of 2017 in densenet's files
 
 
@@ -25,7 +26,7 @@ def pretrained_options(name: str) -> dict[str, Any]:
     GoogLeNet and Inception v3 transform their input to the range they were trained on. Their auxiliary heads are left
     out, as no loss uses them. A vision transformer takes the image size of its weights.
     """
-    if name in ("googlenet", "inception_v3"):
+    if name in AUXILIARY_MODELS:
         return {"transform_input": True, "aux_logits": False}
     return {"image_size": get_model_weights(name).DEFAULT.meta["min_size"][0]} if name.startswith("vit_") else {}
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import get_model, list_models
 
 import microstep.components.model.pretrained as pretrained
+from microstep.components.model.image_size import check_image_size
 from microstep.errors import ConfigError
 
 BACKBONE = "backbone"
@@ -54,6 +55,7 @@ def torchvision_model(
     num_classes: int,
     weights: str | None = None,
     freeze: str | None = None,
+    aux_logits: bool | None = None,
     load_weights: bool = True,
     **options: Any,
 ) -> nn.Module:
@@ -68,20 +70,23 @@ def torchvision_model(
         weights: null; `DEFAULT`, torchvision's best weights, downloaded into torch.hub's directory; or a file with a
             state dict (safetensors or torch), or a checkpoint that has one under `model` or `state_dict`.
         freeze: null, or `backbone` to train the head only.
+        aux_logits: build the auxiliary heads of GoogLeNet and Inception v3. Their outputs are dropped, so they get no
+            gradient. Null builds them without weights only, as runs of 0.1.0 did.
         load_weights: if false, the weights are not read, since the caller loads a state dict afterwards.
         options: further arguments of the architecture's constructor.
 
     Raises:
         ValueError: if torchvision has no such model. The message lists similar names.
-        ConfigError: if `freeze` is unknown or lacks weights, or torchvision's former option `pretrained` is given.
+        ConfigError: if `freeze` is unknown or lacks weights, torchvision's former option `pretrained` is given, or the
+            architecture can't take images of this size.
         DataError: if the weights can't be downloaded or read, or belong to another architecture.
     """
     check_model_name(name)
     check_options(freeze, weights, options)
-    defaults = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    defaults |= {} if weights is None else pretrained.pretrained_options(name)
-    build = partial(get_model, name, **(defaults | options))
+    build = partial(get_model, name, **(default_options(name, input_shape, weights, aux_logits) | options))
     model, normalization = build(num_classes=num_classes), None
+    if load_weights:
+        check_image_size(model, name, *input_shape[1:])
     if weights is not None:
         head, normalization = pretrained.find_head_names(model, build, num_classes), pretrained.normalization(name)
         if load_weights:
@@ -89,6 +94,19 @@ def torchvision_model(
         model = FrozenBackbone(model, head) if freeze else model
     logits = LogitsOnly(model, normalization)
     return GrayscaleAdapter(logits) if input_shape[0] == 1 else logits
+
+
+def default_options(
+    name: str, input_shape: Sequence[int], weights: str | None, aux_logits: bool | None
+) -> dict[str, Any]:
+    """Return the options of an architecture's constructor. Without weights, a ViT takes the image size of the data."""
+    has_heads = name in pretrained.AUXILIARY_MODELS
+    options: dict[str, Any] = {"init_weights": True} if has_heads else {}
+    if name.startswith("vit_"):
+        patch = int(name.rpartition("_")[2])
+        options["image_size"] = max(min(input_shape[1:]) // patch, 1) * patch
+    options |= {} if weights is None else pretrained.pretrained_options(name)
+    return options | ({"aux_logits": aux_logits} if aux_logits or (has_heads and aux_logits is not None) else {})
 
 
 def check_model_name(name: str) -> None:

@@ -1,0 +1,44 @@
+"""Finds the smallest images that a torchvision model takes."""
+
+from bisect import bisect_left
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torchvision.models import get_model_weights
+
+from microstep.errors import ConfigError
+
+
+def check_image_size(model: nn.Module, name: str, height: int, width: int) -> None:
+    """Raise ConfigError if an architecture of torchvision can't be trained on images of this size.
+
+    A convolutional model is not tried if torchvision states that it takes the size, since that would take longer.
+    """
+    weights = get_model_weights(name).DEFAULT
+    stated, usual = weights.meta["min_size"][0], weights.transforms().crop_size[0]
+    is_known = stated < usual and not getattr(model, "aux_logits", False)
+    if (is_known and min(height, width) >= stated) or admits(model, height, width):
+        return
+    if smallest := find_smallest_size(model, usual):
+        reason = f"it can't take images of {height} × {width}, the smallest that it takes are {smallest} × {smallest}"
+        remedy = f"set dataset.size={smallest} if the data set has that key, or choose another model"
+        raise ConfigError(f"model.name={name}", reason, remedy)
+
+
+def admits(model: nn.Module, height: int, width: int) -> bool:
+    """Return True if two images pass through the model. Nothing is computed, so neither weights nor buffers change."""
+    tensors = {key: tensor.to("meta") for key, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    try:
+        with torch.no_grad():
+            functional_call(model, tensors, torch.empty(2, 3, height, width, device="meta"))
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def find_smallest_size(model: nn.Module, usual: int) -> int | None:
+    """Return the side of the smallest square images, at most `usual`; None if the model takes none of them."""
+    fixed = getattr(model, "image_size", None)
+    side = fixed or 1 + bisect_left(range(1, usual), True, key=lambda side: admits(model, side, side))
+    return side if admits(model, side, side) else None

@@ -9,10 +9,13 @@ from microstep.components.model import torchvision_model
 from microstep.config.compose import compose
 from microstep.errors import ConfigError
 from microstep.training.build import build_trainer
-from tests.conftest import error_of
+from tests.conftest import error_of, fit
 
 TASKS = ("--config-dir", str(Path(__file__).parents[1] / "tasks" / "conf"))
 REGRESSION = ("task=regression", "dataset=diabetes", "model=perceptron")
+
+
+ONE_LEFT = "1,437 samples leave a micro-batch of one, and BatchNorm needs more than 1 value per channel"
 
 
 class Half:
@@ -44,6 +47,12 @@ class Twice(Half):
         (["augment=mixup", "augment.alpha=0"], "augment.alpha=0: out of range; "),
         (["augment=cutout", "augment.hol=0.5"], "augment.hol=0.5: no such key; did you mean augment.hole"),
         (["sampler=balanced", "sampler.power=3"], "sampler.power=3: out of range; "),
+        (["model=resnet18", "batch_size=359"], f"batch_size=359: {ONE_LEFT}; choose batch_size=360, "),
+        (
+            ["model=resnet18", "effective_batch_size=1436", "accum=2"],
+            f"effective_batch_size=1436: {ONE_LEFT}; choose effective_batch_size=1438, ",
+        ),
+        (["model=resnet18", "batch_size=1", "check=accumulation", "accum=2"], f"batch_size=1: {ONE_LEFT}; "),
         (
             ["sampler._target_=tests.training.test_build.Half", "batch_size=719"],
             "batch_size=719: an epoch has 718 samples; choose at most 718",
@@ -101,3 +110,21 @@ def test_a_data_set_that_makes_no_splits_is_refused(tmp_path):
     config.dataset = {"_target_": "microstep.components.model.mlp", "input_shape": [4], "num_classes": 2}
     with pytest.raises(ConfigError, match="it makes no Dataset"):
         build_trainer(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", [["model=resnet18", "model.norm=group"], ["model._target_=tests.faults.models.normed"]]
+)
+def test_a_micro_batch_of_one_is_no_matter_without_batch_norm_or_on_larger_maps(words, tmp_path):
+    """Such a model is built, and what asks it changes neither its buffers nor its weights."""
+    trainers = [
+        build_trainer(compose([*words, f"batch_size={size}", "threads=1"]), tmp_path / str(size)) for size in (359, 360)
+    ]
+    asked, unasked = (trainer.model.state_dict() for trainer in trainers)
+    assert all(torch.equal(asked[name], tensor) for name, tensor in unasked.items())
+
+
+def test_the_last_micro_batch_of_one_trains(tmp_path):
+    """BatchNorm on maps of 8 × 8 takes the one sample that an epoch leaves."""
+    words = ["model._target_=tests.faults.models.normed", "batch_size=359", "epochs=1", "scheduler=constant"]
+    assert fit(words, tmp_path / "run").samples_seen == 1437

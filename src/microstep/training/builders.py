@@ -24,6 +24,7 @@ from microstep.training.components import Components, PartialComponents
 from microstep.training.loaders import Loaders
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
+from microstep.training.single_samples import check_single_samples
 from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
@@ -76,6 +77,8 @@ def build_partial_components(
     dataset = match_pretrained_normalization(model, dataset)
     accumulation = build_component(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
+    if new_run:
+        check_single_samples(config, model, loaders)
     makers = partial(build_optimizer, config, allowlist), partial(build_step, config, allowlist, task)
     return PartialComponents(selected_device, dataset, task, model, accumulation, loaders, config.seed, *makers)
 

@@ -9,6 +9,7 @@ from microstep.components.dataset.loader_processes import loader_errors
 from microstep.diagnostics import accumulation, drift
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import CheckResult, write_result
+from microstep.training.device import determinism_errors
 from microstep.utils.terminal import install_notice_handler
 
 CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
@@ -19,6 +20,7 @@ CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
 
 
 @loader_errors()
+@determinism_errors()
 def run_check(config: DictConfig, directory: Path) -> int:
     """Run the check `config.check` and write its results into `directory`.
 

@@ -15,6 +15,7 @@ from microstep.run.saved_run import SavedRun
 from microstep.run.weights import read_exported_weights
 from microstep.training.builders import build_components
 from microstep.training.components import Components
+from microstep.training.device import determinism_errors
 from microstep.training.evaluation_loop import evaluate_and_report
 from microstep.types.events import SplitResult
 from microstep.utils.progress_bar import ProgressBars
@@ -30,6 +31,7 @@ class EvaluatedRun:
 
 
 @loader_errors()
+@determinism_errors()
 def evaluate_run(
     run_dir: Path, split: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> EvaluatedRun:

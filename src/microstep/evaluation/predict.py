@@ -26,6 +26,7 @@ from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail
 from microstep.evaluation.evaluate import get_report_directory, load_run
 from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
 from microstep.training.components import Components
+from microstep.training.device import determinism_errors
 from microstep.training.evaluation_loop import iter_outputs
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.progress_bar import ProgressBars
@@ -44,6 +45,7 @@ class PredictedInput:
 
 
 @loader_errors()
+@determinism_errors()
 def predict_input(
     run_dir: Path, input_path: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> PredictedInput:

@@ -23,6 +23,7 @@ from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import weights_file
 from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components
+from microstep.training.device import determinism_errors
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
@@ -71,7 +72,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     directory = Path(run_dir)
     in_job = HydraConfig.initialized() and get_run_directory() == directory
     record = RunRecordLogger(directory, lock_new_run(directory, in_job))
-    with record.record_build_failure(), loader_errors():
+    with record.record_build_failure(), loader_errors(), determinism_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 

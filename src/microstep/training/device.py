@@ -6,7 +6,8 @@ import platform
 import re
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -23,6 +24,18 @@ def configure_torch(threads: int | None, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and never read
     torch.backends.cudnn.benchmark = not deterministic
+
+
+@contextmanager
+def determinism_errors() -> Iterator[None]:
+    """Turn the error of an operation that has no deterministic form into a ConfigError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (found := re.match(r"(\S+) does not have a deterministic implementation", str(error))):
+            raise
+        remedy = "train with deterministic=false, or choose another device or model"
+        raise ConfigError("deterministic=true", f"torch's {found[1]} has no deterministic form", remedy) from None
 
 
 def choose_device(name: str) -> torch.device:

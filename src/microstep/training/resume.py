@@ -27,6 +27,7 @@ from microstep.run.resume import ResumePlan, plan_resume
 from microstep.run.saved_run import SavedRun
 from microstep.training.build import RunSpec, assemble_trainer, build_new_trainer
 from microstep.training.builders import build_components
+from microstep.training.device import determinism_errors
 from microstep.training.provenance import compute_identity, format_differences
 from microstep.training.trainer import Trainer
 from microstep.utils.terminal import install_notice_handler, print_and_log
@@ -80,7 +81,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
         lock.release()
         raise
     run = RunSpec(plan.config, plan.directory, record, plan.allowlist, names={})
-    with record.record_build_failure(), loader_errors():
+    with record.record_build_failure(), loader_errors(), determinism_errors():
         return build_new_trainer(run) if found is None else restore_trainer(run, found, checkpoints.directory)
 
 

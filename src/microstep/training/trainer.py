@@ -15,7 +15,7 @@ from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
 from microstep.training.components import Components
-from microstep.training.device import PeakMemory
+from microstep.training.device import PeakMemory, determinism_errors
 from microstep.training.evaluation_loop import evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
 from microstep.training.training_loop import train_epoch
@@ -62,7 +62,7 @@ class Trainer:
         self.throughput.start_run()
         self.checkpoint_schedule.restart_timer()
         memory = PeakMemory(self.loaders.device)
-        with defer_signals(), self.loggers, loader_errors(), self.save_when_stopped():
+        with defer_signals(), self.loggers, loader_errors(), determinism_errors(), self.save_when_stopped():
             for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude(memory)

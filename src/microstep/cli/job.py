@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from microstep.errors import MicrostepError
 from microstep.sweep.job import JobFunction
+from microstep.utils.files import expand_home
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def run(task: JobFunction, job: DictConfig, loader: ConfigLoader) -> Any:
     """Run a job in its `hydra.run.dir`. Raise an unexpected error as `LoggedError`; the job's log has its traceback."""
     with open_dict(job.hydra):
         job.hydra.mode = RunMode.RUN
+        job.hydra.run.dir = expand_home(job.hydra.run.dir)
     callbacks, name = Callbacks(job), job.hydra.job.config_name
     configure_log(job.hydra.hydra_logging, job.hydra.verbose)
     callbacks.on_run_start(config=job, config_name=name)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.errors import ConfigError
+from microstep.utils.files import expand_home
 
 
 def check_command_line_paths(program: str, *arguments: str) -> None:
@@ -45,7 +46,7 @@ def get_hydra_directory(job: DictConfig, key: str) -> Path:
         raise ConfigError(key, f"can't be resolved: {str(error).splitlines()[0]}", "correct the reference") from None
     check_utf8(key, path)  # the environment may hold bytes that were not typed
     check_no_interpolation(f"{key}={path}", path)
-    return Path(path)
+    return Path(path if key == "hydra.sweep.subdir" else expand_home(path))
 
 
 def get_check_directory(job: DictConfig) -> Path:

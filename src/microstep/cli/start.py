@@ -29,6 +29,7 @@ from microstep.run.record import RunRecord
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
 from microstep.sweep.definition import Job, Sweep, is_left_by_sweep
 from microstep.sweep.job import JobFunction
+from microstep.utils.files import expand_home
 from microstep.utils.terminal import called
 from microstep.utils.text import display_path
 
@@ -67,7 +68,7 @@ def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
         raise ConfigError(f"sweep={name}", "it names a sweep, and this is one run", "add -m, or leave it out")
     resume = line.value("resume")
     if resume not in (None, AUTO_RESUME):
-        return prepare_resume(line, Path(str(resume)))
+        return prepare_resume(line, Path(expand_home(str(resume))))
     job = line.composer.compose_job(line.overrides)
     if resume is not None:
         refuse_check(job.check, *NO_RUN)

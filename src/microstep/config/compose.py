@@ -37,6 +37,7 @@ from microstep.config.schema import register_schemas
 from microstep.config.search_path import CONF, search_path
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError
+from microstep.utils.files import expand_home
 
 SEARCH_PATH_KEY = "hydra.searchpath"  #: directories with further options
 OVERRIDE_PATTERN = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
@@ -44,9 +45,13 @@ OMITTED_LINES = ("full_key:", "object_type=", "reference_type=", "raised while c
 
 
 def quote_verbatim(override: str) -> str:
-    """Quote the value of a key in `VERBATIM_KEYS`, so that commas, `=`, spaces and parentheses are taken literally."""
+    """Quote the value of a key in `VERBATIM_KEYS`, so that commas, `=`, spaces and parentheses are taken literally.
+
+    A single value that begins with `~` is quoted for any key, because Hydra's grammar has no such value.
+    """
     match = OVERRIDE_PATTERN.fullmatch(override)
-    if not match or match["key"] not in VERBATIM_KEYS or match["value"] in ("", "null"):
+    verbatim = match and (match["key"] in VERBATIM_KEYS or re.fullmatch("~[^,]*", match["value"]))
+    if not match or not verbatim or match["value"] in ("", "null"):
         return override
     if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already
         return override
@@ -119,6 +124,8 @@ class Composer:
             check_override(override, base)
         job = self.compose_unchecked(overrides)
         check_config(drop_hydra_node(job))
+        for key in VERBATIM_KEYS.intersection(job):
+            job[key] = job[key] and expand_home(job[key])
         sweep_name(job.get("sweep"))
         return job
 

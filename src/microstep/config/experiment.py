@@ -15,8 +15,12 @@ NEUTRAL_KEYS = frozenset(
     | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
 )
+#: Keys of a data set's constructor that say where the data are.
+DATA_PATH_KEYS = frozenset({"dataset.root", "dataset.file"})
+#: Keys that can't change a result while the data's fingerprint is the same. Hashes have the fingerprint instead.
+DATA_KEYS = DATA_PATH_KEYS | {"dataset.max_pixels"}
 #: Further keys that may change when a run is resumed.
-RESUMABLE_KEYS = frozenset({"epochs", "device", "threads", "dataset.root"})
+RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
 #: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
 #: hashes and comparisons, so that older runs still match. A root key that a run lacks is set to it.
 LATER: dict[str, Any] = {"model.aux_logits": None}
@@ -24,7 +28,7 @@ LATER: dict[str, Any] = {"model.aux_logits": None}
 AUXILIARY_MODELS = ("googlenet", "inception_v3")
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
-    {"dataset.root", "resume", "run", "baseline", "split", "input", "output"}
+    {"resume", "run", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
 WEIGHTS_FILENAME = "model.safetensors"  #: file of a run's best weights, and their name for evaluate.py

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import DATA_PATH_KEYS, micro_batch_size
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError, MicrostepError
 from microstep.training import device as machine
@@ -26,6 +26,7 @@ from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
 from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
+from microstep.utils.files import expand_home
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
 
@@ -154,13 +155,18 @@ def build_component(
     try:
         names = inspect.signature(get_object(current(str(target)))).parameters
         arguments = {name: value for name, value in available.items() if name in names}
-        component: T = instantiate(renamed(node, current), **arguments, _convert_="all")
+        component: T = instantiate(expand_paths(renamed(node, current), group), **arguments, _convert_="all")
     except (HydraException, ImportError) as error:
         raise constructor_error(group, str(target), error) from error
     is_images = protocol is Dataset and isinstance(component, ImageDataset)  # before 3.12 isinstance would read them
     if not is_images and not isinstance(component, protocol):
         raise ConfigError(f"{group}._target_={target}", f"it makes no {protocol.__name__}", "name a target that does")
     return component
+
+
+def expand_paths(node: dict[str, Any], group: str) -> dict[str, Any]:
+    paths = {key: value for key, value in node.items() if f"{group}.{key}" in DATA_PATH_KEYS and isinstance(value, str)}
+    return node | {key: expand_home(value) for key, value in paths.items()}
 
 
 def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from microstep.components.precision.presets import PRESETS
 from microstep.config.allowlist import find_targets
 from microstep.config.experiment import (
+    DATA_KEYS,
     RESUMABLE_KEYS,
     drop_keys,
     extract_experiment,
@@ -71,7 +72,7 @@ def experiment_hash(
 ) -> str:
     """Return a SHA-256 of experiment, data and source, of the chosen `precision` and of files, not their names."""
     files = digest_files(config) if files is None else files
-    described = {"experiment": drop_keys(hashed(config), files), "data": data_fingerprint}
+    described = {"experiment": drop_keys(hashed(config), DATA_KEYS.union(files)), "data": data_fingerprint}
     described |= {"source": source_hash(config)} | ({"files": files} if files else {})
     if precision is not None:
         described["precision"] = precision

@@ -31,6 +31,11 @@ def storage_errors(file: Path, needed: int | None = None) -> Iterator[None]:
         raise StorageError(str(file), f"{reason}: {', '.join(sizes)}".rstrip(": "), remedy) from error
 
 
+def expand_home(path: str) -> str:
+    """Return a path with the home directory for `~` or `~user`. As in a shell, that of an unknown user is kept."""
+    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises an error for an unknown user
+
+
 def write_atomic(file: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that readers see either the old content or the new one; after a StorageError, the old one.
 

@@ -13,6 +13,7 @@ from torchvision.models import get_model_weights
 
 from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_file, read_state_dict
 from microstep.errors import DataError
+from microstep.utils.files import expand_home
 
 MeanAndStd = tuple[tuple[float, ...], tuple[float, ...]]
 AUXILIARY_MODELS = ("googlenet", "inception_v3")  #: architectures with auxiliary heads
@@ -61,7 +62,7 @@ def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: st
     downloaded or read, or belong to another architecture.
     """
     subject, default = f"model.weights={weights}", weights == DEFAULT_WEIGHTS
-    file = find_default_file(get_model_weights(name).DEFAULT.url) if default else Path(weights).expanduser()
+    file = find_default_file(get_model_weights(name).DEFAULT.url) if default else Path(expand_home(weights))
     model_state = model.state_dict()
     state = adapt_state(read_state_dict(file, subject), model_state, head)
     if misfit := describe_wrong_shape(state, model_state) or load_and_describe_wrong_names(model, state):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import drop_keys, extract_experiment, micro_batch_size
+from microstep.config.experiment import DATA_KEYS, drop_keys, extract_experiment, micro_batch_size
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
@@ -24,7 +24,7 @@ from microstep.utils.text import display_path
 log = logging.getLogger("microstep.notice")
 
 #: Keys in which runs of one group may differ. The fingerprint tells whether the data are the same.
-IGNORED_KEYS = frozenset({"seed", "dataset.root"})
+IGNORED_KEYS = DATA_KEYS | {"seed"}
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,7 @@ DATA_KEYS = DATA_PATH_KEYS | {"dataset.max_pixels"}
 RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
 #: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
 #: hashes and comparisons, so that older runs still match. A root key that a run lacks is set to it.
-LATER: dict[str, Any] = {"model.aux_logits": None}
-#: Models that `model.aux_logits` changes. At false, the key is left out for the others, too.
-AUXILIARY_MODELS = ("googlenet", "inception_v3")
+LATER: dict[str, Any] = {"model.aux_logits": False}
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"resume", "run", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
@@ -81,11 +79,10 @@ def public_experiment(config: DictConfig) -> dict[str, Any]:
 def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested config without the keys that have their value in `LATER`. A foreign component keeps all keys."""
     foreign = not str(node.get("_target_", "microstep.")).startswith("microstep.")
-    later = LATER if node.get("name") in AUXILIARY_MODELS else LATER | {"model.aux_logits": False}
     return {
         key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()
-        if foreign or (name := f"{prefix}{key}") not in later or value != later[name]
+        if foreign or (name := f"{prefix}{key}") not in LATER or value != LATER[name]
     }
 
 

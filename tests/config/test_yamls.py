@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 CONF = ROOT / "conf"
 EXTRA = {
     "model/resnet18": ["model.norm=group"],
-    "model/torchvision": ["batch_size=2"],
+    "model/torchvision": ["batch_size=3"],
     "precision/auto": ["model=mlp"],
     "augment/randaugment": ["dataset.resident=false", "num_workers=0"],
     "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],

@@ -33,7 +33,7 @@ from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
 from microstep.sweep.job import JobFunction
 from microstep.utils import signals
 from microstep.utils.json_files import store_text
-from microstep.utils.terminal import SCRIPTS, called
+from microstep.utils.terminal import SCRIPTS, called, log_python_warnings
 from microstep.utils.text import display_path
 
 
@@ -50,6 +50,7 @@ class Program:
         signals.install_signal_handlers()
         if isinstance(sys.stdout, TextIOWrapper):  # the terminal may not be able to show × and →
             sys.stdout.reconfigure(errors="replace")
+        log_python_warnings()
         names.register_resolvers()
         logging.raiseExceptions = False  # a log that can't be written, as on a full disk, is no reason to stop
         try:

@@ -3,14 +3,18 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from sysconfig import get_path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
+PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
+LIBRARIES = (get_path("stdlib"), str(Path(__file__).parents[1]))  #: directories of Python and of this package
 
 
 class TerminalState:
@@ -67,6 +71,17 @@ def install_notice_handler() -> None:
     notices.setLevel(logging.INFO)
     if not any(isinstance(handler, NoticeHandler) for handler in notices.handlers):
         notices.addHandler(NoticeHandler())
+
+
+def log_python_warnings() -> None:
+    """Log the Python warnings of libraries, and show those of the user's own modules in one line. For programs only."""
+    warnings.showwarning = log_python_warning
+
+
+def log_python_warning(message: Any, category: type[Warning], file: str, line: int, *_: Any) -> None:
+    is_library = file.startswith(LIBRARIES) or not PACKAGE_FOLDERS.isdisjoint(Path(file).parts)
+    logger = log if is_library else logging.getLogger("microstep.notice")
+    logger.warning("%s: %s (%s:%d)", category.__name__, " ".join(str(message).split()), file, line)
 
 
 SCRIPTS = {"train": "microstep-train", "evaluate": "microstep-evaluate", "compute_stats": "microstep-stats"}

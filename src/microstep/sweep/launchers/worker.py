@@ -23,7 +23,7 @@ from microstep.run.record import mark_failed
 from microstep.sweep.definition import STOP_FILE
 from microstep.sweep.reporter import JobOutcome
 from microstep.utils import signals
-from microstep.utils.terminal import silenced
+from microstep.utils.terminal import log_python_warnings, silenced
 
 CHILD_POLL_SECONDS = 0.2  #: seconds between two checks of the child
 MAX_OUTCOME_BYTES = 2**20  #: more than the longest outcome takes
@@ -64,6 +64,7 @@ class Worker:
 
 @cache
 def import_run_modules() -> None:
+    log_python_warnings()
     import torch
 
     import microstep.training.resume  # noqa: F401  # imports the other modules

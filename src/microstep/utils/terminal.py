@@ -78,10 +78,12 @@ def log_python_warnings() -> None:
     warnings.showwarning = log_python_warning
 
 
-def log_python_warning(message: Any, category: type[Warning], file: str, line: int, *_: Any) -> None:
-    is_library = file.startswith(LIBRARIES) or not PACKAGE_FOLDERS.isdisjoint(Path(file).parts)
+def log_python_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    is_library = filename.startswith(LIBRARIES) or not PACKAGE_FOLDERS.isdisjoint(Path(filename).parts)
     logger = log if is_library else logging.getLogger("microstep.notice")
-    logger.warning("%s: %s (%s:%d)", category.__name__, " ".join(str(message).split()), file, line)
+    logger.warning("%s: %s (%s:%d)", category.__name__, " ".join(str(message).split()), filename, lineno)
 
 
 SCRIPTS = {"train": "microstep-train", "evaluate": "microstep-evaluate", "compute_stats": "microstep-stats"}

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the published files or none. What is not what its makers published is never unpickled."""
+"""CIFAR-10 and CIFAR-100: the published files, or another copy with a warning. No code in a file is run."""
 
 from __future__ import annotations
 
@@ -73,20 +73,66 @@ def test_pixels_and_labels_are_the_files(made):
     np.testing.assert_array_equal(train.read(slice(None))[-4 * classes :], expected)
 
 
-def test_a_file_that_was_tampered_with_is_never_unpickled(made, tmp_path):
-    """A pickle may run any program: what doesn't have the published checksum is refused, and nothing has run."""
+class Called(Payload):
+    """The same by a function of the modules that arrays come from."""
+
+    def __reduce__(self):
+        return np._core.multiarray.fromfile, (str(self.marker),)
+
+
+@pytest.mark.parametrize("payload", [Payload, Called])
+def test_code_in_a_file_is_never_run(made, tmp_path, payload):
+    """A pickle may name any function: all but those that make arrays are refused, with the name of the file."""
     classes, root = made
     kind, marker = KINDS[classes], tmp_path / "it ran"
     for name in [kind.train_list[0][0], kind.test_list[0][0], kind.meta["filename"]]:
         file = root / kind.base_folder / name
         before = file.read_bytes()
-        stored(file, Payload(marker))
-        reason = "its checksum is not the published one, so it is not unpickled"
-        assert refusal(made) == f"{file}: {reason}; unpack {kind.filename} again"
+        stored(file, {"data": payload(marker)})
+        assert refusal(made).startswith(f"{file}: it can't be read: it holds more than arrays and plain values (")
         assert not marker.exists()
         file.write_bytes(before)
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_another_copy_is_read_with_a_warning(made, caplog, protocol):
+    """Files that were pickled again hold the same images; one line names them."""
+    classes, root = made
+    kind, before = KINDS[classes], opened(made).fingerprint
+    assert caplog.messages == []
+    names = [name for name, _ in kind.test_list]
+    for name in names:
+        file = root / kind.base_folder / name
+        content = pickle.loads(file.read_bytes(), encoding="latin1")
+        file.write_bytes(pickle.dumps(content | {"data": content["data"].copy()}, protocol))
+    assert opened(made).fingerprint == before
+    assert caplog.messages == [
+        f"{root / kind.base_folder} is not the published copy: the checksums of {', '.join(names)} differ"
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no pickle",
+        pickle.dumps([1]),
+        pickle.dumps({"data": np.zeros((2, 3071), np.uint8), "labels": [0, 1], "fine_labels": [0, 1]}),
+        pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1], "fine_labels": [0, 1]}),
+        pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 100], "fine_labels": [0, 100]}),
+        pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 0.5], "fine_labels": [0, 0.5]}),
+    ],
+)
+def test_a_damaged_file_is_named(made, content):
+    """Other bytes, shapes, types or labels are refused in one line."""
+    classes, root = made
+    kind = KINDS[classes]
+    file = root / kind.base_folder / kind.test_list[0][0]
+    file.write_bytes(content)
+    line = refusal(made)
+    assert line.startswith(f"{file}: it can't be read: ") and line.endswith(f"; unpack {kind.filename} again")
 
 
 def test_a_missing_file_is_named_with_what_to_put_where(made):

@@ -42,7 +42,10 @@ class Twice(Half):
         (["effective_batch_size=1500"], "batch_size=1500: an epoch has 1,437 samples"),
         (["augment=randaugment"], "augment: it is for streamed images only; add dataset.resident=false"),
         ([*TASKS, *REGRESSION, "augment=mixup"], "augment: Regression can't be mixed; "),
-        ([*TASKS, *REGRESSION, "augment=crop_flip"], "augment: the data are not images; leave it out: augment=none"),
+        (
+            [*TASKS, *REGRESSION, "augment=crop_flip"],
+            "augment: it is for the uint8 images of microstep.image_dataset; return one from the data set, or leave ",
+        ),
         (["augment=crop_flip", "augment.flip=2"], "augment.flip=2: out of range; "),
         (["augment=mixup", "augment.alpha=0"], "augment.alpha=0: out of range; "),
         (["augment=cutout", "augment.hol=0.5"], "augment.hol=0.5: no such key; did you mean augment.hole"),

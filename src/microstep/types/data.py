@@ -103,10 +103,10 @@ class Predictions:
 class Report:
     """A task's report on a split."""
 
-    text: str  #: to print
+    text: str = field(repr=False)  #: to print
     images: Mapping[str, Path] = field(default_factory=dict)  #: title → file, to show in TensorBoard
     curves: Mapping[str, tuple[Tensor, Tensor]] = field(
-        default_factory=dict
+        default_factory=dict, repr=False
     )  #: name → (N, bool: is positive; N: score), for PR curves
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class SplitResult:
     """Metrics and report of the best checkpoint on a split."""
 
     metrics: Mapping[str, float]
-    report: Report
+    report: Report = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Results:
     peak_memory_bytes: int | None  #: since `fit` began, of the GPU or the process; None if unknown
     saving: SavingCost
     splits: Mapping[str, SplitResult]  #: `val`, and `test` if the data have it
+
+    def __repr__(self) -> str:
+        metrics = {name: {k: round(v, 4) for k, v in split.metrics.items()} for name, split in self.splits.items()}
+        rows = "".join(f", {name}={values}" for name, values in metrics.items())
+        return f"Results(run_dir={str(self.run_dir)!r}, best_epoch={self.best_epoch}{rows})"
 
     @property
     def val(self) -> Mapping[str, float]:

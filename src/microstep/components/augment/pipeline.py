@@ -81,7 +81,8 @@ class Pipeline:
 def check_augmentable(split: Split) -> AugmentableSplit:
     if isinstance(split, AugmentableSplit):
         return split
-    raise ConfigError("augment", "the data are not images", "leave it out: augment=none")
+    reason, remedy = "it is for the uint8 images of microstep.image_dataset", "return one from the data set"
+    raise ConfigError("augment", reason, f"{remedy}, or leave it out: augment=none")
 
 
 def none() -> Pipeline:

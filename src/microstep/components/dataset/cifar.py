@@ -78,26 +78,22 @@ def check_files(folder: Path, dataset_class: Any) -> None:
 
 def read_images(folder: Path, files: Sequence[Sequence[str]], dataset_class: Any) -> Images:
     """Read the batches in the files, which are pairs of a name and a checksum. Raise DataError if one is damaged."""
-    meta, remedy = dataset_class.meta, f"unpack {dataset_class.filename} again"
+    meta = dataset_class.meta
     try:
         names = tuple(map(str, read_plain(file := folder / meta["filename"])[meta["key"]]))
-        batches = [read_batch(file := folder / name, len(names)) for name, _ in files]
+        batches = [read_batch(file := folder / name) for name, _ in files]
     except Exception as error:  # unknown bytes can raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(str(file), f"it can't be read: {reason}", remedy) from None
+        raise DataError(str(file), f"it can't be read: {reason}", f"unpack {dataset_class.filename} again") from None
     pixels, labels = map(np.concatenate, zip(*batches, strict=True))
-    return Images(pixels.reshape(-1, 3, 32, 32), labels.astype(np.int64), names)
+    return Images(pixels, labels, names)
 
 
-def read_batch(file: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return N × 3072 bytes and N labels."""
+def read_batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
     content = read_plain(file)
-    pixels, labels = content["data"], np.array(content["fine_labels" if "fine_labels" in content else "labels"])
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * 32 * 32) or labels.dtype.kind not in "iu":
-        raise ValueError(f"its images ({pixels.dtype}, {pixels.shape}) or labels ({labels.dtype}) are not CIFAR's")
-    if not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"its labels are not of 0 to {classes - 1}")
-    return pixels, labels
+    rows, _ = content["data"].shape  # N × 3072
+    labels = np.array(content["fine_labels" if "fine_labels" in content else "labels"])
+    return content["data"].reshape(rows, 3, 32, 32), labels.astype(np.int64, casting="same_kind")
 
 
 def read_plain(file: Path) -> Any:

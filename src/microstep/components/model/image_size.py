@@ -13,16 +13,18 @@ from microstep.errors import ConfigError
 def check_image_size(model: nn.Module, name: str, height: int, width: int) -> None:
     """Raise ConfigError if an architecture of torchvision can't be trained on images of this size.
 
-    A convolutional model is not tried if torchvision states that it takes the size, since that would take longer.
+    A convolutional model without auxiliary heads is not tried if torchvision states that it takes the size: that is slow.
     """
     weights = get_model_weights(name).DEFAULT
     stated, usual = weights.meta["min_size"][0], weights.transforms().crop_size[0]
-    is_known = stated < usual and not getattr(model, "aux_logits", False)
-    if (is_known and min(height, width) >= stated) or admits(model, height, width):
+    is_stated = stated < usual and not getattr(model, "aux_logits", False)  # of a transformer the two are equal
+    if (is_stated and min(height, width) >= stated) or admits(model, height, width):
         return
-    if smallest := find_smallest_size(model, usual):
-        reason = f"it can't take images of {height} × {width}, the smallest that it takes are {smallest} × {smallest}"
-        remedy = f"set dataset.size={smallest} if the data set has that key, or choose another model"
+    fixed = getattr(model, "image_size", None)  # of a vision transformer
+    side = fixed or 1 + bisect_left(range(1, usual), True, key=lambda side: admits(model, side, side))
+    if admits(model, side, side):
+        reason = f"it can't take images of {height} × {width}, the smallest that it takes are {side} × {side}"
+        remedy = f"set dataset.size={side} if the data set has that key, or choose another model"
         raise ConfigError(f"model.name={name}", reason, remedy)
 
 
@@ -35,10 +37,3 @@ def admits(model: nn.Module, height: int, width: int) -> bool:
     except (AssertionError, RuntimeError, ValueError):
         return False
     return True
-
-
-def find_smallest_size(model: nn.Module, usual: int) -> int | None:
-    """Return the side of the smallest square images, at most `usual`; None if the model takes none of them."""
-    fixed = getattr(model, "image_size", None)
-    side = fixed or 1 + bisect_left(range(1, usual), True, key=lambda side: admits(model, side, side))
-    return side if admits(model, side, side) else None

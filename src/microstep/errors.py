@@ -79,5 +79,5 @@ class Stopped(BaseException):
 def format_error(error: BaseException) -> str:
     """Return an exception in one line of limited length; one that is no MicrostepError with its type."""
     unexpected = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
-    text = str(error) if isinstance(error, MicrostepError) else unexpected
+    text = str(error) if isinstance(error, MicrostepError) else escape_unprintable(unexpected)
     return truncate(text, MAX_ERROR_LENGTH)

@@ -17,7 +17,7 @@ from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.dataset_report.health import HealthReport
 from microstep.dataset_report.sampling import Stratum, compute_moments, compute_standard_errors
 from microstep.dataset_report.statistics import measure_surveys, survey_splits
-from microstep.dataset_report.survey import SplitSurvey, make_printable
+from microstep.dataset_report.survey import SplitSurvey
 from tests.dataset_report.folders import sick_folder
 
 CPU = torch.device("cpu")
@@ -164,8 +164,3 @@ def test_of_one_image_no_error_is_known(tmp_path):
 def folder_of_train(root: Path) -> ImageDataset:
     """Return a data set with a training split only."""
     return ImageDataset(find_splits(root, Decoder(4, 4, 3)), dict, CPU, num_workers=0)
-
-
-def test_a_name_stays_in_its_line():
-    """Line breaks, escapes and bytes that are not UTF-8 are replaced; letters of any script stay."""
-    assert make_printable("a\nb\x1b[31m\udc80 狐 $é.jpg") == "a�b�[31m� 狐 $é.jpg"

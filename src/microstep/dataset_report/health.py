@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from microstep.components.dataset.images import ImageSource
-from microstep.dataset_report.survey import SplitSurvey, make_printable
+from microstep.dataset_report.survey import SplitSurvey
+from microstep.errors import escape_unprintable
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class ImageReference:
 
 def make_image_reference(split_survey: SplitSurvey, row: int) -> ImageReference:
     label = split_survey.source.class_names[split_survey.source.labels[row]]
-    return ImageReference(split_survey.split, make_printable(split_survey.source.get_name(row)), make_printable(label))
+    return ImageReference(
+        split_survey.split, escape_unprintable(split_survey.source.get_name(row)), escape_unprintable(label)
+    )
 
 
 @dataclass(frozen=True)
@@ -135,4 +138,4 @@ def count_readable_images(source: ImageSource, surveys: Sequence[SplitSurvey], s
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
     classes = len(source.class_names)
     counts = np.bincount(source.labels, minlength=classes) - np.bincount(source.labels[bad], minlength=classes)
-    return dict(zip(map(make_printable, source.class_names), counts.tolist(), strict=True))
+    return dict(zip(map(escape_unprintable, source.class_names), counts.tolist(), strict=True))

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microstep.components.dataset.images import ImageSource
-from microstep.dataset_report.survey import make_printable
-from microstep.errors import DataError
+from microstep.errors import DataError, escape_unprintable
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.text import truncate_middle
 
@@ -27,7 +26,7 @@ SAMPLE_GAP = 0.06  #: between samples, relative to the height of a row
 def draw_overview(title: str, official_splits: Mapping[str, ImageSource]) -> bytes:
     """Return a PNG of the first classes: bars of their image counts by split, and their first training images."""
     first = next(iter(official_splits.values()))
-    names = [truncate_middle(make_printable(name), PLOTTED_NAME_LETTERS) for name in first.class_names]
+    names = [truncate_middle(name, PLOTTED_NAME_LETTERS) for name in first.class_names]
     shown = min(len(names), MAX_PLOTTED_CLASSES)
     left = EDGE_INCHES + 0.1 + LETTER_INCHES * max(map(display_width, names[:shown]))
     samples_left, samples_width = left + BARS_INCHES + EDGE_INCHES, SAMPLES_PER_CLASS * ROW_INCHES
@@ -48,7 +47,7 @@ def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageS
     left, first = EDGE_INCHES / width, next(iter(official_splits.values()))
     shape = " × ".join(map(str, first.shape))
     subtitle = f"{len(first.class_names):,} classes, images of {shape} (channels × height × width)"
-    figure.text(left, 1 - 0.2 / height, make_printable(title), size=16, weight="bold", color=INK, va="top")
+    figure.text(left, 1 - 0.2 / height, escape_unprintable(title), size=16, weight="bold", color=INK, va="top")
     figure.text(left, 1 - 0.55 / height, subtitle, size=9.5, color=GREY, va="top")
     for index, (name, source) in enumerate(official_splits.items()):
         color = SERIES[index % len(SERIES)]

@@ -15,8 +15,8 @@ from microstep.components.dataset.image_dataset import ImageDataset
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.dataset_report.sampling import ClassStatistics, StandardErrors, Stratum, compute_standard_errors
-from microstep.dataset_report.survey import ChunkProgressBar, SplitSurvey, make_printable
-from microstep.errors import ConfigError
+from microstep.dataset_report.survey import ChunkProgressBar, SplitSurvey
+from microstep.errors import ConfigError, escape_unprintable
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def merge_surveys(surveys: Sequence[SplitSurvey]) -> SplitStatistics:
         compute_standard_errors(strata, statistics) if surveys[0].is_sample else None,
         sum(stratum.population for stratum in strata),
         sum(len(survey.unreadable) for survey in surveys),
-        tuple(map(make_printable, source.class_names)),
+        tuple(map(escape_unprintable, source.class_names)),
         ClassStatistics.of(totals.class_counts, areas, totals.class_totals, source.scale),
         totals.sizes,
     )

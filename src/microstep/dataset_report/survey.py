@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import reduce
 from hashlib import blake2b
 from operator import add
-from unicodedata import category
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.statistics import ExactSums, split_pieces
 from microstep.components.dataset.workers import ReadRequest, WorkerPool
 from microstep.dataset_report.sampling import compute_moments, count_labels, sum_by_class
-from microstep.errors import DataError, MicrostepError
+from microstep.errors import DataError, MicrostepError, escape_unprintable
 
 DIGEST_BYTES = 16  #: among 10⁹ images, two different ones have the same digest with a probability of 10⁻²¹
 
@@ -125,7 +124,7 @@ class SplitSurvey:
                 facts.append(ImageFacts.from_chunk(chunk, source.scale, is_sample))
         if totals is None:
             row, reason = next(iter(unreadable.items()))
-            first = f"{make_printable(source.get_name(row))}: {reason}"
+            first = f"{escape_unprintable(source.get_name(row))}: {reason}"
             raise DataError(f"split={split}", f"none of {len(rows):,} images can be read ({first})", "repair the files")
         ordered = dict(sorted(unreadable.items()))
         return cls(split, source, totals, ImageFacts.concatenate(facts), ordered, is_sample)
@@ -147,7 +146,3 @@ def read_chunks(
             unreadable[request.rows[0]] = str(result.args[1])
         else:
             yield ImageChunk(request.rows, result.numpy())
-
-
-def make_printable(name: str) -> str:
-    return "".join("�" if category(letter) in ("Cc", "Cs") else letter for letter in name)

@@ -53,7 +53,8 @@ def format_predictions_csv(classified: ClassifiedImages) -> bytes:
 
 def format_class_counts(classified: ClassifiedImages) -> str:
     found = Counter(classified.classes[:, 0].tolist()).most_common()
-    line = ", ".join(f"{classified.class_names[c]} {count:,}" for c, count in found[:MAX_COUNTED_CLASSES])
+    names = tuple(map(escape_unprintable, classified.class_names))
+    line = ", ".join(f"{names[c]} {count:,}" for c, count in found[:MAX_COUNTED_CLASSES])
     others = sum(count for _, count in found[MAX_COUNTED_CLASSES:])
     return f"{line}, {others:,} of other classes" if others else line
 

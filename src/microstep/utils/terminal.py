@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from microstep.errors import escape_unprintable
+
 log = logging.getLogger(__name__)
 PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
 LIBRARIES = (get_path("stdlib"), str(Path(__file__).parents[1]))  #: directories of Python and of this package
+CONTROL_CHARACTER = re.compile(r"[^\n\x20-\x7e\xa0-\U0010ffff]")
 
 
 class TerminalState:
@@ -40,9 +44,9 @@ def print_above_bars(text: str, stream: TextIO | None = None) -> None:
 
 
 def write_above_bars(text: str, stream: TextIO) -> None:
-    """Print above any progress bar. A closed pipe (`| head`) doesn't stop the run."""
+    """Print above any progress bar, with control characters escaped. A closed pipe (`| head`) doesn't stop the run."""
     try:
-        tqdm.write(text, file=stream)
+        tqdm.write(CONTROL_CHARACTER.sub(lambda match: escape_unprintable(match[0]), text), file=stream)
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -57,7 +61,7 @@ class NoticeHandler(logging.Handler):
     """Prints records of `microstep.notice` in one line: `warning: …` on stderr, or the message on stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = escape_unprintable(record.getMessage())
         if record.levelno < logging.WARNING:
             return print_above_bars(message, sys.stdout)
         if TerminalState.captured_warnings is not None:

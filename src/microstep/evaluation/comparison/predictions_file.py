@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from microstep.errors import DataError
+from microstep.errors import DataError, escape_unprintable
 from microstep.evaluation.comparison.paired import Array
 from microstep.utils.json_files import read_limited
 
@@ -43,7 +43,7 @@ def read_predictions(directory: Path) -> SavedPredictions:
         header, *rows = list(iter_table_rows(file)) or [[]]
         if header[:4] != PREDICTION_COLUMNS or any(len(row) != len(header) for row in rows):
             raise ValueError(f"its columns are not {', '.join(PREDICTION_COLUMNS)}")
-        return parse_predictions(rows, tuple(head[1:]))
+        return parse_predictions(rows, tuple(map(escape_unprintable, head[1:])))
 
 
 def parse_predictions(rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> SavedPredictions:

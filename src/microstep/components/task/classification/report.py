@@ -11,6 +11,7 @@ from sklearn.metrics import classification_report
 from torch import Tensor
 
 import microstep.components.task.classification.plots as plots
+from microstep.errors import escape_unprintable
 from microstep.types.data import Predictions, Report
 from microstep.utils.tables import csv_bytes
 from microstep.utils.tensors import finite_rows
@@ -26,6 +27,7 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     `plots.NO_CLASS`, with confidence 0, and the confusion matrix leaves it out. The name of the directory is
     the split's in titles and warnings. The report has precision-recall curves of the first `MAX_CURVES` classes.
     """
+    class_names = [escape_unprintable(name) for name in class_names]
     finite = finite_rows(predictions.outputs)
     probabilities = predictions.outputs.double().softmax(1).where(finite[:, None], 0)
     confidence, classes = probabilities.max(1)

@@ -53,20 +53,18 @@ def test_two_folders_of_one_split_are_refused(root, twin):
     assert refusal(root) == f"dataset.root=ROOT: {named}; rename one, or move it away"
 
 
-@pytest.mark.parametrize("place", [".", "train", "train/test"])
-def test_images_beside_class_folders_are_counted(root, caplog, place):
-    """Images outside the class folders are in no split, and one warning says how many and where."""
-    folder = root if place == "." else root / "train"
-    filled(folder, COUNTS)
-    if place == "train/test":
-        filled(root / "test", COUNTS)
-    for directory in [root / part for part in place.split("/")]:
-        painted(directory / "loose.png", 0)
-    assert not [name for split in ("train", "val", "test") for name in names(opened(root), split) if "loose" in name]
-    found = {".": "1 in ROOT", "train": "1 in ROOT/train", "train/test": "1 in ROOT/train, 1 in ROOT/test"}[place]
-    assert notices(caplog, root)[:1] == [
-        f"dataset.root=ROOT: images beside the class folders are not used: {found}; move them into one"
-    ]
+@pytest.mark.parametrize("folders", [["."], [".", "train"], ["train", "test"]], ids=" ".join)
+def test_images_beside_class_folders_are_counted(root, caplog, folders):
+    """Images outside the class folders are in no split, and one warning says how many, where, and what to do."""
+    for folder in folders:
+        filled(root / folder, {} if folder == "." and len(folders) > 1 else COUNTS)
+        painted(root / folder / "loose.png", 0)
+    dataset = opened(root)
+    assert not [name for split in dataset.image_sources for name in names(dataset, split) if "loose" in name]
+    (warning,) = notices(caplog, root)
+    found = ", ".join(f"1 in {Path('ROOT', folder)}" for folder in folders)
+    assert warning.startswith(f"dataset.root=ROOT: images in no class folder have no labels: {found}; ")
+    assert warning.endswith(" run=RUN input=FOLDER classifies them")
 
 
 def test_train_may_be_the_name_of_a_class(root, caplog):
@@ -87,16 +85,13 @@ def test_images_without_labels_are_no_class(root, beside):
     assert refusal(root).startswith("dataset.root=ROOT: ROOT/train holds no folders of classes; make it train/CLASS/")
 
 
-def test_a_test_folder_without_labels_is_not_the_test_split(root, caplog, monkeypatch):
-    """If test images lie in no class folders, the split is carved, and a warning shows how to classify them."""
+def test_a_test_folder_without_labels_is_not_the_test_split(root, caplog):
+    """If test images lie in no class folders, the split is carved, and a warning says that they have no labels."""
     filled(root / "train", COUNTS)
     painted(root / "test" / "0.png", 0)
-    monkeypatch.chdir(root.parent)
     assert sizes(opened(root)) == {"train": 16, "val": 2, "test": 2}
     (warning,) = notices(caplog, root)
-    reason = "test/ is no split, because it has no class folders"
-    assert warning.startswith(f"dataset.root=ROOT: {reason}; to classify its images, ")
-    assert warning.endswith(" run=RUN input=data/test")
+    assert warning.startswith("dataset.root=ROOT: images in no class folder have no labels: 1 in ROOT/test; ")
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "__MACOSX"])

@@ -1,7 +1,6 @@
 """Finds the folders of splits and classes in a directory of images, and warns of images that are not used."""
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -9,7 +8,7 @@ from unicodedata import normalize
 from microstep.components.dataset.listing import is_ignored, is_image
 from microstep.errors import DataError
 from microstep.utils.terminal import called
-from microstep.utils.text import display_path, format_names
+from microstep.utils.text import format_names
 
 log = logging.getLogger("microstep.notice")
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -86,17 +85,10 @@ def find_other_folders(root: Path, folders: Mapping[str, Path]) -> list[Path]:
 
 def warn_unused(root: Path, folders: Mapping[str, Path]) -> None:
     """Warn of folders that are no splits, and of images that lie in no class folder."""
-    for folder in filter(lacks_class_folders, folders.values()):
-        command = f"{called('evaluate')} run=RUN input={shlex.quote(display_path(folder))}"
-        reason = f"{folder.name}/ is no split, because it has no class folders"
-        log.warning("dataset.root=%s: %s; to classify its images, %s", root, reason, command)
     if others := find_other_folders(root, folders):
         names = format_names([f"{folder.name}/" for folder in others])
         log.warning("dataset.root=%s: not used: %s; rename the folder of a split to train, val or test", root, names)
     parents = dict.fromkeys([root, *folders.values()])
-    loose = {f: n for f in parents if (n := count_loose_images(f)) and not lacks_class_folders(f)}
-    if loose:
-        found = format_names([f"{count:,} in {folder}" for folder, count in loose.items()])
-        log.warning(
-            "dataset.root=%s: images beside the class folders are not used: %s; move them into one", root, found
-        )
+    if loose := [f"{count:,} in {folder}" for folder in parents if (count := count_loose_images(folder))]:
+        reason, command = "images in no class folder have no labels", f"{called('evaluate')} run=RUN input=FOLDER"
+        log.warning("dataset.root=%s: %s: %s; %s classifies them", root, reason, format_names(loose), command)

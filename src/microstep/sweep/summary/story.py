@@ -78,12 +78,12 @@ def make_caution(sweep: SweepTable) -> str:
 def list_facts(sweep: SweepTable) -> Iterator[tuple[str, str]]:
     if sweep.monitor:
         yield "ranked on", f"validation {sweep.monitor}, {tables.format_better_direction(sweep)}"
+    if {"test" in run.record.splits for run in sweep.scored_runs if run.record.splits} == {False}:
+        yield "test split", "none"
     for group, label in SHARED_GROUPS.items():
         options = {option for run in sweep.runs if (option := run.record.choices.get(group))}
         if len(options) == 1 and group not in sweep.keys:
             yield label, options.pop()
-    if {"test" in run.record.splits for run in sweep.scored_runs if run.record.splits} == {False}:
-        yield "test split", "none"
     if training := find_training_differences(run.record for run in sweep.scored_runs):
         yield "not trained by the same", "; ".join(map(" ".join, training.items()))
     for key in sweep.keys:

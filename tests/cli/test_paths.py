@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torchvision.models import get_model
 
 from microstep.cli.paths import get_hydra_directory
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose, quote_verbatim
+from microstep.config.experiment import RESUMABLE_KEYS
+from microstep.errors import DataError
+from microstep.evaluation.evaluate import evaluate_run
+from microstep.run.resume import plan_auto_resume
+from microstep.run.saved_run import SavedRun
+from microstep.training import provenance
 from microstep.training.builders import build_component
 from microstep.training.provenance import experiment_hash
+from microstep.training.resume import resume
+from microstep.training.source import digest_files
 from microstep.types.protocols import Dataset
 from microstep.utils.files import expand_home
-from tests.conftest import error_of
+from microstep.utils.progress_bar import ProgressBars
+from tests.conftest import error_of, fit
 from tests.faults.zygote import Zygote
 
 FOLDER = ("dataset=image_folder", "dataset.size=8", "batch_size=16", "model=mlp", "threads=1", "scheduler=constant")
@@ -91,3 +103,98 @@ def test_a_word_that_begins_with_a_tilde_is_text(word: str) -> None:
     """Hydra's grammar refuses it: it is quoted for any key. A deletion is none."""
     assert quote_verbatim(word) == word.replace("=", "='") + "'"
     assert quote_verbatim("~model=x") == "~model=x"
+
+
+@pytest.fixture(scope="module")
+def relative(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with photos and a finished run that has their relative path."""
+    home = tmp_path_factory.mktemp("started")
+    shutil.copytree(photos, home / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        fit([*QUICK, "dataset.root=photos"], home / "run")
+    return home
+
+
+def evaluate(run: Path, **overrides: object) -> bytes:
+    """Evaluate in this process, and return the predictions."""
+    done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
+    return (done.directory / "predictions.csv").read_bytes()
+
+
+def test_data_of_a_relative_path_are_found_from_anywhere(
+    relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is evaluated and resumed from another working directory; its config.yaml keeps the path as typed."""
+    run = shutil.copytree(relative / "run", tmp_path / "run")
+    before = (run / "config.yaml").read_bytes(), (run / "reports" / "test" / "predictions.csv").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(run) == before[1]
+    assert resume(run, ["epochs=2"]).fit().samples_seen > 0
+    evaluate(run)
+    assert (run / "config.yaml").read_bytes() == before[0]
+    assert [one["overrides"] for one in record(run)["resumed"]] == [{"epochs": 2}]
+    assert record(run)["working_directory"] == str(relative)
+
+
+def test_data_that_moved_with_the_working_directory_are_found(
+    relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If they are not where the run was started, they are sought in the working directory."""
+    moved = shutil.copytree(relative, tmp_path / "moved")
+    content = record(moved / "run") | {"working_directory": str(tmp_path / "gone")}
+    (moved / "run" / "run.json").write_text(json.dumps(content))
+    monkeypatch.chdir(moved)
+    assert evaluate(Path("run")) == (relative / "run" / "reports" / "test" / "predictions.csv").read_bytes()
+
+
+def test_a_relative_path_typed_for_a_resume_is_that_of_the_working_directory(
+    relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is recorded absolute, even if it reads like the run's own, and holds from anywhere afterwards."""
+    run = shutil.copytree(relative / "run", tmp_path / "run")
+    shutil.copytree(relative / "photos", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_auto_resume(run, compose([*QUICK, "dataset.root=photos"]), ALLOW_ALL)
+    assert plan.overrides == {"dataset.root": str(tmp_path / "photos")}
+    assert plan.config.dataset.root == str(tmp_path / "photos")
+
+
+def test_weights_of_a_relative_path_are_found_from_anywhere(
+    relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run without a checkpoint begins with them again, and a resumed run sees that they are unchanged."""
+    torch.save(get_model("mobilenet_v3_small", num_classes=5).state_dict(), tmp_path / "w.pt")
+    config = compose([*QUICK, f"dataset.root={relative / 'photos'}", "model=torchvision", "model.weights=w.pt"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"status": "failed", "working_directory": str(tmp_path)}))
+    monkeypatch.chdir(relative)
+    saved = SavedRun.read(tmp_path / "run")
+    assert digest_files(saved.absolute_paths(config, ["model.weights"])).keys() == {"model.weights"}
+    assert resume(tmp_path / "run").progress.epoch == 0
+
+
+def test_other_data_at_the_place_of_the_run_are_refused(
+    relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint decides, wherever the data were found; the error says how to name others."""
+    run = shutil.copytree(relative / "run", tmp_path / "run")
+    (shutil.copytree(relative / "photos", tmp_path / "photos") / "test/red/0.jpg").unlink()
+    content = record(run) | {"working_directory": str(tmp_path)}
+    (run / "run.json").write_text(json.dumps(content))
+    monkeypatch.chdir(relative)
+    with pytest.raises(DataError, match=r"the data have changed since the run; .*dataset\.root=DIR"):
+        evaluate(run)
+
+
+def test_a_limit_of_pixels_may_be_raised_by_a_resume(
+    relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't change a result. A run whose config hash has it, as older ones do, is resumed as well."""
+    monkeypatch.chdir(relative)
+    monkeypatch.setattr(provenance, "RESUMABLE_KEYS", RESUMABLE_KEYS - {"dataset.max_pixels"})
+    fit([*QUICK, "dataset.root=photos", "+dataset.max_pixels=2000"], tmp_path / "run")
+    monkeypatch.setattr(provenance, "RESUMABLE_KEYS", RESUMABLE_KEYS)
+    assert resume(tmp_path / "run", ["epochs=2", "++dataset.max_pixels=3000"]).fit().samples_seen > 0
+    assert record(tmp_path / "run")["resumed"][0]["overrides"] == {"epochs": 2, "dataset.max_pixels": 3000}

@@ -51,6 +51,7 @@ FACTS = {
     "files",
     "versions",
     "git",
+    "working_directory",
     "command",
     "choices",
 }

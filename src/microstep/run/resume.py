@@ -51,7 +51,7 @@ def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> 
 
 
 def make_plan(run: SavedRun, config: DictConfig, job: DictConfig, keys: list[str], allowlist: Allowlist) -> ResumePlan:
-    overrides = resume_overrides(config, job, keys, run.subject)
+    overrides = resume_overrides(config, run.absolute_paths(job, directory=Path.cwd()), keys, run.subject)
     resumed = apply_overrides(config, overrides, run.subject)
     finished = run.record.status == "finished" and "epochs" not in overrides
     return ResumePlan(run.directory.resolve(), resumed, overrides, finished, allowlist)

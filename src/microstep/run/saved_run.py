@@ -11,17 +11,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS
+from microstep.config.experiment import DATA_PATH_KEYS, NEUTRAL_KEYS, RESUMABLE_KEYS, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import load_run_config, read_run_yaml
-from microstep.run.record import RunRecord, number, numbers
+from microstep.run.record import RunRecord, number, numbers, of_type
+from microstep.utils.files import expand_home
 from microstep.utils.json_files import read_limited
 
 MAX_METRICS_BYTES = 2**24
 RESUME_KEYS = frozenset({"resume", "trust", "sweep", "redo"})  #: keys that control a resume and are not stored
 OVERRIDABLE_KEYS = (NEUTRAL_KEYS | RESUMABLE_KEYS) - RESUME_KEYS - {*CHECK_KEYS}
+#: Reason and remedy of the error for data of another fingerprint.
+CHANGED_DATA = (
+    "the data have changed since the run",
+    "put back what dataset.root held then, or give dataset.root=DIR with a copy of that",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,23 @@ class SavedRun:
             if key not in OVERRIDABLE_KEYS or "${" in str(value):
                 change = f"{key} to a reference" if key in OVERRIDABLE_KEYS else key
                 raise ConfigError(self.subject, f"run.json says that a resume changed {change}", "it may be damaged")
-        return apply_overrides(config, {key: value for key, value in overrides.items() if key in keys}, self.subject)
+        overrides = {key: value for key, value in overrides.items() if key in keys}
+        return self.absolute_paths(apply_overrides(config, overrides, self.subject))
+
+    def absolute_paths(
+        self, config: DictConfig, keys: Collection[str] = DATA_PATH_KEYS, directory: Path | None = None
+    ) -> DictConfig:
+        """Return a config with absolute paths for those that exist in a directory, by default that of the run's start.
+
+        All are left as written if the run was started in the working directory, or if it is not known where.
+        """
+        copy, written = config.copy(), dict(flatten(OmegaConf.to_container(config)))
+        started = of_type(self.record.content.get("working_directory"), str)
+        texts = {key: written[key] for key in keys if isinstance(written.get(key), str) and "${" not in written[key]}
+        for key, text in texts.items() if started not in ("", str(Path.cwd())) else ():
+            if (path := Path(directory or started, expand_home(text))).exists():
+                OmegaConf.update(copy, key, str(path))
+        return copy
 
     @property
     def plain_config(self) -> dict[str, Any]:
@@ -75,7 +97,7 @@ class SavedRun:
 
     def check_data(self, fingerprint: str) -> None:
         if fingerprint != self.fingerprint:
-            raise DataError(self.subject, "the data have changed since the run", "put back what dataset.root held then")
+            raise DataError(self.subject, *CHANGED_DATA)
 
 
 def whole_rows(text: str) -> Iterator[dict[str, float]]:

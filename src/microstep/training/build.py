@@ -71,7 +71,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     install_notice_handler()
     directory = Path(run_dir)
     in_job = HydraConfig.initialized() and get_run_directory() == directory
-    record = RunRecordLogger(directory, lock_new_run(directory, in_job))
+    record = RunRecordLogger(directory, lock_new_run(directory, in_job), {"working_directory": str(Path.cwd())})
     with record.record_build_failure(), loader_errors(), determinism_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))

@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -62,8 +62,8 @@ def hashed(config: DictConfig) -> dict[str, Any]:
     return dict(renamed(extract_experiment(config), original))
 
 
-def config_hash(config: DictConfig) -> str:
-    described = drop_keys(hashed(config), RESUMABLE_KEYS)
+def config_hash(config: DictConfig, kept: Collection[str] = ()) -> str:
+    described = drop_keys(hashed(config), RESUMABLE_KEYS.difference(kept))
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.checkpoints.recovery import RecoveredState, recover_state
+from microstep.run.config import load_run_config
 from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.layout import remove_temporaries
 from microstep.run.lock import lock_directory
@@ -24,17 +25,20 @@ from microstep.run.progress import Progress
 from microstep.run.record import of_type
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.resume import ResumePlan, plan_resume
-from microstep.run.saved_run import SavedRun
+from microstep.run.saved_run import CHANGED_DATA, SavedRun
 from microstep.training.build import RunSpec, assemble_trainer, build_new_trainer
 from microstep.training.builders import build_components
 from microstep.training.device import determinism_errors
-from microstep.training.provenance import compute_identity, format_differences
+from microstep.training.provenance import compute_identity, config_hash, format_differences
+from microstep.training.source import digest_files
 from microstep.training.trainer import Trainer
 from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
 #: by which a sweep finds a run that dies while it is built
-IDENTITY_FACTS = ("data", "experiment_hash", "source_hash", "files")
+IDENTITY_FACTS = ("data", "experiment_hash", "source_hash", "files", "working_directory")
+#: Keys in the config hash of runs that were started before they could be changed by a resume.
+ONCE_HASHED_KEYS = ("dataset.file", "dataset.max_pixels")
 COUNT_FACTS = ("epoch", "optimizer_steps", "skipped_steps", "samples_seen", "samples_per_second")
 #: Raised when the state of another run is loaded.
 FOREIGN_STATE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -82,6 +86,8 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
         raise
     run = RunSpec(plan.config, plan.directory, record, plan.allowlist, names={})
     with record.record_build_failure(), loader_errors(), determinism_errors():
+        if found is None:
+            run = replace(run, config=SavedRun.read(plan.directory).absolute_paths(plan.config, {"model.weights"}))
         return build_new_trainer(run) if found is None else restore_trainer(run, found, checkpoints.directory)
 
 
@@ -120,8 +126,9 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
         files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
     components = build_components(run.config, run.allowlist, new_run=False, saved_dtype=dtype, saved_name=name)
-    now = compute_identity(run.config, components, None)
-    check_unchanged(before, now, run.directory)
+    located = SavedRun.read(run.directory).absolute_paths(run.config, files)
+    now = compute_identity(run.config, components, digest_files(located))
+    check_unchanged(before, now, run)
     remove_temporaries(run.directory)
     truncate_logs(run.directory, sizes)
     trainer = assemble_trainer(replace(run, names=names, files=files), components)
@@ -140,12 +147,12 @@ def foreign_state_refused(checkpoints: Path) -> Iterator[None]:
         raise CheckpointRefused(str(checkpoints), reason, "start a new run") from None
 
 
-def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], run: RunSpec) -> None:
     if before.get("data") != now["data"]:
-        reason = "the data have changed since the run"
-        raise DataError(f"resume={directory}", reason, "put back what dataset.root held then")
-    if before.get("config") != now["config"]:
-        raise CheckpointRefused(str(directory / "config.yaml"), "it was changed since the run", "start a new run")
+        raise DataError(f"resume={run.directory}", *CHANGED_DATA)
+    written = load_run_config(run.directory, run.allowlist, "resume")
+    if before.get("config") not in (now["config"], config_hash(written, kept=ONCE_HASHED_KEYS)):
+        raise CheckpointRefused(str(run.directory / "config.yaml"), "it was changed since the run", "start a new run")
 
 
 def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:

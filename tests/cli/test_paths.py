@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,9 @@ def relative(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(run: Path, **overrides: object) -> bytes:
-    """Evaluate in this process, and return the predictions."""
-    done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
+    """Evaluate in this process with other keys of the data set, and return the predictions."""
+    typed = {f"dataset.{key}": value for key, value in overrides.items()}
+    done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False), typed)
     return (done.directory / "predictions.csv").read_bytes()
 
 
@@ -198,3 +200,66 @@ def test_a_limit_of_pixels_may_be_raised_by_a_resume(
     monkeypatch.setattr(provenance, "RESUMABLE_KEYS", RESUMABLE_KEYS)
     assert resume(tmp_path / "run", ["epochs=2", "++dataset.max_pixels=3000"]).fit().samples_seen > 0
     assert record(tmp_path / "run")["resumed"][0]["overrides"] == {"epochs": 2, "dataset.max_pixels": 3000}
+
+
+@pytest.fixture
+def moved(relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a directory with a copy of the run, whose data lie in `new` now."""
+    home = shutil.copytree(relative, tmp_path / "moved")
+    (home / "photos").rename(home / "new")
+    content = record(home / "run") | {"working_directory": str(home)}
+    (home / "run" / "run.json").write_text(json.dumps(content))
+    monkeypatch.chdir(home)
+    return home
+
+
+def test_data_that_moved_are_named_when_the_run_is_evaluated(zygote: Zygote, moved: Path) -> None:
+    """The key that the error asks for is accepted, with others that can't change the result."""
+    before = (moved / "run" / "reports" / "test" / "predictions.csv").read_bytes()
+    said = call(zygote, "evaluate", "run=run", code=2)
+    assert said == "error: dataset.root=photos: no such directory; give the one that holds the images"
+    others = ("dataset.resident=false", "dataset.budget_gib=1", "++dataset.max_pixels=2000", "num_workers=1")
+    call(zygote, "evaluate", "run=run", "dataset.root=new", *others)
+    assert (moved / "run" / "reports" / "test" / "predictions.csv").read_bytes() == before
+
+
+def test_other_data_in_their_place_are_refused(moved: Path) -> None:
+    """The fingerprint of the data is compared, wherever they are."""
+    (moved / "new" / "test" / "red" / "0.jpg").unlink()
+    with pytest.raises(DataError, match="the data have changed since the run"):
+        evaluate(moved / "run", root="new")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("dataset.rot=x", "dataset.rot=x: no such key; did you mean dataset.root"),
+        ("dataset.max_pixels=x", "dataset.max_pixels=x: it is text; give null or a whole number"),
+        ("dataset.max_pixels=0", "dataset.max_pixels=0: out of range; "),
+        ("dataset.file=x", "dataset.file=x: the run's data set takes no such key; leave it out"),
+        ("dataset.resident=maybe", "dataset.resident=maybe: no such option; the options are auto, true, false"),
+        ("input=new dataset.root=new", "dataset.root=new: with input= the run's own is used; leave it out"),
+    ],
+)
+def test_a_wrong_key_of_the_data_is_one_line(zygote: Zygote, moved: Path, word: str, said: str) -> None:
+    """A misspelt key, a wrong value, and a key that the run's data set does not have end with exit code 2."""
+    assert call(zygote, "evaluate", "run=run", *word.split(), code=2).startswith(f"error: {said}")
+
+
+def test_what_a_finished_run_does_not_use_is_told(zygote: Zygote, moved: Path) -> None:
+    """A resume has nothing left to do: the line names what was typed, and a command that works with it."""
+    said = call(zygote, "train", "resume=run", "dataset.root=new", "log_every_steps=3").strip()
+    assert "; not used: dataset.root=" in said
+    words = shlex.split(said.rpartition(" evaluate.py ")[2])
+    assert words == ["run=run", "dataset.root=new"]
+    call(zygote, "evaluate", *words)
+
+
+def test_a_limit_of_pixels_is_raised_as_the_error_says(zygote: Zygote, relative: Path) -> None:
+    """`++dataset.max_pixels` is accepted by every program, whether the config has the key or not."""
+    words = ("dataset=image_folder", f"dataset.root={relative / 'photos'}")
+    for word in ((), ("+dataset.max_pixels=5",)):
+        run = compose([*words, *word, "++dataset.max_pixels=9"])
+        assert run.dataset.max_pixels == 9
+        assert compose([*words, "++dataset.max_pixels=9"], config_name="compute_stats").dataset.max_pixels == 9
+    assert compose(["run=x", "++dataset.max_pixels=9"], config_name="evaluate").dataset.max_pixels == 9

@@ -51,7 +51,7 @@ def help_text(introduction: str, conf: Path, config_name: str) -> str:
 
 def entry_rows(entry: Entry, conf: Path) -> Iterator[str]:
     yield format_row(f"  {entry.name}", f"{entry.about} [{entry.detail}]" if entry.detail else entry.about)
-    for file in sorted((conf / entry.name).glob("*.yaml")):
+    for file in sorted((conf / entry.name).glob("*.yaml")) if entry.detail else ():  # a group's default
         yield format_row(f"    {file.stem}", comment(file))
 
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from microstep.cli.job import format_already_finished
 from microstep.cli.main import Program
 from microstep.config.allowlist import Allowlist, allowlist_from
-from microstep.config.experiment import get_trusted_names
+from microstep.config.experiment import flatten, get_trusted_names
 from microstep.config.hydra_job import get_choices, get_config_directories, get_run_directory
 from microstep.errors import ConfigError, escape_unprintable
 from microstep.utils.progress_bar import ProgressBars
@@ -48,7 +48,7 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | No
     if resumed is None:
         build_trainer(config, get_run_directory()).fit()
     elif resumed.finished:
-        print(format_already_finished(resumed.directory))
+        print(format_already_finished(resumed))
     else:
         resume_trainer(resumed).fit()
     return None
@@ -86,13 +86,20 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
     from microstep.components.logger.console import format_metrics, format_report
     from microstep.evaluation.evaluate import evaluate_run
 
-    done = evaluate_run(Path(config.run), config.split, config.checkpoint, allowlist, config.device, bars)
+    run, overrides = Path(config.run), get_overrides(config)
+    done = evaluate_run(run, config.split, config.checkpoint, allowlist, config.device, bars, overrides)
     rows = {
         config.split: format_metrics(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "report": display_path(done.directory),
     }
     return format_report(done.result.report.text, rows)
+
+
+def get_overrides(config: DictConfig) -> dict[str, Any]:
+    """Return the values that evaluate.py was given instead of a run's own, by dotted key."""
+    given = flatten(OmegaConf.masked_copy(config, ["dataset", "num_workers"]))
+    return {key: value for key, value in given if value is not None}
 
 
 def compare(config: DictConfig) -> str:
@@ -108,6 +115,8 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
     from microstep.evaluation.predict import predict_input
     from microstep.evaluation.predictions import format_class_counts
 
+    for key, value in get_overrides(config).items():
+        raise ConfigError(f"{key}={value}", "with input= the run's own is used", "leave it out")
     done = predict_input(Path(config.run), config.input, config.checkpoint, allowlist, config.device, bars)
     rows = {
         "images": f"{len(done.classified.rows):,} classified, {len(done.classified.errors):,} failed",

@@ -109,7 +109,7 @@ def start_or_resume_run(line: CommandLine, job: DictConfig) -> None:
 def start_resumed_run(line: CommandLine, job: DictConfig, plan: ResumePlan) -> None:
     """Resume a run in its own directory. Only the `hydra` node of `job` is used; the experiment is that of the plan."""
     if plan.finished:
-        print(format_already_finished(plan.directory))
+        print(format_already_finished(plan))
         return
     with open_dict(job.hydra):
         job.hydra.output_subdir = None  # keeps the run's .hydra unchanged

@@ -5,7 +5,7 @@ lines.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -81,7 +81,7 @@ def check_override(override: Override, base: DictConfig) -> None:
     elif override.is_add():
         raise ConfigError(override.input_line or key, "it is there already", f"write {key}=… without the +")
     else:
-        check_type(override, allowed_types(base, node, leaf))
+        check_type(override, allowed_types(node, leaf))
 
 
 def check_added_key(override: Override, base: DictConfig, node: DictConfig | None, leaf: str) -> None:
@@ -113,10 +113,10 @@ def find_node_signature(node: DictConfig | None) -> Signature | None:
     return find_signature(target) if isinstance(target, str) else None
 
 
-def allowed_types(base: DictConfig, node: DictConfig, leaf: str) -> frozenset[str]:
+def allowed_types(node: DictConfig, leaf: str) -> frozenset[str]:
     """Return the scalar types that schema, constructor or yaml allow for a key; empty if anything is allowed."""
-    if node is base:
-        schema: Any = OmegaConf.get_type(base)
+    schema: Any = OmegaConf.get_type(node)
+    if is_dataclass(schema):
         annotation = next((str(f.type) for f in fields(schema) if f.name == leaf), "")
         return frozenset(annotation.split(" | ")) & {"int", "float", "str", "bool", "None"}
     signature = find_node_signature(node)

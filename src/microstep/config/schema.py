@@ -86,12 +86,25 @@ class TrainConfig:
 
 
 @dataclass
+class EvaluatedDataConfig:
+    """Keys of the data set that can't change a result. The data's fingerprint is checked."""
+
+    root: str | None = key(None, DATA, "directory of the data if they have moved; null: the run's own")
+    file: str | None = key(None, DATA, "the same for a data set in one file")
+    max_pixels: int | None = key(None, DATA, "most pixels that an image file may declare; null: the run's own")
+    resident: bool | str | None = key(None, DATA, "true, false or auto: keep images on the device; null: the run's own")
+    budget_gib: float | None = key(None, DATA, "most memory for that with auto, in GiB; null: the run's own")
+
+
+@dataclass
 class EvaluateConfig:
     """Root of evaluate.yaml."""
 
     run: str = key(MISSING, RUN, "run directory; with baseline= also a quoted pattern of several")
     baseline: str | None = key(None, COMPARISON, "run directory, or pattern, to compare run= with, by their reports")
     split: str = key("test", DATA, "split to evaluate or compare on: test, val or train")
+    dataset: EvaluatedDataConfig = key(EvaluatedDataConfig, DATA, "where the data are and how they are read")
+    num_workers: int | None = key(None, DATA, "processes that load images; null: the run's own", WORKERS)
     input: str | None = key(None, DATA, "image, or folder of images, to classify instead of a split")
     checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
     device: str | None = key(None, OUTPUT, "where to evaluate; null: the run's own")

@@ -1,7 +1,9 @@
 """Evaluates a saved run from its directory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
@@ -33,7 +35,13 @@ class EvaluatedRun:
 @loader_errors()
 @determinism_errors()
 def evaluate_run(
-    run_dir: Path, split: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
+    run_dir: Path,
+    split: str,
+    checkpoint: str,
+    allowlist: Allowlist,
+    device: str | None,
+    bars: ProgressBars,
+    overrides: Mapping[str, Any] | None = None,
 ) -> EvaluatedRun:
     """Evaluate a split with the model, data and precision of a run, and write the report into its directory.
 
@@ -45,14 +53,18 @@ def evaluate_run(
         StorageError: if the report cannot be written.
     """
     directory = get_report_directory(run_dir, split, checkpoint)
-    _, components, epoch = load_run(run_dir, allowlist, device, checkpoint)
+    _, components, epoch = load_run(run_dir, allowlist, device, checkpoint, overrides)
     if split not in components.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
     return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
 
 
 def load_run(
-    directory: Path, allowlist: Allowlist, device: str | None, checkpoint: str
+    directory: Path,
+    allowlist: Allowlist,
+    device: str | None,
+    checkpoint: str,
+    overrides: Mapping[str, Any] | None = None,
 ) -> tuple[DictConfig, Components, int]:
     """Build the components of a saved run and load the weights of a checkpoint.
 
@@ -60,6 +72,7 @@ def load_run(
         allowlist: names that the config of the run may use.
         device: device to use instead of the run's.
         checkpoint: best, last or model.safetensors.
+        overrides: further values to use instead of the run's, by dotted key: those that a resume may change.
 
     Returns:
         The config with the overrides of later resumes, the components, and the epoch of the checkpoint.
@@ -69,7 +82,7 @@ def load_run(
         DataError: if the data have changed since the run.
         CheckpointRefused: if the checkpoint is missing, damaged or of another model.
     """
-    saved = SavedRun.read(directory)
+    saved = SavedRun.read(directory, overrides=overrides)
     config = saved.config(allowlist)
     components = build_components(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
     saved.check_data(components.dataset.fingerprint)

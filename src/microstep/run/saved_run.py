@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import DATA_PATH_KEYS, NEUTRAL_KEYS, RESUMABLE_KEYS, flatten
+from microstep.config.overrides import type_name
 from microstep.config.schema import CHECK_KEYS
+from microstep.config.signatures import find_signature
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import load_run_config, read_run_yaml
@@ -37,17 +39,18 @@ class SavedRun:
     directory: Path
     record: RunRecord
     key: str  #: key of the command line that named the directory; errors begin with it
+    overrides: Mapping[str, Any] = field(default_factory=dict)  #: values of the command line, by dotted key
 
     @classmethod
-    def read(cls, directory: Path, key: str = "run") -> Self:
-        return cls(directory, RunRecord.read(directory), key)
+    def read(cls, directory: Path, key: str = "run", overrides: Mapping[str, Any] | None = None) -> Self:
+        return cls(directory, RunRecord.read(directory), key, overrides or {})
 
     @property
     def subject(self) -> str:
         return f"{self.key}={self.directory}"
 
     def config(self, allowlist: Allowlist, keys: Collection[str] = OVERRIDABLE_KEYS) -> DictConfig:
-        """Return the checked config, with the overrides of later resumes applied, or only those of some keys.
+        """Return the checked config with all overrides, those of later resumes first, or only those of some keys.
 
         Raise ConfigError if the directory holds no run, or the config or an override is not valid.
         """
@@ -56,8 +59,10 @@ class SavedRun:
             if key not in OVERRIDABLE_KEYS or "${" in str(value):
                 change = f"{key} to a reference" if key in OVERRIDABLE_KEYS else key
                 raise ConfigError(self.subject, f"run.json says that a resume changed {change}", "it may be damaged")
-        overrides = {key: value for key, value in overrides.items() if key in keys}
-        return self.absolute_paths(apply_overrides(config, overrides, self.subject))
+        overrides, typed = ({k: v for k, v in found.items() if k in keys} for found in (overrides, self.overrides))
+        config = self.absolute_paths(apply_overrides(config, overrides, self.subject))
+        check_dataset_keys(config, typed)
+        return apply_overrides(config, typed, self.subject)
 
     def absolute_paths(
         self, config: DictConfig, keys: Collection[str] = DATA_PATH_KEYS, directory: Path | None = None
@@ -106,6 +111,19 @@ def whole_rows(text: str) -> Iterator[dict[str, float]]:
         if None in row.values() or number(row.get("epoch")) is None:
             return
         yield numbers({key: value for key, value in row.items() if key})
+
+
+def check_dataset_keys(config: DictConfig, overrides: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key that the data set's constructor does not take, or not with a value of this type."""
+    signature = find_signature(str(config.dataset.get("_target_")))
+    if signature is None or signature.accepts_any_keyword:
+        return
+    for key, value in overrides.items():
+        group, _, name = key.partition(".")
+        types = signature.parameters.get(name)
+        if group == "dataset" and (types is None or (types and type_name(value) not in types)):
+            noun = "key" if types is None else "value"
+            raise ConfigError(f"{key}={value}", f"the run's data set takes no such {noun}", "leave it out")
 
 
 def apply_overrides(config: DictConfig, overrides: Mapping[str, Any], subject: str) -> DictConfig:

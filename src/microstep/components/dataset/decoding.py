@@ -99,7 +99,7 @@ def open_image(file: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
         raise
     except Image.DecompressionBombError:
         reason = f"it declares {declared} pixels, more than {max_pixels:,}"
-        raise DataError(str(file), reason, "remove it, or raise the limit: +dataset.max_pixels=…") from None
+        raise DataError(str(file), reason, "remove it, or raise the limit: ++dataset.max_pixels=…") from None
     except Exception as error:  # PIL's decoders raise many kinds
         remedy = "replace or remove it; compute_stats.py lists all such files"
         raise DataError(str(file), unreadable_reason(error), remedy) from None

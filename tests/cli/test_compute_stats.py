@@ -181,6 +181,14 @@ def test_the_classes_and_sizes_are_told(sick):
     assert "    train  16 × 16 to 40 × 20, 2 different; most often 16 × 16 (26), 40 × 20 (1)\n" in text
 
 
+def test_the_images_that_are_cut_most_are_listed(sick):
+    """An image of which the crop shows a part only is named with its size and the share of its area that is lost."""
+    _, text, found = sick
+    assert "      train: train/cat/wide.png: 40 × 20, 50 % cut off\n" in text
+    wide = {"split": "train", "name": "train/cat/wide.png", "label": "cat", "width": 40, "height": 20, "cut": 0.5}
+    assert found["health"]["train+test"]["cropped"] == [wide]
+
+
 def test_the_page_is_a_picture(sick):
     """A PNG that opens, wide enough to be read; it says nothing of the program that drew it."""
     (page,) = (sick[0] / "stats").glob("*.png")

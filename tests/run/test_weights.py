@@ -18,12 +18,14 @@ from safetensors.torch import load, load_file
 from sklearn.datasets import load_digits
 from torch import nn
 
+from microstep.components.dataset.fitting import FITS
 from microstep.config.compose import compose
 from microstep.config.experiment import public_experiment
 from microstep.errors import StorageError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.weights import WeightsFile, serialize_weights, weights_file
 from microstep.training.build import build_trainer
+from tests.components.dataset import folders
 from tests.conftest import files_limited, fit
 from tests.tasks.tensors import split_in_three
 from tests.tasks.test_tasks import CONF, REGRESSION
@@ -189,6 +191,15 @@ def test_names_in_any_script_come_back(tmp_path) -> None:
     about, _ = opened(file.file)
     assert tuple(json.loads(about["class_names"])) == names
     assert json.loads(about["metrics"]) == {"loss": None}
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_how_files_are_fitted_is_told(tmp_path, fit) -> None:
+    """The weights of a run on image files say how an image of another shape becomes an input."""
+    dataset = folders.opened(folders.filled(tmp_path / "data", {"ant": 10, "bee": 10}), fit=fit)
+    weights_file(tmp_path, OmegaConf.create({"model": {}}), dataset, "own").write(nn.Linear(2, 2), 1, {})
+    about, _ = opened(tmp_path / "model.safetensors")
+    assert (about["fit"], json.loads(about["input_shape"])) == (fit, [3, 8, 8])
 
 
 class Talkative(nn.Linear):

@@ -132,6 +132,7 @@ CHOICES = {
     "rule": RULES,
     "redo": ("stale",),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "dataset.fit": ("crop", "pad", "squash"),
     "checkpoint": ("best", "last", WEIGHTS_FILENAME),
 }
 

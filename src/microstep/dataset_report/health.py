@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from microstep.components.dataset.cropping import LARGE_CUT, compute_cut_shares
 from microstep.components.dataset.images import ImageSource
 from microstep.dataset_report.survey import SplitSurvey
 from microstep.errors import escape_unprintable
@@ -69,6 +70,7 @@ def find_duplicates(surveys: Sequence[SplitSurvey]) -> Iterator[DuplicateGroup]:
         yield DuplicateGroup([make_image_reference(surveys[owners[index]], rows[index]) for index in group])
 
 
+MAX_CROPPED = 10  #: images that are listed
 MIN_CLASS_SIZE = 10  #: training images that a class should have
 
 
@@ -83,6 +85,29 @@ class UnreadableImage(ImageReference):
 
 
 @dataclass(frozen=True)
+class CroppedImage(ImageReference):
+    """An image of which a crop shows a part only."""
+
+    width: int  #: pixels
+    height: int  #: pixels
+    cut: float  #: share of the area that is cut off
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.name}: {self.width:,} × {self.height:,}, {100 * self.cut:.0f} % cut off"
+
+
+def find_worst_crops(surveys: Sequence[SplitSurvey]) -> list[CroppedImage]:
+    """Return the images of which a crop cuts off most, at most MAX_CROPPED."""
+    found = []
+    for survey in surveys:
+        facts, cut = survey.facts, compute_cut_shares(survey.source, survey.facts.sizes)
+        for i in np.argsort(-cut, kind="stable")[:MAX_CROPPED]:
+            reference, (width, height) = make_image_reference(survey, facts.rows[i]), facts.sizes[i].tolist()
+            found.append(CroppedImage(**vars(reference), width=width, height=height, cut=float(cut[i])))
+    return sorted((one for one in found if one.cut >= LARGE_CUT), key=lambda one: -one.cut)[:MAX_CROPPED]
+
+
+@dataclass(frozen=True)
 class HealthReport:
     """Problems found in the images of some splits."""
 
@@ -92,6 +117,7 @@ class HealthReport:
     constant_images: Sequence[ImageReference]  #: images of one color
     small_classes: Mapping[str, int]  #: class → training images, if fewer than MIN_CLASS_SIZE
     absent_classes: Mapping[str, Sequence[str]]  #: split → classes without images
+    cropped: Sequence[CroppedImage] = ()  #: those of which most is cut off
 
     @classmethod
     def from_surveys(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> "HealthReport":
@@ -107,7 +133,8 @@ class HealthReport:
         absent = {split: [name for name, count in sizes.items() if not count] for split, sizes in counts.items()}
         absent = {split: names for split, names in absent.items() if names}
         checked = {one.split: (one.totals.count + len(one.unreadable), len(one.source)) for one in surveys}
-        return cls(checked, unreadable, list(find_duplicates(surveys)), constant, small, absent)
+        cropped = find_worst_crops(surveys)
+        return cls(checked, unreadable, list(find_duplicates(surveys)), constant, small, absent, cropped)
 
     @property
     def is_complete(self) -> bool:
@@ -131,6 +158,7 @@ class HealthReport:
             "constant": [vars(one) for one in self.constant_images],
             "few": dict(self.small_classes),
             "absent": dict(self.absent_classes),
+            "cropped": [vars(one) for one in self.cropped],
         }
 
 

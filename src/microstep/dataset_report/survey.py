@@ -1,8 +1,6 @@
 """Reads each image of a split once and collects totals and facts."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import blake2b
@@ -10,6 +8,7 @@ from operator import add
 
 import numpy as np
 
+from microstep.components.dataset.cropping import read_published_sizes
 from microstep.components.dataset.images import ImageSource, chunk_rows
 from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.statistics import ExactSums, split_pieces
@@ -39,14 +38,12 @@ class RunningTotals:
     channels: list[ExactSums]
     class_counts: np.ndarray  #: images of each class
     class_totals: np.ndarray  #: classes × C: sums of pixels
-    sizes: Counter[tuple[int, int]]  #: number of images by published width and height
 
     @classmethod
     def from_chunk(cls, chunk: ImageChunk, source: ImageSource) -> "RunningTotals":
         labels, classes = source.labels[chunk.rows], len(source.class_names)
         counts, totals = count_labels(labels, len(chunk), classes), sum_by_class(chunk.pixels, labels, classes)
-        sizes = Counter(read_published_sizes(source, chunk.rows))
-        return cls(len(chunk), sum_chunk_channels(chunk.pixels), counts, totals, sizes)
+        return cls(len(chunk), sum_chunk_channels(chunk.pixels), counts, totals)
 
     def __add__(self, other: "RunningTotals") -> "RunningTotals":
         return RunningTotals(
@@ -54,20 +51,12 @@ class RunningTotals:
             [one + more for one, more in zip(self.channels, other.channels, strict=True)],
             self.class_counts + other.class_counts,
             self.class_totals + other.class_totals,
-            self.sizes + other.sizes,
         )
 
 
 def sum_chunk_channels(pixels: np.ndarray) -> list[ExactSums]:
     channels = range(pixels.shape[1])
     return [reduce(add, (ExactSums.from_pixels(piece[:, c]) for piece in split_pieces(pixels))) for c in channels]
-
-
-def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the published sizes, except of files removed since they were decoded."""
-    with suppress(DataError):
-        return source.read_sizes(rows)
-    return [size for row in rows for size in read_published_sizes(source, [row])] if len(rows) > 1 else []
 
 
 @dataclass(frozen=True)
@@ -77,22 +66,24 @@ class ImageFacts:
     rows: np.ndarray
     digests: np.ndarray  #: N × 2, uint64: hashes of the pixels
     constant: np.ndarray  #: N, bool: whether all pixels of the image are equal
+    sizes: np.ndarray  #: N × 2: published width and height; 0 × 0 of files removed since they were decoded
     moments: np.ndarray  #: N × 2 × C, see `Stratum`; empty if all images of a split are read
 
     @classmethod
-    def from_chunk(cls, chunk: ImageChunk, scale: float, is_sample: bool) -> "ImageFacts":
+    def from_chunk(cls, chunk: ImageChunk, source: ImageSource, is_sample: bool) -> "ImageFacts":
         pixels = np.ascontiguousarray(chunk.pixels)
         digests = b"".join(blake2b(image.data, digest_size=DIGEST_BYTES).digest() for image in pixels)
         constant = (pixels == pixels[:, :, :1, :1]).all((1, 2, 3))
-        moments = compute_moments(pixels if is_sample else pixels[:0], scale)
-        return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, moments)
+        sizes = np.array(read_published_sizes(source, chunk.rows))
+        moments = compute_moments(pixels if is_sample else pixels[:0], source.scale)
+        return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, sizes, moments)
 
     @classmethod
     def concatenate(cls, facts: Sequence["ImageFacts"]) -> "ImageFacts":
         columns = ([getattr(part, name) for part in facts] for name in cls.__dataclass_fields__)
-        rows, digests, constant, moments = map(np.concatenate, columns)
+        rows, digests, constant, sizes, moments = map(np.concatenate, columns)
         order = np.argsort(rows)
-        return cls(rows[order], digests[order], constant[order], moments)
+        return cls(rows[order], digests[order], constant[order], sizes[order], moments)
 
 
 #: Wraps a stream of chunks, with a label and the total number of images.
@@ -121,7 +112,7 @@ class SplitSurvey:
             for chunk in bar(read_chunks(workers, split, rows, unreadable), split, len(rows)):
                 added = RunningTotals.from_chunk(chunk, source)
                 totals = totals + added if totals else added
-                facts.append(ImageFacts.from_chunk(chunk, source.scale, is_sample))
+                facts.append(ImageFacts.from_chunk(chunk, source, is_sample))
         if totals is None:
             row, reason = next(iter(unreadable.items()))
             first = f"{escape_unprintable(source.get_name(row))}: {reason}"

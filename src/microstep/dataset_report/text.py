@@ -96,6 +96,7 @@ def format_problems(health: HealthReport) -> dict[str, list[str]]:
         format_duplicates_heading(health): list(map(format_duplicate_group, duplicates)),
         f"images of one color: {len(health.constant_images):,}": list(map(str, health.constant_images)),
         f"classes with fewer than {MIN_CLASS_SIZE} training images: {len(small):,}": small,
+        "cropped most (dataset.fit=pad or squash shows all of an image)": list(map(str, health.cropped)),
     }
     for split, names in health.absent_classes.items():
         problems[f"classes absent in {split}: {len(names):,}"] = list(names)

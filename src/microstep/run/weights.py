@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from microstep.components.dataset import ImageDataset
+from microstep.components.dataset.files import ImageFiles
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
@@ -50,13 +51,16 @@ class WeightsFile:
 
 
 def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: str) -> WeightsFile:
-    """Return the weights file of a run. Class names, shape and normalization are left out if the dataset has none."""
+    """Return the weights file of a run. Class names, shape, normalization or fit are left out if it has none."""
+    metadata = {"format": "pt", "dataset": escape_unprintable(name)}
     facts: dict[str, Any] = {"architecture": public_experiment(config)["model"]}
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
-        found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
-        facts |= {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
-    metadata = {"format": "pt", "dataset": escape_unprintable(name)}
+        found, train = dataset.normalization, dataset.image_sources["train"]
+        scale = {} if train.scale == 255 else {"scale": train.scale}  # the pixel value that means 1.0
+        facts |= {"mean": found.mean, "std": found.std, **scale}
+        if isinstance(train, ImageFiles):
+            metadata["fit"] = train.decoder.fit
     metadata |= {key: json.dumps(value, default=str) for key, value in facts.items()}
     with suppress(PackageNotFoundError):
         metadata["microstep"] = version("microstep")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, PngImagePlugin
 
 from microstep.components.dataset.decoding import IMAGE_FORMATS, IMAGE_SUFFIXES, Decoder, read_image_size
+from microstep.components.dataset.fitting import FITS
 from microstep.errors import DataError
 
 RGB, GREY = Decoder(8, 8, 3), Decoder(8, 8, 1)
@@ -227,6 +228,33 @@ def test_the_middle_is_kept_in_its_proportions(tmp_path):
     wide[:, 17:43] = 200  # a little more than the middle: filters reach over the edge
     assert colour(saved(tmp_path, Image.fromarray(wide)), GREY) == [200]
     assert colour(saved(tmp_path, Image.fromarray(wide.T)), GREY) == [200]
+
+
+@pytest.mark.parametrize("size", [(48, 16), (16, 48), (900, 1), (1, 900)])
+def test_a_padded_image_is_whole_on_black(tmp_path, size):
+    """`fit=pad` centers the whole image between two black bars; a line stays one pixel high at least."""
+    pixels = Decoder(12, 12, 1, fit="pad")(saved(tmp_path, Image.new("RGB", size, "white")))[0]
+    bars = pixels if size[0] > size[1] else pixels.T
+    height = max(1, 12 * min(size) // max(size))
+    top = (12 - height) // 2
+    np.testing.assert_array_equal(bars[:, 0], [0] * top + [255] * height + [0] * (12 - top - height))
+    assert (bars == bars[:, :1]).all()
+
+
+def test_a_squashed_image_is_whole(tmp_path):
+    """`fit=squash` shows an image from edge to edge on both axes."""
+    halves = np.repeat(np.array([[0] * 30 + [200] * 30], np.uint8), 20, 0)
+    pixels = Decoder(8, 8, 1, fit="squash")(saved(tmp_path, Image.fromarray(halves)))[0]
+    np.testing.assert_array_equal(pixels[:, [0, 1, 2, 5, 6, 7]], [[0, 0, 0, 200, 200, 200]] * 8)
+
+
+@pytest.mark.parametrize("side", [3, 8, 31])
+def test_of_a_square_every_fit_is_the_same(tmp_path, side):
+    """An image of the wanted aspect ratio has the same pixels however it is fitted."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = saved(tmp_path, Image.fromarray(noise))
+    for fit in FITS:
+        np.testing.assert_array_equal(Decoder(8, 8, 3, fit=fit)(file), RGB(file))
 
 
 def test_fine_patterns_are_averaged_not_sampled(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -10,11 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from microstep.components.dataset import ResidentSplit, StreamingSplit
+from microstep.components.dataset.cropping import describe_crop
+from microstep.components.dataset.fitting import FITS
 from microstep.components.dataset.normalization import CHECK_SAMPLES
+from microstep.config.compose import compose
+from microstep.config.experiment import extract_experiment
+from microstep.config.schema import CHOICES
 from microstep.errors import ConfigError, DataError
 from tests.components.dataset.folders import filled, names, opened, painted, sizes
+from tests.conftest import error_of
 
 COUNTS = {"ant": 20, "bee": 30, "cat": 40}
 
@@ -226,6 +234,67 @@ def test_pictures_are_resident_where_they_fit(root, budget, kind):
     assert opened(root, budget_gib=exact).resident
     assert not opened(root, budget_gib=exact * 0.99).resident
     assert opened(root, budget_gib=1e-9, resident=True).resident
+
+
+def stretched(root: Path, sizes: dict[str, tuple[int, int]]) -> None:
+    """Replace images by others of these widths and heights."""
+    for name, size in sizes.items():
+        with Image.open(root / name) as image:
+            image.resize(size).save(root / name)
+
+
+def test_the_summary_tells_how_much_a_crop_cuts_off(root):
+    """It gives the share of the area that is shown, and how many images lose more than half; padded ones lose none."""
+    filled(root / "train", {"ant": 2, "bee": 2})
+    filled(root / "val", {"ant": 1, "bee": 1})
+    filled(root / "test", {"ant": 1, "bee": 1})
+    assert "crop" not in opened(root).summary
+    stretched(root / "train", {"ant/000.png": (40, 10), "bee/000.png": (10, 40), "bee/001.png": (16, 32)})
+    said = "; dataset.fit=crop shows 50 % of the images' area on average, 2 of 4 lose more than half"
+    assert opened(root).summary.endswith(said)
+    assert not any("area" in opened(root, fit=fit).summary for fit in ("pad", "squash"))
+
+
+def test_many_images_are_sampled_for_the_summary(root):
+    """Of more than 512 files the sizes of 512 are read, and one that can't be read is passed over."""
+    filled(root, {"ant": 300, "bee": 300})
+    stretched(root, {f"{name}/{number:03}.png": (32, 8) for name in ("ant", "bee") for number in range(0, 300, 2)})
+    (root / "ant" / "000.png").write_text("no image")
+    said = describe_crop(opened(root).official_splits["train"])
+    assert re.fullmatch(r"; dataset.fit=crop shows 6\d % .*, 25\d of a sample of 512 lose more than half", said)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_both_backends_fit_alike(root, fit):
+    """A batch has the same bits whether its images are resident or read when they are needed."""
+    filled(root, {"ant": 20, "bee": 20})
+    stretched(root, {"ant/000.png": (40, 10), "bee/000.png": (3, 90)})
+    rows = torch.arange(32)
+    keys = {"fit": fit, "mean": [0.3] * 3, "std": [0.2] * 3}
+    first, second = (opened(root, resident=kind, **keys).splits["train"].fetch(rows, rows) for kind in (True, False))
+    assert torch.equal(first.inputs, second.inputs)
+
+
+def test_the_fit_is_part_of_the_fingerprint(root):
+    """Images that are fitted otherwise are other data, so that nothing cached of one is taken for the other."""
+    filled(root, {"ant": 20, "bee": 20})
+    assert len({opened(root, fit=fit).fingerprint for fit in FITS}) == 3
+    assert opened(root, fit="crop").fingerprint == opened(root).fingerprint
+
+
+def test_fit_is_one_of_its_options(root, zygote):
+    """Another one is a line with the options, before anything is read; it is a key of its own for an old run."""
+    filled(root, COUNTS)
+    said = "dataset.fit=zoom: no such option; the options are crop, pad, squash"
+    with pytest.raises(ConfigError, match=f"^{said}$"):
+        opened(root, fit="zoom")
+    done = zygote.call("train.py", "dataset=image_folder", f"dataset.root={root}", "dataset.fit=zoom", cwd=root.parent)
+    assert (done.returncode, error_of(done)) == (2, f"error: {said}")
+    assert CHOICES["dataset.fit"] == FITS
+    node = compose(["dataset=image_folder", f"dataset.root={root}"])
+    assert "fit" not in extract_experiment(node)["dataset"]
+    node.dataset.fit = "pad"
+    assert extract_experiment(node)["dataset"]["fit"] == "pad"
 
 
 def test_resident_is_true_false_or_auto(root):

@@ -8,11 +8,12 @@ from pathlib import Path
 from warnings import catch_warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from microstep.components.dataset.fitting import FITS, fit_image
 from microstep.components.dataset.pixel_values import composite_on_white, match_transparency, to_eight_bits
-from microstep.errors import DataError
+from microstep.errors import ConfigError, DataError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA")
 SUFFIX_FORMATS = Image.registered_extensions()
@@ -46,14 +47,19 @@ Image.register_open("MICROSTEP_JPEG", JpegFile, lambda prefix: prefix.startswith
 class Decoder:
     """Decodes files to images of one size.
 
-    Rotates an image as its EXIF data say, puts it on white if it is transparent, crops its center to the aspect ratio
-    and resizes it with antialiasing. Palette, gray, CMYK and 16-bit images become `channels` channels of 8 bits.
+    Rotates an image as its EXIF data say, puts it on white if it is transparent, and fits it into the size with
+    antialiasing. Palette, gray, CMYK and 16-bit images become `channels` channels of 8 bits.
     """
 
     height: int  #: pixels
     width: int  #: pixels
     channels: int  #: 1 for gray, 3 for RGB
     max_pixels: int = MAX_PIXELS  #: most pixels that a file may declare
+    fit: str = "crop"  #: see `fit_image`
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise ConfigError(f"dataset.fit={self.fit}", "no such option", f"the options are {', '.join(FITS)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,7 +73,7 @@ class Decoder:
             converted = composite_on_white(to_eight_bits(image)).convert("RGB" if self.channels == 3 else "L")
             turn = read_turn(image)
         upright = converted if turn is None else converted.transpose(turn)
-        fitted = ImageOps.fit(upright, (self.width, self.height), Image.Resampling.BILINEAR)
+        fitted = fit_image(upright, (self.width, self.height), self.fit)
         return np.asarray(fitted).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 

@@ -58,8 +58,9 @@ class ImageFiles:
         return str(self.files[row])
 
     def iter_content(self) -> Iterator[Any]:
-        """Yield shape and class names, file names, labels, published indices, and a SHA-256 of each file."""
-        yield f"{self.decoder.shape} {self.class_names}".encode()
+        """Yield shape, class names and fit, file names, labels, published indices, and a SHA-256 of each file."""
+        fit = "" if self.decoder.fit == "crop" else f" {self.decoder.fit}"  # the only one up to 0.1.0
+        yield f"{self.decoder.shape} {self.class_names}{fit}".encode()
         yield "\0".join(self.files).encode(errors="surrogateescape")
         yield from (np.ascontiguousarray(array).data for array in (self.labels, self.published_indices))
         yield "".join(hash_files(self.root, self.files.tolist())).encode()

@@ -45,6 +45,7 @@ def image_folder(
     std: Sequence[float] | None = None,
     num_workers: int | None = None,
     bar: ProgressBar = no_progress_bar,
+    fit: str = "crop",
 ) -> ImageDataset:
     """Build a data set from image files in one folder per class.
 
@@ -62,14 +63,15 @@ def image_folder(
         budget_gib: Most memory for resident images, in GiB.
         max_pixels: Most pixels that a file may declare, as a protection against decompression bombs.
         bar: Progress bar that is shown while files are read.
+        fit: `crop` keeps the central square of an image, `pad` puts all of it on black, `squash` distorts it.
 
     Raises:
-        ConfigError: If `resident` is not one of its options, or no images are left to train on or to validate on.
+        ConfigError: If `resident` or `fit` is not one of its options, or no images are left to train or validate on.
         DataError: If the folders have another layout, or a file can't be read.
     """
     if resident not in (True, False, "auto"):
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
-    decoder = Decoder(size, size, 1 if grey else 3, max_pixels)
+    decoder = Decoder(size, size, 1 if grey else 3, max_pixels, fit)
     official = find_splits(Path(root), decoder)
     warn_not_read(root, official)
     fractions = {"test": test_fraction, "val": val_fraction}

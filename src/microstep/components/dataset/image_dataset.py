@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from microstep.components.dataset.cropping import describe_crop
 from microstep.components.dataset.images import Images, ImageSource, ProgressBar, get_filenames, no_progress_bar
 from microstep.components.dataset.normalization import Normalization, Normalizer, compute_normalization, read_pixels
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
@@ -108,7 +109,8 @@ class ImageDataset:
         counts = " / ".join(f"{len(source):,} {name}" for name, source in self.image_sources.items())
         size = " × ".join(map(str, self.image_sources["train"].shape))
         backend = "resident" if self.resident else f"streaming, {self.workers.count} workers"
-        return f"{counts}; {size}, {backend}{self.resident_note}; {self.normalization}"
+        crop = describe_crop(self.image_sources["train"])
+        return f"{counts}; {size}, {backend}{self.resident_note}; {self.normalization}{crop}"
 
 
 def image_dataset(

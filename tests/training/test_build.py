@@ -95,8 +95,9 @@ def test_lengths_are_those_of_the_samplers_order(sampler, samples, steps, augmen
 @pytest.mark.parametrize("augment", ["none", "mixup"])
 def test_pretrained_weights_bring_their_own_normalisation(augment, tmp_path):
     """The data set's own mean and deviation give way to the weights'."""
-    torch.save(torchvision_model("squeezenet1_1", (3, 64, 64), 1000).state_dict(), tmp_path / "weights.pth")
-    words = ["model=torchvision", "model.name=squeezenet1_1", f"model.weights={tmp_path / 'weights.pth'}"]
+    file = tmp_path / "squeezenet1_1-b8a52dc0.pth"  # the name of torchvision's own
+    torch.save(torchvision_model("squeezenet1_1", (3, 64, 64), 1000).state_dict(), file)
+    words = ["model=torchvision", "model.name=squeezenet1_1", f"model.weights={file}"]
     size = ["dataset=synthetic", "dataset.size=32", "dataset.samples=200", "dataset.val_samples=20", "batch_size=4"]
     trainer = build_trainer(compose([*words, *size, f"augment={augment}", "progress=false"]), tmp_path / "run")
     split = trainer.loaders.splits["train"]

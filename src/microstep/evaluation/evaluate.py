@@ -9,12 +9,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from microstep.components.dataset.loader_processes import loader_errors
+from microstep.components.model.metadata import parse_normalization
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import read_exported_weights
+from microstep.run.weights import SavedWeights, read_exported_weights
 from microstep.training.builders import build_components
 from microstep.training.components import Components
 from microstep.training.device import determinism_errors
@@ -84,25 +85,28 @@ def load_run(
     """
     saved = SavedRun.read(directory, overrides=overrides)
     config = saved.config(allowlist)
-    components = build_components(config, allowlist, device, new_run=False, saved_name=saved.record.precision)
+    weights = read_weights(directory, checkpoint)
+    normalization, name = parse_normalization(weights.metadata), saved.record.precision
+    components = build_components(config, allowlist, device, False, saved_name=name, normalization=normalization)
     saved.check_data(components.dataset.fingerprint)
-    return config, components, load_weights(components.model, directory, checkpoint)
+    load_weights(components.model, weights)
+    return config, components, weights.epoch
 
 
-def load_weights(model: nn.Module, run_dir: Path, checkpoint: str) -> int:
+def read_weights(run_dir: Path, checkpoint: str) -> SavedWeights:
     if checkpoint == WEIGHTS_FILENAME:
-        path = run_dir / WEIGHTS_FILENAME
-        state, epoch = read_exported_weights(path)
-    else:
-        path = run_dir / "checkpoints"
-        checkpoints = Checkpoints(path)
-        state, epoch = checkpoints.load(checkpoint).get("model", {}), checkpoints.entry(checkpoint).epoch
+        return read_exported_weights(run_dir / WEIGHTS_FILENAME)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    state, epoch = checkpoints.load(checkpoint), checkpoints.entry(checkpoint).epoch
+    return SavedWeights(checkpoints.directory, state.get("model", {}), epoch, state.get("metadata", {}))
+
+
+def load_weights(model: nn.Module, weights: SavedWeights) -> None:
     try:
-        model.load_state_dict(state)
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        model.load_state_dict(weights.state)
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = f"it is not this model's: {str(error).splitlines()[0]}"
-        raise CheckpointRefused(str(path), reason, "check model.* in config.yaml") from None
-    return epoch
+        raise CheckpointRefused(str(weights.source), reason, "check model.* in config.yaml") from None
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:

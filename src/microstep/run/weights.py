@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.files import ImageFiles
+from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_header
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
@@ -25,7 +26,16 @@ from microstep.utils.files import write_atomic
 from microstep.utils.json_files import replace_nonfinite
 
 log = logging.getLogger("microstep.notice")
-HEADER_LENGTH_BYTES = 8  #: bytes that hold the length of the header, which is a multiple of this number
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """Weights of a checkpoint or of a model.safetensors."""
+
+    source: Path  #: file, or directory of the checkpoints
+    state: Mapping[str, Tensor]
+    epoch: int
+    metadata: Mapping[str, Any]  #: those of model.safetensors; empty for a checkpoint of 0.1.0
 
 
 @dataclass(frozen=True)
@@ -77,25 +87,21 @@ def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return b"".join([len(text).to_bytes(HEADER_LENGTH_BYTES, "little"), text, data])
 
 
-def split_header(content: bytes) -> tuple[dict[str, Any], memoryview]:
-    start = HEADER_LENGTH_BYTES + int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
-    return json.loads(content[HEADER_LENGTH_BYTES:start]), memoryview(content)[start:]
-
-
-def read_exported_weights(file: Path) -> tuple[dict[str, Tensor], int]:
-    """Return the checked weights in a model.safetensors, and their epoch. Raise CheckpointRefused for damage."""
+def read_exported_weights(file: Path) -> SavedWeights:
+    """Return the checked weights in a model.safetensors. Raise CheckpointRefused for damage."""
     if not file.is_file():
         raise CheckpointRefused(str(file), "it is not there", "it is written when a run finishes; use checkpoint=best")
     try:
         content = file.read_bytes()
         state = load(content)
         header, data = split_header(content)
-        epoch, digest = int(header["__metadata__"]["epoch"]), header["__metadata__"]["sha256"]
+        metadata = header["__metadata__"]
+        epoch, digest = int(metadata["epoch"]), metadata["sha256"]
     except Exception as error:  # anything can be raised for bytes that anyone may have written
         raise CheckpointRefused(str(file), f"it can't be read: {first_line(error)}", "use checkpoint=best") from None
     if sha256(data).hexdigest() != digest:
         raise CheckpointRefused(str(file), "its checksum is not the one in its header", "use checkpoint=best")
-    return state, epoch
+    return SavedWeights(file, state, epoch, metadata)
 
 
 def first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
+from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import DATA_PATH_KEYS, micro_batch_size
 from microstep.config.targets import current, renamed
@@ -22,6 +23,7 @@ from microstep.errors import ConfigError, MicrostepError
 from microstep.training import device as machine
 from microstep.training.components import Components, PartialComponents
 from microstep.training.loaders import Loaders
+from microstep.training.normalization import choose_normalization, find_normalization, restore_normalization
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
@@ -44,13 +46,15 @@ def build_components(
     new_run: bool = True,
     saved_dtype: str | None = None,
     saved_name: str | None = None,
+    normalization: MeanAndStd | None = None,
 ) -> Components:
     """Build the components that training and evaluation share.
 
     If `new_run`, pretrained weights are loaded and precision=auto may measure; otherwise a checkpoint follows.
-    `saved_dtype` and `saved_name` are those of the resumed run's precision.
+    `saved_dtype` and `saved_name` are those of the resumed run's precision; `normalization` is what the run has
+    recorded.
     """
-    components = build_partial_components(config, allowlist, device, new_run)
+    components = build_partial_components(config, allowlist, device, new_run, normalization)
     selected_device, dataset, task = components.device, components.dataset, components.task
 
     def measure() -> tuple[str, str]:
@@ -64,7 +68,11 @@ def build_components(
 
 
 def build_partial_components(
-    config: DictConfig, allowlist: Allowlist = ALLOW_ALL, device: str | None = None, new_run: bool = True
+    config: DictConfig,
+    allowlist: Allowlist = ALLOW_ALL,
+    device: str | None = None,
+    new_run: bool = True,
+    normalization: MeanAndStd | None = None,
 ) -> PartialComponents:
     """Build the components that don't depend on the precision; load pretrained weights if `new_run`."""
     machine.configure_torch(config.threads, config.deterministic)
@@ -75,7 +83,10 @@ def build_partial_components(
     reseed(selected_device, config.seed, INITIALIZATION_KEY)
     model = build_component(config, "model", nn.Module, allowlist, **facts, load_weights=new_run)
     check_trainable(model)
-    dataset = match_pretrained_normalization(model, dataset)
+    if new_run:
+        dataset = choose_normalization(config, model, dataset)
+    elif found := normalization or find_normalization(model):  # 0.1.0 recorded none, and used the model's
+        dataset = restore_normalization(dataset, found)
     accumulation = build_component(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
     if new_run:
@@ -113,14 +124,6 @@ def build_loaders(
     if size > (samples := loaders.samples):
         raise ConfigError(f"batch_size={size}", f"an epoch has {samples:,} samples", f"choose at most {samples}")
     return loaders
-
-
-def match_pretrained_normalization(model: nn.Module, dataset: Dataset) -> Dataset:
-    """Return the data set with the normalization that the model's pretrained weights expect, if it has any."""
-    normalization = getattr(model, "normalization", getattr(model, "normalisation", None))  # the name up to 0.1.0
-    if normalization is None or not isinstance(dataset, ImageDataset):
-        return dataset
-    return dataset.with_normalization(*normalization)
 
 
 def check_trainable(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from microstep.components.dataset.loader_processes import loader_errors
+from microstep.components.model.metadata import parse_normalization
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.search_path import CONF
@@ -125,7 +126,8 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         names = {str(group): escape_unprintable(str(option)) for group, option in choices if option}
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
         files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
-    components = build_components(run.config, run.allowlist, new_run=False, saved_dtype=dtype, saved_name=name)
+        normalization = parse_normalization(recovered_state.state.get("metadata", {}))
+    components = build_components(run.config, run.allowlist, None, False, dtype, name, normalization)
     located = SavedRun.read(run.directory).absolute_paths(run.config, files)
     now = compute_identity(run.config, components, digest_files(located))
     check_unchanged(before, now, run)

@@ -195,13 +195,15 @@ def test_given_numbers_near_the_datas_are_no_matter(notices):
 
 def test_the_weights_own_numbers_are_no_matter_either(notices):
     """A pretrained model expects its own mean and deviation, whatever the images are; gray gets their average."""
-    dataset = normalised(images(400), [0.0, 0.0], [1.0, 1.0]).with_normalization([0.1, 0.2], [0.3, 0.4])
+    dataset = normalised(images(400), [0.0, 0.0], [1.0, 1.0]).with_normalization(
+        [0.1, 0.2], [0.3, 0.4], "the weights' own"
+    )
     assert (dataset.normalization.mean, dataset.normalization.origin) == ((0.1, 0.2), "the weights' own")
     train = dataset.splits["train"]
     inputs = train.fetch(torch.tensor([0]), torch.tensor([0])).inputs
     exact = (torch.from_numpy(images(400).pixels[:1]) / 255 - torch.tensor([0.1, 0.2]).view(2, 1, 1)) / 0.3
     torch.testing.assert_close(inputs[:, 0], exact[:, 0])
-    grey = normalised(images(40, channels=1)).with_normalization([0.1, 0.2, 0.3], [0.2, 0.2, 0.5]).normalization
+    grey = normalised(images(40, channels=1)).with_normalization([0.1, 0.2, 0.3], [0.2, 0.2, 0.5], "").normalization
     assert (grey.mean, grey.std) == (pytest.approx((0.2,)), pytest.approx((0.3,)))
     assert notices() == []
 

@@ -13,13 +13,20 @@ import torch
 
 from microstep.components.dataset.cropping import describe_crop
 from microstep.components.dataset.images import Images, ImageSource, ProgressBar, get_filenames, no_progress_bar
-from microstep.components.dataset.normalization import Normalization, Normalizer, compute_normalization, read_pixels
+from microstep.components.dataset.normalization import (
+    Normalization,
+    Normalizer,
+    check_mean_and_std,
+    compute_normalization,
+    read_pixels,
+)
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
 from microstep.components.dataset.splitting import split_stratified
 from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.types.data import Split
 
 ImageSplits = Mapping[str, ImageSource]
+INDEPENDENT_CACHES = ("image_sources", "loaded_splits", "fingerprint")  #: cached values without the normalization
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class ImageDataset:
     num_workers: int | None = None  #: processes that read files; None starts one per core
     progress_bar: ProgressBar = no_progress_bar  #: shown while files are read
     resident_note: str = ""  #: why the data are resident or streaming, for the summary
-    given_normalization: Normalization | None = field(default=None, kw_only=True)  #: that of pretrained weights
+    given_normalization: Normalization | None = field(default=None, kw_only=True)  #: instead of mean and std
 
     @cached_property
     def image_sources(self) -> ImageSplits:
@@ -98,11 +105,16 @@ class ImageDataset:
         files = get_filenames(self.image_sources[name])
         return ResidentSplit(images, targets, indices, normalizer, self.device, files)
 
-    def with_normalization(self, mean: Sequence[float], std: Sequence[float]) -> ImageDataset:
-        """Return the data set with the normalization of pretrained weights, averaged over channels for gray images."""
-        if self.image_sources["train"].shape[0] == 1 and len(mean) > 1:
+    def with_normalization(self, mean: Sequence[float], std: Sequence[float], origin: str) -> ImageDataset:
+        """Return the data set with another normalization, averaged for gray images, and repeated for color images."""
+        channels = self.image_sources["train"].shape[0]
+        if channels == 1:
             mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
-        return replace(self, given_normalization=Normalization(tuple(mean), tuple(std), "the weights' own"))
+        mean, std = (tuple(values) * (channels if len(values) == 1 else 1) for values in (mean, std))
+        check_mean_and_std(mean, std, channels)
+        changed = replace(self, given_normalization=Normalization(mean, std, origin))
+        vars(changed).update({name: value for name, value in vars(self).items() if name in INDEPENDENT_CACHES})
+        return changed
 
     @property
     def summary(self) -> str:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import get_model_weights
 
-from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_file, read_state_dict
+from microstep.components.model.metadata import MeanAndStd, parse_normalization
+from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_file, read_weights_file
 from microstep.errors import DataError
 from microstep.utils.files import expand_home
 
-MeanAndStd = tuple[tuple[float, ...], tuple[float, ...]]
 AUXILIARY_MODELS = ("googlenet", "inception_v3")  #: architectures with auxiliary heads
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")  #: of the names of tensors in these heads
 DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")  #: names of 2017 in densenet's files
@@ -32,10 +32,14 @@ def pretrained_options(name: str) -> dict[str, Any]:
     return {"image_size": get_model_weights(name).DEFAULT.meta["min_size"][0]} if name.startswith("vit_") else {}
 
 
-def normalization(name: str) -> MeanAndStd:
-    """Return the mean and standard deviation of each channel, on 0…1, that the default weights were trained with."""
-    transforms = get_model_weights(name).DEFAULT.transforms()
-    return tuple(transforms.mean), tuple(transforms.std)
+def published_normalization(name: str, file: str) -> MeanAndStd | None:
+    """Return the mean and standard deviation of torchvision's weights in a file of this name; None for another name."""
+    found = (weights.transforms() for weights in get_model_weights(name) if Path(weights.url).name == file)
+    return next(((tuple(transforms.mean), tuple(transforms.std)) for transforms in found), None)
+
+
+def default_normalization(name: str) -> MeanAndStd | None:
+    return published_normalization(name, Path(get_model_weights(name).DEFAULT.url).name)
 
 
 class EmptyParameterMode(TorchFunctionMode):
@@ -55,18 +59,21 @@ def find_head_names(model: nn.Module, build: Callable[..., nn.Module], num_class
     return frozenset(name for name, tensor in model.state_dict().items() if tensor.shape != other[name].shape)
 
 
-def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: str) -> None:
+def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: str) -> MeanAndStd | None:
     """Load pretrained weights into everything but the head. Names have to match exactly.
 
-    `weights` is `DEFAULT`, or a file with a state dict for any number of classes. Raise a DataError if they can't be
+    `weights` is `DEFAULT`, or a file with a state dict for any number of classes. Return the mean and standard
+    deviation that they were trained with, None if they are unknown. Raise a DataError if the weights can't be
     downloaded or read, or belong to another architecture.
     """
     subject, default = f"model.weights={weights}", weights == DEFAULT_WEIGHTS
     file = find_default_file(get_model_weights(name).DEFAULT.url) if default else Path(expand_home(weights))
     model_state = model.state_dict()
-    state = adapt_state(read_state_dict(file, subject), model_state, head)
+    content, metadata = read_weights_file(file, subject)
+    state = adapt_state(content, model_state, head)
     if misfit := describe_wrong_shape(state, model_state) or load_and_describe_wrong_names(model, state):
         raise DataError(subject, f"it doesn't fit {name}: {misfit}", "set model.name to that of the weights")
+    return published_normalization(name, file.name) or parse_normalization(metadata)
 
 
 def adapt_state(

@@ -13,6 +13,7 @@ from torchvision.models import get_model, list_models
 
 import microstep.components.model.pretrained as pretrained
 from microstep.components.model.image_size import check_image_size
+from microstep.components.model.metadata import MeanAndStd
 from microstep.errors import ConfigError
 
 BACKBONE = "backbone"
@@ -24,7 +25,7 @@ class LogitsOnly(nn.Module):
     `normalization` is the mean and standard deviation of each channel that pretrained weights were trained with.
     """
 
-    def __init__(self, model: nn.Module, normalization: pretrained.MeanAndStd | None = None) -> None:
+    def __init__(self, model: nn.Module, normalization: MeanAndStd | None = None) -> None:
         super().__init__()
         self.model, self.normalization = model, normalization
 
@@ -63,7 +64,8 @@ def torchvision_model(
 
     With `weights`, the head (every tensor whose shape depends on the number of classes) is initialized from the seed,
     even if the weights have the same number of classes. The model then has an attribute `normalization`: the mean and
-    standard deviation of each channel that torchvision's default weights were trained with. A file is assumed to agree.
+    standard deviation of each channel that the weights were trained with, None if a file does not say them. If the
+    weights are not read, it is that of torchvision's default weights, which runs of 0.1.0 used for every file.
 
     Args:
         name: name of the architecture in torchvision.
@@ -88,9 +90,10 @@ def torchvision_model(
     if load_weights:
         check_image_size(model, name, *input_shape[1:])
     if weights is not None:
-        head, normalization = pretrained.find_head_names(model, build, num_classes), pretrained.normalization(name)
+        head = pretrained.find_head_names(model, build, num_classes)
+        normalization = pretrained.default_normalization(name)
         if load_weights:
-            pretrained.load_backbone(model, head, name, weights)
+            normalization = pretrained.load_backbone(model, head, name, weights)
         model = FrozenBackbone(model, head) if freeze else model
     logits = LogitsOnly(model, normalization)
     return GrayscaleAdapter(logits) if input_shape[0] == 1 else logits

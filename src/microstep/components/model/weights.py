@@ -19,6 +19,7 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from microstep.components.model.metadata import split_header
 from microstep.errors import DataError
 from microstep.utils.files import storage_errors
 
@@ -84,19 +85,20 @@ DENSE_CPU = (torch.strided, "cpu")
 WRAPPER_PREFIXES = ("model.", "module.")  #: prefixes that wrapper modules add to all names
 
 
-def read_state_dict(file: Path, subject: str) -> OrderedDict[str, Tensor]:
-    """Return the state dict in a file, without the prefixes of wrapper modules.
+def read_weights_file(file: Path, subject: str) -> tuple[OrderedDict[str, Tensor], Mapping[str, Any]]:
+    """Return the state dict in a file, without the prefixes of wrapper modules, and the metadata if a run wrote it.
 
     The file holds a state dict (`.safetensors` or torch), or a checkpoint with one under `model` or `state_dict`. If it
     does not, or is damaged, or holds code, raise a DataError about `subject`.
     """
     content = load_tensors(file, subject)
+    metadata = content.get("metadata") if isinstance(content, Mapping) else None
     for key in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not (isinstance(content, Mapping) and content and all(is_entry(*item) for item in content.items())):
         raise weights_file_error(subject, file, "it holds no state dict")
-    return strip_wrapper_prefixes(content)
+    return strip_wrapper_prefixes(content), metadata if isinstance(metadata, Mapping) else {}
 
 
 def is_entry(name: object, value: object) -> bool:
@@ -104,13 +106,14 @@ def is_entry(name: object, value: object) -> bool:
 
 
 def load_tensors(file: Path, subject: str) -> Any:
-    """Return the tensors and plain values in a file. Code in the file is never run."""
+    """Return the tensors and plain values in a file, in the form of a checkpoint. Code in the file is never run."""
     if not file.is_file():
         remedy = "give a file of weights, or DEFAULT for torchvision's own"
         raise DataError(subject, f"there is no file {file.absolute()}", remedy)
     try:
         if file.suffix == ".safetensors":  # not every supported torch.load can read it
-            return load(file.read_bytes())
+            content = file.read_bytes()
+            return {"model": load(content), "metadata": split_header(content)[0].get("__metadata__")}
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise weights_file_error(subject, file, f"it can't be read: {error.strerror or error}") from None

@@ -1,0 +1,32 @@
+"""Reads the metadata of exported weights. Anyone may have written the file."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+from typing import Any
+
+MeanAndStd = tuple[tuple[float, ...], tuple[float, ...]]
+HEADER_LENGTH_BYTES = 8  #: bytes that hold the length of the header, which is a multiple of this number
+
+
+def split_header(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Return the header of a safetensors file, and the bytes after it."""
+    start = HEADER_LENGTH_BYTES + int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
+    return json.loads(content[HEADER_LENGTH_BYTES:start]), memoryview(content)[start:]
+
+
+def parse_json(metadata: Mapping[str, Any], key: str) -> Any:
+    """Return a value of the metadata, which is JSON; None if it is missing or malformed."""
+    with suppress(KeyError, TypeError, ValueError, RecursionError):
+        return json.loads(metadata[key])
+    return None
+
+
+def parse_normalization(metadata: Mapping[str, Any]) -> MeanAndStd | None:
+    """Return the mean and standard deviation of each channel; None if the metadata have none that are valid."""
+    with suppress(TypeError, ValueError, OverflowError):
+        mean, std = (tuple(map(float, parse_json(metadata, key))) for key in ("mean", "std"))
+        if len(mean) == len(std) > 0 and all(map(isfinite, mean + std)) and min(std) > 0:
+            return mean, std
+    return None

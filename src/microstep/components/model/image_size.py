@@ -13,7 +13,7 @@ from microstep.errors import ConfigError
 def check_image_size(model: nn.Module, name: str, height: int, width: int) -> None:
     """Raise ConfigError if an architecture of torchvision can't be trained on images of this size.
 
-    A convolutional model without auxiliary heads is not tried if torchvision states that it takes the size: that is slow.
+    A convolutional model without auxiliary heads is not tried if torchvision states that it takes the size.
     """
     weights = get_model_weights(name).DEFAULT
     stated, usual = weights.meta["min_size"][0], weights.transforms().crop_size[0]

@@ -194,6 +194,23 @@ def test_statistics_of_other_content_are_taken_anew(root, decoded):
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize("keys", [{"fit": "pad"}, {"fit": "squash"}, {"grey": True}])
+def test_statistics_of_other_pixels_are_taken_anew(root, keys):
+    """Of the same files, statistics are remembered for the one way to decode them that they were computed for."""
+    assert "computed before" not in streaming(root).normalization.origin
+    assert "computed before" not in streaming(root, **keys).normalization.origin
+    assert "computed before" in streaming(root, **keys).normalization.origin
+
+
+def test_statistics_of_an_older_decoder_are_not_taken(root, home):
+    """What was remembered before a change of the decoder is not used, although the files are the same."""
+    found = streaming(root)
+    before = found.normalization
+    (kept,) = (home / "statistics").iterdir()
+    kept.rename(kept.with_name(f"{found.fingerprint}.json"))
+    assert streaming(root).normalization == before
+
+
 @pytest.mark.parametrize("content", BROKEN[:5])
 def test_a_broken_cache_of_statistics_is_no_cache(root, home, content):
     """They are computed again, and kept."""

@@ -378,8 +378,9 @@ def test_values_of_an_unknown_range_are_refused(tmp_path, bits, content, sample_
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
-    """Floating point images are refused, because their range is unknown."""
+    """Floating point images are refused, because their range is unknown; a suffix of theirs makes no image."""
     assert "floating point" in refusal(saved(tmp_path, Image.new("F", (9, 9), 0.5), "x.tif"))
+    assert ".pfm" not in IMAGE_SUFFIXES
 
 
 @pytest.mark.parametrize(("side", "declared"), [(7000, "7,000 × 7,000 pixels"), (50_000, "far too many pixels")])

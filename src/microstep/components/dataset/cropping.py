@@ -35,6 +35,6 @@ def describe_crop(source: ImageSource) -> str:
     cut = compute_cut_shares(source, np.array(read_published_sizes(source, rows)))
     if cut.mean() < LARGE_CUT:
         return ""
-    images = f"{'' if len(rows) == len(source) else 'a sample of '}{len(rows)}"
+    images = f"{'' if len(rows) == len(source) else 'a sample of '}{len(rows):,}"
     counts = f"{np.count_nonzero(cut > 0.5)} of {images} lose more than half"
     return f"; dataset.fit=crop shows {100 * (1 - cut.mean()):.0f} % of the images' area on average, {counts}"

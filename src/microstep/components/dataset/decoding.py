@@ -15,8 +15,9 @@ from microstep.components.dataset.fitting import FITS, fit_image
 from microstep.components.dataset.pixel_values import composite_on_white, match_transparency, to_eight_bits
 from microstep.errors import ConfigError, DataError
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA")
 SUFFIX_FORMATS = Image.registered_extensions()
+SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA")
+IMAGE_FORMATS = tuple(name for name in SAFE_FORMATS if name in Image.OPEN)  #: PIL has AVIF since 11.3
 #: Suffixes of these formats, without that of floating point pixels.
 IMAGE_SUFFIXES = frozenset(s for s, name in SUFFIX_FORMATS.items() if name in {*IMAGE_FORMATS, "MPO"}) - {".pfm"}
 MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from microstep.components.dataset.splitting import split_rare
 from microstep.errors import ConfigError
 from tests.components.dataset.folders import filled, opened, sizes
 
@@ -85,6 +88,32 @@ def test_each_split_has_each_class_if_there_are_enough(root, counts, fractions, 
     dataset = opened(root, test_fraction=fractions[0], val_fraction=fractions[1])
     assert tuple(sizes(dataset).values()) == expected
     assert all(all(counts) for counts in class_counts(dataset).values())
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    shares=st.lists(st.floats(0.01, 0.45), min_size=1, max_size=2),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=50)
+def test_rare_classes_go_where_they_can(counts, shares, seed):
+    """The parts share no row and lack none; a class has a row in each, or, if it is too small, in the last ones."""
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    parts = split_rare(labels, [round(share * len(labels)) for share in shares], seed)
+    assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+    assert all((np.diff(rows) > 0).all() for rows in parts)
+    for label, count in enumerate(counts):
+        held = [label in labels[rows] for rows in parts]
+        assert held == [False] * (len(parts) - count) + [True] * min(count, len(parts))
+
+
+def test_the_warning_is_given_once(root, caplog):
+    """A data set that gets the normalization of pretrained weights does not warn of its classes again."""
+    filled(root, COUNTS | {"dog": 2})
+    dataset = opened(root)
+    one, other = dataset.image_sources, dataset.with_normalization([0.5], [0.5]).image_sources
+    assert one["val"].published_indices.tolist() == other["val"].published_indices.tolist()
+    assert len(warnings(caplog)) == 1
 
 
 def test_rare_classes_are_drawn_by_the_seed(root):

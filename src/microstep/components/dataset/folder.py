@@ -13,15 +13,7 @@ from microstep.components.dataset.decoding import IMAGE_SUFFIXES, MAX_PIXELS, De
 from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
 from microstep.components.dataset.images import ProgressBar, no_progress_bar
-from microstep.components.dataset.layout import (
-    LAYOUT_REMEDY,
-    SPLIT_FOLDERS,
-    check_is_class,
-    find_class_names,
-    find_split_folders,
-    lacks_class_folders,
-    warn_unused,
-)
+from microstep.components.dataset.layout import LAYOUT_REMEDY, SPLIT_FOLDERS, check_is_class, find_layout
 from microstep.components.dataset.listing import count_suffixes, find_files, format_suffix_counts, is_image
 from microstep.components.dataset.splitting import split_by_fractions
 from microstep.errors import ConfigError, DataError
@@ -95,11 +87,8 @@ def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, fl
 
 def find_splits(root: Path, decoder: Decoder) -> dict[str, ImageFiles]:
     """Return the splits that have folders; `train` is always one of them."""
-    folders = find_split_folders(root)
-    classes = find_class_names(root, folders["train"])
-    warn_unused(root, folders)
-    labeled = {name: folder for name, folder in folders.items() if not lacks_class_folders(folder)}
-    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in labeled.items()}
+    folders, classes = find_layout(root)
+    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in folders.items()}
     return splits | {"train": check_train_classes(splits["train"])}
 
 

@@ -15,6 +15,14 @@ SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "valida
 LAYOUT_REMEDY = "make it train/CLASS/*.jpg (val/ and test/ beside it, or none), or CLASS/*.jpg"
 
 
+def find_layout(root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Return the folder of each split that has one, and the names of the classes; warn of images that are not used."""
+    folders = find_split_folders(root)
+    classes = find_class_names(root, folders["train"])
+    warn_unused(root, folders)
+    return {name: folder for name, folder in folders.items() if not lacks_class_folders(folder)}, classes
+
+
 def find_split_folders(root: Path) -> dict[str, Path]:
     """Return the folder of each split that has one; `train` is `root` itself if that holds the class folders.
 

@@ -62,6 +62,7 @@ def run_evaluate(config: DictConfig) -> None:
         python evaluate.py run=RUN_DIR checkpoint=last     written to reports/<split>-last/
         python evaluate.py run=RUN_DIR checkpoint=model.safetensors   the exported weights: reports/<split>-model/
         python evaluate.py run=A baseline=B                is A better than B? outputs/comparisons/…/
+        python evaluate.py run=A checkpoint=last baseline=A baseline_checkpoint=best   two checkpoints of one run
         python evaluate.py run=RUN_DIR input=FOLDER        classify unlabeled images: reports/input-<folder>/
 
     FOLDER is searched recursively; a single image will do, too. predictions.csv lists the five most likely classes of
@@ -77,6 +78,9 @@ def run_evaluate(config: DictConfig) -> None:
     if config.baseline is not None:
         print_above_bars(compare(config))
         return
+    if config.baseline_checkpoint is not None:
+        subject = f"baseline_checkpoint={config.baseline_checkpoint}"
+        raise ConfigError(subject, "there is no baseline", "add baseline=RUN_DIR; of the same run is possible")
     allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), Path(config.run))
     report = evaluate_split if config.input is None else classify_input
     print_above_bars(report(config, allowlist, ProgressBars(config.progress)))
@@ -108,7 +112,8 @@ def compare(config: DictConfig) -> str:
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "images without labels can't compare runs", "leave it out")
     make_allowlist = partial(allowlist_from, get_config_directories(), get_trusted_names(config), None)
-    return compare_runs(config.run, config.baseline, config.split, config.checkpoint, make_allowlist).text
+    runs, checkpoints = (config.run, config.baseline), (config.checkpoint, config.baseline_checkpoint)
+    return compare_runs(*runs, config.split, checkpoints[0], make_allowlist, checkpoints[1], get_overrides(config)).text
 
 
 def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:

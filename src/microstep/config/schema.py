@@ -107,6 +107,7 @@ class EvaluateConfig:
     num_workers: int | None = key(None, DATA, "processes that load images; null: the run's own", WORKERS)
     input: str | None = key(None, DATA, "image, or folder of images, to classify instead of a split")
     checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
+    baseline_checkpoint: str | None = key(None, COMPARISON, "checkpoint of baseline=; null: the same as of run=")
     device: str | None = key(None, OUTPUT, "where to evaluate; null: the run's own")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
     trust: list[str] = key(list, RUN, "targets and ${…} that the run directory may use besides those in conf/")
@@ -133,7 +134,7 @@ CHOICES = {
     "redo": ("stale",),
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),
-    "checkpoint": ("best", "last", WEIGHTS_FILENAME),
+    **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),
 }
 
 

@@ -23,6 +23,8 @@ from microstep.training.evaluation_loop import evaluate_and_report
 from microstep.types.events import SplitResult
 from microstep.utils.progress_bar import ProgressBars
 
+Overrides = Mapping[str, Any]  #: values to use instead of a run's own, by dotted key
+
 
 @dataclass(frozen=True)
 class EvaluatedRun:
@@ -42,7 +44,7 @@ def evaluate_run(
     allowlist: Allowlist,
     device: str | None,
     bars: ProgressBars,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
 ) -> EvaluatedRun:
     """Evaluate a split with the model, data and precision of a run, and write the report into its directory.
 
@@ -61,11 +63,7 @@ def evaluate_run(
 
 
 def load_run(
-    directory: Path,
-    allowlist: Allowlist,
-    device: str | None,
-    checkpoint: str,
-    overrides: Mapping[str, Any] | None = None,
+    directory: Path, allowlist: Allowlist, device: str | None, checkpoint: str, overrides: Overrides | None = None
 ) -> tuple[DictConfig, Components, int]:
     """Build the components of a saved run and load the weights of a checkpoint.
 
@@ -73,7 +71,7 @@ def load_run(
         allowlist: names that the config of the run may use.
         device: device to use instead of the run's.
         checkpoint: best, last or model.safetensors.
-        overrides: further values to use instead of the run's, by dotted key: those that a resume may change.
+        overrides: further values to use instead of the run's, of keys that a resume may change.
 
     Returns:
         The config with the overrides of later resumes, the components, and the epoch of the checkpoint.

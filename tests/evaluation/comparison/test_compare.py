@@ -50,10 +50,10 @@ def name(epochs: int, seed: int | str) -> str:
 
 
 def compared(
-    run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=ALLOW_ALL
+    run: str, baseline: str, split: str = "test", checkpoint: str = "best", gate=ALLOW_ALL, other: str | None = None
 ) -> WrittenComparisons:
-    """Compare in this process."""
-    return compare_runs(run, baseline, split, checkpoint, lambda others: gate)
+    """Compare in this process; `other` is the checkpoint of the baseline."""
+    return compare_runs(run, baseline, split, checkpoint, lambda others: gate, other)
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -154,6 +154,64 @@ def test_another_split_and_other_weights_have_a_directory_of_their_own(here, mon
         compared(name(4, 0), name(1, 0), "train", "last")
     command = f"python evaluate.py run={name(1, 0)} split=train checkpoint=last makes it"
     assert str(caught.value) == f"baseline={name(1, 0)}: it has no reports/train-last/predictions.csv; {command}"
+
+
+@pytest.fixture
+def worse_last(here: Path) -> str:
+    """Give a run a report of its last checkpoint, which gets ten samples wrong that the best gets right."""
+    reports = here / name(4, 0) / "reports"
+    shutil.copytree(reports / "test", reports / "test-last")
+    rows = table(reports / "test-last" / "predictions.csv")
+    right = [row for row in rows if row["label"] == row["prediction"]][:10]
+    for row in right:
+        row["prediction"] = str((int(row["label"]) + 1) % 10)
+    lines = [",".join(row.values()) for row in ({key: key for key in rows[0]}, *rows)]
+    (reports / "test-last" / "predictions.csv").write_text("\n".join(lines) + "\n")
+    return name(4, 0)
+
+
+def test_two_checkpoints_of_a_run_are_compared(zygote, here, worse_last):
+    """Every text and file tells the two sides apart, by the command line that the help names."""
+    words = (f"run={worse_last}", "checkpoint=last", f"baseline={worse_last}", "baseline_checkpoint=best")
+    assert zygote.run("evaluate.py", *words, cwd=here) == 0
+    said = (here / "output.txt").read_text()
+    short = Path(worse_last).name
+    assert "  they differ in    checkpoint last, not best\n" in said
+    assert "last and best weights; seed 0" in said
+    assert said.splitlines()[-1].startswith(f"{short} (last) is worse than {short} (best): ")
+    (directory,) = (here / "outputs" / "comparisons").iterdir()
+    assert directory.name == f"{short}-last-against-{short}-best"
+    found = json.loads((directory / "comparison.json").read_text())
+    assert (found["checkpoint"], found["baseline_checkpoint"]) == ("last", "best")
+    assert found["differences"] == {"checkpoint": ["last", "best"]}
+    assert found["by_seed"][0]["only_baseline"] == 10
+    assert sorted(path.name for path in directory.iterdir()) == FILES
+
+
+def test_the_checkpoints_of_two_runs_may_differ(here, worse_last):
+    """Their names have the checkpoints; a missing report is made by the command that the error names."""
+    (one,) = compared(worse_last, name(1, 0), checkpoint="last", other="best").comparisons
+    assert one.names == ("epochs-4_seed-0 (last)", "epochs-1_seed-0 (best)")
+    with pytest.raises(ConfigError) as caught:
+        compared(worse_last, name(1, 0), checkpoint="best", other="last")
+    command = f"python evaluate.py run={name(1, 0)} split=test checkpoint=last"
+    assert f"it has no reports/test-last/predictions.csv; {command} makes it" in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["mine.Regression", "microstep.components.task.Classification"])
+def test_a_task_without_predictions_is_not_told_to_evaluate(here, task):
+    """No command makes a predictions.csv that a task of one's own does not write; one makes a report that was lost."""
+    for file in (here / name(4, 0)).glob("reports/*/predictions.csv"):
+        file.unlink()
+    edited(here / name(4, 0) / "config.yaml", "microstep.components.task.Classification", task)
+    with pytest.raises(ConfigError) as caught:
+        compared(name(1, 0), name(4, 0))
+    lost = f"it has no reports/test/predictions.csv; python evaluate.py run={name(4, 0)} split=test makes it"
+    none = (
+        "its task (mine.Regression) writes no predictions.csv; compare metrics.test in run.json of both runs, or let "
+    )
+    assert str(caught.value).startswith(f"baseline={name(4, 0)}: {none if task[:4] == 'mine' else lost}")
+    assert "f1_macro" in json.loads((here / name(4, 0) / "run.json").read_text())["metrics"]["test"]
 
 
 def test_seeds_that_only_one_side_has_are_left_out(here, caplog):

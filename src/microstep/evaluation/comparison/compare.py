@@ -1,9 +1,10 @@
 """Compares saved runs from their directories."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,13 @@ class WrittenComparisons:
 
 @loader_errors()
 def compare_runs(
-    run: str, baseline: str, split: str, checkpoint: str, make_allowlist: AllowlistFactory
+    run: str,
+    baseline: str,
+    split: str,
+    checkpoint: str,
+    make_allowlist: AllowlistFactory,
+    baseline_checkpoint: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> WrittenComparisons:
     """Compare groups of runs, which differ only in their seed, with a baseline group, and write the comparisons.
 
@@ -52,6 +59,8 @@ def compare_runs(
         run, baseline: a run directory, or a pattern that matches several (`outputs/sweeps/s/*`).
         split, checkpoint: those of the reports to compare. `evaluate.py` makes a missing report.
         make_allowlist: returns the allowlist for the configs of some run directories.
+        baseline_checkpoint: that of the baseline's reports; None for the same.
+        overrides: values to use instead of the runs' own to read the images, by dotted key.
 
     Raises:
         ConfigError: if runs or reports are missing, `baseline` matches several groups, or the two sides differ in data
@@ -59,18 +68,21 @@ def compare_runs(
         DataError: if a report is damaged.
         StorageError: if the files cannot be written.
     """
-    report = get_report_directory(Path(), split, checkpoint)
-    run_request = ReportRequest("run", run, split, checkpoint, report)
-    baseline_request = ReportRequest("baseline", baseline, split, checkpoint, report)
+    asked = {"run": (run, checkpoint), "baseline": (baseline, baseline_checkpoint or checkpoint)}
+    run_request, baseline_request = (
+        ReportRequest(key, value, split, name, get_report_directory(Path(), split, name), overrides or {})
+        for key, (value, name) in asked.items()
+    )
     run_paths, baseline_paths = find_run_directories(run_request), find_run_directories(baseline_request)
     allowlist = make_allowlist([*run_paths, *baseline_paths])
     baseline_runs = [read_compared_run(path, baseline_request, allowlist) for path in baseline_paths]
     baseline_group = require_one_group(group_runs(baseline_runs, "baseline"), baseline_request)
-    run_paths = exclude_runs(run_paths, baseline_paths, run_request)
+    if run_request.checkpoint == baseline_request.checkpoint:
+        run_paths = exclude_runs(run_paths, baseline_paths, run_request)
     groups = group_runs([read_compared_run(path, run_request, allowlist) for path in run_paths], "run")
     for one in (one for group in (baseline_group, *groups) for one in group.runs):
         check_same_data(one, baseline_group.first)
-    comparisons = make_comparisons(groups, baseline_group, split, checkpoint)
+    comparisons = make_comparisons(groups, baseline_group, split)
     return WrittenComparisons(comparisons, [write_comparison(one, allowlist) for one in comparisons])
 
 
@@ -78,7 +90,9 @@ def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: Repor
     resolved = {path.resolve() for path in excluded}
     remaining = [path for path in paths if path.resolve() not in resolved]
     if not remaining:
-        raise ConfigError(request.subject, "it names only runs of the baseline", "give another run to compare")
+        raise ConfigError(
+            request.subject, "it names only runs of the baseline", "give another, or baseline_checkpoint=last"
+        )
     return remaining
 
 
@@ -89,12 +103,12 @@ def require_one_group(groups: Sequence[RunGroup], request: ReportRequest) -> Run
     return groups[0]
 
 
-def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str, checkpoint: str) -> list[Comparison]:
+def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str) -> list[Comparison]:
     *names, baseline_name = name_groups([*groups, baseline])
     matches = [pair_by_seed(group, baseline) for group in groups]
     verdicts = make_verdicts([ComparisonResult.from_predictions(match.paired) for match in matches])
     rows = zip(matches, verdicts, names, strict=True)
-    return [Comparison(match, verdict, (name, baseline_name), split, checkpoint) for match, verdict, name in rows]
+    return [Comparison(match, verdict, (name, baseline_name), split) for match, verdict, name in rows]
 
 
 def write_comparison(comparison: Comparison, allowlist: Allowlist) -> Path:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,17 @@ def format_seed_list(seeds: Sequence[int]) -> str:
 
 
 def name_groups(groups: Sequence[RunGroup]) -> list[str]:
+    """Return distinct names, which have the checkpoint if it is not the same for all."""
+    checkpoints = [Path(group.first.checkpoint).stem for group in groups]
+    labels = [f" ({checkpoint})" if len({*checkpoints}) > 1 else "" for checkpoint in checkpoints]
     short = [shorten_group_name(group) for group in groups]
     parents = [group.first.directory.resolve().parent.name for group in groups]
     long = [f"{parent}/{name}" for parent, name in zip(parents, short, strict=True)]
-    candidates = (strip_common_words(short), short, long)
-    distinct = (names for names in candidates if all(names) and len({*names}) == len(names))
-    return next(distinct, [group.directories[0] for group in groups])
+    whole = [group.directories[0] for group in groups]
+    brief = strip_common_words(short) if len({*whole}) == len(whole) else short
+    candidates = [names for names in (brief, short, long, whole) if all(names)]
+    labeled = [[f"{name}{label}" for name, label in zip(names, labels, strict=True)] for names in candidates]
+    return next((names for names in labeled if len({*names}) == len(names)), labeled[-1])
 
 
 def shorten_group_name(group: RunGroup) -> str:
@@ -123,9 +129,10 @@ def strip_common_words(names: Sequence[str]) -> list[str]:
 
 
 def find_setting_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
-    """Return the values in which two groups differ, by dotted key, with the effective batch size."""
+    """Return the values in which two groups differ, by dotted key, with the effective batch size and the checkpoint."""
     runs = (run.first, baseline.first)
-    sides = [dict(flatten({**one.settings, "effective batch": one.effective_batch_size})) for one in runs]
+    added = [{"effective batch": one.effective_batch_size, "checkpoint": one.checkpoint} for one in runs]
+    sides = [dict(flatten({**one.settings, **more})) for one, more in zip(runs, added, strict=True)]
     pairs = {key: (format_setting(sides[0].get(key)), format_setting(sides[1].get(key))) for key in sides[0] | sides[1]}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -19,13 +19,14 @@ COMPARISONS_DIRECTORY = Path("outputs/comparisons")
 def get_comparison_directory(comparison: Comparison) -> Path:
     """Return the directory of a comparison: `<run>-against-<baseline>[-<split>][-<checkpoint>]`.
 
-    The split is left out if it is test, and the checkpoint if it is best. The name ends in eight letters of a hash if
-    it is too long, or if the directory has an earlier comparison of other runs.
+    The split is left out if it is test, and the checkpoint if it is best or the names have it. The name ends in eight
+    letters of a hash if it is too long, or if the directory has an earlier comparison of other runs.
     """
     defaults = {"test": "", "best": ""}
     split = defaults.get(comparison.split, comparison.split)
-    checkpoint = defaults.get(comparison.checkpoint, Path(comparison.checkpoint).stem)
-    parts = [f"{comparison.names[0]}-against-{comparison.names[1]}", split, checkpoint]
+    run, baseline = comparison.checkpoints
+    checkpoint = defaults.get(run, Path(run).stem) if run == baseline else ""
+    parts = ["-against-".join(name.rstrip(")") for name in comparison.names), split, checkpoint]
     safe = UNSAFE_CHARACTERS.sub("-", "-".join(filter(None, parts))).strip(".-")
     compared = [comparison.match.run.directories, comparison.match.baseline.directories]
     earlier = read_compared_directories(COMPARISONS_DIRECTORY / safe) if len(safe) <= MAX_NAME_LENGTH else []
@@ -61,7 +62,8 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "differences": {key: list(pair) for key, pair in find_setting_differences(run, baseline).items()},
         "training_differences": comparison.match.training_differences,
         "data": data,
-        "checkpoint": comparison.checkpoint,
+        "checkpoint": comparison.checkpoints[0],
+        "baseline_checkpoint": comparison.checkpoints[1],
         "accuracy": asdict(result.accuracy),
         "macro_f1": asdict(result.macro_f1),
         "level": SIGNIFICANCE_LEVEL,

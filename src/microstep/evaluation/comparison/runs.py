@@ -3,7 +3,7 @@
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ log = logging.getLogger("microstep.notice")
 
 #: Keys in which runs of one group may differ. The fingerprint tells whether the data are the same.
 IGNORED_KEYS = DATA_KEYS | {"seed"}
+CLASSIFICATION = "microstep.components.task.Classification"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ReportedRun:
     effective_batch_size: int
     fingerprint: str  #: of the data and their splits
     report: SavedPredictions
+    checkpoint: str  #: whose report it is
 
     @property
     def directory(self) -> Path:
@@ -52,6 +54,7 @@ class ReportRequest:
     split: str
     checkpoint: str
     report: Path  #: path within a run directory
+    overrides: Mapping[str, Any] = field(default_factory=dict)  #: of the runs' configs, by dotted key
 
     @property
     def subject(self) -> str:
@@ -82,7 +85,7 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
 
 def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:
     """Return a run with its report. A ConfigError has the command that makes a missing one; damage is a DataError."""
-    saved = SavedRun.read(directory, request.key)
+    saved = SavedRun.read(directory, request.key, request.overrides)
     config = saved.config(allowlist, keys={"epochs"})  # the only override of a resume that changes the result
     fingerprint, splits = saved.fingerprint, saved.record.splits
     if request.split not in splits:
@@ -90,8 +93,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     try:
         report = read_predictions(directory / request.report)
     except FileNotFoundError:
-        reason = f"it has no {request.report}/predictions.csv"
-        raise ConfigError(saved.subject, reason, f"{request.evaluate_command(directory)} makes it") from None
+        raise missing_report_error(saved, request, current(str(config.task.get("_target_")))) from None
     if saved.record.status != "finished":
         log.warning("%s: the run is not finished; its report is compared as it is", saved.subject)
     files = saved.record.files
@@ -99,7 +101,18 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     settings |= {"files": files} if files else {}
     if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
-    return ReportedRun(saved, config.seed, settings, micro_batch_size(config) * config.accum, fingerprint, report)
+    batch_size = micro_batch_size(config) * config.accum
+    return ReportedRun(saved, config.seed, settings, batch_size, fingerprint, report, request.checkpoint)
+
+
+def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> ConfigError:
+    """Return an error with the command that makes the report, unless the task's reports have no predictions."""
+    names = {file.name for file in saved.directory.glob("reports/*/*")}
+    if task != CLASSIFICATION and names and "predictions.csv" not in names:
+        remedy = f"compare metrics.{request.split} in run.json of both runs, or let the task's report write it"
+        return ConfigError(saved.subject, f"its task ({task}) writes no predictions.csv", remedy)
+    reason = f"it has no {request.report}/predictions.csv"
+    return ConfigError(saved.subject, reason, f"{request.evaluate_command(saved.directory)} makes it")
 
 
 def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:

@@ -24,7 +24,11 @@ class Comparison:
     verdict: Verdict
     names: tuple[str, str]  #: of run and baseline
     split: str
-    checkpoint: str
+
+    @property
+    def checkpoints(self) -> tuple[str, str]:
+        """Checkpoints of run and baseline."""
+        return self.match.run.first.checkpoint, self.match.baseline.first.checkpoint
 
     @property
     def result(self) -> ComparisonResult:
@@ -56,7 +60,10 @@ def comparison_rows(comparison: Comparison) -> list[list[str]]:
         ["baseline", format_name_and_directory(comparison.names[1], match.baseline)],
         ["they differ in", format_differing_settings(match)],
         *([["warning", f"the runs were not all trained by the same {training}"]] if training else []),
-        ["compared on", f"{samples}; {comparison.checkpoint} weights; {format_seeds(match)}"],
+        [
+            "compared on",
+            f"{samples}; {' and '.join(dict.fromkeys(comparison.checkpoints))} weights; {format_seeds(match)}",
+        ],
     ]
 
 

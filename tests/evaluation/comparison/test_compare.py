@@ -20,8 +20,10 @@ from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, DataError
 from microstep.evaluation.comparison.compare import WrittenComparisons, compare_runs, fetch_flip_images
 from microstep.evaluation.comparison.flips import find_flips
+from microstep.evaluation.comparison.output_files import get_comparison_directory
 from microstep.evaluation.comparison.significance import correct_holm
 from microstep.evaluation.comparison.text import comparison_report_text
+from microstep.utils.terminal import called
 
 FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
 SWEEP = "outputs/sweeps/s"
@@ -180,7 +182,7 @@ def test_two_checkpoints_of_a_run_are_compared(zygote, here, worse_last):
     assert "last and best weights; seed 0" in said
     assert said.splitlines()[-1].startswith(f"{short} (last) is worse than {short} (best): ")
     (directory,) = (here / "outputs" / "comparisons").iterdir()
-    assert directory.name == f"{short}-last-against-{short}-best"
+    assert directory.name.startswith(f"{short}-last-against-{short[:10]}")
     found = json.loads((directory / "comparison.json").read_text())
     assert (found["checkpoint"], found["baseline_checkpoint"]) == ("last", "best")
     assert found["differences"] == {"checkpoint": ["last", "best"]}
@@ -192,10 +194,21 @@ def test_the_checkpoints_of_two_runs_may_differ(here, worse_last):
     """Their names have the checkpoints; a missing report is made by the command that the error names."""
     (one,) = compared(worse_last, name(1, 0), checkpoint="last", other="best").comparisons
     assert one.names == ("epochs-4_seed-0 (last)", "epochs-1_seed-0 (best)")
+    assert get_comparison_directory(one).name == "epochs-4_seed-0-last-against-epochs-1_seed-0-best"
     with pytest.raises(ConfigError) as caught:
         compared(worse_last, name(1, 0), checkpoint="best", other="last")
-    command = f"python evaluate.py run={name(1, 0)} split=test checkpoint=last"
+    command = f"{called('evaluate')} run={name(1, 0)} split=test checkpoint=last"
     assert f"it has no reports/test-last/predictions.csv; {command} makes it" in str(caught.value)
+
+
+def test_what_a_long_name_leaves_out_is_in_its_hash(here, worse_last):
+    """Comparisons of other checkpoints or of another split have other directories, however long the names are."""
+    reports = here / worse_last / "reports"
+    shutil.copytree(reports / "test-last", reports / "test-model")
+    shutil.copytree(reports / "val", reports / "val-last")
+    kinds = [("test", "last", "best"), ("test", "last", "model.safetensors"), ("val", "last", "best")]
+    found = [compared(worse_last, worse_last, split, one, other=other) for split, one, other in kinds]
+    assert len({one.directories[0] for one in found}) == len(kinds)
 
 
 @pytest.mark.parametrize("task", ["mine.Regression", "microstep.components.task.Classification"])
@@ -206,7 +219,7 @@ def test_a_task_without_predictions_is_not_told_to_evaluate(here, task):
     edited(here / name(4, 0) / "config.yaml", "microstep.components.task.Classification", task)
     with pytest.raises(ConfigError) as caught:
         compared(name(1, 0), name(4, 0))
-    lost = f"it has no reports/test/predictions.csv; python evaluate.py run={name(4, 0)} split=test makes it"
+    lost = f"it has no reports/test/predictions.csv; {called('evaluate')} run={name(4, 0)} split=test makes it"
     none = (
         "its task (mine.Regression) writes no predictions.csv; compare metrics.test in run.json of both runs, or let "
     )

@@ -30,7 +30,8 @@ def get_comparison_directory(comparison: Comparison) -> Path:
     safe = UNSAFE_CHARACTERS.sub("-", "-".join(filter(None, parts))).strip(".-")
     compared = [comparison.match.run.directories, comparison.match.baseline.directories]
     earlier = read_compared_directories(COMPARISONS_DIRECTORY / safe) if len(safe) <= MAX_NAME_LENGTH else []
-    return COMPARISONS_DIRECTORY / (safe if earlier in (None, compared) else safe_name(safe, compared))
+    identity = [*compared, *filter(None, [split, checkpoint]), *(comparison.checkpoints if run != baseline else ())]
+    return COMPARISONS_DIRECTORY / (safe if earlier in (None, compared) else safe_name(safe, identity))
 
 
 def read_compared_directories(directory: Path) -> list[list[str]] | None:

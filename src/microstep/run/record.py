@@ -1,7 +1,7 @@
 """Reads run.json, and marks a run as failed if its process died. Imports no torch."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +96,6 @@ def short_text(value: Any) -> str | None:
 
 def short_texts(values: Any) -> dict[str, str]:
     return {short_text(key) or "": text for key, value in of_type(values, dict).items() if (text := short_text(value))}
-
-
-def find_training_differences(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return all values of the source and of each version that differ between runs, in the order of the runs."""
-    facts = [{"source": str(r.source_hash)[:8], **short_texts(r.content.get("versions"))} for r in records]
-    values = {name: dict.fromkeys(one.get(name, "unknown") for one in facts) for one in facts for name in one}
-    return {name: ", ".join(found) for name, found in values.items() if len(found) > 1}
 
 
 def number(value: Any) -> float | None:

@@ -1,7 +1,7 @@
 """Reads the files of a run directory, to evaluate, compare, summarize or resume its run. Imports no torch."""
 
 import csv
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Self
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from microstep.config.allowlist import ALLOW_ALL, Allowlist
+from microstep.config.allowlist import ALLOW_ALL, Allowlist, find_targets
 from microstep.config.experiment import DATA_PATH_KEYS, NEUTRAL_KEYS, RESUMABLE_KEYS, flatten
 from microstep.config.overrides import type_name
 from microstep.config.schema import CHECK_KEYS
@@ -18,7 +18,7 @@ from microstep.config.signatures import find_signature
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import load_run_config, read_run_yaml
-from microstep.run.record import RunRecord, number, numbers, of_type
+from microstep.run.record import RunRecord, number, numbers, of_type, short_texts
 from microstep.utils.files import expand_home
 from microstep.utils.json_files import read_limited
 
@@ -103,6 +103,22 @@ class SavedRun:
     def check_data(self, fingerprint: str) -> None:
         if fingerprint != self.fingerprint:
             raise DataError(self.subject, *CHANGED_DATA)
+
+
+def find_training_differences(runs: Sequence[SavedRun]) -> dict[str, str]:
+    """Return all values of the source and of each version that differ between runs, in the order of the runs.
+
+    The source is that of the packages that a config builds, so it is compared between runs of the same packages.
+    """
+    facts = [short_texts(run.record.content.get("versions")) for run in runs]
+    values = {name: dict.fromkeys(one.get(name, "unknown") for one in facts) for one in facts for name in one}
+    sources = dict[frozenset[str], dict[str, None]]()
+    for run in runs if len({run.record.source_hash for run in runs}) > 1 else ():
+        packages = frozenset(target.partition(".")[0] for target in find_targets(run.plain_config))
+        sources.setdefault(packages, {})[str(run.record.source_hash)[:8]] = None
+    edited = [name for found in sources.values() if len(found) > 1 for name in found]
+    differing = {name: ", ".join(found) for name, found in values.items() if len(found) > 1}
+    return ({"source": ", ".join(edited)} if edited else {}) | differing
 
 
 def whole_rows(text: str) -> Iterator[dict[str, float]]:

@@ -48,7 +48,7 @@ def here(home, tmp_path, monkeypatch) -> Path:
 
 
 def name(epochs: int, seed: int | str) -> str:
-    return f"{SWEEP}/epochs-{epochs}_model-mlp_seed-{seed}_threads-1"
+    return f"{SWEEP}/epochs-{epochs}_seed-{seed}"
 
 
 def compared(
@@ -154,7 +154,7 @@ def test_another_split_and_other_weights_have_a_directory_of_their_own(here, mon
     monkeypatch.setattr("sys.argv", ["evaluate.py"])
     with pytest.raises(ConfigError) as caught:
         compared(name(4, 0), name(1, 0), "train", "last")
-    command = f"python evaluate.py run={name(1, 0)} split=train checkpoint=last makes it"
+    command = f"{called('evaluate')} run={name(1, 0)} split=train checkpoint=last makes it"
     assert str(caught.value) == f"baseline={name(1, 0)}: it has no reports/train-last/predictions.csv; {command}"
 
 
@@ -249,7 +249,7 @@ def test_runs_that_are_not_finished_are_left_out_of_a_pattern(here, caplog):
     """A warning names them; a run given by its own directory is compared with a warning."""
     edited(here / name(4, 1) / "run.json", '"status": "finished"', '"status": "interrupted"')
     assert compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0].match.run.seeds == [0]
-    assert "left out because they are not finished: epochs-4_model-mlp_seed-1_threads-1" in caplog.text
+    assert "left out because they are not finished: epochs-4_seed-1" in caplog.text
     compared(name(4, 1), name(1, 1))
     assert "the run is not finished; its report is compared as it is" in caplog.text
 
@@ -459,6 +459,41 @@ def test_runs_trained_by_different_source_or_versions_are_told_of(here):
     assert told in (made.directories[0] / "comparison.txt").read_text()
     found = json.loads((made.directories[0] / "comparison.json").read_text())["training_differences"]
     assert found == {"source": f"{source}, 01234567", "torch": f"{torch}, 1.0\\x1b"}
+
+
+def model_of_ones_own(run, source):
+    """Let a run be of a model named as ours, whose source is hashed with microstep's."""
+    edited(run / "config.yaml", "_target_: microstep.components.model.mlp", "_target_: mine.mlp")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"source_hash": source}))
+
+
+def test_the_source_is_compared_between_runs_of_the_same_packages(here):
+    """A model of one's own adds its package to the source, which is no edit; an edit of it is one."""
+    for seed in (0, 1):
+        model_of_ones_own(here / name(4, seed), "of microstep and mine")
+    made = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*")
+    assert "warning" not in made.text
+    record = json.loads((here / name(4, 1) / "run.json").read_text())
+    (here / name(4, 1) / "run.json").write_text(json.dumps(record | {"source_hash": "edited"}))
+    made = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*")
+    assert "the runs were not all trained by the same source of micro, edited" in made.text
+
+
+def test_components_of_one_name_are_told_apart_by_their_targets(here):
+    """A model of one's own may have the name of a built-in one."""
+    model_of_ones_own(here / name(4, 0), "of both")
+    (one,) = compared(name(4, 0), name(1, 0)).comparisons
+    assert "model mine.mlp, not microstep.components.model.mlp; " in comparison_report_text(one)
+
+
+def test_settings_that_are_named_by_their_seeds_alone_are_named_by_their_sweeps(here):
+    """A sweep over seeds names its runs `seed-0` and `seed-1`."""
+    for sweep, epochs in (("short", 1), ("long", 4)):
+        for seed in (0, 1):
+            shutil.copytree(here / name(epochs, seed), here / sweep / f"seed-{seed}")
+    (one,) = compared("long/*", "short/*").comparisons
+    assert one.names == ("long", "short")
 
 
 def test_runs_are_grouped_by_the_content_of_their_files(here):

@@ -74,6 +74,21 @@ def test_runs_trained_by_different_source_or_versions_are_told_of(tmp_path):
     assert dict(list_facts(tabulated(tmp_path)))["not trained by the same"] == "torch 2.9, 3.0"
 
 
+def test_the_source_is_compared_between_runs_of_the_same_packages(tmp_path):
+    """Models of one's own add their package to the source, which is no edit; an edit is told of."""
+    sources = {"mlp": "a", "mine": "b"}
+    plant_sweep(
+        tmp_path, {"model": [*sources], "seed": [0, 1]}, lambda v: 0.9, source_hash=lambda v: sources[v["model"]]
+    )
+    for run in tmp_path.glob("model-*"):
+        target = "mine.net" if "mine" in run.name else "microstep.components.model.mlp"
+        (run / "config.yaml").write_text(f"model:\n  _target_: {target}\n")
+    assert "not trained by the same" not in dict(list_facts(tabulated(tmp_path)))
+    record = json.loads((tmp_path / "model-mine_seed-1" / "run.json").read_text())
+    (tmp_path / "model-mine_seed-1" / "run.json").write_text(json.dumps(record | {"source_hash": "c"}))
+    assert dict(list_facts(tabulated(tmp_path)))["not trained by the same"] == "source b, c"
+
+
 def test_a_metric_whose_direction_is_min_is_ranked_the_other_way_round(tmp_path):
     """The monitored metric and its direction are those that the runs record."""
 

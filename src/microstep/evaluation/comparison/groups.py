@@ -15,12 +15,12 @@ from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.paired import Array, PairedPredictions
 from microstep.evaluation.comparison.runs import ReportedRun
-from microstep.run.record import find_training_differences
+from microstep.run.saved_run import find_training_differences
 from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
 ABSENT = "null"  #: stands for a missing value
-SEED_IN_NAME = re.compile(r"(^|_)seed-\d+(?=_|$)")
+SEED_IN_NAME = re.compile(r"(^|_)seed-\d+(-[0-9a-f]{8}$)?(?=_|$)")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class GroupPair:
     @property
     def training_differences(self) -> dict[str, str]:
         """Source and versions that differ between the runs of both groups."""
-        return find_training_differences(run.saved.record for run in (*self.run.runs, *self.baseline.runs))
+        return find_training_differences([run.saved for run in (*self.run.runs, *self.baseline.runs)])
 
     @property
     def paired(self) -> PairedPredictions:
@@ -119,8 +119,9 @@ def name_groups(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def shorten_group_name(group: RunGroup) -> str:
-    name = group.first.directory.resolve().name
-    return (SEED_IN_NAME.sub("", name).strip("_") if len(group.runs) > 1 else "") or name
+    directory = group.first.directory.resolve()
+    common = SEED_IN_NAME.sub("", directory.name).strip("_") or directory.parent.name
+    return common if len(group.runs) > 1 else directory.name
 
 
 def strip_common_words(names: Sequence[str]) -> list[str]:
@@ -146,7 +147,8 @@ def find_brief_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple
         for key, pair in found.items()
         if not key.endswith("._target_") and (key.rpartition(".")[0] not in others or ABSENT not in pair)
     }
-    return {component: (get_option(run, component), get_option(baseline, component)) for component in others} | kept
+    options = {component: (get_option(run, component), get_option(baseline, component)) for component in others}
+    return {name: pair if pair[0] != pair[1] else found[f"{name}._target_"] for name, pair in options.items()} | kept
 
 
 def get_option(group: RunGroup, component: str) -> str:

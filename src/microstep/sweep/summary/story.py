@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from microstep.run.record import find_training_differences
+from microstep.run.saved_run import find_training_differences
 from microstep.sweep.summary import tables
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.reading import STATUSES
@@ -84,7 +84,7 @@ def list_facts(sweep: SweepTable) -> Iterator[tuple[str, str]]:
         options = {option for run in sweep.runs if (option := run.record.choices.get(group))}
         if len(options) == 1 and group not in sweep.keys:
             yield label, options.pop()
-    if training := find_training_differences(run.record for run in sweep.scored_runs):
+    if training := find_training_differences([run.saved for run in sweep.scored_runs]):
         yield "not trained by the same", "; ".join(map(" ".join, training.items()))
     for key in sweep.keys:
         yield f"{key}, swept", format_levels(sweep.levels(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from microstep.cli.help import HYDRA, MARGIN, WIDTH, comment, describe_field, he
 from microstep.config.ranges import RANGES
 from microstep.config.schema import SCHEMAS, SECTIONS
 from microstep.config.search_path import CONF
-from tests.conftest import call
+from tests.conftest import ROOT, call
 
 PROGRAMS = sorted(SCHEMAS)
 INNER = ("hydra/job_logging", "hydra/sweeper")  #: groups that nobody chooses from
@@ -124,6 +125,6 @@ def test_help_is_our_own_page(name: str, tmp_path: Path) -> None:
     """`--help` begins with what to type, ends well, and leaves nothing behind; Hydra's own page is not shown."""
     done = call(f"{name}.py", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"python {name}.py" in done.stdout
+    assert f"{sys.executable} {ROOT / name}.py" in done.stdout
     assert help_text("", CONF, name).strip() in done.stdout
     assert not list(tmp_path.iterdir())

@@ -749,7 +749,7 @@ def test_control_c_stops_a_run_cleanly(tmp_path: Path, started) -> None:
     program.send_signal(signal.SIGINT)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode == 128 + signal.SIGINT
-    assert stderr == "error: stopped by SIGINT; resume it with python train.py resume=run\n"
+    assert stderr == f"error: stopped by SIGINT; resume it with {sys.executable} {ROOT / 'train.py'} resume=run\n"
     assert facts(run)["status"] == "interrupted"
     progress = Checkpoints(run / "checkpoints").load("last")["progress"]
     assert progress["epoch"] >= 1

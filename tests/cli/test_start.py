@@ -34,9 +34,17 @@ def test_a_signal_after_the_end_is_ignored(tmp_path: Path, before: dict) -> None
 def test_a_signal_before_the_start_is_not(tmp_path: Path, before: dict) -> None:
     """While more epochs of a finished run are prepared, its record still says finished: the signal stops them."""
     record(tmp_path, **before)
+    (tmp_path / "config.yaml").write_text("")
     with pytest.raises(Stopped) as caught, resume_remedy(tmp_path):
         raise Stopped(signal.SIGTERM)
     assert caught.value.remedy.endswith(f"resume={tmp_path}")
+
+
+def test_a_run_without_a_config_is_not_offered_to_be_resumed(tmp_path: Path) -> None:
+    """A signal may stop the program while it is still importing torch."""
+    with pytest.raises(Stopped) as caught, resume_remedy(tmp_path):
+        raise Stopped(signal.SIGTERM)
+    assert caught.value.remedy == ""
 
 
 @pytest.mark.parametrize(

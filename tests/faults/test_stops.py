@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runs import differences, manifest_of
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import ROOT, Zygote
 
 CONF = ("--config-dir", str(Path(__file__).parent / "conf"))
+AGAIN = shlex.join([str(ROOT / "train.py"), *CONF, "resume=run"])
 WORDS = (*CONF, "model=signalled", "threads=1", "progress=false", "epochs=3", "batch_size=16", "accum=4", "device=cpu")
 WINDOWS = 23  #: an epoch: 1437 samples in windows of 64, each of four micro-batches but the last, which has two
 STREAMED = ("dataset.resident=false", "num_workers=2", "augment=crop_flip", "progress=false", "threads=1", "model=mlp")
@@ -47,7 +48,7 @@ def stopped(zygote: Zygote, home: Path, number: int, at: int, when: str = "train
     code = zygote.run("train.py", *WORDS, "hydra.run.dir=run", cwd=home, SIGNALLED=signalled)
     assert code == 128 + number, said(home)
     name = signal.Signals(number).name
-    assert said(home).splitlines()[-1] == f"error: stopped by {name}; resume it with python train.py resume=run"
+    assert said(home).splitlines()[-1] == f"error: stopped by {name}; resume it with python {AGAIN}"
     assert record_of(home / "run")["status"] == "interrupted"
     assert record_of(home / "run")["error"] == f"stopped by {signal.Signals(number).name}"
     return home / "run"
@@ -69,7 +70,7 @@ def test_what_is_stopped_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: P
     """The command that is printed goes on to the same bits, and says so; the directory is not in use any more."""
     run = stopped(zygote, tmp_path, number, at=100)
     command = re.findall(r"; resume it with python (.*)$", said(tmp_path), re.MULTILINE)[-1]
-    assert zygote.run(*shlex.split(command), *CONF, cwd=tmp_path) == 0, said(tmp_path)
+    assert zygote.run(*shlex.split(command), cwd=tmp_path) == 0, said(tmp_path)
     assert "it is the same run, bit for bit" in said(tmp_path)
     assert record_of(run)["status"] == "finished"
     assert differences(run, whole) == []
@@ -118,7 +119,7 @@ def test_a_signal_stops_a_whole_sweep(zygote: Zygote, tmp_path: Path) -> None:
     wait_for(lambda: bool(list(sweep.glob("*/checkpoints/manifest.json"))))
     os.kill(pid, signal.SIGTERM)
     assert zygote.wait(pid) == 128 + signal.SIGTERM, said(tmp_path)
-    goes_on = f"error: stopped by SIGTERM; resume it with python train.py {' '.join(words)}"
+    goes_on = f"error: stopped by SIGTERM; resume it with python {ROOT}/train.py {' '.join(words)}"
     assert said(tmp_path).splitlines()[-1] == goes_on
     ((run, status),) = ((file.parent, record_of(file.parent)["status"]) for file in sweep.glob("*/run.json"))
     assert status == "interrupted"

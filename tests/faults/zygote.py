@@ -53,6 +53,7 @@ def begin(program: str, words: list[str], cwd: str, environment: dict[str, str],
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), standard)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv[1:] = words
+    sys.orig_argv = ["python", str(ROOT / program), *words]
     code = 0
     try:
         runpy.run_path(str(ROOT / program), run_name="__main__")

@@ -23,6 +23,7 @@ from hydra._internal.utils import get_args_parser
 
 from microstep.cli import job as jobs
 from microstep.cli.help import help_text
+from microstep.cli.invocation import SCRIPTS, find_commands, find_start_words
 from microstep.cli.job import LoggedError
 from microstep.cli.paths import check_command_line_paths
 from microstep.cli.start import CommandLine, RunSweep, StartFunction, prepare_start
@@ -33,7 +34,7 @@ from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
 from microstep.sweep.job import JobFunction
 from microstep.utils import signals
 from microstep.utils.json_files import store_text
-from microstep.utils.terminal import SCRIPTS, called, log_python_warnings
+from microstep.utils.terminal import TerminalState, called, log_python_warnings
 from microstep.utils.text import display_path
 
 
@@ -93,9 +94,11 @@ def exit_with_error(line: str, code: int) -> NoReturn:
 def check_and_start(program: Program, arguments: list[str]) -> Any:
     """Check a command line and run it. Return the task's result: an exit code, or None."""
     flags, conf = parse_command_line(arguments), Path(sys.argv[0]).resolve().parent / "conf"
+    words = find_start_words(program.name, arguments)
+    TerminalState.commands = find_commands(program.name, words, flags)
     if flags.help:
         introduction = cleandoc(program.task.__doc__ or "").replace(f"python {program.name}.py", called(program.name))
-        print(help_text(introduction, conf if conf.is_dir() else CONF, program.name))
+        print(help_text(introduction, conf if (conf / f"{program.name}.yaml").exists() else CONF, program.name))
         return None
     show_only = bool(flags.cfg or flags.info or flags.hydra_help or flags.shell_completion)
     check_flags(flags, program, show_only)
@@ -108,8 +111,7 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
             job = composer.compose_job(overrides)
             start: StartFunction = partial(jobs.run, program.task, job, composer.loader)
         else:
-            text = f"{called(program.name)} {shlex.join(arguments)}"
-            line = CommandLine(composer, overrides, text, program.task, program.run_sweep)
+            line = CommandLine(composer, overrides, shlex.join([*words, *arguments]), program.task, program.run_sweep)
             start = prepare_start(line, flags.multirun)
         if show_only:
             start = partial(show, composer, flags, overrides)

@@ -123,9 +123,10 @@ def resume_remedy(directory: Path) -> Iterator[None]:
     """Add the command that resumes a stopped run. A signal that arrives after the run has finished is ignored."""
     before = RunRecord.read(directory)  # of a finished run if more epochs follow
     try:
-        with remedy_on_stop(f"resume it with {called('train')} resume={shlex.quote(display_path(directory))}"):
-            yield
-    except Stopped:
+        yield
+    except Stopped as stopped:
+        if (directory / "config.yaml").exists():
+            stopped.remedy = f"resume it with {called('train')} resume={shlex.quote(display_path(directory))}"
         record = RunRecord.read(directory)
         if record.status != "finished" or record == before:
             raise

@@ -5,10 +5,11 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from sysconfig import get_path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ class TerminalState:
     """State of the terminal in this process."""
 
     captured_warnings: list[str] | None = None  #: warnings of a silenced run; None if the run may print
+    commands: Mapping[str, str] = MappingProxyType({})  #: command of each program; empty in a notebook
 
 
 @contextmanager
@@ -90,12 +92,6 @@ def log_python_warning(
     logger.warning("%s: %s (%s:%d)", category.__name__, " ".join(str(message).split()), filename, lineno)
 
 
-SCRIPTS = {"train": "microstep-train", "evaluate": "microstep-evaluate", "compute_stats": "microstep-stats"}
-
-
 def called(program: str) -> str:
     """Return the command of a program, in the form in which this one was started."""
-    started = Path(sys.argv[0]).name
-    if started == "__main__.py":
-        return f"python -m microstep {SCRIPTS[program].removeprefix('microstep-')}"
-    return SCRIPTS[program] if started in SCRIPTS.values() else f"python {program}.py"
+    return TerminalState.commands.get(program) or f"python -m microstep {program.removeprefix('compute_')}"

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+
 from microstep.errors import escape_unprintable, truncate
 
 MAX_NAMES_LENGTH = 300  #: of a list of names in a message
 
 
 def display_path(path: Path) -> str:
-    """Return a path relative to the working directory if it lies below it, else the absolute path."""
-    absolute, here = path.resolve(), Path.cwd()
+    """Return a path relative to the directory of the command line if it lies below it, else the absolute path."""
+    absolute = path.resolve()
+    here = Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()  # hydra.job.chdir moves it
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 

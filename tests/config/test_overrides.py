@@ -13,6 +13,7 @@ from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.experiment import VERBATIM_KEYS
 from microstep.config.overrides import suggest_names
 from microstep.config.search_path import CONF
+from microstep.config.sweep_jobs import compose_jobs
 from microstep.errors import ConfigError
 
 REFUSED = [  # typed override, beginning of the error, a part of its text
@@ -138,7 +139,7 @@ def test_a_later_word_wins(composer: Composer) -> None:
 
 def test_a_sweep_is_cut_into_checked_jobs(composer: Composer) -> None:
     """Every combination is composed, in the order in which Hydra will run them."""
-    jobs = composer.compose_jobs(["precision=fp32,amp", "accum=1,2,4"])
+    jobs = compose_jobs(composer, ["precision=fp32,amp", "accum=1,2,4"])
     found = [(job.precision._target_.rsplit(".")[-1], job.accum) for job in jobs]
     assert found == [(precision, accum) for precision in ("full", "amp") for accum in (1, 2, 4)]
 
@@ -149,7 +150,7 @@ def test_a_sweep_is_cut_into_checked_jobs(composer: Composer) -> None:
         (["accum=1,2,0"], "accum=0: out of range"),
         (["precision=fp32,fp31"], "precision=fp31: no such option"),
         (["acum=1,2"], "acum=1: no such key"),
-        (["model=small_cnn,mlp", "model.width=16"], "model.width=16: no such key"),
+        (["model=small_cnn,mlp", "model.width=16"], "model.width=16 with model=mlp: no such key"),
         (["effective_batch_size=64", "accum=1,2,3"], "effective_batch_size=64: it is not a multiple of accum=3"),
         (["effective_batch_size=64", "batch_size=1,2"], "batch_size=1,2: effective_batch_size sets it"),
         (["optimizer.lr=0.1,abc"], "optimizer.lr=abc: it is text"),
@@ -158,7 +159,7 @@ def test_a_sweep_is_cut_into_checked_jobs(composer: Composer) -> None:
 def test_a_sweep_with_one_bad_job_is_refused_whole(composer: Composer, words: list[str], says: str) -> None:
     """The bad value is named, wherever in the sweep it stands."""
     with pytest.raises(ConfigError) as caught:
-        composer.compose_jobs(words)
+        compose_jobs(composer, words)
     assert str(caught.value).startswith(says)
 
 

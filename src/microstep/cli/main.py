@@ -20,6 +20,8 @@ from traceback import format_exc
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from microstep.cli import job as jobs
 from microstep.cli.help import help_text
@@ -28,7 +30,8 @@ from microstep.cli.job import LoggedError
 from microstep.cli.paths import check_command_line_paths
 from microstep.cli.start import CommandLine, RunSweep, StartFunction, prepare_start
 from microstep.config import names
-from microstep.config.compose import Composer, quote_verbatim
+from microstep.config.compose import Composer, quote_verbatim, translate_error
+from microstep.config.schema import SCHEMAS
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
 from microstep.sweep.job import JobFunction
@@ -107,6 +110,7 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
     with Composer.open(conf, flags.config_name or program.name, extra, program.name) as composer:
         if flags.shell_completion:  # its arguments are no overrides
             return composer.hydra.shell_completion(composer.config_name, overrides)
+        check_primary_config(composer, program, overrides)
         if program.run_sweep is None:
             job = composer.compose_job(overrides)
             start: StartFunction = partial(jobs.run, program.task, job, composer.loader)
@@ -116,6 +120,12 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
         if show_only:
             start = partial(show, composer, flags, overrides)
         return start()
+
+
+def check_primary_config(composer: Composer, program: Program, overrides: list[str]) -> None:
+    if OmegaConf.get_type(composer.compose_unswept(overrides)) is not SCHEMAS[program.name]:
+        reason, remedy = f"it is no config of {program.name}.py", f"begin its defaults with {program.name}"
+        raise ConfigError(f"--config-name {composer.config_name}", reason, remedy)
 
 
 def check_flags(flags: Namespace, program: Program, show_only: bool) -> None:
@@ -137,12 +147,15 @@ def check_flags(flags: Namespace, program: Program, show_only: bool) -> None:
 
 def show(composer: Composer, flags: Namespace, overrides: list[str]) -> None:
     hydra, name = composer.hydra, composer.config_name
-    if flags.hydra_help:
-        hydra.hydra_help(name, get_args_parser(), flags)
-    elif flags.cfg:
-        hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
-    else:
-        hydra.show_info(flags.info, name, overrides)
+    try:
+        if flags.hydra_help:
+            hydra.hydra_help(name, get_args_parser(), flags)
+        elif flags.cfg:
+            hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
+        else:
+            hydra.show_info(flags.info, name, overrides)
+    except HydraException as error:  # for example of several values, if hydra.mode is MULTIRUN
+        raise translate_error(error, overrides) from None
 
 
 def parse_command_line(arguments: list[str]) -> Namespace:

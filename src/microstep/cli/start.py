@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from microstep.cli.job import format_already_finished, multirun, run
 from microstep.cli.paths import get_check_directory, get_hydra_directory
 from microstep.config.allowlist import allowlist_from
-from microstep.config.compose import Composer, lists_its_jobs, quote_verbatim
+from microstep.config.compose import Composer, quote_verbatim
 from microstep.config.experiment import get_trusted_names
 from microstep.config.hydra_job import get_config_directories
 from microstep.config.overrides import drop_hydra_node
+from microstep.config.sweep_jobs import compose_jobs, lists_its_jobs
 from microstep.config.validation import check_launcher, check_unique_names, refuse_check
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import check_left_by_start, new_directory, was_started_in
@@ -62,10 +63,11 @@ class CommandLine:
 
 
 def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
-    if sweeping:
-        return partial(start_sweep, line, line.composer.compose_jobs(line.overrides))
-    if (name := line.value("sweep")) is not None:
-        raise ConfigError(f"sweep={name}", "it names a sweep, and this is one run", "add -m, or leave it out")
+    if sweeping or line.composer.compose_unswept(line.overrides).hydra.mode == RunMode.MULTIRUN:
+        return partial(start_sweep, line, compose_jobs(line.composer, line.overrides))
+    for key in ("sweep", "hydra.sweep.dir", "hydra.sweep.subdir"):
+        if (name := line.value(key)) is not None:
+            raise ConfigError(f"{key}={name}", "it names a sweep, and this is one run", "add -m, or leave it out")
     resume = line.value("resume")
     if resume not in (None, AUTO_RESUME):
         return prepare_resume(line, Path(expand_home(str(resume))))
@@ -144,6 +146,9 @@ def remedy_on_stop(remedy: str) -> Iterator[None]:
 def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
     """Run the unfinished jobs of a sweep. Failures of jobs are reported at the end."""
     first = configs[0]
+    if "hydra.run.dir" in line.typed:
+        reason = "-m gives each run a directory of its own"
+        raise ConfigError(f"hydra.run.dir={first.hydra.run.dir}", reason, "name the sweep: sweep=NAME")
     directory = get_hydra_directory(first, "hydra.sweep.dir")
     named = first.sweep is not None or "hydra.sweep.dir" in line.typed
     check_sweep_resume(first.resume, named)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # splits a sweep into jobs
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -29,8 +29,6 @@ from microstep.config.overrides import (
     check_override,
     check_plain_overrides,
     drop_hydra_node,
-    example,
-    refuse_intervals,
     suggest_names,
 )
 from microstep.config.schema import register_schemas
@@ -40,7 +38,11 @@ from microstep.errors import ConfigError
 from microstep.utils.files import expand_home
 
 SEARCH_PATH_KEY = "hydra.searchpath"  #: directories with further options
+BASE_KEYS = {SEARCH_PATH_KEY, "hydra.mode"}  #: keys that decide how the other overrides are composed
 OVERRIDE_PATTERN = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
+SWEEPER_PARAMS_KEY = "hydra.sweeper.params"
+#: Hydra's errors; the last two are those of a key that is typed below `hydra.sweeper.params`, which is null.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, AttributeError, AssertionError)
 OMITTED_LINES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")
 
 
@@ -103,18 +105,6 @@ class Composer:
         finally:
             restore_gh_from_backup(before)
 
-    def compose_jobs(self, overrides: Sequence[str]) -> list[DictConfig]:
-        """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
-        parsed = [self.parse(o) for o in overrides]
-        check_batch_size_keys(parsed)  # here as well, so that the error names what was typed, not one job of it
-        options = [o for o in parsed if self.is_group(o) and isinstance(o.value(), str)]
-        sweeper = self.compose_base(options, parsed).hydra.sweeper
-        if not lists_its_jobs(sweeper):
-            return [self.compose_job([example(o) for o in parsed])]
-        refuse_intervals(parsed)
-        parsed = [*(self.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *parsed]
-        return [self.compose_job(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, including Hydra's own node."""
         options, values = self.split_overrides(overrides)
@@ -151,24 +141,35 @@ class Composer:
 
     def parse(self, override: str) -> Override:
         try:
-            return OverridesParser.create(config_loader=self.loader).parse_override(override)
+            return OverridesParser.create(config_loader=self.loader).parse_overrides([override])[0]
         except HydraException:
             remedy = "quote values that hold , = ( ) or spaces"
             raise ConfigError(override, "not of the form key=value", remedy) from None
 
     def compose_base(self, options: Sequence[Override], typed: Iterable[Override]) -> DictConfig:
         """Return the config of the chosen options alone, against which all other overrides are checked."""
-        lines = tuple(str(o.input_line) for o in (*options, *(o for o in typed if o.key_or_group == SEARCH_PATH_KEY)))
+        lines = tuple(str(o.input_line) for o in (*options, *(o for o in typed if o.key_or_group in BASE_KEYS)))
         if lines not in self.base_configs:
             self.base_configs[lines] = self.compose_unchecked(lines)
         return self.base_configs[lines]
 
+    def compose_unswept(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the config of the options that have one value, including Hydra's own node."""
+        typed = [self.parse(o) for o in overrides]
+        return self.compose_base([o for o in typed if self.is_group(o) and isinstance(o.value(), str)], typed)
+
     def compose_unchecked(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         try:
-            return self.hydra.compose_config(self.config_name, list(overrides), mode, from_shell=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", f"provider={SEARCH_PATH_KEY}")  # Hydra's warning of a missing one
+                return self.hydra.compose_config(self.config_name, list(overrides), mode, from_shell=False)
         except YAMLError as error:
             raise ConfigError("conf", " ".join(str(error).split()), "correct the yaml") from None
-        except (HydraException, OmegaConfBaseException) as error:
+        except UserWarning as warning:
+            missing = str(warning).partition("path=")[2].removesuffix(" is not available.")
+            subject = f"{SEARCH_PATH_KEY}=[{missing}]"
+            raise ConfigError(subject, "no such directory or package", "give one that holds yamls") from None
+        except COMPOSITION_ERRORS as error:
             parsed = [self.parse(o) for o in overrides]
             for override in parsed if all(o.key_or_group != SEARCH_PATH_KEY for o in parsed) else ():
                 self.check_option(override)
@@ -185,12 +186,9 @@ class Composer:
             raise ConfigError(subject, "no such option", suggest_names(str(override.value()), options))
 
 
-def lists_its_jobs(sweeper: DictConfig) -> bool:
-    """Return True for Hydra's default sweeper, whose jobs are known before they start."""
-    return str(sweeper._target_) == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
-
-
 def translate_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    if params := [o for o in overrides if o.lstrip("+").startswith(SWEEPER_PARAMS_KEY)]:
+        return ConfigError(params[0], "a sweeper takes its params from a yaml", "type what they hold: -m KEY=A,B")
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
     reason = " ".join(line for line in lines if not any(omitted in line for omitted in OMITTED_LINES))
     keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]

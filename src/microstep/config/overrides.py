@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from microstep.config.experiment import flatten
@@ -34,23 +34,6 @@ def check_plain_overrides(overrides: Iterable[Override]) -> None:
             alone = override.key_or_group in CHECK_KEYS
             remedy = "a check takes one" if alone else "add -m to run one job for each, or quote them"
             raise ConfigError(typed, "several values", remedy)
-
-
-def refuse_intervals(overrides: Iterable[Override]) -> None:
-    """Raise ConfigError for a range to sample from: only a sweeper of Hydra's can do that."""
-    for override in overrides:
-        if isinstance(override.value(), IntervalSweep):
-            remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sweeper choose: hydra/sweeper=NAME"
-            raise ConfigError(override.input_line or "", "a sweep takes single values", remedy)
-
-
-def example(override: Override) -> str:
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        return f"{override.get_key_element()}={value.start}"
-    if not override.is_sweep_override():
-        return override.input_line or ""
-    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
 def check_batch_size_keys(overrides: Sequence[Override]) -> None:

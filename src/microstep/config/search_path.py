@@ -57,7 +57,7 @@ def sources(hydra: Any) -> Iterator[tuple[str, Path]]:
     """Yield the provider and path of each directory of a job's yamls, from its `hydra` node, by precedence."""
     for source in hydra.runtime.config_sources:
         if source.schema in ("file", OptionsSource.scheme()):
-            yield source.provider, Path(source.path)
+            yield source.provider, Path(hydra.runtime.cwd, source.path)  # the job may have changed the directory
         elif source.path == PACKAGE:
             yield source.provider, CONF
 

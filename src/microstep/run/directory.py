@@ -59,6 +59,8 @@ def new_directory(
 ) -> Iterator[Path]:
     """Create and lock a directory for a job. Remove it if the job ends with exit code 2 before its first checkpoint.
 
+    Whatever ends the job, a new directory that holds nothing is removed.
+
     Args:
         exact_name: whether to use this path even if it exists; otherwise a path that exists gets a number.
         discard_on_error: whether any error or signal removes the directory, not only exit code 2.
@@ -67,11 +69,13 @@ def new_directory(
     parents = [path for path in directory.absolute().parents if not path.exists()]
     created = directory if exact_name else unique_directory(directory)
     lock, is_made = lock_startable(created, recognizes)
-    is_new = (is_made or not exact_name) and all(name.startswith(LOCK_FILE) for name in layout.list_names(created))
+    is_new = (is_made or not exact_name) and holds_only_lock(created)
     try:
         yield created
-    except (MicrostepError, Stopped) as error:
-        if is_new and (discard_on_error or (error.exit_code == ConfigError.exit_code and not has_checkpoint(created))):
+    except BaseException as error:
+        is_known, code = isinstance(error, MicrostepError | Stopped), getattr(error, "exit_code", None)
+        is_unsuitable = code == ConfigError.exit_code and not has_checkpoint(created)
+        if is_new and ((is_known and discard_on_error) or is_unsuitable or holds_only_lock(created)):
             remove_directory(created, parents)
         raise
     finally:
@@ -100,6 +104,11 @@ def lock_startable(directory: Path, recognizes: Recognizer = is_left_by_run) -> 
 def lock_new_run(directory: Path, in_job: bool = False) -> BaseFileLock:
     """Create and lock a directory for a new run. That of a Hydra job was checked before Hydra wrote into it."""
     return lock_startable(directory, (lambda _: True) if in_job else is_left_by_run)[0]
+
+
+def holds_only_lock(directory: Path) -> bool:
+    names = layout.list_names(directory)
+    return bool(names) and all(name.startswith(LOCK_FILE) for name in names)
 
 
 def remove_directory(directory: Path, empty_parents: list[Path]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from microstep.config.compose import Composer, compose
 from microstep.config.experiment import micro_batch_size
 from microstep.config.search_path import CONF
+from microstep.config.sweep_jobs import compose_jobs
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.study import SweepTable, tabulate
@@ -97,7 +98,7 @@ def test_where_accum_changed_the_batch_the_command_that_separates_them_is_given(
     python, program, multirun, *words = shlex.split(note.command)
     assert (python, program, multirun) == ("python", "train.py", "-m")
     with Composer.open(CONF, "train") as composer:
-        jobs = composer.compose_jobs(words)
+        jobs = compose_jobs(composer, words)
     assert {micro_batch_size(job) * job.accum for job in jobs} == {32}  # the least from 30 on that 1, 2 and 4 divide
     assert sorted({job.accum for job in jobs}) == [1, 2, 4] and len(jobs) == 6
     assert {job.sweep for job in jobs} == {"s_same_batch"}

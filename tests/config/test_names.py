@@ -33,6 +33,13 @@ def test_a_job_is_named_by_what_was_typed() -> None:
     assert job_name([]) == "defaults"
 
 
+def test_fixed_keys_are_left_out_of_a_name_if_others_are_left() -> None:
+    """Long fixed values don't push what is swept out of the name; a sweep over nothing is named by all."""
+    words = ["model.name=" + "x" * 90, "optimizer.lr=0.1", "seed=3"]
+    assert job_name(words, ["model.name"]) == "optimizer.lr-0.1_seed-3"
+    assert job_name(words, ["model.name", "optimizer.lr", "seed"]) == job_name(words)
+
+
 @given(st.lists(VALUES, min_size=3, max_size=3), st.permutations(range(3)))
 @settings(derandomize=True)
 def test_the_order_of_the_words_does_not_matter(values: list[str], order: list[int]) -> None:

@@ -69,7 +69,7 @@ def test_a_sweep_on_a_disk_that_fills_up_goes_on_later(zygote: Zygote, small_dis
     sweep = ["-m", *words, "seed=0", f"hydra.sweep.dir={small_disk / 'sweep'}"]
     assert zygote.run("train.py", *sweep, cwd=tmp_path) == 1, said(tmp_path)
     assert "No space left on device" in said(tmp_path)
-    (run,) = (small_disk / "sweep").glob("*_seed-0*")
+    (run,) = (small_disk / "sweep").glob("*seed-0*")
     subprocess.run(["mount", "-o", "remount,size=64M", small_disk], check=True)
     assert zygote.run("train.py", *sweep, cwd=tmp_path) == 0, said(tmp_path)
     assert len(json.loads((run / "run.json").read_text())["resumed"]) == 1

@@ -137,7 +137,9 @@ def test_sigterm_stops_a_sweep_in_ray(ray_stopped: Swept) -> None:
     """The active run saves and is interrupted; exit code 143, and one line with the command to resume."""
     assert ray_stopped.code == 128 + signal.SIGTERM
     (line,) = ray_stopped.err.splitlines()
-    assert line.startswith("error: stopped by SIGTERM; resume it with python train.py -m hydra/launcher=ray ")
+    assert line.startswith(
+        f"error: stopped by SIGTERM; resume it with {sys.executable} {ROOT}/train.py -m hydra/launcher=ray "
+    )
     record = ray_stopped.runs()["epochs-1000000_model-mlp"]
     assert (record["status"], record["error"]) == ("interrupted", "stopped by SIGTERM")
 

@@ -12,7 +12,7 @@ import pytest
 
 from microstep.run.lock import directory_lock
 from tests.faults.runs import differences, unfinished
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import ROOT, Zygote
 
 CONF = str(Path(__file__).parent / "conf")
 LEAST = ("model=mlp", "threads=1", "epochs=1")
@@ -56,7 +56,7 @@ def swept(home: Path, tmp_path: Path) -> Path:
 
 
 def name(seed: int) -> str:
-    return f"epochs-1_model-mlp_seed-{seed}_threads-1"
+    return f"seed-{seed}"
 
 
 def test_a_run_is_one_line(home: Path) -> None:
@@ -89,6 +89,32 @@ def test_a_sweep_may_be_widened_by_another_key(zygote: Zygote, swept: Path) -> N
     assert all("optimizer.lr-0.01" in run for run in ran(lines))
     roster = json.loads((swept / SWEEP / "sweep.json").read_text())["jobs"]
     assert set(roster) == {name(0), name(1), *ran(lines)}
+
+
+def test_a_job_is_named_by_what_is_swept(zygote: Zygote, swept: Path) -> None:
+    """Other fixed values have names with a hash beside those that are there, and each command finds its own again."""
+    others = ("-m", *LEAST, "optimizer.lr=0.011", "seed=0,1", "sweep=s")
+    assert zygote.run("train.py", *others, cwd=swept) == 0
+    new = ran(said(swept))
+    assert all(re.fullmatch(rf"{name(seed)}-[0-9a-f]{{8}}", run) for seed, run in enumerate(new))
+    for words in (others, ("-m", *LEAST, "seed=0,1", "sweep=s"), ("-m", *LEAST, "seed=0", "sweep=s")):
+        assert zygote.run("train.py", *words, cwd=swept) == 0
+        assert ran(said(swept)) == []
+
+
+def test_runs_under_the_names_of_an_earlier_version_are_found(zygote: Zygote, swept: Path) -> None:
+    """All that was typed named them: a finished one is skipped, an interrupted one resumed, also without sweep.json."""
+    long = "epochs-1_model-mlp_seed-{}_threads-1"
+    whole = shutil.copytree(swept / SWEEP, swept / "whole")
+    (swept / SWEEP / name(0)).rename(swept / SWEEP / long.format(0))
+    shutil.rmtree(swept / SWEEP / name(1))
+    unfinished(whole / name(1), swept / SWEEP / long.format(1))
+    (swept / SWEEP / "sweep.json").unlink()
+    assert zygote.run("train.py", "-m", *LEAST, "seed=0,1", "sweep=s", cwd=swept) == 0
+    assert ran(said(swept)) == [long.format(1)]
+    assert differences(whole / name(1), swept / SWEEP / long.format(1)) == []
+    listed = json.loads((swept / SWEEP / "sweep.json").read_text())["jobs"]
+    assert set(listed) == {long.format(0), long.format(1)}
 
 
 def test_what_was_interrupted_goes_on_and_what_is_missing_is_run(zygote: Zygote, swept: Path) -> None:
@@ -155,7 +181,7 @@ def test_failures_are_contained_and_told_of(zygote: Zygote, tmp_path: Path) -> N
     assert zygote.run("train.py", *words, cwd=tmp_path, LUCK=str(luck)) == 1
     lines = said(tmp_path)
     sweep = tmp_path / SWEEP
-    runs = {fate: next(sweep.glob(f"*model.fate-{fate}_*")) for fate in fates}
+    runs = {fate: sweep / f"model.fate-{fate}" for fate in fates}
     assert {fate: record(run)["error"] for fate, run in runs.items()} == {
         "leaks": "RuntimeError: planted, after leaks",
         "raises": "RuntimeError: planted",
@@ -227,7 +253,7 @@ def test_the_sweep_describes_itself(home: Path) -> None:
     """sweep.json has every job with its overrides, and the command; the summary has a row for each."""
     roster = json.loads((home / SWEEP / "sweep.json").read_text())
     assert roster["name"] == "s"
-    assert roster["command"] == f"python train.py -m {' '.join(LEAST)} seed=0,1 sweep=s"
+    assert roster["command"] == f"python {ROOT / 'train.py'} -m {' '.join(LEAST)} seed=0,1 sweep=s"
     assert roster["jobs"] == {name(n): {"overrides": [*LEAST, f"seed={n}", "sweep=s"]} for n in (0, 1)}
     with (home / SWEEP / "summary.csv").open() as table:
         assert [(row["run"], row["status"]) for row in csv.DictReader(table)] == [(name(n), "finished") for n in (0, 1)]

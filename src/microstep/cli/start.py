@@ -28,7 +28,7 @@ from microstep.run.directory import check_left_by_start, new_directory, was_star
 from microstep.run.lock import directory_lock
 from microstep.run.record import RunRecord
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
-from microstep.sweep.definition import Job, Sweep, is_left_by_sweep
+from microstep.sweep.definition import Job, Sweep, is_left_by_sweep, rename_jobs
 from microstep.sweep.job import JobFunction
 from microstep.utils.files import expand_home
 from microstep.utils.terminal import called
@@ -156,6 +156,8 @@ def start_sweep(line: CommandLine, configs: list[DictConfig]) -> None:
     check_launcher(first)
     jobs = tuple(starmap(make_job, enumerate(configs)))
     check_unique_names([job.name for job in jobs])
+    if named and "hydra.sweep.subdir" not in line.typed:
+        jobs = rename_jobs(jobs, directory)
     with new_directory(directory, named, recognizes=is_left_by_sweep) as created:
         command = line.text if named else f"{line.text} sweep={created.name}"
         elsewhere = not {"_internal", "hydra_joblib_launcher"} & {*str(first.hydra.launcher._target_).split(".")}

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from time import strftime
 
@@ -22,13 +22,18 @@ def register_resolvers() -> None:
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
-def job_name(overrides: Sequence[str]) -> str:
-    """Return `key-value_key-value` for the overrides that can change a result.
+def list_settings(overrides: Iterable[str], exclude: Collection[str] = ()) -> list[str]:
+    """Return the sorted overrides that can change a result, without those of some keys."""
+    return sorted(o for o in overrides if o.lstrip("+").split("=")[0] not in {*NEUTRAL_KEYS, *exclude})
+
+
+def job_name(overrides: Sequence[str], fixed_keys: Collection[str] = ()) -> str:
+    """Return `key-value_key-value` for the overrides that can change a result, without `fixed_keys` if others are left.
 
     Eight digits of a hash keep the name unique if characters had to be replaced, if a value reads like a key, or if
     the name was cut at 80 characters.
     """
-    settings = sorted(o for o in overrides if o.lstrip("+").split("=")[0] not in NEUTRAL_KEYS)
+    settings = list_settings(overrides, fixed_keys) or list_settings(overrides)
     exact = "_".join(o.lstrip("+").replace("=", "-", 1) for o in settings) or "defaults"
     keys = [o.lstrip("+").split("=")[0] for o in settings]
     unambiguous = all(f"_{exact}".count(f"_{key}-") == 1 for key in keys)

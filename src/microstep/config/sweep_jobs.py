@@ -22,7 +22,10 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     if not lists_its_jobs(sweeper):
         return [composer.compose_job([example(o) for o in parsed])]
     swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
-    return [compose_swept(composer, job, swept) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+    jobs = [compose_swept(composer, job, swept) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+    for job in jobs:
+        job.hydra.job.config.override_dirname.exclude_keys += sorted({o.key_or_group for o in parsed} - swept)
+    return jobs
 
 
 def lists_its_jobs(sweeper: DictConfig) -> bool:

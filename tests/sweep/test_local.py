@@ -123,7 +123,7 @@ def test_a_signal_lets_every_run_save(tmp_path: Path) -> None:
     found = {path.parent.name: record(path.parent) for path in (tmp_path / SWEEP).glob("*/run.json")}
     assert {name: facts["status"] for name, facts in found.items()} == dict.fromkeys(started, "interrupted")
     last = (tmp_path / "output.txt").read_text().splitlines()[-1]
-    assert re.fullmatch(r"error: stopped by SIGTERM; resume it with python train\.py -m .* sweep=s", last)
+    assert re.fullmatch(r"error: stopped by SIGTERM; resume it with \S+ \S+train\.py -m .* sweep=s", last)
 
 
 def wait_for_epochs(sweep: Path, count: int) -> None:

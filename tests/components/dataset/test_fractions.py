@@ -57,7 +57,7 @@ def test_a_class_of_three_is_in_every_split(root, caplog, fraction):
     every = np.concatenate([source.published_indices for source in dataset.image_sources.values()])
     assert sorted(every) == list(range(333))
     fractions = f"dataset.test_fraction={fraction}, dataset.val_fraction=0.1"
-    rule = "some classes are too small for it, so each split gets at least one image of each class"
+    rule = "some classes are too small for these fractions, so each split gets at least one image of each class"
     assert warnings(caplog) == [f"{fractions}: {rule}"]
 
 

@@ -63,7 +63,9 @@ def test_images_beside_class_folders_are_counted(root, caplog, folders):
     assert not [name for split in dataset.image_sources for name in names(dataset, split) if "loose" in name]
     (warning,) = notices(caplog, root)
     found = ", ".join(f"1 in {Path('ROOT', folder)}" for folder in folders)
-    assert warning.startswith(f"dataset.root=ROOT: images in no class folder have no labels: {found}; ")
+    assert warning.startswith(
+        f"dataset.root=ROOT: not used, because images in no class folder have no labels: {found}; "
+    )
     assert warning.endswith(" run=RUN input=FOLDER classifies them")
 
 
@@ -91,7 +93,9 @@ def test_a_test_folder_without_labels_is_not_the_test_split(root, caplog):
     painted(root / "test" / "0.png", 0)
     assert sizes(opened(root)) == {"train": 16, "val": 2, "test": 2}
     (warning,) = notices(caplog, root)
-    assert warning.startswith("dataset.root=ROOT: images in no class folder have no labels: 1 in ROOT/test; ")
+    assert warning.startswith(
+        "dataset.root=ROOT: not used, because images in no class folder have no labels: 1 in ROOT/test; "
+    )
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "__MACOSX"])

@@ -98,5 +98,7 @@ def warn_unused(root: Path, folders: Mapping[str, Path]) -> None:
         log.warning("dataset.root=%s: not used: %s; rename the folder of a split to train, val or test", root, names)
     parents = dict.fromkeys([root, *folders.values()])
     if loose := [f"{count:,} in {folder}" for folder in parents if (count := count_loose_images(folder))]:
-        reason, command = "images in no class folder have no labels", f"{called('evaluate')} run=RUN input=FOLDER"
-        log.warning("dataset.root=%s: %s: %s; %s classifies them", root, reason, format_names(loose), command)
+        found = f"because images in no class folder have no labels: {format_names(loose)}"
+        log.warning(
+            "dataset.root=%s: not used, %s; %s run=RUN input=FOLDER classifies them", root, found, called("evaluate")
+        )

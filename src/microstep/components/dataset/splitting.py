@@ -94,7 +94,7 @@ def hold_out(train: ImageSource, sizes: Mapping[str, int], seed: int) -> dict[st
 
 
 def warn_small_classes(splits: Mapping[str, ImageSource], fractions: Mapping[str, float]) -> None:
-    notes = ["some classes are too small for it, so each split gets at least one image of each class"]
+    notes = ["some classes are too small for these fractions, so each split gets at least one image of each class"]
     for name, split in splits.items():
         absent = [label for n, label in enumerate(split.class_names) if n not in split.labels]
         notes += [f"{name} has none of {format_names(absent)}"] if absent else []

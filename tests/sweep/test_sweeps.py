@@ -96,7 +96,7 @@ def test_a_job_is_named_by_what_is_swept(zygote: Zygote, swept: Path) -> None:
     others = ("-m", *LEAST, "optimizer.lr=0.011", "seed=0,1", "sweep=s")
     assert zygote.run("train.py", *others, cwd=swept) == 0
     new = ran(said(swept))
-    assert all(re.fullmatch(rf"{name(seed)}-[0-9a-f]{{8}}", run) for seed, run in enumerate(new))
+    assert [re.sub(r"-[0-9a-f]{8}$", "-HASH", run) for run in new] == [f"{name(seed)}-HASH" for seed in (0, 1)]
     for words in (others, ("-m", *LEAST, "seed=0,1", "sweep=s"), ("-m", *LEAST, "seed=0", "sweep=s")):
         assert zygote.run("train.py", *words, cwd=swept) == 0
         assert ran(said(swept)) == []

@@ -90,9 +90,7 @@ def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: Repor
     resolved = {path.resolve() for path in excluded}
     remaining = [path for path in paths if path.resolve() not in resolved]
     if not remaining:
-        raise ConfigError(
-            request.subject, "it names only runs of the baseline", "give another, or baseline_checkpoint=last"
-        )
+        raise ConfigError(request.subject, "it names only runs of the baseline", "give another run or checkpoint")
     return remaining
 
 

@@ -17,14 +17,20 @@ from safetensors import safe_open
 from safetensors.torch import load, load_file
 from sklearn.datasets import load_digits
 from torch import nn
+from torchvision.models import get_model
 
 from microstep.components.dataset.fitting import FITS
+from microstep.components.model import torchvision_model
+from microstep.components.model.torchvision_models import load_state
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.config.experiment import public_experiment
 from microstep.errors import StorageError
+from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.weights import WeightsFile, serialize_weights, weights_file
 from microstep.training.build import build_trainer
+from microstep.utils.progress_bar import ProgressBars
 from tests.components.dataset import folders
 from tests.conftest import files_limited, fit
 from tests.tasks.tensors import split_in_three
@@ -115,6 +121,47 @@ def test_a_task_without_classes_leaves_out_what_it_hasnt(zygote, tmp_path) -> No
     assert about.keys() == kept
     assert (about["dataset"], json.loads(about["architecture"])["hidden"]) == ("diabetes", 16)
     assert {tensor.dtype for tensor in state.values()} == {torch.float64}
+
+
+SQUEEZENET = ("model=torchvision", "model.name=squeezenet1_1", "dataset=synthetic", "dataset.samples=60", "epochs=1")
+SMALL = ("dataset.val_samples=20", "dataset.test_samples=20", "batch_size=20")
+
+
+@pytest.mark.parametrize(("channels", "frozen"), [(3, False), (1, False), (3, True), (1, True)])
+def test_torchvisions_own_model_takes_the_weights(channels, frozen, tmp_path) -> None:
+    """A color, gray or frozen run's file is loaded by safetensors and torchvision alone, strictly, and is the same."""
+    words = [*SQUEEZENET, *SMALL, f"dataset.channels={channels}", "threads=1", "progress=false"]
+    if frozen:
+        torch.save(get_model("squeezenet1_1").state_dict(), tmp_path / "weights.pth")
+        words += [f"model.weights={tmp_path / 'weights.pth'}", "model.freeze=backbone"]
+    trainer = build_trainer(compose(words), tmp_path / "run")
+    trainer.weights.write(trainer.model, 1, {})
+    theirs = get_model("squeezenet1_1", num_classes=10).eval()
+    theirs.load_state_dict(load_file(trainer.weights.file), strict=True)
+    images = torch.randn(2, channels, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(images.expand(-1, 3, -1, -1)), trainer.model.eval()(images))
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model.model."])
+def test_weights_are_read_with_and_without_the_names_of_wrappers(prefix, tmp_path) -> None:
+    """`checkpoint=model.safetensors` and `model.weights=` read files of 0.1.0, whose names have a prefix, and ours."""
+    results = fit([*SQUEEZENET, *SMALL, "dataset.channels=1"], tmp_path / "run")
+    file = tmp_path / "run" / "model.safetensors"
+    (about, _), state = opened(file), load(file.read_bytes())
+    file.write_bytes(serialize_weights({f"{prefix}{name}": tensor for name, tensor in state.items()}, about))
+    again = evaluate_run(tmp_path / "run", "test", "model.safetensors", ALLOW_ALL, None, ProgressBars(False))
+    assert again.result.metrics == results.splits["test"].metrics
+    tuned = torchvision_model("squeezenet1_1", (1, 32, 32), 4, weights=str(file)).state_dict()
+    assert torch.equal(tuned["model.model.features.0.weight"], state["features.0.weight"])
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "densenet121"])
+def test_models_with_versions_are_read_again(name, tmp_path) -> None:
+    """A state dict without the versions of its modules, as in safetensors, is loaded as one of today's."""
+    model, fresh = (torchvision_model(name, (3, 32, 32), 4) for _ in range(2))
+    load_state(fresh, load_file(written(model, tmp_path)))
+    assert same(fresh.state_dict(), model.state_dict())
 
 
 class Odd(nn.Module):

@@ -10,6 +10,7 @@ from torch import nn
 
 from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.model.metadata import parse_normalization
+from microstep.components.model.torchvision_models import load_state
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
@@ -101,7 +102,7 @@ def read_weights(run_dir: Path, checkpoint: str) -> SavedWeights:
 
 def load_weights(model: nn.Module, weights: SavedWeights) -> None:
     try:
-        model.load_state_dict(weights.state)
+        load_state(model, weights.state)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = f"it is not this model's: {str(error).splitlines()[0]}"
         raise CheckpointRefused(str(weights.source), reason, "check model.* in config.yaml") from None

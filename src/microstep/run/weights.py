@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.files import ImageFiles
 from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_header
+from microstep.components.model.torchvision_models import unwrap
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
@@ -48,12 +49,12 @@ class WeightsFile:
     def write(self, model: nn.Module, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the state of a model with its epoch and validation metrics, or warn if safetensors cannot hold it.
 
-        Names and dtypes are those of `state_dict()`. Each name of tied weights has its own tensor, so that
-        `load_state_dict` needs nothing else. Equal weights give equal bytes. A write that fails leaves no partial file.
+        Names and dtypes are those of `state_dict()`; a model of torchvision has torchvision's names. Each name of tied
+        weights has its own tensor, so that `load_state_dict` needs nothing else. Equal weights give equal bytes. A write that fails leaves no partial file.
         """
         metadata = {**self.metadata, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
         try:
-            content = serialize_weights(model.state_dict(), metadata)
+            content = serialize_weights(unwrap(model).state_dict(), metadata)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
             log.warning("%s is not written, safetensors can't hold this model: %s", self.file.name, first_line(error))
             return

@@ -14,6 +14,7 @@ from torchvision.models import get_model, list_models
 import microstep.components.model.pretrained as pretrained
 from microstep.components.model.image_size import check_image_size
 from microstep.components.model.metadata import MeanAndStd
+from microstep.components.model.weights import strip_wrapper_prefixes
 from microstep.errors import ConfigError
 
 BACKBONE = "backbone"
@@ -110,6 +111,23 @@ def default_options(
         options["image_size"] = max(min(input_shape[1:]) // patch, 1) * patch
     options |= {} if weights is None else pretrained.pretrained_options(name)
     return options | ({"aux_logits": aux_logits} if aux_logits or (has_heads and aux_logits is not None) else {})
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return torchvision's model without the wrappers of this module; any other model unchanged."""
+    while isinstance(model, LogitsOnly | GrayscaleAdapter | FrozenBackbone):
+        model = model.model
+    return model
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict that has the names of the model, or of torchvision's model without its wrappers."""
+    inner = unwrap(model)
+    if inner is not model:
+        versions: Any = inner.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet needs its own
+        state = strip_wrapper_prefixes(state)
+        state._metadata = versions | state._metadata  # type: ignore[attr-defined]
+    inner.load_state_dict(state)
 
 
 def check_model_name(name: str) -> None:

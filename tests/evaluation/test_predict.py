@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load, save_file
 from sklearn.datasets import load_digits
 
-from microstep.components.dataset.builtin import synthetic
+from microstep import Images, image_dataset
+from microstep.components.dataset import ImageDataset
 from microstep.config.allowlist import ALLOW_ALL, allowlist_from
-from microstep.errors import CheckpointRefused, ConfigError, DataError, StorageError, escape_unprintable
+from microstep.config.compose import compose
+from microstep.config.search_path import CONF
+from microstep.errors import (
+    CheckpointRefused,
+    ConfigError,
+    DataError,
+    MicrostepError,
+    StorageError,
+    escape_unprintable,
+)
+from microstep.evaluation.classifier import load_classifier, load_exported_classifier
 from microstep.evaluation.contact_sheet import MAX_THUMBNAILS, draw_contact_sheet, fit_thumbnail, shown_indices
 from microstep.evaluation.evaluate import evaluate_run
-from microstep.evaluation.predict import PredictedInput, check_classifies_images, make_decoder, predict_input
+from microstep.evaluation.predict import PredictedInput, predict_input, predict_with_weights
 from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes
-from microstep.run.config import load_run_config
-from microstep.training.builders import build_components
+from microstep.run.weights import serialize_weights
+from microstep.training.build import build_trainer
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of
@@ -342,12 +357,112 @@ def test_the_gate_is_no_wider(run, tmp_path):
         classify(run, folder)
 
 
-def test_changed_data_are_refused(run, tmp_path):
-    """Changed data may have other classes and another normalization."""
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("split_seed: 0", "split_seed: 1"))
-    with pytest.raises(DataError, match="the data have changed since the run"):
-        classify(run, written(tmp_path / "in", 2))
+def test_the_training_images_are_not_needed(photos, tmp_path, monkeypatch):
+    """A run whose images are gone gives the same predictions, from each of its weights, and so does the file alone."""
+    shutil.copytree(photos, tmp_path / "data")
+    words = [f"dataset.root={tmp_path / 'data'}", "dataset=image_folder", "dataset.size=12", "num_workers=0"]
+    fit([*words, "model=mlp", "epochs=1", "batch_size=8"], run := tmp_path / "run")
+    before = rows_of(classify(run, photos / "test").directory)
+    shutil.rmtree(tmp_path / "data")
+    for checkpoint in ("best", "last", "model.safetensors"):
+        assert rows_of(classify(run, photos / "test", checkpoint).directory) == before
+    monkeypatch.chdir(tmp_path)
+    done = predict_with_weights(run / "model.safetensors", str(photos / "test"), ALLOW_ALL, None, ProgressBars(False))
+    assert rows_of(done.directory) == before
+
+
+def test_weights_alone_classify(zygote, run, tmp_path):
+    """`weights=FILE input=FOLDER` needs no run, trusts built-in models only, and writes below outputs/predictions."""
+    expected = rows_of(classify(run, written(tmp_path / "in", 20)).directory)
+    (run / "model.safetensors").rename(tmp_path / "model.safetensors")
+    shutil.rmtree(run)
+    done = zygote.call("evaluate.py", "weights=model.safetensors", "input=in", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "outputs/predictions/in/predictions.csv" in done.stdout
+    assert rows_of(tmp_path / "outputs" / "predictions" / "in") == expected
+    state, about = load((file := tmp_path / "model.safetensors").read_bytes()), safe_metadata(file)
+    node = {"_target_": "tests.evaluation.test_predict.evil"}
+    file.write_bytes(serialize_weights(state, about | {"architecture": json.dumps(node)}))
+    done = zygote.call("evaluate.py", "weights=model.safetensors", "input=in", cwd=tmp_path)
+    assert done.returncode == 2
+    assert error_of(done).startswith(
+        "error: model._target_=tests.evaluation.test_predict.evil: the run directory names"
+    )
+
+
+def safe_metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as content:
+        return content.metadata()
+
+
+def evil(input_shape: object) -> None:
+    pytest.fail("it was built")
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        ("weights=w", "weights=w: a file of weights holds no data to evaluate on; add input=FOLDER, or give run=", 2),
+        ("weights=w run=r input=in", "weights=w: run= is given as well; leave out one of the two", 2),
+        ("weights=w baseline=b input=in", "weights=w: baseline= is given as well; leave out one of the two", 2),
+        ("weights=w checkpoint=last input=in", "checkpoint=last: weights= names a file itself; leave out", 2),
+        ("weights=w input=in", "weights=w: it is not there; it is written when a run finishes; give the ", 6),
+        ("weights=in/0000.png input=in", "weights=in/0000.png: it can't be read: ", 6),
+        ("weights=foreign.safetensors input=in", "weights=foreign.safetensors: it can't be read: it is not the ", 6),
+        ("input=in", "run=???: it has no value; give one: run=…, or weights=FILE with input=FOLDER", 2),
+    ],
+)
+def test_weights_that_can_not_be_used_are_one_line(zygote, tmp_path, words, said, code):
+    """Each mistake with `weights=` is one line that names the way out, and nothing is written."""
+    written(tmp_path / "in", 1)
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    done = zygote.call("evaluate.py", *words.split(), cwd=tmp_path)
+    assert (done.returncode, error_of(done)[: len(said) + 7]) == (code, f"error: {said}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["architecture", "class_names", "input_shape", "mean", "task"])
+@pytest.mark.parametrize(
+    "value", ["", "3", "[]", "[[]]", '"${x}"', '{"_target_": "${x}"}', "[" * 9999, "[99999999, 9, 9]"]
+)
+def test_hostile_metadata_are_refused(trained, tmp_path, key, value):
+    """Metadata that are malformed end in a MicrostepError, never in anything else."""
+    content = (trained / "model.safetensors").read_bytes()
+    about = safe_metadata(trained / "model.safetensors") | {key: value}
+    (file := tmp_path / "model.safetensors").write_bytes(serialize_weights(load(content), about))
+    with suppress(MicrostepError):
+        load_exported_classifier(file, allowlist_from([CONF]), "cpu")
+
+
+def squashed(file: Path) -> np.ndarray:
+    """Decode a file as `own_images` does."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("L").resize((8, 8)))[None]
+
+
+def own_images(device: torch.device, decoder: str | None = None) -> ImageDataset:
+    """A data set of the user's own, whose images are the whole of each picture, not its middle."""
+    pixels = np.tile(np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8), (60, 1, 1, 1))
+    images = Images(pixels, np.arange(60) % 2, ("even", "odd"))
+    return image_dataset(images, images, device, 20, 0, None, None, decoder=decoder and squashed)
+
+
+def test_a_data_set_of_ones_own_decodes_itself(tmp_path):
+    """Its own decoder reads the images; without one, `input=` is refused, and so are its weights alone."""
+    wide(digit(0).resize((64, 64))).save(written(tmp_path / "in", 0) / "wide.png")
+    for name, decoder in (("with", "yes"), ("without", None)):
+        config = compose(["model=mlp", "epochs=1", "threads=1", "progress=false", "batch_size=8"])
+        config.dataset = {"_target_": "tests.evaluation.test_predict.own_images", "decoder": decoder}
+        build_trainer(config, tmp_path / name).fit()
+    done = classify(tmp_path / "with", tmp_path / "in")
+    seen = load_classifier(tmp_path / "with", ALLOW_ALL, None, "best").decoder(tmp_path / "in" / "wide.png")
+    assert np.array_equal(seen, squashed(tmp_path / "in" / "wide.png"))
+    assert len(rows_of(done.directory)) == 1
+    with pytest.raises(ConfigError, match=r"the data set decodes its images itself, .*image_dataset\(…, decoder=…\)"):
+        classify(tmp_path / "without", tmp_path / "in")
+    with pytest.raises(ConfigError, match="give run=RUN_DIR instead"):
+        load_exported_classifier(tmp_path / "with" / "model.safetensors", ALLOW_ALL, None)
 
 
 def test_a_run_on_folders_of_colours(tmp_path):
@@ -367,16 +482,20 @@ def test_a_run_on_folders_of_colours(tmp_path):
     assert all(float(row["confidence_1"]) + float(row["confidence_2"]) == pytest.approx(1, abs=2e-6) for row in rows)
 
 
-def test_only_a_classifier_of_images_is_accepted(run):
+def test_only_a_classifier_of_images_is_accepted(run, tmp_path):
     """Two channels, data that are not images, or another task: each is refused in one line."""
-    cpu = torch.device("cpu")
-    with pytest.raises(ConfigError, match="input=in: the run's images have 2 channels; give a run that classifies"):
-        make_decoder(synthetic(cpu, samples=60, val_samples=20, test_samples=20, channels=2), "in")
-    parts = build_components(load_run_config(run, ALLOW_ALL), ALLOW_ALL, "cpu")
-    with pytest.raises(ConfigError, match="input=in: the run's data are not images; "):
-        check_classifies_images(replace(parts, dataset=object()), "in")
-    with pytest.raises(ConfigError, match="input=in: the run's task is object, not Classification; "):
-        check_classifies_images(replace(parts, task=object()), "in")
+    folder, small = written(tmp_path / "in", 1), ["model=mlp", "epochs=1", "batch_size=20"]
+    fit(
+        [*small, "dataset=synthetic", "dataset.samples=60", "dataset.val_samples=20", "dataset.channels=2"],
+        tmp_path / "2",
+    )
+    with pytest.raises(ConfigError, match="the run's images have 2 channels; give a run that classifies"):
+        classify(tmp_path / "2", folder)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["task"] = {"_target_": "tests.tasks.segmentation.Segmentation"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match="the run's task is Segmentation, not Classification; "):
+        classify(run, folder)
 
 
 def test_a_sheet_shows_all_or_a_few_evenly_spread():

@@ -38,6 +38,7 @@ from tests.tasks.test_tasks import CONF, REGRESSION
 from tests.tasks.weights import last_weights
 
 CPU = torch.device("cpu")
+TASK = {"_target_": "microstep.components.task.Classification", "class_weights": None, "label_smoothing": 0.0}
 
 
 def opened(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -94,6 +95,8 @@ def test_the_file_says_what_it_is(trained) -> None:
         "class_names": json.dumps([str(digit) for digit in range(10)]),
         "input_shape": "[1, 8, 8]",
         "scale": "16.0",
+        "decoder": "microstep",
+        "task": json.dumps(TASK),
         "architecture": json.dumps({"_target_": "microstep.components.model.SmallCNN", "width": 32}),
         "epoch": "3",
         "microstep": version("microstep"),
@@ -117,7 +120,7 @@ def test_a_task_without_classes_leaves_out_what_it_hasnt(zygote, tmp_path) -> No
     done = zygote.call("train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     about, state = opened(tmp_path / "run" / "model.safetensors")
-    kept = {"format", "dataset", "architecture", "epoch", "metrics", "microstep", "sha256"}
+    kept = {"format", "dataset", "architecture", "task", "epoch", "metrics", "microstep", "sha256"}
     assert about.keys() == kept
     assert (about["dataset"], json.loads(about["architecture"])["hidden"]) == ("diabetes", 16)
     assert {tensor.dtype for tensor in state.values()} == {torch.float64}

@@ -64,6 +64,7 @@ def run_evaluate(config: DictConfig) -> None:
         python evaluate.py run=A baseline=B                is A better than B? outputs/comparisons/…/
         python evaluate.py run=A checkpoint=last baseline=A baseline_checkpoint=best   two checkpoints of one run
         python evaluate.py run=RUN_DIR input=FOLDER        classify unlabeled images: reports/input-<folder>/
+        python evaluate.py weights=FILE input=FOLDER       by a model.safetensors alone: outputs/predictions/<folder>/
 
     FOLDER is searched recursively; a single image will do, too. predictions.csv lists the five most likely classes of
     each image, or why it can't be read; contact_sheet.png shows the images. `split` is not used.
@@ -81,7 +82,8 @@ def run_evaluate(config: DictConfig) -> None:
     if config.baseline_checkpoint is not None:
         subject = f"baseline_checkpoint={config.baseline_checkpoint}"
         raise ConfigError(subject, "there is no baseline", "add baseline=RUN_DIR; of the same run is possible")
-    allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), Path(config.run))
+    run = None if config.run is None else Path(config.run)
+    allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), run)
     report = evaluate_split if config.input is None else classify_input
     print_above_bars(report(config, allowlist, ProgressBars(config.progress)))
 
@@ -117,16 +119,20 @@ def compare(config: DictConfig) -> str:
 
 
 def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
-    from microstep.evaluation.predict import predict_input
+    from microstep.evaluation.predict import predict_input, predict_with_weights
     from microstep.evaluation.predictions import format_class_counts
 
     for key, value in get_overrides(config).items():
         raise ConfigError(f"{key}={value}", "with input= the run's own is used", "leave it out")
-    done = predict_input(Path(config.run), config.input, config.checkpoint, allowlist, config.device, bars)
+    common, exported = (allowlist, config.device, bars), config.weights is not None
+    if exported:
+        done = predict_with_weights(Path(config.weights), config.input, *common)
+    else:
+        done = predict_input(Path(config.run), config.input, config.checkpoint, *common)
     rows = {
         "images": f"{len(done.classified.rows):,} classified, {len(done.classified.errors):,} failed",
         "classes": format_class_counts(done.classified),
-        "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
+        "weights" if exported else "checkpoint": f"{config.weights or config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),
         "contact sheet": escape_unprintable(display_path(done.directory / "contact_sheet.png")),
     }

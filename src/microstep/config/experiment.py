@@ -26,7 +26,7 @@ RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
 LATER: dict[str, Any] = {"model.aux_logits": False, "dataset.fit": "crop"}
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
-    {"resume", "run", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
+    {"resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
 WEIGHTS_FILENAME = "model.safetensors"  #: file of a run's best weights, and their name for evaluate.py

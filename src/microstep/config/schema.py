@@ -100,7 +100,8 @@ class EvaluatedDataConfig:
 class EvaluateConfig:
     """Root of evaluate.yaml."""
 
-    run: str = key(MISSING, RUN, "run directory; with baseline= also a quoted pattern of several")
+    run: str | None = key(None, RUN, "run directory, needed without weights=; with baseline= also a quoted pattern")
+    weights: str | None = key(None, RUN, "model.safetensors to classify input= with, instead of a run")
     baseline: str | None = key(None, COMPARISON, "run directory, or pattern, to compare run= with, by their reports")
     split: str = key("test", DATA, "split to evaluate or compare on: test, val or train")
     dataset: EvaluatedDataConfig = key(EvaluatedDataConfig, DATA, "where the data are and how they are read")

@@ -24,10 +24,27 @@ def check_config(config: DictConfig) -> None:
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
     for key, value in iter_leaves(config):
         check_value(key, value, ranges.get(key), CHOICES.get(key))
+    if "baseline" in config:
+        check_evaluated(config)
     if "accum" in config:
         micro_batch_size(config)
         check_accum_matches(config)
         check_diagnostic_keys(config)
+
+
+def check_evaluated(config: DictConfig) -> None:
+    """Check that evaluate.py has a run, or weights for unlabeled images and nothing that needs a run."""
+    subject = f"weights={config.weights}"
+    if config.weights is None and config.run is None:
+        raise ConfigError("run=???", "it has no value", "give one: run=…, or weights=FILE with input=FOLDER")
+    if config.weights is None:
+        return
+    if (other := next((key for key in ("run", "baseline") if config[key] is not None), None)) is not None:
+        raise ConfigError(subject, f"{other}= is given as well", "leave out one of the two")
+    if config.input is None:
+        raise ConfigError(subject, "a file of weights holds no data to evaluate on", "add input=FOLDER, or give run=")
+    if config.checkpoint != "best":
+        raise ConfigError(f"checkpoint={config.checkpoint}", "weights= names a file itself", "leave out one of the two")
 
 
 def check_accum_matches(config: DictConfig) -> None:

@@ -109,7 +109,10 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    directory = run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
+    return check_no_link(run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}"))
+
+
+def check_no_link(directory: Path) -> Path:
     if directory.parent.is_symlink() or directory.is_symlink():
         raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory

@@ -1,16 +1,17 @@
-"""Classifies images without labels with a saved run."""
+"""Classifies images without labels with a saved run, or with exported weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
-from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.loader_processes import loader_errors
-from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.unlabeled import (
     ReadableBatches,
     ReadResults,
@@ -18,21 +19,22 @@ from microstep.components.dataset.unlabeled import (
     make_input_workers,
     read_input,
 )
-from microstep.components.dataset.workers import worker_count
-from microstep.components.task import Classification
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, DataError, escape_unprintable
+from microstep.evaluation.classifier import (
+    IMAGE_RUN_REMEDY,
+    Classifier,
+    load_classifier,
+    load_exported_classifier,
+)
 from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail, shown_indices
-from microstep.evaluation.evaluate import get_report_directory, load_run
+from microstep.evaluation.evaluate import check_no_link, get_report_directory
 from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
-from microstep.training.components import Components
 from microstep.training.device import determinism_errors
 from microstep.training.evaluation_loop import iter_outputs
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tensors import finite_rows
-
-IMAGE_RUN_REMEDY = "give a run that classifies grayscale or color images"
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,6 @@ class PredictedInput:
     epoch: int  #: epoch of the checkpoint
 
 
-@loader_errors()
-@determinism_errors()
 def predict_input(
     run_dir: Path, input_path: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
 ) -> PredictedInput:
@@ -55,60 +55,57 @@ def predict_input(
     of an earlier call with that folder name. An image that cannot be read gets a warning and a row without classes.
 
     Args:
-        input_path: a folder, searched recursively, or one image. For the other arguments see `load_run`.
+        input_path: a folder, searched recursively, or one image. For the other arguments see `load_classifier`.
 
     Raises:
-        ConfigError: if the run does not classify images; see also `load_run`.
+        ConfigError: if the run does not classify images; see also `load_classifier`.
         DataError: if there are no images, or none can be read.
         StorageError: if the files cannot be written.
     """
+    load = partial(load_classifier, run_dir, allowlist, device, checkpoint)
+    return predict(load, input_path, lambda name: get_report_directory(run_dir, f"input-{name}", checkpoint), bars)
+
+
+def predict_with_weights(
+    file: Path, input_path: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
+) -> PredictedInput:
+    """Classify images with a model.safetensors alone; write to `outputs/predictions/<folder>`. See `predict_input`."""
+    load = partial(load_exported_classifier, file, allowlist, device)
+    return predict(load, input_path, lambda name: check_no_link(Path("outputs", "predictions", name)), bars)
+
+
+@loader_errors()
+@determinism_errors()
+def predict(
+    load: Callable[[], Classifier], input_path: str, directory_of: Callable[[str], Path], bars: ProgressBars
+) -> PredictedInput:
     files = find_unlabeled_images(input_path, Decoder(1, 1, 3))  # first: a misspelt folder is reported at once
     name = Path(input_path).resolve().name or "root"
-    directory = get_report_directory(run_dir, f"input-{name}", checkpoint)
-    config, components, epoch = load_run(run_dir, allowlist, device, checkpoint)
-    dataset, task = check_classifies_images(components, input_path)
-    files = replace(files, decoder=make_decoder(dataset, input_path))
-    results = read_input(make_input_workers(files, worker_count(config.num_workers)), len(files))
-    read = bars.samples(results, "images", len(files), lambda one: 1, dict)
-    classified = classify_images(components, dataset, task, files, read)
-    write_prediction_files(classified, files, directory, name)
+    directory, classifier = directory_of(name), load()
+    files = replace(files, decoder=classifier.decoder)
+    results = read_input(make_input_workers(files, classifier.num_workers), len(files))
+    classified = classify_images(classifier, files, bars.samples(results, "images", len(files), lambda one: 1, dict))
+    write_prediction_files(classified, files, classifier, directory, name)
     warn_errors(classified)
-    return PredictedInput(classified, directory, epoch)
+    return PredictedInput(classified, directory, classifier.epoch)
 
 
-def check_classifies_images(components: Components, input_path: str) -> tuple[ImageDataset, Classification]:
-    dataset, task, subject = components.dataset, components.task, f"input={input_path}"
-    if not isinstance(dataset, ImageDataset):
-        raise ConfigError(subject, "the run's data are not images", IMAGE_RUN_REMEDY)
-    if not isinstance(task, Classification):
-        raise ConfigError(subject, f"the run's task is {type(task).__name__}, not Classification", IMAGE_RUN_REMEDY)
-    return dataset, task
-
-
-def make_decoder(dataset: ImageDataset, input_path: str) -> Decoder:
-    train = dataset.image_sources["train"]
-    channels, height, width = train.shape
-    if channels not in (1, 3):
-        raise ConfigError(f"input={input_path}", f"the run's images have {channels} channels", IMAGE_RUN_REMEDY)
-    return train.decoder if isinstance(train, ImageFiles) else Decoder(height, width, channels)
-
-
-def classify_images(
-    components: Components, dataset: ImageDataset, task: Classification, files: ImageFiles, read: ReadResults
-) -> ClassifiedImages:
-    """Return the predictions of the model. 255 in a file is 1.0, even if the run's data have another scale."""
-    normalization = dataset.normalization
-    normalizer = Normalizer(files.scale, normalization.mean, normalization.std, components.device)
-    batches = ReadableBatches(read, components.loaders.eval_batch_size, files.shape, normalizer, components.device)
+def classify_images(classifier: Classifier, files: ImageFiles, read: ReadResults) -> ClassifiedImages:
+    """Return the predictions of the model."""
+    size, device = classifier.batch_size, classifier.device
+    batches = ReadableBatches(read, size, files.shape, classifier.normalizer, device)
     errors, found = batches.unreadable_reasons, []
-    for batch, logits in iter_outputs(components.model, batches, components.precision):
+    for batch, logits in iter_outputs(classifier.model, batches, classifier.precision):
+        if logits.shape[1:] != (len(classifier.class_names),):
+            reason = f"the outputs are of shape {tuple(logits.shape)}, not one per class"
+            raise ConfigError(f"input={files.root}", reason, IMAGE_RUN_REMEDY)
         finite, rows = finite_rows(logits).cpu(), batch.indices.cpu()
         errors |= dict.fromkeys(rows[~finite].tolist(), "the model's outputs are not finite")
         found.append([column[finite] for column in (rows, *top_classes(logits))])
     if len(errors) == len(files):
         raise no_prediction_error(files, errors)
     rows, classes, confidence = (torch.cat(column) for column in zip(*found, strict=True))
-    return ClassifiedImages(files.files.tolist(), task.class_names, rows, classes, confidence, errors)
+    return ClassifiedImages(files.files.tolist(), classifier.class_names, rows, classes, confidence, errors)
 
 
 def no_prediction_error(files: ImageFiles, errors: Mapping[int, str]) -> DataError:
@@ -117,14 +114,25 @@ def no_prediction_error(files: ImageFiles, errors: Mapping[int, str]) -> DataErr
     return DataError(first, f"{errors[0]}{note}", "give images that can be read, or another run")
 
 
-def write_prediction_files(classified: ClassifiedImages, files: ImageFiles, directory: Path, name: str) -> None:
+def write_prediction_files(
+    classified: ClassifiedImages, files: ImageFiles, classifier: Classifier, directory: Path, name: str
+) -> None:
     """Write the table and the contact sheet, each atomically, after both are complete in memory."""
     indices = shown_indices(len(classified.rows))
-    height, width = fit_thumbnail(*files.shape[1:])
-    small = replace(files, decoder=replace(files.decoder, height=height, width=width))
-    sheet = draw_contact_sheet(classified, indices, small.read(classified.rows[indices].tolist()), name)
+    thumbnails = read_thumbnails(files, classified.rows[indices].tolist(), classifier.normalizer.scale)
+    sheet = draw_contact_sheet(classified, indices, thumbnails, name)
     table = format_predictions_csv(classified)
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / "contact_sheet.png", sheet)
     write_atomic(directory / "predictions.csv", table)
+
+
+def read_thumbnails(files: ImageFiles, rows: Sequence[int], scale: float) -> np.ndarray:
+    """Return the images in the size of thumbnails. Those that the data set itself decodes are not interpolated."""
+    height, width = fit_thumbnail(*files.shape[1:])
+    if isinstance(files.decoder, Decoder):
+        return replace(files, decoder=replace(files.decoder, height=height, width=width)).read(rows)
+    pixels = torch.from_numpy(files.read(rows)).float() * (255 / scale)
+    shown = pixels if pixels.shape[1] in (1, 3) else pixels[:, :1]
+    return interpolate(shown.clamp(0, 255), (height, width)).byte().numpy()

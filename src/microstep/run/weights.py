@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from microstep.components.dataset import ImageDataset
-from microstep.components.dataset.files import ImageFiles
+from microstep.components.dataset.decoding import Decoder
 from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_header
 from microstep.components.model.torchvision_models import unwrap
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
@@ -27,6 +27,7 @@ from microstep.utils.files import write_atomic
 from microstep.utils.json_files import replace_nonfinite
 
 log = logging.getLogger("microstep.notice")
+OWN_DECODER = "own"  #: `fit` of a data set that decodes its files by code of its own
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class WeightsFile:
         """Write the state of a model with its epoch and validation metrics, or warn if safetensors cannot hold it.
 
         Names and dtypes are those of `state_dict()`; a model of torchvision has torchvision's names. Each name of tied
-        weights has its own tensor, so that `load_state_dict` needs nothing else. Equal weights give equal bytes. A write that fails leaves no partial file.
+        weights has its own tensor, so that `load_state_dict` needs nothing else. Equal weights give equal bytes. A
+        write that fails leaves no partial file.
         """
         metadata = {**self.metadata, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
         try:
@@ -65,13 +67,12 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     """Return the weights file of a run. Class names, shape, normalization or fit are left out if it has none."""
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
     facts: dict[str, Any] = {"architecture": public_experiment(config)["model"]}
+    facts |= {key: node for key, node in public_experiment(config).items() if key == "task"}
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
-        found, train = dataset.normalization, dataset.image_sources["train"]
-        scale = {} if train.scale == 255 else {"scale": train.scale}  # the pixel value that means 1.0
-        facts |= {"mean": found.mean, "std": found.std, **scale}
-        if isinstance(train, ImageFiles):
-            metadata["fit"] = train.decoder.fit
+        found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
+        facts |= {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
+        metadata["fit"] = dataset.file_decoder.fit if isinstance(dataset.file_decoder, Decoder) else OWN_DECODER
     metadata |= {key: json.dumps(value, default=str) for key, value in facts.items()}
     with suppress(PackageNotFoundError):
         metadata["microstep"] = version("microstep")
@@ -88,20 +89,30 @@ def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return b"".join([len(text).to_bytes(HEADER_LENGTH_BYTES, "little"), text, data])
 
 
-def read_exported_weights(file: Path) -> SavedWeights:
+def read_metadata(file: Path) -> dict[str, Any]:
+    """Return the metadata of a model.safetensors; empty if there is none or it is damaged."""
+    with suppress(CheckpointRefused):
+        return dict(read_exported_weights(file).metadata)
+    return {}
+
+
+def read_exported_weights(file: Path, subject: str | None = None, remedy: str = "use checkpoint=best") -> SavedWeights:
     """Return the checked weights in a model.safetensors. Raise CheckpointRefused for damage."""
+    subject = subject or str(file)
     if not file.is_file():
-        raise CheckpointRefused(str(file), "it is not there", "it is written when a run finishes; use checkpoint=best")
+        raise CheckpointRefused(subject, "it is not there", f"it is written when a run finishes; {remedy}")
     try:
         content = file.read_bytes()
         state = load(content)
         header, data = split_header(content)
-        metadata = header["__metadata__"]
+        metadata = header.get("__metadata__", {})
+        if not {"epoch", "sha256", "architecture"} <= metadata.keys():
+            raise ValueError("it is not the model.safetensors of a run")
         epoch, digest = int(metadata["epoch"]), metadata["sha256"]
     except Exception as error:  # anything can be raised for bytes that anyone may have written
-        raise CheckpointRefused(str(file), f"it can't be read: {first_line(error)}", "use checkpoint=best") from None
+        raise CheckpointRefused(subject, f"it can't be read: {first_line(error)}", remedy) from None
     if sha256(data).hexdigest() != digest:
-        raise CheckpointRefused(str(file), "its checksum is not the one in its header", "use checkpoint=best")
+        raise CheckpointRefused(subject, "its checksum is not the one in its header", remedy)
     return SavedWeights(file, state, epoch, metadata)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.image_dataset import ImageDataset, image_dataset
 from microstep.components.dataset.images import Images
 from microstep.components.dataset.splitting import split_stratified
@@ -30,7 +31,8 @@ def digits(
     images = Images(data.images.astype(np.uint8)[:, None], data.target.astype(np.int64), names, scale=16.0)
     kept, held_out = split_stratified(images.labels, test_samples, split_seed, subject, names)
     train, test = images.select(kept), images.select(held_out)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    decoder = Decoder(8, 8, 1)
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
 
 
 def synthetic(
@@ -68,4 +70,5 @@ def synthetic(
         return Images(patterns[labels] // 2 + noise, labels, names)
 
     train, test = make_images(samples), make_images(test_samples)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    decoder = Decoder(size, size, channels)
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)

@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torchvision.datasets.utils import check_integrity
 
+from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.download import download_dataset
 from microstep.components.dataset.image_dataset import ImageDataset, image_dataset
 from microstep.components.dataset.images import Images
@@ -59,7 +60,8 @@ def cifar(
     check_files(folder, dataset_class)
     lists = dataset_class.train_list, dataset_class.test_list
     train, test = (read_images(folder, files, dataset_class) for files in lists)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    decoder = Decoder(32, 32, 3)
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
 
 
 def check_files(folder: Path, dataset_class: Any) -> None:

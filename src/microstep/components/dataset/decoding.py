@@ -1,7 +1,7 @@
 """Decodes image files to uint8 pixels of a fixed size. Limits formats and pixels first, so files need no trust."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,27 @@ def read_turn(image: Image.Image) -> Transpose | None:
     with suppress(Exception):  # PIL raises many kinds
         return TURNS.get(image.getexif()[ExifTags.Base.Orientation])
     return None
+
+
+@dataclass(frozen=True)
+class OwnDecoder:
+    """Decodes files by a function of the user's data set, whose pixels are uint8 of one shape."""
+
+    decode: Callable[[Path], np.ndarray]
+    shape: tuple[int, int, int]  #: channels, height, width
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, file: Path) -> np.ndarray:
+        try:
+            pixels = self.decode(file)
+            right = pixels.shape == self.shape and pixels.dtype == np.uint8
+        except Exception as error:  # the user's code raises any kind
+            raise DataError(str(file), unreadable_reason(error), "replace or remove it") from None
+        if not right:
+            found = f"{pixels.dtype} of shape {pixels.shape}"
+            reason = f"the data set's decoder returns {found}, not uint8 of {self.shape}"
+            raise DataError(str(file), reason, "correct the decoder")
+        return pixels
 
 
 def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

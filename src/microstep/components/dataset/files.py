@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microstep.components.dataset.decoding import Decoder, check_regular_file, read_image_size
+from microstep.components.dataset.decoding import Decoder, OwnDecoder, check_regular_file, read_image_size
 from microstep.components.dataset.images import Int64Array, UInt8Array
 from microstep.errors import DataError
 from microstep.utils.json_files import load_cached, store_cached
@@ -29,7 +29,7 @@ class ImageFiles:
     files: np.ndarray  #: N: paths relative to `root`
     labels: Int64Array  #: N: class numbers
     class_names: tuple[str, ...]  #: by class number
-    decoder: Decoder
+    decoder: Decoder | OwnDecoder
     published_indices: Int64Array  #: N: index of each file in the sorted list of its split
     not_read: Counter[str] = field(default_factory=Counter)  #: other files in these folders, by suffix
     scale: ClassVar[float] = 255.0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class ImageDataset:
     num_workers: int | None = None  #: processes that read files; None starts one per core
     progress_bar: ProgressBar = no_progress_bar  #: shown while files are read
     resident_note: str = ""  #: why the data are resident or streaming, for the summary
+    decoder: Callable[[Path], Any] | None = field(default=None, kw_only=True)  #: see `image_dataset`
     given_normalization: Normalization | None = field(default=None, kw_only=True)  #: instead of mean and std
 
     @cached_property
@@ -117,6 +119,11 @@ class ImageDataset:
         return changed
 
     @property
+    def file_decoder(self) -> Any:
+        """The function that makes an image of a file as those of the data set were made; None if it is not known."""
+        return self.decoder or getattr(self.image_sources["train"], "decoder", None)
+
+    @property
     def summary(self) -> str:
         counts = " / ".join(f"{len(source):,} {name}" for name, source in self.image_sources.items())
         size = " × ".join(map(str, self.image_sources["train"].shape))
@@ -135,6 +142,7 @@ def image_dataset(
     std: Sequence[float] | None,
     resident: bool = True,
     num_workers: int | None = None,
+    decoder: Callable[[Path], Any] | None = None,
 ) -> ImageDataset:
     """Build a data set from official training and test images; validation is a stratified part of the former.
 
@@ -148,9 +156,12 @@ def image_dataset(
         std: As `mean`.
         resident: Keep all images on the device. False reads and augments them in worker processes.
         num_workers: Number of worker processes; None starts one per core.
+        decoder: Function that `evaluate.py input=` decodes a file with: C × H × W, uint8, like the images. None if it
+            is not known; `input=` is refused then.
     """
     make_splits = partial(make_validation_split, val_samples=val_samples, split_seed=split_seed)
-    return ImageDataset({"train": train, "test": test}, make_splits, device, resident, mean, std, num_workers)
+    official = {"train": train, "test": test}
+    return ImageDataset(official, make_splits, device, resident, mean, std, num_workers, decoder=decoder)
 
 
 def make_validation_split(official_splits: ImageSplits, val_samples: int, split_seed: int) -> ImageSplits:

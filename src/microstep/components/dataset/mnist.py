@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torchvision
 
+from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.download import download_dataset
 from microstep.components.dataset.image_dataset import ImageDataset, image_dataset
 from microstep.components.dataset.images import Images
@@ -61,7 +62,8 @@ def mnist(
     classes = tuple(MNIST_DATASETS[kind].classes)
     directory = Path(root, raw) if has_idx_files(Path(root, raw)) and not has_idx_files(Path(root)) else Path(root)
     train, test = (Images(*read_idx_split(directory, prefix, remedy), classes) for prefix in ("train", "t10k"))
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers)
+    decoder = Decoder(28, 28, 1)
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
 
 
 def has_idx_files(directory: Path) -> bool:

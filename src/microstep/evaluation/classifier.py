@@ -82,6 +82,8 @@ def load_exported_classifier(file: Path, allowlist: Allowlist, device: str | Non
     parts = {"model": parse_json(weights.metadata, "architecture"), "task": task, **EXPORTED_PARTS}
     allowlist.check_resolvers(parts, subject)
     try:
+        if not (isinstance(parts["model"], dict) and isinstance(task, dict)):
+            raise TypeError
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), parts)
         OmegaConf.resolve(config)
     except Exception:  # OmegaConf raises many kinds

@@ -38,7 +38,7 @@ from tests.tasks.test_tasks import CONF, REGRESSION
 from tests.tasks.weights import last_weights
 
 CPU = torch.device("cpu")
-TASK = {"_target_": "microstep.components.task.Classification", "class_weights": None, "label_smoothing": 0.0}
+TASK = {"_target_": "microstep.components.task.Classification", "class_weights": None, "label_smoothing": 0.1}
 
 
 def opened(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

@@ -95,7 +95,7 @@ def test_the_file_says_what_it_is(trained) -> None:
         "class_names": json.dumps([str(digit) for digit in range(10)]),
         "input_shape": "[1, 8, 8]",
         "scale": "16.0",
-        "decoder": "microstep",
+        "fit": "crop",
         "task": json.dumps(TASK),
         "architecture": json.dumps({"_target_": "microstep.components.model.SmallCNN", "width": 32}),
         "epoch": "3",

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from microstep.components.dataset import ImageDataset
-from microstep.components.dataset.decoding import MAX_PIXELS, Decoder, OwnDecoder
+from microstep.components.dataset.decoding import MAX_PIXELS, OWN_FIT, Decoder, OwnDecoder
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.workers import worker_count
 from microstep.components.model.metadata import ImageFacts, parse_image_facts, parse_json
@@ -22,7 +22,7 @@ from microstep.config.targets import current
 from microstep.errors import ConfigError
 from microstep.evaluation.evaluate import load_run, load_weights, read_weights
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import OWN_DECODER, SavedWeights, read_exported_weights, read_metadata, weights_file
+from microstep.run.weights import SavedWeights, read_exported_weights, read_metadata, weights_file
 from microstep.training import device as machine
 from microstep.training.builders import EVALUATION_FACTOR, INITIALIZATION_KEY, build_component
 from microstep.types.protocols import Precision, Task
@@ -76,7 +76,7 @@ def load_exported_classifier(file: Path, allowlist: Allowlist, device: str | Non
     """
     subject = f"weights={file}"
     weights = read_exported_weights(file, subject, EXPORTED_REMEDY)
-    if weights.metadata.get("fit") == OWN_DECODER:
+    if weights.metadata.get("fit") == OWN_FIT:
         raise ConfigError(subject, OWN_DECODER_REASON, "give run=RUN_DIR instead")
     task = parse_json(weights.metadata, "task") or {"_target_": f"{COMPONENTS}.task.Classification"}
     parts = {"model": parse_json(weights.metadata, "architecture"), "task": task, **EXPORTED_PARTS}
@@ -95,8 +95,8 @@ def load_exported_classifier(file: Path, allowlist: Allowlist, device: str | Non
 def is_self_contained(metadata: Mapping[str, Any], config: DictConfig) -> bool:
     """Return whether the metadata of a run say all that decoding an image needs. 0.1.0 did not name the decoder."""
     ours = current(str(config.dataset.get("_target_"))).startswith(f"{COMPONENTS}.")
-    fit = metadata.get("fit", "crop" if ours else OWN_DECODER)
-    return fit != OWN_DECODER and parse_image_facts(metadata) is not None
+    fit = metadata.get("fit", "crop" if ours else OWN_FIT)
+    return fit != OWN_FIT and parse_image_facts(metadata) is not None
 
 
 def build_classifier(
@@ -135,7 +135,7 @@ def make_decoder(
 ) -> tuple[Decoder | OwnDecoder, float]:
     """Return the decoder of a run, and the pixel value that means 1.0 in what it returns."""
     (channels, height, width), fit = facts.shape, metadata.get("fit", "crop")
-    if fit == OWN_DECODER:
+    if fit == OWN_FIT:
         if own is None:
             raise ConfigError(subject, OWN_DECODER_REASON, OWN_DECODER_REMEDY)
         return OwnDecoder(own, facts.shape), float(metadata.get("scale", 255))

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from microstep.components.dataset import ImageDataset
-from microstep.components.dataset.decoding import Decoder
+from microstep.components.dataset.decoding import OWN_FIT
 from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_header
 from microstep.components.model.torchvision_models import unwrap
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
@@ -27,7 +27,6 @@ from microstep.utils.files import write_atomic
 from microstep.utils.json_files import replace_nonfinite
 
 log = logging.getLogger("microstep.notice")
-OWN_DECODER = "own"  #: `fit` of a data set that decodes its files by code of its own
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     if isinstance(dataset, ImageDataset):
         found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
         facts |= {"mean": found.mean, "std": found.std, **({} if scale == 255 else {"scale": scale})}
-        metadata["fit"] = dataset.file_decoder.fit if isinstance(dataset.file_decoder, Decoder) else OWN_DECODER
+        metadata["fit"] = getattr(dataset.file_decoder, "fit", OWN_FIT)
     metadata |= {key: json.dumps(value, default=str) for key, value in facts.items()}
     with suppress(PackageNotFoundError):
         metadata["microstep"] = version("microstep")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 from warnings import catch_warnings
 
 import numpy as np
@@ -20,6 +21,7 @@ SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPE
 IMAGE_FORMATS = tuple(name for name in SAFE_FORMATS if name in Image.OPEN)  #: PIL has AVIF since 11.3
 #: Suffixes of these formats, without that of floating point pixels.
 IMAGE_SUFFIXES = frozenset(s for s, name in SUFFIX_FORMATS.items() if name in {*IMAGE_FORMATS, "MPO"}) - {".pfm"}
+OWN_FIT = "own"  #: that of a data set that decodes its files by code of its own
 MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as large as all texts together
 #: EXIF orientation → how the image is turned upright.
@@ -92,6 +94,7 @@ class OwnDecoder:
     decode: Callable[[Path], np.ndarray]
     shape: tuple[int, int, int]  #: channels, height, width
     max_pixels: int = MAX_PIXELS
+    fit: ClassVar[str] = OWN_FIT
 
     def __call__(self, file: Path) -> np.ndarray:
         try:

@@ -238,7 +238,6 @@ def test_other_data_in_their_place_are_refused(moved: Path) -> None:
         ("dataset.max_pixels=0", "dataset.max_pixels=0: out of range; "),
         ("dataset.file=x", "dataset.file=x: the run's data set takes no such key; leave it out"),
         ("dataset.resident=maybe", "dataset.resident=maybe: no such option; the options are auto, true, false"),
-        ("input=new dataset.root=new", "dataset.root=new: with input= the run's own is used; leave it out"),
     ],
 )
 def test_a_wrong_key_of_the_data_is_one_line(zygote: Zygote, moved: Path, word: str, said: str) -> None:

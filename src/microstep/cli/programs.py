@@ -122,9 +122,7 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
     from microstep.evaluation.predict import predict_input, predict_with_weights
     from microstep.evaluation.predictions import format_class_counts
 
-    for key, value in get_overrides(config).items():
-        raise ConfigError(f"{key}={value}", "with input= the run's own is used", "leave it out")
-    common, exported = (allowlist, config.device, bars), config.weights is not None
+    common, exported = (allowlist, config.device, bars, get_overrides(config)), config.weights is not None
     if exported:
         done = predict_with_weights(Path(config.weights), config.input, *common)
     else:

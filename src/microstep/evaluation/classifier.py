@@ -20,7 +20,7 @@ from microstep.config.experiment import WEIGHTS_FILENAME, micro_batch_size
 from microstep.config.schema import TrainConfig
 from microstep.config.targets import current
 from microstep.errors import ConfigError
-from microstep.evaluation.evaluate import load_run, load_weights, read_weights
+from microstep.evaluation.evaluate import Overrides, load_run, load_weights, read_weights
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import SavedWeights, read_exported_weights, read_metadata, weights_file
 from microstep.training import device as machine
@@ -51,23 +51,25 @@ class Classifier:
     epoch: int  #: of the weights
 
 
-def load_classifier(run_dir: Path, allowlist: Allowlist, device: str | None, checkpoint: str) -> Classifier:
+def load_classifier(
+    run_dir: Path, allowlist: Allowlist, device: str | None, checkpoint: str, overrides: Overrides
+) -> Classifier:
     """Load the classifier of a run. For the arguments and errors see `load_run`.
 
     The data set is built only if it decodes images by code of its own, or if the run recorded nothing of its images.
     """
-    saved = SavedRun.read(run_dir)
+    saved = SavedRun.read(run_dir, overrides=overrides)
     config, weights, own = saved.config(allowlist), read_weights(run_dir, checkpoint), None
     metadata = weights.metadata or read_metadata(run_dir / WEIGHTS_FILENAME)
     if not is_self_contained(metadata, config):
-        _, components, _ = load_run(run_dir, allowlist, device, checkpoint)
+        _, components, _ = load_run(run_dir, allowlist, device, checkpoint, overrides)
         if not isinstance(dataset := components.dataset, ImageDataset):
             raise ConfigError(saved.subject, "the run's data are not images", IMAGE_RUN_REMEDY)
         metadata, own = weights_file(run_dir, config, dataset, "").metadata, dataset.file_decoder
     return build_classifier(config, metadata, weights, allowlist, device, saved.record.precision, saved.subject, own)
 
 
-def load_exported_classifier(file: Path, allowlist: Allowlist, device: str | None) -> Classifier:
+def load_exported_classifier(file: Path, allowlist: Allowlist, device: str | None, overrides: Overrides) -> Classifier:
     """Load the classifier in a model.safetensors, in fp32.
 
     Raises:
@@ -86,6 +88,8 @@ def load_exported_classifier(file: Path, allowlist: Allowlist, device: str | Non
             raise TypeError
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), parts)
         OmegaConf.resolve(config)
+        for key, value in overrides.items():
+            OmegaConf.update(config, key, value, force_add=True)
     except Exception:  # OmegaConf raises many kinds
         raise ConfigError(subject, "its metadata describe no model", EXPORTED_REMEDY) from None
     assert isinstance(config, DictConfig)

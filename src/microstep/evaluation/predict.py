@@ -28,7 +28,7 @@ from microstep.evaluation.classifier import (
     load_exported_classifier,
 )
 from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail, shown_indices
-from microstep.evaluation.evaluate import check_no_link, get_report_directory
+from microstep.evaluation.evaluate import Overrides, check_no_link, get_report_directory
 from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
 from microstep.training.device import determinism_errors
 from microstep.training.evaluation_loop import iter_outputs
@@ -47,7 +47,13 @@ class PredictedInput:
 
 
 def predict_input(
-    run_dir: Path, input_path: str, checkpoint: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
+    run_dir: Path,
+    input_path: str,
+    checkpoint: str,
+    allowlist: Allowlist,
+    device: str | None,
+    bars: ProgressBars,
+    overrides: Overrides | None = None,
 ) -> PredictedInput:
     """Classify images with the model, image size, normalization and precision of a run.
 
@@ -62,15 +68,20 @@ def predict_input(
         DataError: if there are no images, or none can be read.
         StorageError: if the files cannot be written.
     """
-    load = partial(load_classifier, run_dir, allowlist, device, checkpoint)
+    load = partial(load_classifier, run_dir, allowlist, device, checkpoint, overrides or {})
     return predict(load, input_path, lambda name: get_report_directory(run_dir, f"input-{name}", checkpoint), bars)
 
 
 def predict_with_weights(
-    file: Path, input_path: str, allowlist: Allowlist, device: str | None, bars: ProgressBars
+    file: Path,
+    input_path: str,
+    allowlist: Allowlist,
+    device: str | None,
+    bars: ProgressBars,
+    overrides: Overrides | None = None,
 ) -> PredictedInput:
     """Classify images with a model.safetensors alone; write to `outputs/predictions/<folder>`. See `predict_input`."""
-    load = partial(load_exported_classifier, file, allowlist, device)
+    load = partial(load_exported_classifier, file, allowlist, device, overrides or {})
     return predict(load, input_path, lambda name: check_no_link(Path("outputs", "predictions", name)), bars)
 
 

@@ -128,7 +128,7 @@ def test_a_run_keeps_its_normalization_without_the_file(tmp_path) -> None:
     results = build_trainer(compose([*WORDS, *words]), tmp_path / "run").fit()
     exported(tmp_path, {"mean": "[0.9]", "std": "[0.9]"})
     for checkpoint in ("best", "model.safetensors"):
-        _, components, _ = load_run(tmp_path / "run", ALLOW_ALL, None, checkpoint)
+        components, _ = load_run(tmp_path / "run", ALLOW_ALL, None, checkpoint)
         assert components.dataset.normalization.mean == (0.1, 0.2, 0.6)
     file.unlink()
     trainer = resume(tmp_path / "run", ["epochs=2"])
@@ -148,5 +148,5 @@ def test_a_run_of_0_1_0_keeps_imagenets(tmp_path) -> None:
     torch.save({key: value for key, value in state.items() if key != "metadata"}, file)
     changed = {"sha256": sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
     manifest.write_text(json.dumps({name: entry | changed for name, entry in entries.items()}))
-    _, components, _ = load_run(tmp_path / "run", ALLOW_ALL, None, "best")
+    components, _ = load_run(tmp_path / "run", ALLOW_ALL, None, "best")
     assert (components.dataset.normalization.mean, components.dataset.normalization.std) == IMAGENET

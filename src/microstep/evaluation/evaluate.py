@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from torch import nn
 
 from microstep.components.dataset.loader_processes import loader_errors
@@ -57,7 +56,7 @@ def evaluate_run(
         StorageError: if the report cannot be written.
     """
     directory = get_report_directory(run_dir, split, checkpoint)
-    _, components, epoch = load_run(run_dir, allowlist, device, checkpoint, overrides)
+    components, epoch = load_run(run_dir, allowlist, device, checkpoint, overrides)
     if split not in components.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
     return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
@@ -65,7 +64,7 @@ def evaluate_run(
 
 def load_run(
     directory: Path, allowlist: Allowlist, device: str | None, checkpoint: str, overrides: Overrides | None = None
-) -> tuple[DictConfig, Components, int]:
+) -> tuple[Components, int]:
     """Build the components of a saved run and load the weights of a checkpoint.
 
     Args:
@@ -75,7 +74,7 @@ def load_run(
         overrides: further values to use instead of the run's, of keys that a resume may change.
 
     Returns:
-        The config with the overrides of later resumes, the components, and the epoch of the checkpoint.
+        The components, and the epoch of the checkpoint.
 
     Raises:
         ConfigError: if the directory holds no run, or its config is not valid.
@@ -83,13 +82,12 @@ def load_run(
         CheckpointRefused: if the checkpoint is missing, damaged or of another model.
     """
     saved = SavedRun.read(directory, overrides=overrides)
-    config = saved.config(allowlist)
-    weights = read_weights(directory, checkpoint)
+    config, weights = saved.config(allowlist), read_weights(directory, checkpoint)
     normalization, name = parse_normalization(weights.metadata), saved.record.precision
     components = build_components(config, allowlist, device, False, saved_name=name, normalization=normalization)
     saved.check_data(components.dataset.fingerprint)
     load_weights(components.model, weights)
-    return config, components, weights.epoch
+    return components, weights.epoch
 
 
 def read_weights(run_dir: Path, checkpoint: str) -> SavedWeights:
@@ -109,10 +107,7 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    return check_no_link(run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}"))
-
-
-def check_no_link(directory: Path) -> Path:
+    directory = run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
     if directory.parent.is_symlink() or directory.is_symlink():
         raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory

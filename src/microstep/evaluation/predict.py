@@ -21,14 +21,9 @@ from microstep.components.dataset.unlabeled import (
 )
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, DataError, escape_unprintable
-from microstep.evaluation.classifier import (
-    IMAGE_RUN_REMEDY,
-    Classifier,
-    load_classifier,
-    load_exported_classifier,
-)
+from microstep.evaluation.classifier import IMAGE_RUN_REMEDY, Classifier, load_classifier, load_exported_classifier
 from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail, shown_indices
-from microstep.evaluation.evaluate import Overrides, check_no_link, get_report_directory
+from microstep.evaluation.evaluate import Overrides, get_report_directory
 from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
 from microstep.training.device import determinism_errors
 from microstep.training.evaluation_loop import iter_outputs
@@ -82,7 +77,7 @@ def predict_with_weights(
 ) -> PredictedInput:
     """Classify images with a model.safetensors alone; write to `outputs/predictions/<folder>`. See `predict_input`."""
     load = partial(load_exported_classifier, file, allowlist, device, overrides or {})
-    return predict(load, input_path, lambda name: check_no_link(Path("outputs", "predictions", name)), bars)
+    return predict(load, input_path, lambda name: Path("outputs", "predictions", name), bars)
 
 
 @loader_errors()
@@ -130,7 +125,7 @@ def write_prediction_files(
 ) -> None:
     """Write the table and the contact sheet, each atomically, after both are complete in memory."""
     indices = shown_indices(len(classified.rows))
-    thumbnails = read_thumbnails(files, classified.rows[indices].tolist(), classifier.normalizer.scale)
+    thumbnails = read_thumbnails(files, classified.rows[indices].tolist(), classifier)
     sheet = draw_contact_sheet(classified, indices, thumbnails, name)
     table = format_predictions_csv(classified)
     with storage_errors(directory):
@@ -139,11 +134,10 @@ def write_prediction_files(
     write_atomic(directory / "predictions.csv", table)
 
 
-def read_thumbnails(files: ImageFiles, rows: Sequence[int], scale: float) -> np.ndarray:
-    """Return the images in the size of thumbnails. Those that the data set itself decodes are not interpolated."""
+def read_thumbnails(files: ImageFiles, rows: Sequence[int], classifier: Classifier) -> np.ndarray:
+    """Return the images in the size of thumbnails. Those that the data set itself decodes show the model's pixels."""
     height, width = fit_thumbnail(*files.shape[1:])
     if isinstance(files.decoder, Decoder):
         return replace(files, decoder=replace(files.decoder, height=height, width=width)).read(rows)
-    pixels = torch.from_numpy(files.read(rows)).float() * (255 / scale)
-    shown = pixels if pixels.shape[1] in (1, 3) else pixels[:, :1]
-    return interpolate(shown.clamp(0, 255), (height, width)).byte().numpy()
+    normalizer, pixels = classifier.normalizer, torch.from_numpy(files.read(rows)).to(classifier.device)
+    return interpolate(255 * normalizer.invert(normalizer(pixels)), (height, width)).byte().numpy()

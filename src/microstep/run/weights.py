@@ -65,8 +65,8 @@ class WeightsFile:
 def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: str) -> WeightsFile:
     """Return the weights file of a run. Class names, shape, normalization or fit are left out if it has none."""
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
-    facts: dict[str, Any] = {"architecture": public_experiment(config)["model"]}
-    facts |= {key: node for key, node in public_experiment(config).items() if key == "task"}
+    experiment = public_experiment(config)
+    facts: dict[str, Any] = {"architecture": experiment["model"], "task": experiment.get("task")}
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
         found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
@@ -86,13 +86,6 @@ def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % HEADER_LENGTH_BYTES)
     return b"".join([len(text).to_bytes(HEADER_LENGTH_BYTES, "little"), text, data])
-
-
-def read_metadata(file: Path) -> dict[str, Any]:
-    """Return the metadata of a model.safetensors; empty if there is none or it is damaged."""
-    with suppress(CheckpointRefused):
-        return dict(read_exported_weights(file).metadata)
-    return {}
 
 
 def read_exported_weights(file: Path, subject: str | None = None, remedy: str = "use checkpoint=best") -> SavedWeights:

@@ -23,7 +23,7 @@ from microstep.errors import ConfigError, MicrostepError
 from microstep.training import device as machine
 from microstep.training.components import Components, PartialComponents
 from microstep.training.loaders import Loaders
-from microstep.training.normalization import choose_normalization, find_normalization, restore_normalization
+from microstep.training.normalization import choose_normalization, find_normalization
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
@@ -85,8 +85,8 @@ def build_partial_components(
     check_trainable(model)
     if new_run:
         dataset = choose_normalization(config, model, dataset)
-    elif found := normalization or find_normalization(model):  # 0.1.0 recorded none, and used the model's
-        dataset = restore_normalization(dataset, found)
+    elif isinstance(dataset, ImageDataset) and (found := normalization or find_normalization(model)):
+        dataset = dataset.with_normalization(*found, "the run's own")  # 0.1.0 recorded none, and used the model's
     accumulation = build_component(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
     if new_run:

@@ -39,13 +39,6 @@ def choose_normalization(config: DictConfig, model: nn.Module, dataset: Dataset)
     return dataset.with_normalization(mean, std, ", and ".join(origins))
 
 
-def restore_normalization(dataset: Dataset, recorded: MeanAndStd) -> Dataset:
-    """Return the data set with the normalization that a run began with."""
-    if not isinstance(dataset, ImageDataset):
-        return dataset
-    return dataset.with_normalization(*recorded, "the run's own")
-
-
 def find_normalization(model: nn.Module) -> MeanAndStd | None:
     """Return the attribute `normalization` of a model, called `normalisation` up to 0.1.0; None if it has none."""
     return getattr(model, "normalization", getattr(model, "normalisation", None))

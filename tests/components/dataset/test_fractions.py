@@ -111,7 +111,7 @@ def test_the_warning_is_given_once(root, caplog):
     """A data set that gets the normalization of pretrained weights does not warn of its classes again."""
     filled(root, COUNTS | {"dog": 2})
     dataset = opened(root)
-    one, other = dataset.image_sources, dataset.with_normalization([0.5], [0.5]).image_sources
+    one, other = dataset.image_sources, dataset.with_normalization([0.5], [0.5], "given").image_sources
     assert one["val"].published_indices.tolist() == other["val"].published_indices.tolist()
     assert len(warnings(caplog)) == 1
 

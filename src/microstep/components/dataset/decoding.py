@@ -59,6 +59,7 @@ class Decoder:
     channels: int  #: 1 for gray, 3 for RGB
     max_pixels: int = MAX_PIXELS  #: most pixels that a file may declare
     fit: str = "crop"  #: see `fit_image`
+    scale: ClassVar[float] = 255.0  #: pixel value that means 1.0
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -93,20 +94,18 @@ class OwnDecoder:
 
     decode: Callable[[Path], np.ndarray]
     shape: tuple[int, int, int]  #: channels, height, width
-    max_pixels: int = MAX_PIXELS
+    scale: float  #: pixel value that means 1.0
+    max_pixels: ClassVar[int] = MAX_PIXELS
     fit: ClassVar[str] = OWN_FIT
 
     def __call__(self, file: Path) -> np.ndarray:
         try:
             pixels = self.decode(file)
-            right = pixels.shape == self.shape and pixels.dtype == np.uint8
+            if pixels.shape != self.shape or pixels.dtype != np.uint8:
+                raise ValueError(f"its decoder returns {pixels.dtype} of {pixels.shape}, not uint8 of {self.shape}")
+            return pixels
         except Exception as error:  # the user's code raises any kind
-            raise DataError(str(file), unreadable_reason(error), "replace or remove it") from None
-        if not right:
-            found = f"{pixels.dtype} of shape {pixels.shape}"
-            reason = f"the data set's decoder returns {found}, not uint8 of {self.shape}"
-            raise DataError(str(file), reason, "correct the decoder")
-        return pixels
+            raise DataError(str(file), unreadable_reason(error), "replace it, or correct the decoder") from None
 
 
 def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from microstep.components.dataset.cropping import describe_crop
+from microstep.components.dataset.decoding import Decoder, OwnDecoder
 from microstep.components.dataset.images import Images, ImageSource, ProgressBar, get_filenames, no_progress_bar
 from microstep.components.dataset.normalization import (
     Normalization,
@@ -27,7 +29,6 @@ from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.types.data import Split
 
 ImageSplits = Mapping[str, ImageSource]
-INDEPENDENT_CACHES = ("image_sources", "loaded_splits", "fingerprint")  #: cached values without the normalization
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,6 @@ class ImageDataset:
     progress_bar: ProgressBar = no_progress_bar  #: shown while files are read
     resident_note: str = ""  #: why the data are resident or streaming, for the summary
     decoder: Callable[[Path], Any] | None = field(default=None, kw_only=True)  #: see `image_dataset`
-    given_normalization: Normalization | None = field(default=None, kw_only=True)  #: instead of mean and std
 
     @cached_property
     def image_sources(self) -> ImageSplits:
@@ -83,8 +83,6 @@ class ImageDataset:
 
     @cached_property
     def normalization(self) -> Normalization:
-        if self.given_normalization is not None:
-            return self.given_normalization
         train = self.loaded_splits["train"]
         workers = WorkerPool({"train": train}, 0) if train.in_memory else self.workers
         return compute_normalization(self.mean, self.std, train, workers, self.fingerprint, self.progress_bar)
@@ -114,14 +112,17 @@ class ImageDataset:
             mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
         mean, std = (tuple(values) * (channels if len(values) == 1 else 1) for values in (mean, std))
         check_mean_and_std(mean, std, channels)
-        changed = replace(self, given_normalization=Normalization(mean, std, origin))
-        vars(changed).update({name: value for name, value in vars(self).items() if name in INDEPENDENT_CACHES})
+        changed = copy(self)  # keeps the images that have been read
+        vars(changed).pop("splits", None)
+        vars(changed)["normalization"] = Normalization(mean, std, origin)
         return changed
 
     @property
-    def file_decoder(self) -> Any:
+    def file_decoder(self) -> Decoder | OwnDecoder | None:
         """The function that makes an image of a file as those of the data set were made; None if it is not known."""
-        return self.decoder or getattr(self.image_sources["train"], "decoder", None)
+        train = self.image_sources["train"]
+        found = self.decoder or getattr(train, "decoder", None)
+        return found if found is None or isinstance(found, Decoder) else OwnDecoder(found, train.shape, train.scale)
 
     @property
     def summary(self) -> str:

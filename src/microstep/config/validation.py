@@ -35,12 +35,13 @@ def check_config(config: DictConfig) -> None:
 def check_evaluated(config: DictConfig) -> None:
     """Check that evaluate.py has a run, or weights for unlabeled images and nothing that needs a run."""
     subject = f"weights={config.weights}"
-    if config.weights is None and config.run is None:
-        raise ConfigError("run=???", "it has no value", "give one: run=…, or weights=FILE with input=FOLDER")
     if config.weights is None:
+        if config.run is None:
+            raise ConfigError("run=???", "it has no value", "give one: run=…, or weights=FILE with input=FOLDER")
         return
-    if (other := next((key for key in ("run", "baseline") if config[key] is not None), None)) is not None:
-        raise ConfigError(subject, f"{other}= is given as well", "leave out one of the two")
+    for other in ("run", "baseline"):
+        if config[other] is not None:
+            raise ConfigError(subject, f"{other}= is given as well", "leave out one of the two")
     if config.input is None:
         raise ConfigError(subject, "a file of weights holds no data to evaluate on", "add input=FOLDER, or give run=")
     if config.checkpoint != "best":

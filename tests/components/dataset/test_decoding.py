@@ -389,7 +389,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side, de
     file = declaring(tmp_path / "x.png", side, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert refusal(file) == (
-        f"it declares {declared}, more than 40,000,000; remove it, or raise the limit: +dataset.max_pixels=…"
+        f"it declares {declared}, more than 40,000,000; remove it, or raise the limit: ++dataset.max_pixels=…"
     )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB; it declares 140,000 at least
     with pytest.raises(DataError):

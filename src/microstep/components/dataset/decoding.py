@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from warnings import catch_warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
-from PIL.Image import Transpose
+from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from microstep.components.dataset.fitting import FITS, fit_image
 from microstep.components.dataset.pixel_values import composite_on_white, match_transparency, to_eight_bits
@@ -24,16 +23,6 @@ IMAGE_SUFFIXES = frozenset(s for s, name in SUFFIX_FORMATS.items() if name in {*
 OWN_FIT = "own"  #: that of a data set that decodes its files by code of its own
 MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as large as all texts together
-#: EXIF orientation → how the image is turned upright.
-TURNS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
 
 
 class JpegFile(JpegImagePlugin.JpegImageFile):
@@ -75,17 +64,18 @@ class Decoder:
             image.draft("RGB", (2 * self.width, 2 * self.height))  # decodes a JPEG at 1/2, 1/4 or 1/8
             match_transparency(image)
             converted = composite_on_white(to_eight_bits(image)).convert("RGB" if self.channels == 3 else "L")
-            turn = read_turn(image)
-        upright = converted if turn is None else converted.transpose(turn)
-        fitted = fit_image(upright, (self.width, self.height), self.fit)
+            converted.info.clear()  # PIL fails to turn images with some odd metadata
+            converted.getexif()[ExifTags.Base.Orientation] = read_orientation(image)
+        ImageOps.exif_transpose(converted, in_place=True)
+        fitted = fit_image(converted, (self.width, self.height), self.fit)
         return np.asarray(fitted).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
-def read_turn(image: Image.Image) -> Transpose | None:
-    """Return how a loaded image is turned upright; None if it is upright, or if its EXIF data can't be read."""
+def read_orientation(image: Image.Image) -> Any:
+    """Return the EXIF orientation of a loaded image; 1, upright, if its EXIF data have none or can't be read."""
     with suppress(Exception):  # PIL raises many kinds
-        return TURNS.get(image.getexif()[ExifTags.Base.Orientation])
-    return None
+        return image.getexif()[ExifTags.Base.Orientation]
+    return 1
 
 
 @dataclass(frozen=True)

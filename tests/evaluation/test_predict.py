@@ -465,6 +465,18 @@ def test_a_data_set_of_ones_own_decodes_itself(tmp_path):
         load_exported_classifier(tmp_path / "with" / "model.safetensors", ALLOW_ALL, None)
 
 
+def test_what_does_not_say_how_it_decodes_needs_its_data(trained, tmp_path):
+    """Weights of 0.1.0 record no fit: their run is classified with its data set, and the file alone is refused."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    expected = rows_of(classify(run, written(tmp_path / "in", 5)).directory)
+    content, about = (run / "model.safetensors").read_bytes(), safe_metadata(run / "model.safetensors")
+    old = serialize_weights(load(content), {key: value for key, value in about.items() if key not in ("fit", "task")})
+    (run / "model.safetensors").write_bytes(old)
+    assert rows_of(classify(run, tmp_path / "in", "model.safetensors").directory) == expected
+    with pytest.raises(ConfigError, match="it does not say how images are decoded; give run=RUN_DIR instead"):
+        load_exported_classifier(run / "model.safetensors", ALLOW_ALL, None)
+
+
 def test_a_run_on_folders_of_colours(tmp_path):
     """A run on color images of another size, two classes (k = 2) and fp64 tells red images from blue ones."""
     generator = np.random.default_rng(0)

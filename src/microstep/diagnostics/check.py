@@ -5,11 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.components.dataset.loader_processes import loader_errors
 from microstep.diagnostics import accumulation, drift
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import CheckResult, write_result
-from microstep.training.device import determinism_errors
+from microstep.training.device import torch_errors
 from microstep.utils.terminal import install_notice_handler
 
 CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
@@ -19,8 +18,7 @@ CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
 }
 
 
-@loader_errors()
-@determinism_errors()
+@torch_errors()
 def run_check(config: DictConfig, directory: Path) -> int:
     """Run the check `config.check` and write its results into `directory`.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.model.metadata import parse_normalization
 from microstep.components.model.torchvision_models import load_state
 from microstep.config.allowlist import Allowlist
@@ -18,7 +17,7 @@ from microstep.run.saved_run import SavedRun
 from microstep.run.weights import SavedWeights, read_exported_weights
 from microstep.training.builders import build_components
 from microstep.training.components import Components
-from microstep.training.device import determinism_errors
+from microstep.training.device import torch_errors
 from microstep.training.evaluation_loop import evaluate_and_report
 from microstep.types.events import SplitResult
 from microstep.utils.progress_bar import ProgressBars
@@ -35,8 +34,7 @@ class EvaluatedRun:
     epoch: int  #: epoch of the checkpoint
 
 
-@loader_errors()
-@determinism_errors()
+@torch_errors()
 def evaluate_run(
     run_dir: Path,
     split: str,

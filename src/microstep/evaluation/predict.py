@@ -11,7 +11,6 @@ from torch.nn.functional import interpolate
 
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.files import ImageFiles
-from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.unlabeled import (
     ReadableBatches,
     ReadResults,
@@ -25,7 +24,7 @@ from microstep.evaluation.classifier import IMAGE_RUN_REMEDY, Classifier, load_c
 from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail, shown_indices
 from microstep.evaluation.evaluate import Overrides, get_report_directory
 from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
-from microstep.training.device import determinism_errors
+from microstep.training.device import torch_errors
 from microstep.training.evaluation_loop import iter_outputs
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.progress_bar import ProgressBars
@@ -80,8 +79,7 @@ def predict_with_weights(
     return predict(load, input_path, lambda name: Path("outputs", "predictions", name), bars)
 
 
-@loader_errors()
-@determinism_errors()
+@torch_errors()
 def predict(
     load: Callable[[], Classifier], input_path: str, directory_of: Callable[[str], Path], bars: ProgressBars
 ) -> PredictedInput:

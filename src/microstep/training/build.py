@@ -8,7 +8,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.logger.console import Console
 from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.tensorboard import TensorBoard
@@ -23,7 +22,7 @@ from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import weights_file
 from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components
-from microstep.training.device import determinism_errors
+from microstep.training.device import torch_errors
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
@@ -72,7 +71,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     directory = Path(run_dir)
     in_job = HydraConfig.initialized() and get_run_directory() == directory
     record = RunRecordLogger(directory, lock_new_run(directory, in_job), {"working_directory": str(Path.cwd())})
-    with record.record_build_failure(), loader_errors(), determinism_errors():
+    with record.record_build_failure(), torch_errors():
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from microstep.components.dataset.loader_processes import loader_errors
 from microstep.errors import ConfigError
 
 DEFAULT_THREADS = torch.get_num_threads()  #: torch's own choice, before any run changed it
@@ -27,10 +28,11 @@ def configure_torch(threads: int | None, deterministic: bool) -> None:
 
 
 @contextmanager
-def determinism_errors() -> Iterator[None]:
-    """Turn the error of an operation that has no deterministic form into a ConfigError."""
+def torch_errors() -> Iterator[None]:
+    """Turn torch's errors about loader processes, and about operations that are not deterministic, into one line."""
     try:
-        yield
+        with loader_errors():
+            yield
     except RuntimeError as error:
         if not (found := re.match(r"(\S+) does not have a deterministic implementation", str(error))):
             raise

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.model.metadata import parse_normalization
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import Composer, quote_verbatim
@@ -29,7 +28,7 @@ from microstep.run.resume import ResumePlan, plan_resume
 from microstep.run.saved_run import CHANGED_DATA, SavedRun
 from microstep.training.build import RunSpec, assemble_trainer, build_new_trainer
 from microstep.training.builders import build_components
-from microstep.training.device import determinism_errors
+from microstep.training.device import torch_errors
 from microstep.training.provenance import compute_identity, config_hash, format_differences
 from microstep.training.source import digest_files
 from microstep.training.trainer import Trainer
@@ -86,7 +85,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
         lock.release()
         raise
     run = RunSpec(plan.config, plan.directory, record, plan.allowlist, names={})
-    with record.record_build_failure(), loader_errors(), determinism_errors():
+    with record.record_build_failure(), torch_errors():
         if found is None:
             run = replace(run, config=SavedRun.read(plan.directory).absolute_paths(plan.config, {"model.weights"}))
         return build_new_trainer(run) if found is None else restore_trainer(run, found, checkpoints.directory)

@@ -8,14 +8,13 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from microstep.components.dataset.loader_processes import loader_errors
 from microstep.errors import Diverged, Stopped
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
 from microstep.training.components import Components
-from microstep.training.device import PeakMemory, determinism_errors
+from microstep.training.device import PeakMemory, torch_errors
 from microstep.training.evaluation_loop import evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
 from microstep.training.training_loop import train_epoch
@@ -62,7 +61,7 @@ class Trainer:
         self.throughput.start_run()
         self.checkpoint_schedule.restart_timer()
         memory = PeakMemory(self.loaders.device)
-        with defer_signals(), self.loggers, loader_errors(), determinism_errors(), self.save_when_stopped():
+        with defer_signals(), self.loggers, torch_errors(), self.save_when_stopped():
             for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
                 self.run_epoch(epoch)
             return self.conclude(memory)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from microstep.components.precision.presets import PRESETS
 from microstep.errors import ConfigError
 from microstep.training.components import PartialComponents
-from microstep.training.device import determinism_errors
+from microstep.training.device import torch_errors
 from microstep.training.profiling import gradients, timing
 from microstep.training.profiling.gradients import LossAndGradient, PrecisionAccuracy
 from microstep.types.data import LoadedWindow, StepResult
@@ -96,7 +96,7 @@ def profile_precisions(components: PartialComponents, names: Sequence[str], budg
 def compute_fp64_gradient(components: PartialComponents, window: LoadedWindow) -> LossAndGradient:
     """Return a window's gradient in fp64, or raise ConfigError if the machine or the model can't compute it."""
     try:
-        with determinism_errors():
+        with torch_errors():
             return gradients.compute_reference_gradient(components, window)
     except (RuntimeError, MemoryError, ValueError) as error:
         reason = f"precisions are held against it, and on {components.device} it is {timing.failure_reason(error)}"

@@ -1,7 +1,6 @@
 """Runs one job and reports its failure."""
 
 import logging
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +10,12 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from microstep.config.experiment import flatten
-from microstep.config.schema import EvaluateConfig
 from microstep.errors import MicrostepError
 from microstep.run.resume import ResumePlan
 from microstep.sweep.job import JobFunction
 from microstep.utils.files import expand_home
-from microstep.utils.terminal import called
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
@@ -60,11 +56,7 @@ def multirun(config: DictConfig, loader: ConfigLoader) -> Iterator[HydraContext]
 
 
 def format_already_finished(plan: ResumePlan) -> str:
-    """Return a line for a run that has nothing left to do, with the values that are not used and how to use them."""
-    directory, typed = display_path(plan.directory), plan.overrides
-    line = f"{directory}: the run is finished already; epochs=N extends it, if its schedule allows that"
-    words = {key: f"{key}={value}" for key, value in typed.items()}
-    usable = [words[key] for key, _ in flatten(OmegaConf.structured(EvaluateConfig)) if key in words]
-    command = shlex.join([f"run={directory}", *usable])
-    line += f"; not used: {', '.join(words.values())}" if words else ""
-    return f"{line}; to evaluate it with that: {called('evaluate')} {command}" if usable else line
+    """Return a line for a run that has nothing left to do, with the typed values that are therefore not used."""
+    said = "the run is finished already; epochs=N extends it, if its schedule allows that"
+    unused = ", ".join(f"{key}={value}" for key, value in plan.overrides.items())
+    return f"{display_path(plan.directory)}: {said}" + (f"; not used: {unused}" if unused else "")

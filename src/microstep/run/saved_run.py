@@ -12,9 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist, find_targets
 from microstep.config.experiment import DATA_PATH_KEYS, NEUTRAL_KEYS, RESUMABLE_KEYS, flatten
-from microstep.config.overrides import type_name
 from microstep.config.schema import CHECK_KEYS
-from microstep.config.signatures import find_signature
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import load_run_config, read_run_yaml
@@ -61,7 +59,6 @@ class SavedRun:
                 raise ConfigError(self.subject, f"run.json says that a resume changed {change}", "it may be damaged")
         overrides, typed = ({k: v for k, v in found.items() if k in keys} for found in (overrides, self.overrides))
         config = self.absolute_paths(apply_overrides(config, overrides, self.subject))
-        check_dataset_keys(config, typed)
         return apply_overrides(config, typed, self.subject)
 
     def absolute_paths(
@@ -71,11 +68,12 @@ class SavedRun:
 
         All are left as written if the run was started in the working directory, or if it is not known where.
         """
-        copy, written = config.copy(), dict(flatten(OmegaConf.to_container(config)))
         started = of_type(self.record.content.get("working_directory"), str)
-        texts = {key: written[key] for key in keys if isinstance(written.get(key), str) and "${" not in written[key]}
-        for key, text in texts.items() if started not in ("", str(Path.cwd())) else ():
-            if (path := Path(directory or started, expand_home(text))).exists():
+        if started in ("", str(Path.cwd())):
+            return config
+        copy, start = config.copy(), Path(directory or started)
+        for key, text in flatten(OmegaConf.to_container(config)):
+            if key in keys and isinstance(text, str) and (path := start / expand_home(text)).exists():
                 OmegaConf.update(copy, key, str(path))
         return copy
 
@@ -110,15 +108,14 @@ def find_training_differences(runs: Sequence[SavedRun]) -> dict[str, str]:
 
     The source is that of the packages that a config builds, so it is compared between runs of the same packages.
     """
-    facts = [short_texts(run.record.content.get("versions")) for run in runs]
-    values = {name: dict.fromkeys(one.get(name, "unknown") for one in facts) for one in facts for name in one}
+    versions = [short_texts(run.record.content.get("versions")) for run in runs]
+    found = {name: dict.fromkeys(one.get(name, "unknown") for one in versions) for one in versions for name in one}
     sources = dict[frozenset[str], dict[str, None]]()
     for run in runs if len({run.record.source_hash for run in runs}) > 1 else ():
         packages = frozenset(target.partition(".")[0] for target in find_targets(run.plain_config))
         sources.setdefault(packages, {})[str(run.record.source_hash)[:8]] = None
-    edited = [name for found in sources.values() if len(found) > 1 for name in found]
-    differing = {name: ", ".join(found) for name, found in values.items() if len(found) > 1}
-    return ({"source": ", ".join(edited)} if edited else {}) | differing
+    edited = {name: None for hashes in sources.values() if len(hashes) > 1 for name in hashes}
+    return {name: ", ".join(values) for name, values in ({"source": edited} | found).items() if len(values) > 1}
 
 
 def whole_rows(text: str) -> Iterator[dict[str, float]]:
@@ -127,19 +124,6 @@ def whole_rows(text: str) -> Iterator[dict[str, float]]:
         if None in row.values() or number(row.get("epoch")) is None:
             return
         yield numbers({key: value for key, value in row.items() if key})
-
-
-def check_dataset_keys(config: DictConfig, overrides: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a key that the data set's constructor does not take, or not with a value of this type."""
-    signature = find_signature(str(config.dataset.get("_target_")))
-    if signature is None or signature.accepts_any_keyword:
-        return
-    for key, value in overrides.items():
-        group, _, name = key.partition(".")
-        types = signature.parameters.get(name)
-        if group == "dataset" and (types is None or (types and type_name(value) not in types)):
-            noun = "key" if types is None else "value"
-            raise ConfigError(f"{key}={value}", f"the run's data set takes no such {noun}", "leave it out")
 
 
 def apply_overrides(config: DictConfig, overrides: Mapping[str, Any], subject: str) -> DictConfig:

@@ -103,13 +103,15 @@ def test_a_job_is_named_by_what_is_swept(zygote: Zygote, swept: Path) -> None:
 
 
 def test_runs_under_the_names_of_an_earlier_version_are_found(zygote: Zygote, swept: Path) -> None:
-    """All that was typed named them: a finished one is skipped, an interrupted one resumed, also without sweep.json."""
+    """All that was typed named them: a finished one is skipped, an interrupted one resumed."""
     long = "epochs-1_model-mlp_seed-{}_threads-1"
     whole = shutil.copytree(swept / SWEEP, swept / "whole")
     (swept / SWEEP / name(0)).rename(swept / SWEEP / long.format(0))
     shutil.rmtree(swept / SWEEP / name(1))
     unfinished(whole / name(1), swept / SWEEP / long.format(1))
-    (swept / SWEEP / "sweep.json").unlink()
+    roster = json.loads((swept / SWEEP / "sweep.json").read_text())
+    roster["jobs"] = {long.format(seed): roster["jobs"][name(seed)] for seed in (0, 1)}
+    (swept / SWEEP / "sweep.json").write_text(json.dumps(roster))
     assert zygote.run("train.py", "-m", *LEAST, "seed=0,1", "sweep=s", cwd=swept) == 0
     assert ran(said(swept)) == [long.format(1)]
     assert differences(whole / name(1), swept / SWEEP / long.format(1)) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.config.names import job_name, list_settings, safe_name
+from microstep.config.names import list_settings, safe_name
 from microstep.run.directory import was_started_in
 from microstep.run.record import of_type
 from microstep.utils.json_files import read_json_or_empty, write_json
@@ -56,18 +56,17 @@ def rename_jobs(jobs: Iterable[Job], directory: Path) -> tuple[Job, ...]:
     The name of a new job gets eight digits of a hash if it is that of a job with other overrides.
     """
     listed = of_type(read_json_or_empty(directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs"), dict)
-    overrides = {name: of_type(of_type(job, dict).get("overrides"), list) for name, job in listed.items()}
-    names = {tuple(list_settings(map(str, words))): name for name, words in overrides.items()}
-    return tuple(replace(job, name=find_job_name(job, names, directory)) for job in jobs)
-
-
-def find_job_name(job: Job, names: Mapping[tuple[str, ...], str], directory: Path) -> str:
-    settings, long_name = tuple(list_settings(job.overrides)), job_name(job.overrides)
-    if (name := names.get(settings)) and directory.resolve() in (directory / name).resolve().parents:
-        return name
-    if (directory / long_name).exists():  # of an earlier version, with a sweep.json that is lost
-        return long_name
-    return safe_name(job.name, settings) if job.name in names.values() else job.name
+    names = {
+        tuple(list_settings(map(str, of_type(of_type(job, dict).get("overrides"), list)))): name
+        for name, job in listed.items()
+        if directory.resolve() in (directory / name).resolve().parents
+    }
+    renamed = []
+    for job in jobs:
+        settings = tuple(list_settings(job.overrides))
+        new_name = safe_name(job.name, settings) if job.name in listed else job.name
+        renamed.append(replace(job, name=names.get(settings, new_name)))
+    return tuple(renamed)
 
 
 def is_left_by_sweep(directory: Path) -> bool:

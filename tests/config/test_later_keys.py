@@ -85,7 +85,7 @@ def test_a_run_with_the_key_typed_is_one_without(run: Path) -> None:
 def test_at_its_default_old_and_new_runs_are_one_group(tmp_path: Path) -> None:
     """At another value they are two, which differ in that key."""
     first, second = (shutil.copytree(run, tmp_path / run.name) for run in sorted((OLD / "sweep").glob("*/")))
-    asked = ReportRequest("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
+    asked = ReportRequest("run", f"{tmp_path}/*", "test", "best")
     for value, groups in ((None, 1), (False, 2)):
         config = OmegaConf.load(second / "config.yaml")
         OmegaConf.update(config, KEY, value, force_add=True)

@@ -178,7 +178,7 @@ def test_runs_of_one_experiment_are_one_group(components: str, tmp_path: Path) -
     config = OmegaConf.load(second / "config.yaml")
     assert isinstance(config, DictConfig)
     OmegaConf.save(respelled(config), second / "config.yaml")
-    asked = ReportRequest("run", f"{tmp_path}/*", "test", "best", Path("reports/test"))
+    asked = ReportRequest("run", f"{tmp_path}/*", "test", "best")
     (found,) = group_runs([read_compared_run(run, asked, ALLOW_ALL) for run in (first, second)], "run")
     assert found.seeds == [0, 1]
     assert found.first.settings["model"]["_target_"] == f"{components}.model.mlp"

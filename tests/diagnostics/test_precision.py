@@ -144,7 +144,7 @@ def test_auto_is_the_same_run_as_what_it_chose(monkeypatch: pytest.MonkeyPatch, 
     assert record(tmp_path / "auto bf16")["precision"]["name"] == "bf16"
     assert hashes[0] != hashes[1]
     assert set(hashes) < set(ExperimentHashes().compute_hashes(compose(WORDS)))  # a sweep accepts both
-    asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
+    asked = ReportRequest("run", "", "test", "best")
     settings = [read_compared_run(tmp_path / f"auto {name}", asked, ALLOW_ALL).settings for name in ("bf16", "fp32")]
     assert settings[0] != settings[1]  # seeds of one choice are not put together with those of the other
 
@@ -212,6 +212,6 @@ def test_seeds_of_amp_in_two_formats_are_two_groups(tmp_path: Path) -> None:
     found = record(tmp_path / "1")
     found["precision"] |= {"name": "fp16", "dtype": "float16"}
     (tmp_path / "1" / "run.json").write_text(json.dumps(found))
-    asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
+    asked = ReportRequest("run", "", "test", "best")
     settings = [read_compared_run(tmp_path / name, asked, ALLOW_ALL).settings["precision"] for name in "01"]
     assert [one["chosen"] for one in settings] == ["bf16", "fp16"]

@@ -74,7 +74,7 @@ def test_a_run_counts_with_the_epochs_of_its_resume(home: Path) -> None:
     changed = record | {"resumed": [*record["resumed"], elsewhere]}
     (home / "elsewhere" / "run.json").write_text(json.dumps(changed))
     for baseline in ("resumed", "elsewhere"):
-        asked = ReportRequest("run", "", "test", "best", Path("reports/test"))
+        asked = ReportRequest("run", "", "test", "best")
         (group,) = group_runs([read_compared_run(home / name, asked, ALLOW_ALL) for name in (baseline, "whole")], "run")
         assert group.seeds == [0, 1]
 

@@ -114,8 +114,8 @@ def compare(config: DictConfig) -> str:
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "images without labels can't compare runs", "leave it out")
     make_allowlist = partial(allowlist_from, get_config_directories(), get_trusted_names(config), None)
-    runs, checkpoints = (config.run, config.baseline), (config.checkpoint, config.baseline_checkpoint)
-    return compare_runs(*runs, config.split, checkpoints[0], make_allowlist, checkpoints[1], get_overrides(config)).text
+    asked = config.run, config.baseline, config.split, config.checkpoint
+    return compare_runs(*asked, make_allowlist, config.baseline_checkpoint, get_overrides(config)).text
 
 
 def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:

@@ -63,7 +63,7 @@ class CommandLine:
 
 
 def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
-    if sweeping or line.composer.compose_unswept(line.overrides).hydra.mode == RunMode.MULTIRUN:
+    if sweeping or line.composer.compose_base(line.overrides).hydra.mode == RunMode.MULTIRUN:
         return partial(start_sweep, line, compose_jobs(line.composer, line.overrides))
     for key in ("sweep", "hydra.sweep.dir", "hydra.sweep.subdir"):
         if (name := line.value(key)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,9 +107,9 @@ class Composer:
 
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, including Hydra's own node."""
-        options, values = self.split_overrides(overrides)
+        _, values = self.split_overrides(overrides)
         check_batch_size_keys(values)
-        base = self.compose_base(options, map(self.parse, overrides))
+        base = self.compose_base(overrides)
         for override in values:
             check_override(override, base)
         job = self.compose_unchecked(overrides)
@@ -122,7 +122,7 @@ class Composer:
     def compose_resumed(self, run: DictConfig, overrides: Sequence[str]) -> DictConfig:
         """Return a run's config with overrides, which are checked against that config, not against the defaults."""
         options, values = self.split_overrides(overrides)
-        base, job = self.compose_base(options, map(self.parse, overrides)), run.copy()
+        base, job = self.compose_base(overrides), run.copy()
         for override in options:
             OmegaConf.update(job, override.key_or_group, base.get(override.key_or_group), merge=False)
         for override in values:
@@ -146,17 +146,14 @@ class Composer:
             remedy = "quote values that hold , = ( ) or spaces"
             raise ConfigError(override, "not of the form key=value", remedy) from None
 
-    def compose_base(self, options: Sequence[Override], typed: Iterable[Override]) -> DictConfig:
-        """Return the config of the chosen options alone, against which all other overrides are checked."""
-        lines = tuple(str(o.input_line) for o in (*options, *(o for o in typed if o.key_or_group in BASE_KEYS)))
+    def compose_base(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the config of the options that have one value, against which other overrides are checked."""
+        typed = [self.parse(o) for o in overrides]
+        chosen = [o for o in typed if o.key_or_group in BASE_KEYS or (self.is_group(o) and isinstance(o.value(), str))]
+        lines = tuple(str(o.input_line) for o in chosen)
         if lines not in self.base_configs:
             self.base_configs[lines] = self.compose_unchecked(lines)
         return self.base_configs[lines]
-
-    def compose_unswept(self, overrides: Sequence[str]) -> DictConfig:
-        """Return the config of the options that have one value, including Hydra's own node."""
-        typed = [self.parse(o) for o in overrides]
-        return self.compose_base([o for o in typed if self.is_group(o) and isinstance(o.value(), str)], typed)
 
     def compose_unchecked(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         try:

@@ -15,7 +15,7 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
     typed = [composer.parse(o) for o in overrides]
     check_batch_size_keys(typed)  # here as well, so that the error names what was typed, not one job of it
-    sweeper = composer.compose_unswept(overrides).hydra.sweeper
+    sweeper = composer.compose_base(overrides).hydra.sweeper
     params = sweeper.params if lists_its_jobs(sweeper) and sweeper.params else {}
     parsed = [*(composer.parse(f"{key}={value}") for key, value in params.items()), *typed]
     check_swept_values(parsed, lists_its_jobs(sweeper))

@@ -104,8 +104,13 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
         raise CheckpointRefused(str(weights.source), reason, "check model.* in config.yaml") from None
 
 
+def get_report_path(name: str, checkpoint: str) -> Path:
+    """Return the path of a report within a run directory."""
+    return Path("reports", name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
+
+
 def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    directory = run_dir / "reports" / (name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
+    directory = run_dir / get_report_path(name, checkpoint)
     if directory.parent.is_symlink() or directory.is_symlink():
         raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory

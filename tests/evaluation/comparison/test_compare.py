@@ -201,6 +201,12 @@ def test_the_checkpoints_of_two_runs_may_differ(here, worse_last):
     assert f"it has no reports/test-last/predictions.csv; {command} makes it" in str(caught.value)
 
 
+def test_a_link_in_the_working_directory_is_none_of_a_run(here):
+    """Reports are read within the run directories, whatever is called `reports` beside them."""
+    (here / "reports").symlink_to(here / "elsewhere")
+    assert compared(name(4, 0), name(1, 0)).comparisons
+
+
 def test_what_a_long_name_leaves_out_is_in_its_hash(here, worse_last):
     """Comparisons of other checkpoints or of another split have other directories, however long the names are."""
     reports = here / worse_last / "reports"

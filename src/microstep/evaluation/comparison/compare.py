@@ -19,7 +19,6 @@ from microstep.evaluation.comparison.results import ComparisonResult
 from microstep.evaluation.comparison.runs import ReportRequest, check_same_data, find_run_directories, read_compared_run
 from microstep.evaluation.comparison.text import Comparison, comparison_report_text, format_comparison_summary
 from microstep.evaluation.comparison.verdict import make_verdicts
-from microstep.evaluation.evaluate import get_report_directory
 from microstep.training.builders import build_dataset
 from microstep.utils.text import display_path
 
@@ -68,11 +67,8 @@ def compare_runs(
         DataError: if a report is damaged.
         StorageError: if the files cannot be written.
     """
-    asked = {"run": (run, checkpoint), "baseline": (baseline, baseline_checkpoint or checkpoint)}
-    run_request, baseline_request = (
-        ReportRequest(key, value, split, name, get_report_directory(Path(), split, name), overrides or {})
-        for key, (value, name) in asked.items()
-    )
+    run_request = ReportRequest("run", run, split, checkpoint, overrides or {})
+    baseline_request = ReportRequest("baseline", baseline, split, baseline_checkpoint or checkpoint, overrides or {})
     run_paths, baseline_paths = find_run_directories(run_request), find_run_directories(baseline_request)
     allowlist = make_allowlist([*run_paths, *baseline_paths])
     baseline_runs = [read_compared_run(path, baseline_request, allowlist) for path in baseline_paths]

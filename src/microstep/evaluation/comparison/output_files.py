@@ -30,7 +30,7 @@ def get_comparison_directory(comparison: Comparison) -> Path:
     safe = UNSAFE_CHARACTERS.sub("-", "-".join(filter(None, parts))).strip(".-")
     compared = [comparison.match.run.directories, comparison.match.baseline.directories]
     earlier = read_compared_directories(COMPARISONS_DIRECTORY / safe) if len(safe) <= MAX_NAME_LENGTH else []
-    identity = [*compared, *filter(None, [split, checkpoint]), *(comparison.checkpoints if run != baseline else ())]
+    identity = [*compared, comparison.split, *comparison.checkpoints]
     return COMPARISONS_DIRECTORY / (safe if earlier in (None, compared) else safe_name(safe, identity))
 
 

@@ -15,6 +15,7 @@ from microstep.config.experiment import DATA_KEYS, drop_keys, extract_experiment
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
+from microstep.evaluation.evaluate import get_report_path
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.training.provenance import possible_precisions
@@ -53,12 +54,15 @@ class ReportRequest:
     value: str  #: a run directory or a pattern
     split: str
     checkpoint: str
-    report: Path  #: path within a run directory
     overrides: Mapping[str, Any] = field(default_factory=dict)  #: of the runs' configs, by dotted key
 
     @property
     def subject(self) -> str:
         return f"{self.key}={self.value}"
+
+    @property
+    def report(self) -> Path:
+        return get_report_path(self.split, self.checkpoint)
 
     def evaluate_command(self, directory: Path) -> str:
         checkpoint = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"

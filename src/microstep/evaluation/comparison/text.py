@@ -55,15 +55,13 @@ def comparison_rows(comparison: Comparison) -> list[list[str]]:
     match, paired = comparison.match, comparison.result.paired
     training = "; ".join(map(" ".join, match.training_differences.items()))
     samples = f"{paired.samples:,} samples of {comparison.split}, {paired.classes:,} classes"
+    weights = f"{' and '.join(dict.fromkeys(comparison.checkpoints))} weights"
     return [
         ["run", format_name_and_directory(comparison.names[0], match.run)],
         ["baseline", format_name_and_directory(comparison.names[1], match.baseline)],
         ["they differ in", format_differing_settings(match)],
         *([["warning", f"the runs were not all trained by the same {training}"]] if training else []),
-        [
-            "compared on",
-            f"{samples}; {' and '.join(dict.fromkeys(comparison.checkpoints))} weights; {format_seeds(match)}",
-        ],
+        ["compared on", f"{samples}; {weights}; {format_seeds(match)}"],
     ]
 
 

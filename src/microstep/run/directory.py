@@ -73,9 +73,9 @@ def new_directory(
     try:
         yield created
     except BaseException as error:
-        is_known, code = isinstance(error, MicrostepError | Stopped), getattr(error, "exit_code", None)
-        is_unsuitable = code == ConfigError.exit_code and not has_checkpoint(created)
-        if is_new and ((is_known and discard_on_error) or is_unsuitable or holds_only_lock(created)):
+        is_unsuitable = getattr(error, "exit_code", None) == ConfigError.exit_code and not has_checkpoint(created)
+        is_discarded = discard_on_error and isinstance(error, MicrostepError | Stopped)
+        if is_new and (is_discarded or is_unsuitable or holds_only_lock(created)):
             remove_directory(created, parents)
         raise
     finally:

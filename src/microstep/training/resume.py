@@ -86,9 +86,10 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
         raise
     run = RunSpec(plan.config, plan.directory, record, plan.allowlist, names={})
     with record.record_build_failure(), torch_errors():
-        if found is None:
-            run = replace(run, config=SavedRun.read(plan.directory).absolute_paths(plan.config, {"model.weights"}))
-        return build_new_trainer(run) if found is None else restore_trainer(run, found, checkpoints.directory)
+        if found is not None:
+            return restore_trainer(run, found, checkpoints.directory)
+        config = SavedRun.read(plan.directory).absolute_paths(plan.config, {"model.weights"})
+        return build_new_trainer(replace(run, config=config))
 
 
 def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> dict[str, Any]:

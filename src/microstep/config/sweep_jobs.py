@@ -16,11 +16,11 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     typed = [composer.parse(o) for o in overrides]
     check_batch_size_keys(typed)  # here as well, so that the error names what was typed, not one job of it
     sweeper = composer.compose_base(overrides).hydra.sweeper
-    params = sweeper.params if lists_its_jobs(sweeper) and sweeper.params else {}
-    parsed = [*(composer.parse(f"{key}={value}") for key, value in params.items()), *typed]
-    check_swept_values(parsed, lists_its_jobs(sweeper))
     if not lists_its_jobs(sweeper):
-        return [composer.compose_job([example(o) for o in parsed])]
+        check_swept_values(typed)
+        return [composer.compose_job([example(o) for o in typed])]
+    parsed = [*(composer.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *typed]
+    check_swept_values(parsed, are_listed=True)
     swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
     jobs = [compose_swept(composer, job, swept) for job in BasicSweeper.split_arguments(parsed, None)[0]]
     for job in jobs:
@@ -44,7 +44,7 @@ def compose_swept(composer: Composer, overrides: Sequence[str], swept: set[str])
         raise ConfigError(" with ".join([subject, *options]), reason, remedy) from None
 
 
-def check_swept_values(overrides: Iterable[Override], are_listed: bool) -> None:
+def check_swept_values(overrides: Iterable[Override], are_listed: bool = False) -> None:
     """Raise ConfigError for no value, and for an interval to sample from if the values are listed."""
     for override in overrides:
         if override.is_discrete_sweep() and not list(override.sweep_iterator()):

@@ -67,8 +67,8 @@ def compare_runs(
         DataError: if a report is damaged.
         StorageError: if the files cannot be written.
     """
-    run_request = ReportRequest("run", run, split, checkpoint, overrides or {})
-    baseline_request = ReportRequest("baseline", baseline, split, baseline_checkpoint or checkpoint, overrides or {})
+    run_request = ReportRequest("run", run, split, checkpoint, overrides)
+    baseline_request = ReportRequest("baseline", baseline, split, baseline_checkpoint or checkpoint, overrides)
     run_paths, baseline_paths = find_run_directories(run_request), find_run_directories(baseline_request)
     allowlist = make_allowlist([*run_paths, *baseline_paths])
     baseline_runs = [read_compared_run(path, baseline_request, allowlist) for path in baseline_paths]

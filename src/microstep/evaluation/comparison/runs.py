@@ -3,7 +3,7 @@
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class ReportRequest:
     value: str  #: a run directory or a pattern
     split: str
     checkpoint: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)  #: of the runs' configs, by dotted key
+    overrides: Mapping[str, Any] | None = None  #: of the runs' configs, by dotted key
 
     @property
     def subject(self) -> str:

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torchvision.models import get_model
 
-from microstep.components.dataset.fitting import FITS
+from microstep.components.dataset.decoding import FITS
 from microstep.components.model import torchvision_model
 from microstep.components.model.torchvision_models import load_state
 from microstep.config.allowlist import ALLOW_ALL

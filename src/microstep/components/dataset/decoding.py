@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from warnings import catch_warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.Image import Resampling
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
-from microstep.components.dataset.fitting import FITS, fit_image
-from microstep.components.dataset.pixel_values import composite_on_white, match_transparency, to_eight_bits
 from microstep.errors import ConfigError, DataError
 
 SUFFIX_FORMATS = Image.registered_extensions()
@@ -20,19 +20,12 @@ SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPE
 IMAGE_FORMATS = tuple(name for name in SAFE_FORMATS if name in Image.OPEN)  #: PIL has AVIF since 11.3
 #: Suffixes of these formats, without that of floating point pixels.
 IMAGE_SUFFIXES = frozenset(s for s, name in SUFFIX_FORMATS.items() if name in {*IMAGE_FORMATS, "MPO"}) - {".pfm"}
+#: Crops an image to the aspect ratio around its center, puts all of it on black, or distorts it.
+FITS: dict[str, Callable[..., Image.Image]] = {"crop": ImageOps.fit, "pad": ImageOps.pad, "squash": Image.Image.resize}
 OWN_FIT = "own"  #: that of a data set that decodes its files by code of its own
+WHITE = 65535  #: pixel value of 16-bit images
 MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as large as all texts together
-
-
-class JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG file whose resolution is not read: PIL can't open a file if that has an unexpected type."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
-Image.register_open("MICROSTEP_JPEG", JpegFile, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Decoder:
     width: int  #: pixels
     channels: int  #: 1 for gray, 3 for RGB
     max_pixels: int = MAX_PIXELS  #: most pixels that a file may declare
-    fit: str = "crop"  #: see `fit_image`
+    fit: str = "crop"  #: one of `FITS`
     scale: ClassVar[float] = 255.0  #: pixel value that means 1.0
 
     def __post_init__(self) -> None:
@@ -62,20 +55,43 @@ class Decoder:
         """Return the image of a file: C × H × W, uint8. See `open_image` for errors."""
         with open_image(file, self.max_pixels) as image:
             image.draft("RGB", (2 * self.width, 2 * self.height))  # decodes a JPEG at 1/2, 1/4 or 1/8
-            match_transparency(image)
             converted = composite_on_white(to_eight_bits(image)).convert("RGB" if self.channels == 3 else "L")
-            converted.info.clear()  # PIL fails to turn images with some odd metadata
-            converted.getexif()[ExifTags.Base.Orientation] = read_orientation(image)
-        ImageOps.exif_transpose(converted, in_place=True)
-        fitted = fit_image(converted, (self.width, self.height), self.fit)
+            upright = turn_upright(converted, image)
+            fitted = FITS[self.fit](upright, (self.width, self.height), Resampling.BILINEAR)
         return np.asarray(fitted).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
-def read_orientation(image: Image.Image) -> Any:
-    """Return the EXIF orientation of a loaded image; 1, upright, if its EXIF data have none or can't be read."""
-    with suppress(Exception):  # PIL raises many kinds
-        return image.getexif()[ExifTags.Base.Orientation]
-    return 1
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image with 8 bits. One with more is scaled, which PIL's own conversion would clip."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating point numbers, whose range is unknown")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > WHITE:
+        raise ValueError(f"its pixels go from {values.min():,} to {values.max():,}, in an unknown range")
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(BITSPERSAMPLE) == (12,):
+        values = values.astype(np.int32) * WHITE // 4095
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # zero is white
+        values = WHITE - values
+    opaque = values != image.info.get("transparency", -1)
+    return Image.fromarray(np.where(opaque, values // 257, 255).astype(np.uint8))
+
+
+def composite_on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+
+
+def turn_upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Turn an image as the EXIF orientation of the opened file says. Nothing else in the metadata matters."""
+    image.info.clear()
+    with suppress(Exception):  # PIL raises many kinds if EXIF data can't be read
+        image.getexif()[ExifTags.Base.Orientation] = opened.getexif()[ExifTags.Base.Orientation]
+    return ImageOps.exif_transpose(image)
 
 
 @dataclass(frozen=True)
@@ -105,7 +121,7 @@ def read_image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
 
 
 @contextmanager
-def open_image(file: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image file; raise a DataError that names it if it is too large or can't be decoded in the block."""
     declared = "far too many"  # if PIL's own limit is exceeded
     try:
@@ -127,8 +143,8 @@ def open_image(file: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
 
 def list_formats(file: Path) -> list[str]:
     """Return the formats that a file may have. Only its suffix tells a TGA file, because that has no signature."""
-    formats = ["MICROSTEP_JPEG", *IMAGE_FORMATS[1:]]
-    return formats if SUFFIX_FORMATS.get(file.suffix.lower()) == "TGA" else formats[:-1]
+    is_tga = SUFFIX_FORMATS.get(file.suffix.lower()) == "TGA"
+    return [name for name in IMAGE_FORMATS if is_tga or name != "TGA"]
 
 
 def unreadable_reason(error: Exception) -> str:

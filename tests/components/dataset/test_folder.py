@@ -181,7 +181,7 @@ def test_files_that_are_not_read_are_counted_in_one_line(root, caplog):
         (root / name).write_text("no image")
     assert sizes(opened(root))["test"] == 90
     (line,) = caplog.messages
-    assert line == f"dataset.root={root}: not read: 3 .heic, 1 without a suffix, 1 .txt"
+    assert line == f"dataset.root={root}: not read: 3 .heic, 1 .txt, 1 without a suffix"
 
 
 def test_a_folder_of_nothing_but_images_needs_no_line(root, caplog):
@@ -202,13 +202,14 @@ def test_an_image_without_a_suffix_is_one(root, caplog):
 
 
 def test_the_line_stays_short_and_on_its_line(root, caplog):
-    """If every file has a suffix of its own, eight are named; a line break in one is escaped."""
+    """If every file has a suffix of its own, the first are named; a line break in one is escaped."""
     filled(root, COUNTS)
-    for number in range(20):
+    for number in range(99):
         (root / "ant" / f"frame.{number:02}\n").touch()
     opened(root)
     (line,) = caplog.messages
-    assert line.endswith(r"1 .06\n, 1 .07\n, 12 others")
+    assert r"1 .06\n, 1 .07\n, " in line
+    assert line.endswith("…")
 
 
 def test_links_are_followed_but_never_in_circles(root, tmp_path):
@@ -290,7 +291,7 @@ def test_fit_is_one_of_its_options(root, zygote):
         opened(root, fit="zoom")
     done = zygote.call("train.py", "dataset=image_folder", f"dataset.root={root}", "dataset.fit=zoom", cwd=root.parent)
     assert (done.returncode, error_of(done)) == (2, f"error: {said}")
-    assert CHOICES["dataset.fit"] == FITS
+    assert CHOICES["dataset.fit"] == tuple(FITS)
     node = compose(["dataset=image_folder", f"dataset.root={root}"])
     assert "fit" not in extract_experiment(node)["dataset"]
     node.dataset.fit = "pad"

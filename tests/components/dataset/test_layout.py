@@ -79,12 +79,15 @@ def test_train_may_be_the_name_of_a_class(root, caplog):
     assert notices(caplog, root) == [f"dataset.root=ROOT: {reason}"]
 
 
-@pytest.mark.parametrize("beside", [None, "test", "labels"])
-def test_images_without_labels_are_no_class(root, beside):
-    """A folder called train that holds images only is refused if no class could lie beside it."""
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [(None, "ROOT holds one class only: train"), ("test", "ROOT/train holds no folders of classes")],
+)
+def test_images_without_labels_are_no_classes(root, beside, reason):
+    """A folder called train that holds images only is refused if no other class lies beside it."""
     for name in filter(None, ("train", beside)):
-        painted(root / name / ("0.txt" if name == "labels" else "0.png"), 0)
-    assert refusal(root).startswith("dataset.root=ROOT: ROOT/train holds no folders of classes; make it train/CLASS/")
+        painted(root / name / "0.png", 0)
+    assert refusal(root).startswith(f"dataset.root=ROOT: {reason}; make it train/CLASS/")
 
 
 def test_a_test_folder_without_labels_is_not_the_test_split(root, caplog):

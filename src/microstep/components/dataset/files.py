@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +30,6 @@ class ImageFiles:
     class_names: tuple[str, ...]  #: by class number
     decoder: Decoder | OwnDecoder
     published_indices: Int64Array  #: N: index of each file in the sorted list of its split
-    not_read: Counter[str] = field(default_factory=Counter)  #: other files in these folders, by suffix
     scale: ClassVar[float] = 255.0
     in_memory: ClassVar[bool] = False
 

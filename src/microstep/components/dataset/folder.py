@@ -1,9 +1,8 @@
 """Image files in one folder per class, in train/, val/ and test/ or in one directory that is split."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from microstep.components.dataset.decoding import IMAGE_SUFFIXES, MAX_PIXELS, De
 from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
 from microstep.components.dataset.images import ProgressBar, no_progress_bar
-from microstep.components.dataset.layout import LAYOUT_REMEDY, SPLIT_FOLDERS, check_is_class, find_layout
-from microstep.components.dataset.listing import count_suffixes, find_files, format_suffix_counts, is_image
+from microstep.components.dataset.layout import LAYOUT_REMEDY, SPLIT_FOLDERS, find_layout
+from microstep.components.dataset.listing import count_suffixes, find_files, is_image
 from microstep.components.dataset.splitting import split_by_fractions
 from microstep.errors import ConfigError, DataError
 
@@ -65,18 +64,11 @@ def image_folder(
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
     decoder = Decoder(size, size, 1 if grey else 3, max_pixels, fit)
     official = find_splits(Path(root), decoder)
-    warn_not_read(root, official)
-    fractions = {"test": test_fraction, "val": val_fraction}
-    made = cache(partial(make_missing_splits, official, fractions, split_seed))  # once, because it may warn
+    make_splits = partial(make_missing_splits, fractions={"test": test_fraction, "val": val_fraction}, seed=split_seed)
     needed = sum(map(len, official.values())) * decoder.channels * size * size / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""
-    return ImageDataset(official, lambda _: made(), device, is_resident, mean, std, num_workers, bar, note)
-
-
-def warn_not_read(root: str, splits: Mapping[str, ImageFiles]) -> None:
-    if counts := sum((files.not_read for files in splits.values()), Counter()):
-        log.warning("dataset.root=%s: not read: %s", root, format_suffix_counts(counts))
+    return ImageDataset(official, make_splits, device, is_resident, mean, std, num_workers, bar, note)
 
 
 def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, float], seed: int) -> ImageSplits:
@@ -86,24 +78,29 @@ def make_missing_splits(official_splits: ImageSplits, fractions: Mapping[str, fl
 
 
 def find_splits(root: Path, decoder: Decoder) -> dict[str, ImageFiles]:
-    """Return the splits that have folders; `train` is always one of them."""
+    """Return the splits that have folders; `train` is always one of them. Warn of files that are no images."""
     folders, classes = find_layout(root)
-    splits = {name: find_split_images(root, folder, classes, decoder) for name, folder in folders.items()}
+    found = {name: find_class_files(folder, classes) for name, folder in folders.items()}
+    if others := [file for files in found.values() for _, file in files if not is_image(file)]:
+        log.warning("dataset.root=%s: not read: %s", root, count_suffixes(others))
+    splits = {name: select_images(root, folder, found[name], classes, decoder) for name, folder in folders.items()}
     return splits | {"train": check_train_classes(splits["train"])}
 
 
-def find_split_images(root: Path, folder: Path, class_names: tuple[str, ...], decoder: Decoder) -> ImageFiles:
-    """Return the files of a split, sorted by class and name. Validation and test may lack a class."""
-    check_is_class(root, folder, class_names)
-    found = [(label, file) for label, name in enumerate(class_names) for file in sorted(find_files(folder / name))]
-    images = [(label, file) for label, file in found if is_image(file)]
+def find_class_files(folder: Path, class_names: Sequence[str]) -> list[tuple[int, Path]]:
+    """Return label and path of the files of a split, sorted by class and name. A split may lack a class."""
+    return [(label, file) for label, name in enumerate(class_names) for file in sorted(find_files(folder / name))]
+
+
+def select_images(
+    root: Path, folder: Path, found: Sequence[tuple[int, Path]], class_names: tuple[str, ...], decoder: Decoder
+) -> ImageFiles:
+    images = [(label, str(file.relative_to(root))) for label, file in found if is_image(file)]
     if not images:
         reason = f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
         raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
-    files = np.array([str(file.relative_to(root)) for _, file in images])
-    labels = np.array([label for label, _ in images], dtype=np.int64)
-    not_read = count_suffixes(file for _, file in found) - count_suffixes(file for _, file in images)
-    return ImageFiles(root, files, labels, class_names, decoder, np.arange(len(files)), not_read)
+    labels, files = map(np.array, zip(*images, strict=True))
+    return ImageFiles(root, files, labels, class_names, decoder, np.arange(len(files)))
 
 
 def check_train_classes(train: ImageFiles) -> ImageFiles:

@@ -19,6 +19,8 @@ def find_layout(root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Return the folder of each split that has one, and the names of the classes; warn of images that are not used."""
     folders = find_split_folders(root)
     classes = find_class_names(root, folders["train"])
+    for folder in folders.values():
+        check_class_folders(root, folder, classes)
     warn_unused(root, folders)
     return {name: folder for name, folder in folders.items() if not lacks_class_folders(folder)}, classes
 
@@ -31,22 +33,20 @@ def find_split_folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"dataset.root={root}", "no such directory", "give the one that holds the images")
     inner = list_folders(root)
-    named = {name: [f for f in inner if f.name.lower() in names] for name, names in SPLIT_FOLDERS.items()}
-    folders = {name: only_folder(root, name, found) for name, found in named.items() if found}
-    if [*folders] == ["train"] and lacks_class_folders(folders["train"]) and find_other_folders(root, folders):
+    folders: dict[str, Path] = {}
+    for split, names in SPLIT_FOLDERS.items():
+        for folder in (folder for folder in inner if folder.name.lower() in names):
+            if split in folders:
+                reason = f"both {folders[split].name}/ and {folder.name}/ are named as the {split} split"
+                raise DataError(f"dataset.root={root}", reason, "rename one, or move it away")
+            folders[split] = folder
+    if [*folders] == ["train"] and lacks_class_folders(folders["train"]):
         reason = "is a class, because it holds images and no folders; a training split is train/CLASS/*.jpg"
         log.warning("dataset.root=%s: %s/ %s", root, folders.pop("train").name, reason)
     if folders and "train" not in folders:
         first = next(iter(folders.values())).name
         raise DataError(f"dataset.root={root}", f"there is {first}/ but no train/", LAYOUT_REMEDY)
     return folders or {"train": root}
-
-
-def only_folder(root: Path, split: str, folders: Sequence[Path]) -> Path:
-    if len(folders) > 1:
-        reason = f"both {' and '.join(f'{folder.name}/' for folder in folders)} are named as the {split} split"
-        raise DataError(f"dataset.root={root}", reason, "rename one, or move it away")
-    return folders[0]
 
 
 def find_class_names(root: Path, folder: Path) -> tuple[str, ...]:
@@ -62,14 +62,15 @@ def find_class_names(root: Path, folder: Path) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def check_is_class(root: Path, folder: Path, class_names: Sequence[str]) -> None:
+def check_class_folders(root: Path, folder: Path, class_names: Sequence[str]) -> None:
     """Raise DataError if a folder in that of validation or test is named like no class."""
+    twins = {normalize("NFC", name): name for name in class_names}
     for name in (path.name for path in list_folders(folder) if path.name not in class_names):
-        reason, remedy = f"{folder.name}/{name} is no class of the training folder", LAYOUT_REMEDY
-        for twin in (known for known in class_names if normalize("NFC", known) == normalize("NFC", name)):
+        if twin := twins.get(normalize("NFC", name)):
             reason = f"{f'{folder.name}/{name}'!a} is no class of the training folder, but {twin!a} is"
-            remedy = "rename one of the two, which look the same"
-        raise DataError(f"dataset.root={root}", reason, remedy)
+            raise DataError(f"dataset.root={root}", reason, "rename one of the two, which look the same")
+        reason = f"{folder.name}/{name} is no class of the training folder"
+        raise DataError(f"dataset.root={root}", reason, LAYOUT_REMEDY)
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -85,20 +86,14 @@ def lacks_class_folders(folder: Path) -> bool:
     return not list_folders(folder) and count_loose_images(folder) > 0
 
 
-def find_other_folders(root: Path, folders: Mapping[str, Path]) -> list[Path]:
-    """Return the folders of images beside those of the splits; none if `root` itself holds the class folders."""
-    beside = [] if root in folders.values() else list_folders(root)
-    return [folder for folder in beside if folder not in folders.values() and any(map(is_image, folder.rglob("*")))]
-
-
 def warn_unused(root: Path, folders: Mapping[str, Path]) -> None:
     """Warn of folders that are no splits, and of images that lie in no class folder."""
-    if others := find_other_folders(root, folders):
-        names = format_names([f"{folder.name}/" for folder in others])
-        log.warning("dataset.root=%s: not used: %s; rename the folder of a split to train, val or test", root, names)
-    parents = dict.fromkeys([root, *folders.values()])
-    if loose := [f"{count:,} in {folder}" for folder in parents if (count := count_loose_images(folder))]:
+    used = dict.fromkeys([root, *folders.values()])
+    others = [] if folders["train"] == root else [folder for folder in list_folders(root) if folder not in used]
+    if names := [f"{folder.name}/" for folder in others if any(map(is_image, folder.rglob("*")))]:
+        remedy = "rename the folder of a split to train, val or test"
+        log.warning("dataset.root=%s: not used: %s; %s", root, format_names(names), remedy)
+    if loose := [f"{count:,} in {folder}" for folder in used if (count := count_loose_images(folder))]:
         found = f"because images in no class folder have no labels: {format_names(loose)}"
-        log.warning(
-            "dataset.root=%s: not used, %s; %s run=RUN input=FOLDER classifies them", root, found, called("evaluate")
-        )
+        remedy = f"{called('evaluate')} run=RUN input=FOLDER classifies them"
+        log.warning("dataset.root=%s: not used, %s; %s", root, found, remedy)

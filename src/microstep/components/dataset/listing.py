@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from microstep.components.dataset.decoding import IMAGE_SUFFIXES, read_image_size
-from microstep.errors import DataError, escape_unprintable
+from microstep.errors import DataError
+from microstep.utils.text import format_names
 
 #: Files and folders of operating systems, archives and network drives, in lower case.
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
-MAX_COUNTED_SUFFIXES = 8
 
 
 def find_files(folder: Path) -> Iterator[Path]:
@@ -49,13 +49,7 @@ def is_image(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_SUFFIXES
 
 
-def count_suffixes(files: Iterable[Path]) -> Counter[str]:
-    return Counter(file.suffix.lower() for file in files)
-
-
-def format_suffix_counts(counts: Counter[str]) -> str:
+def count_suffixes(files: Iterable[Path]) -> str:
     """Return the number of files of each suffix, such as `3 .heic, 1 without a suffix`; the most frequent first."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ordered[:MAX_COUNTED_SUFFIXES]]
-    others = sum(count for _, count in ordered[MAX_COUNTED_SUFFIXES:])
-    return escape_unprintable(", ".join([*parts, *([f"{others:,} others"] if others else [])]))
+    counts = Counter(file.suffix.lower() for file in files).most_common()
+    return format_names([f"{count:,} {suffix or 'without a suffix'}" for suffix, count in counts])

@@ -42,17 +42,17 @@ def split_rare(labels: Int64Array, sizes: Sequence[int], seed: int) -> list[Int6
 
     Each class is in proportion, but has a row in every part if it has enough. If not, the last parts come first.
     """
-    counts = np.bincount(labels)
-    taken, ends = np.zeros_like(counts), []
-    for index, size in enumerate(sizes):
-        most = np.maximum(0, counts - taken - (len(sizes) - index))  # leaves one row for each later part
-        taken = taken + np.clip(np.rint(size * counts / len(labels)).astype(int), np.minimum(1, most), most)
-        ends.append(taken)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # of each row in its class
-    parts = (rank >= np.stack(ends)[:, labels[by_class]]).sum(0)
-    return [np.sort(by_class[parts == part]) for part in range(len(sizes) + 1)]
+    part_of = np.full(len(labels), len(sizes))
+    for rows in np.split(by_class, np.cumsum(np.bincount(labels))[:-1]):
+        start = 0
+        for part, size in enumerate(sizes):
+            most = max(0, len(rows) - start - (len(sizes) - part))  # leaves one row for each later part
+            end = start + min(most, max(1, round(size * len(rows) / len(labels))))
+            part_of[rows[start:end]] = part
+            start = end
+    return [np.flatnonzero(part_of == part) for part in range(len(sizes) + 1)]
 
 
 def split_by_fractions(train: ImageSource, fractions: Mapping[str, float], seed: int) -> dict[str, ImageSource]:
@@ -62,13 +62,17 @@ def split_by_fractions(train: ImageSource, fractions: Mapping[str, float], seed:
     """
     check_fractions(fractions)
     sizes = {name: round(fraction * len(train)) for name, fraction in fractions.items() if fraction}
+    splits = {"train": train}
     try:
-        return hold_out(train, sizes, seed)
+        for name, size in sizes.items():
+            rest = splits["train"]
+            kept, held_out = split_stratified(rest.labels, size, seed, name, rest.class_names)
+            splits |= {"train": rest.select(kept), name: rest.select(held_out)}
     except DataError:
-        parts = zip([*sizes, "train"], split_rare(train.labels, [*sizes.values()], seed), strict=True)
-        splits = {name: train.select(rows) for name, rows in parts}
+        parts = split_rare(train.labels, [*sizes.values()], seed)
+        splits = {name: train.select(rows) for name, rows in zip([*sizes, "train"], parts, strict=True)}
         warn_small_classes(splits, fractions)
-        return splits
+    return splits
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
@@ -82,15 +86,6 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
 
 def format_fractions(fractions: Mapping[str, float]) -> str:
     return ", ".join(f"dataset.{name}_fraction={fraction}" for name, fraction in fractions.items())
-
-
-def hold_out(train: ImageSource, sizes: Mapping[str, int], seed: int) -> dict[str, ImageSource]:
-    splits = {"train": train}
-    for name, size in sizes.items():
-        rest = splits["train"]
-        kept, held_out = split_stratified(rest.labels, size, seed, name, rest.class_names)
-        splits |= {"train": rest.select(kept), name: rest.select(held_out)}
-    return splits
 
 
 def warn_small_classes(splits: Mapping[str, ImageSource], fractions: Mapping[str, float]) -> None:

@@ -185,7 +185,7 @@ def test_the_images_that_are_cut_most_are_listed(sick):
     """An image of which the crop shows a part only is named with its size and the share of its area that is lost."""
     _, text, found = sick
     assert "      train: train/cat/wide.png: 40 × 20, 50 % cut off\n" in text
-    wide = {"split": "train", "name": "train/cat/wide.png", "label": "cat", "width": 40, "height": 20, "cut": 0.5}
+    wide = {"split": "train", "name": "train/cat/wide.png", "label": "cat", "reason": "40 × 20, 50 % cut off"}
     assert found["health"]["train+test"]["cropped"] == [wide]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microstep.dataset_report.health import DuplicateGroup, HealthReport, ImageReference, UnreadableImage
+from microstep.dataset_report.health import DuplicateGroup, HealthReport, ImageProblem, ImageReference
 from microstep.dataset_report.text import MAX_LISTED_LINES, format_health
 
 
@@ -18,7 +18,7 @@ def member(name: str, split: str = "train", label: str = "cat") -> ImageReferenc
 
 def test_long_lists_are_cut():
     """Ten items are listed and the rest is counted; a list of ten is complete."""
-    files = [UnreadableImage("train", f"{place}.jpg", "cat", "why") for place in range(MAX_LISTED_LINES + 1234)]
+    files = [ImageProblem("train", f"{place}.jpg", "cat", "why") for place in range(MAX_LISTED_LINES + 1234)]
     text = format_health(health(unreadable=files), ["train"])
     assert text.count(".jpg: why\n") == MAX_LISTED_LINES
     assert "\n    unreadable: 1,244\n" in text

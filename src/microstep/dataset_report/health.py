@@ -28,10 +28,9 @@ class ImageReference:
 
 
 def make_image_reference(split_survey: SplitSurvey, row: int) -> ImageReference:
-    label = split_survey.source.class_names[split_survey.source.labels[row]]
-    return ImageReference(
-        split_survey.split, escape_unprintable(split_survey.source.get_name(row)), escape_unprintable(label)
-    )
+    source = split_survey.source
+    name, label = source.get_name(row), source.class_names[source.labels[row]]
+    return ImageReference(split_survey.split, escape_unprintable(name), escape_unprintable(label))
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ MIN_CLASS_SIZE = 10  #: training images that a class should have
 
 
 @dataclass(frozen=True)
-class UnreadableImage(ImageReference):
-    """An image that can't be read."""
+class ImageProblem(ImageReference):
+    """An image and what is wrong with it."""
 
     reason: str
 
@@ -84,27 +83,20 @@ class UnreadableImage(ImageReference):
         return f"{self.split}: {self.name}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class CroppedImage(ImageReference):
-    """An image of which a crop shows a part only."""
-
-    width: int  #: pixels
-    height: int  #: pixels
-    cut: float  #: share of the area that is cut off
-
-    def __str__(self) -> str:
-        return f"{self.split}: {self.name}: {self.width:,} × {self.height:,}, {100 * self.cut:.0f} % cut off"
-
-
-def find_worst_crops(surveys: Sequence[SplitSurvey]) -> list[CroppedImage]:
+def find_worst_crops(surveys: Sequence[SplitSurvey]) -> list[ImageProblem]:
     """Return the images of which a crop cuts off most, at most MAX_CROPPED."""
-    found = []
+    crops = []
     for survey in surveys:
-        facts, cut = survey.facts, compute_cut_shares(survey.source, survey.facts.sizes)
-        for i in np.argsort(-cut, kind="stable")[:MAX_CROPPED]:
-            reference, (width, height) = make_image_reference(survey, facts.rows[i]), facts.sizes[i].tolist()
-            found.append(CroppedImage(**vars(reference), width=width, height=height, cut=float(cut[i])))
-    return sorted((one for one in found if one.cut >= LARGE_CUT), key=lambda one: -one.cut)[:MAX_CROPPED]
+        cuts = compute_cut_shares(survey.source, survey.facts.sizes)
+        crops += [(cut, survey, index) for index, cut in enumerate(cuts) if cut >= LARGE_CUT]
+    worst = sorted(crops, key=lambda crop: -crop[0])[:MAX_CROPPED]
+    return [make_crop_problem(survey, index, cut) for cut, survey, index in worst]
+
+
+def make_crop_problem(survey: SplitSurvey, index: int, cut: float) -> ImageProblem:
+    width, height = survey.facts.sizes[index]
+    reason = f"{width:,} × {height:,}, {100 * cut:.0f} % cut off"
+    return ImageProblem(**vars(make_image_reference(survey, survey.facts.rows[index])), reason=reason)
 
 
 @dataclass(frozen=True)
@@ -112,18 +104,18 @@ class HealthReport:
     """Problems found in the images of some splits."""
 
     checked: Mapping[str, tuple[int, int]]  #: split → number of images checked, number of images
-    unreadable: Sequence[UnreadableImage]
+    unreadable: Sequence[ImageProblem]
     duplicates: Sequence[DuplicateGroup]
     constant_images: Sequence[ImageReference]  #: images of one color
     small_classes: Mapping[str, int]  #: class → training images, if fewer than MIN_CLASS_SIZE
     absent_classes: Mapping[str, Sequence[str]]  #: split → classes without images
-    cropped: Sequence[CroppedImage] = ()  #: those of which most is cut off
+    cropped: Sequence[ImageProblem] = ()  #: those of which most is cut off
 
     @classmethod
     def from_surveys(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> "HealthReport":
         """Return the problems of the surveyed splits. Classes are counted in all official splits."""
         unreadable = [
-            UnreadableImage(**vars(make_image_reference(one, row)), reason=reason)
+            ImageProblem(**vars(make_image_reference(one, row)), reason=reason)
             for one in surveys
             for row, reason in one.unreadable.items()
         ]

@@ -97,10 +97,5 @@ def merge_surveys(surveys: Sequence[SplitSurvey]) -> SplitStatistics:
         sum(len(survey.unreadable) for survey in surveys),
         tuple(map(escape_unprintable, source.class_names)),
         ClassStatistics.of(totals.class_counts, areas, totals.class_totals, source.scale),
-        count_sizes(surveys),
+        Counter((width, height) for survey in surveys for width, height in survey.facts.sizes.tolist() if width),
     )
-
-
-def count_sizes(surveys: Sequence[SplitSurvey]) -> Counter[tuple[int, int]]:
-    counts = Counter((width, height) for survey in surveys for width, height in survey.facts.sizes.tolist())
-    return counts - Counter({(0, 0): counts[0, 0]})

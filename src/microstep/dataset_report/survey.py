@@ -8,7 +8,7 @@ from operator import add
 
 import numpy as np
 
-from microstep.components.dataset.cropping import read_published_sizes
+from microstep.components.dataset.cropping import read_published_size
 from microstep.components.dataset.images import ImageSource, chunk_rows
 from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.statistics import ExactSums, split_pieces
@@ -74,7 +74,7 @@ class ImageFacts:
         pixels = np.ascontiguousarray(chunk.pixels)
         digests = b"".join(blake2b(image.data, digest_size=DIGEST_BYTES).digest() for image in pixels)
         constant = (pixels == pixels[:, :, :1, :1]).all((1, 2, 3))
-        sizes = np.array(read_published_sizes(source, chunk.rows))
+        sizes = np.array([read_published_size(source, row) for row in chunk.rows])
         moments = compute_moments(pixels if is_sample else pixels[:0], source.scale)
         return cls(np.array(chunk.rows), np.frombuffer(digests, np.uint64).reshape(-1, 2), constant, sizes, moments)
 

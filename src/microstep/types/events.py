@@ -63,11 +63,6 @@ class Results:
     saving: SavingCost
     splits: Mapping[str, SplitResult]  #: `val`, and `test` if the data have it
 
-    def __repr__(self) -> str:
-        metrics = {name: {k: round(v, 4) for k, v in split.metrics.items()} for name, split in self.splits.items()}
-        rows = "".join(f", {name}={values}" for name, values in metrics.items())
-        return f"Results(run_dir={str(self.run_dir)!r}, best_epoch={self.best_epoch}{rows})"
-
     @property
     def val(self) -> Mapping[str, float]:
         """The validation metrics of the best checkpoint."""

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,14 @@ from microstep.components.dataset.images import Images
 from microstep.errors import DataError
 
 log = logging.getLogger("microstep.notice")
-ARRAY_NAMES = re.compile(
-    r"numpy\.(ndarray|dtype|_?core\.(multiarray\._reconstruct|numeric\._frombuffer))|_codecs\.encode"
-)  #: names that the pickle of an array may use
+#: Names that the pickle of an array may use; `core` is `_core` since NumPy 2.
+ARRAY_NAMES = {
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.numeric._frombuffer",
+    "_codecs.encode",
+}
 CIFAR_DATASETS: dict[int, Any] = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}
 
 
@@ -58,8 +62,8 @@ def cifar(
         content_text = f"the content of {dataset_class.filename} ({dataset_class.url})"
         download_dataset(dataset_class, Path(root), dataset_class.base_folder, content_text)
     check_files(folder, dataset_class)
-    lists = dataset_class.train_list, dataset_class.test_list
-    train, test = (read_images(folder, files, dataset_class) for files in lists)
+    train = read_images(folder, dataset_class.train_list, dataset_class)
+    test = read_images(folder, dataset_class.test_list, dataset_class)
     decoder = Decoder(32, 32, 3)
     return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
 
@@ -108,6 +112,6 @@ class PlainUnpickler(pickle.Unpickler):
     """Refuses a pickle that names anything but arrays, before it is used."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if not ARRAY_NAMES.fullmatch(f"{module}.{name}"):
+        if f"{module}.{name}".replace("._core.", ".core.") not in ARRAY_NAMES:
             raise pickle.UnpicklingError(f"it holds more than arrays and plain values ({module}.{name})")
         return super().find_class(module, name)

@@ -1,6 +1,5 @@
 """Measures how much of its images a crop cuts off, by the sizes that files declare."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -13,11 +12,11 @@ MAX_SAMPLES = 512  #: most files whose sizes are read for a summary
 LARGE_CUT = 0.1  #: share of the area cut off that is worth a line
 
 
-def read_published_sizes(source: ImageSource, rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Return width and height of these images, 0 × 0 of a file that can't be read."""
+def read_published_size(source: ImageSource, row: int) -> tuple[int, int]:
+    """Return width and height of an image; 0 × 0 if its file can't be read."""
     with suppress(DataError):
-        return source.read_sizes(rows)
-    return [size for row in rows for size in read_published_sizes(source, [row])] if len(rows) > 1 else [(0, 0)]
+        return source.read_size(row)
+    return 0, 0
 
 
 def compute_cut_shares(source: ImageSource, sizes: np.ndarray) -> np.ndarray:
@@ -32,7 +31,7 @@ def compute_cut_shares(source: ImageSource, sizes: np.ndarray) -> np.ndarray:
 def describe_crop(source: ImageSource) -> str:
     """Return how much is cut off the images, measured on a sample if they are many; empty if it is little."""
     rows = np.unique(np.linspace(0, len(source) - 1, MAX_SAMPLES).astype(int)).tolist()
-    cut = compute_cut_shares(source, np.array(read_published_sizes(source, rows)))
+    cut = compute_cut_shares(source, np.array([read_published_size(source, row) for row in rows]))
     if cut.mean() < LARGE_CUT:
         return ""
     images = f"{'' if len(rows) == len(source) else 'a sample of '}{len(rows):,}"

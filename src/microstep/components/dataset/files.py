@@ -49,8 +49,8 @@ class ImageFiles:
         pixels = [self.decoder(self.root / file) for file in self.files[rows]]
         return np.stack(pixels) if pixels else np.empty((0, *self.shape), dtype=np.uint8)
 
-    def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        return [read_image_size(self.root / file, self.decoder.max_pixels) for file in self.files[rows]]
+    def read_size(self, row: int) -> tuple[int, int]:
+        return read_image_size(self.root / self.files[row], self.decoder.max_pixels)
 
     def get_name(self, row: int) -> str:
         return str(self.files[row])

@@ -54,8 +54,8 @@ class ImageSource(Protocol):
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Return the pixels of these images: N × C × H × W."""
 
-    def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return width and height of these images as published, in pixels."""
+    def read_size(self, row: int) -> tuple[int, int]:
+        """Return width and height of an image as published, in pixels."""
 
     def get_name(self, row: int) -> str:
         """Return a name that identifies an image to the user."""
@@ -133,8 +133,8 @@ class Images:
             rows = slice(rows.start, rows.stop)
         return self.pixels[rows]
 
-    def read_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        return [(self.shape[2], self.shape[1])] * len(rows)
+    def read_size(self, row: int) -> tuple[int, int]:
+        return self.shape[2], self.shape[1]
 
     def get_name(self, row: int) -> str:
         return f"#{self.published_indices[row]}"

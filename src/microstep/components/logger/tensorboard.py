@@ -73,12 +73,11 @@ class TensorBoard:
         best = results.best_epoch
         if results.test:
             self.events.add(scalar_summary(prefix_tags("test", results.test)), best)
+            for label, (positive, score) in results.splits["test"].report.curves.items():
+                self.events.add(pr_curve(f"test/pr/{label}", positive.numpy(), score.numpy()), best)
         for name, split in results.splits.items():
             for title, file in split.report.images.items():
                 self.events.add(image_summary(f"{name}/{title}", file), best)
-        curves = results.splits["test"].report.curves if results.test else {}
-        for label, (positive, score) in curves.items():
-            self.events.add(pr_curve(f"test/pr/{label}", positive.numpy(), score.numpy()), best)
 
     def close(self, error: BaseException | None) -> None:
         """Write the status of the run. After an error, a full disk does not hide that error."""

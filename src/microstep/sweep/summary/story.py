@@ -78,7 +78,8 @@ def make_caution(sweep: SweepTable) -> str:
 def list_facts(sweep: SweepTable) -> Iterator[tuple[str, str]]:
     if sweep.monitor:
         yield "ranked on", f"validation {sweep.monitor}, {tables.format_better_direction(sweep)}"
-    if {"test" in run.record.splits for run in sweep.scored_runs if run.record.splits} == {False}:
+    splits = {split for run in sweep.scored_runs for split in run.record.splits}
+    if splits and "test" not in splits:
         yield "test split", "none"
     for group, label in SHARED_GROUPS.items():
         options = {option for run in sweep.runs if (option := run.record.choices.get(group))}

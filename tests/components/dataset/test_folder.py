@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ import torch
 from PIL import Image
 
 from microstep.components.dataset import ResidentSplit, StreamingSplit
-from microstep.components.dataset.cropping import describe_crop
-from microstep.components.dataset.decoding import FITS
+from microstep.components.dataset.cropping import compute_cut_shares, describe_crop
+from microstep.components.dataset.decoding import FITS, Decoder
 from microstep.components.dataset.normalization import CHECK_SAMPLES
 from microstep.config.compose import compose
 from microstep.config.experiment import extract_experiment
@@ -281,6 +282,14 @@ def test_the_fit_is_part_of_the_fingerprint(root):
     filled(root, {"ant": 20, "bee": 20})
     assert len({opened(root, fit=fit).fingerprint for fit in FITS}) == 3
     assert opened(root, fit="crop").fingerprint == opened(root).fingerprint
+
+
+def test_what_a_crop_cuts_off_depends_on_the_size_that_it_makes(root):
+    """A wide image is not cut if the images made are as wide, and a square one is."""
+    filled(root, COUNTS)
+    source = opened(root).official_splits["train"]
+    wide = replace(source, decoder=Decoder(10, 20, 3))
+    assert compute_cut_shares(wide, np.array([[40, 20], [10, 10]])).tolist() == [0, 0.5]
 
 
 def test_fit_is_one_of_its_options(root, zygote):

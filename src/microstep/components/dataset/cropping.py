@@ -23,7 +23,7 @@ def compute_cut_shares(source: ImageSource, sizes: np.ndarray) -> np.ndarray:
     """Return the share of each image's area that is cut off: N, for N × 2 widths and heights."""
     if not isinstance(source, ImageFiles) or source.decoder.fit != "crop":
         return np.zeros(len(sizes))
-    scaled = np.maximum(sizes, 1) * source.shape[:0:-1]  # height, width
+    scaled = np.maximum(sizes, 1) * source.shape[1:]  # width × height, height × width
     shares: np.ndarray = 1 - scaled.min(1) / scaled.max(1)
     return shares
 

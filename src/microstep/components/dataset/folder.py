@@ -95,6 +95,7 @@ def find_class_files(folder: Path, class_names: Sequence[str]) -> list[tuple[int
 def select_images(
     root: Path, folder: Path, found: Sequence[tuple[int, Path]], class_names: tuple[str, ...], decoder: Decoder
 ) -> ImageFiles:
+    """Return the images among the files of a split. Raise DataError if there are none."""
     images = [(label, str(file.relative_to(root))) for label, file in found if is_image(file)]
     if not images:
         reason = f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"

@@ -11,10 +11,15 @@ from microstep.errors import ConfigError
 
 
 def check_image_size(model: nn.Module, name: str, height: int, width: int) -> None:
-    """Raise ConfigError if an architecture of torchvision can't be trained on images of this size."""
-    if admits(model, height, width):
+    """Raise ConfigError if an architecture of torchvision can't be trained on images of this size.
+
+    A convolutional model without auxiliary heads is not tried if torchvision states that it takes the size.
+    """
+    weights = get_model_weights(name).DEFAULT
+    stated, usual = weights.meta["min_size"][0], weights.transforms().crop_size[0]  # equal for a transformer
+    is_stated = min(height, width) >= stated < usual and not getattr(model, "aux_logits", False)
+    if is_stated or admits(model, height, width):
         return
-    usual = get_model_weights(name).DEFAULT.transforms().crop_size[0]
     fixed = getattr(model, "image_size", None)  # of a vision transformer
     side = fixed or 1 + bisect_left(range(1, usual), True, key=lambda side: admits(model, side, side))
     if admits(model, side, side):

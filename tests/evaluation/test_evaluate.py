@@ -114,7 +114,7 @@ def test_the_weights_for_others_give_the_same_report(zygote, run):
 
 def other_model(file: Path) -> None:
     """Replace the weights by valid ones of another model."""
-    WeightsFile(file, {}).write(torch.nn.Linear(2, 2), 1, {})
+    WeightsFile(file, {"architecture": "{}"}).write(torch.nn.Linear(2, 2), 1, {})
 
 
 def flipped(file: Path) -> None:
@@ -138,7 +138,10 @@ DAMAGES = {
     "cut off": (lambda file: file.write_bytes(file.read_bytes()[:-100]), "it can't be read: "),
     "huge header": (lambda file: file.write_bytes(b"\xff" * 7 + b"\x7f" + file.read_bytes()[8:]), "it can't be read: "),
     "flipped": (flipped, "its checksum is not the one in its header"),
-    "not ours": (lambda file: save_file(load_file(file), file), "it can't be read: '__metadata__'"),
+    "not ours": (
+        lambda file: save_file(load_file(file), file),
+        "it can't be read: it is not the model.safetensors of a run",
+    ),
     "another model": (other_model, "it is not this model's: "),
 }
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from microstep.components.model.metadata import parse_normalization
+from microstep.components.model.metadata import MeanAndStd, parse_normalization
 from microstep.components.model.torchvision_models import load_state
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
@@ -80,12 +81,17 @@ def load_run(
         CheckpointRefused: if the checkpoint is missing, damaged or of another model.
     """
     saved = SavedRun.read(directory, overrides=overrides)
-    config, weights = saved.config(allowlist), read_weights(directory, checkpoint)
-    normalization, name = parse_normalization(weights.metadata), saved.record.precision
-    components = build_components(config, allowlist, device, False, saved_name=name, normalization=normalization)
+    config, read = saved.config(allowlist), cache(partial(read_weights, directory, checkpoint))
+
+    def read_normalization() -> MeanAndStd | None:
+        return parse_normalization(read().metadata)
+
+    components = build_components(
+        config, allowlist, device, False, saved_name=saved.record.precision, read_normalization=read_normalization
+    )
     saved.check_data(components.dataset.fingerprint)
-    load_weights(components.model, weights)
-    return components, weights.epoch
+    load_weights(components.model, read())
+    return components, read().epoch
 
 
 def read_weights(run_dir: Path, checkpoint: str) -> SavedWeights:

@@ -84,11 +84,10 @@ def test_where_bars_are_shown_the_line_goes_to_the_log_alone(capsys, caplog):
 def test_the_command_that_is_offered_can_be_pasted(tmp_path, capsys, monkeypatch):
     """A run directory with spaces and quotes is quoted for the shell, relative to the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["train.py"])
     Console(bars_shown=False).finish(results(tmp_path / "my run's"))
-    offered = next(line for line in capsys.readouterr().out.splitlines() if "evaluate.py" in line)
+    offered = next(line for line in capsys.readouterr().out.splitlines() if " evaluate " in line)
     words = shlex.split(offered.split("  ")[-1])
-    assert words == ["python", "evaluate.py", "run=my run's", "split=test"]
+    assert words == ["python", "-m", "microstep", "evaluate", "run=my run's", "split=test"]
 
 
 def test_the_log_directory_that_is_offered_holds_the_run(trained):

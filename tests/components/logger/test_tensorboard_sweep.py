@@ -20,7 +20,7 @@ from tests.browser import PROGRAM, Page, browsing
 ALL = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 SWEEP = [f"max_grad_norm-{norm}_model-{model}" for norm in ("0.5", "null") for model in ("mlp", "small_cnn")]
 FAILED = "failed"  #: a run whose loss is no number from its second step on
-RUNS = [FAILED, *(f"sweeps/study/epochs-2_{name}" for name in SWEEP)]
+RUNS = [FAILED, *(f"sweeps/study/{name}" for name in SWEEP)]
 REPORTED = ("confusion_matrix", "reliability", "worst_mistakes")
 
 

@@ -198,7 +198,7 @@ def test_a_run_writes_plain_torch_files(trained):
     manifest = manifest_of(trained / "checkpoints")
     loaded = torch.load(trained / "checkpoints" / manifest["best"]["file"], weights_only=True)
     assert set(loaded) == {
-        *("model", "optimizer", "scheduler", "precision", "metrics", "progress", "run", "choices", "logs")
+        *("model", "optimizer", "scheduler", "precision", "metrics", "progress", "run", "choices", "logs", "metadata")
     }
     assert all(isinstance(value, torch.Tensor) for value in loaded["model"].values())
     parameters = json.loads((trained / "run.json").read_text())["parameters"]

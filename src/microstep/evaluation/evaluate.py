@@ -1,6 +1,7 @@
 """Evaluates a saved run from its directory."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from microstep.components.model.metadata import MeanAndStd, parse_normalization
+from microstep.components.model.metadata import parse_normalization
 from microstep.components.model.torchvision_models import load_state
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
@@ -82,13 +83,10 @@ def load_run(
     """
     saved = SavedRun.read(directory, overrides=overrides)
     config, read = saved.config(allowlist), cache(partial(read_weights, directory, checkpoint))
-
-    def read_normalization() -> MeanAndStd | None:
-        return parse_normalization(read().metadata)
-
-    components = build_components(
-        config, allowlist, device, False, saved_name=saved.record.precision, read_normalization=read_normalization
-    )
+    name, normalization = saved.record.precision, None
+    with suppress(CheckpointRefused):  # it is raised below, after what the config names has been checked
+        normalization = parse_normalization(read().metadata)
+    components = build_components(config, allowlist, device, False, saved_name=name, normalization=normalization)
     saved.check_data(components.dataset.fingerprint)
     load_weights(components.model, read())
     return components, read().epoch

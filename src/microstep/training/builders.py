@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -47,15 +46,15 @@ def build_components(
     new_run: bool = True,
     saved_dtype: str | None = None,
     saved_name: str | None = None,
-    read_normalization: Callable[[], MeanAndStd | None] = lambda: None,
+    normalization: MeanAndStd | None = None,
 ) -> Components:
     """Build the components that training and evaluation share.
 
     If `new_run`, pretrained weights are loaded and precision=auto may measure; otherwise a checkpoint follows.
-    `saved_dtype` and `saved_name` are those of the resumed run's precision; `read_normalization` returns what the
-    run has recorded, and is called once the model has been built.
+    `saved_dtype` and `saved_name` are those of the resumed run's precision; `normalization` is what the run has
+    recorded.
     """
-    components = build_partial_components(config, allowlist, device, new_run, read_normalization)
+    components = build_partial_components(config, allowlist, device, new_run, normalization)
     selected_device, dataset, task = components.device, components.dataset, components.task
 
     def measure() -> tuple[str, str]:
@@ -73,7 +72,7 @@ def build_partial_components(
     allowlist: Allowlist = ALLOW_ALL,
     device: str | None = None,
     new_run: bool = True,
-    read_normalization: Callable[[], MeanAndStd | None] = lambda: None,
+    normalization: MeanAndStd | None = None,
 ) -> PartialComponents:
     """Build the components that don't depend on the precision; load pretrained weights if `new_run`."""
     machine.configure_torch(config.threads, config.deterministic)
@@ -86,7 +85,7 @@ def build_partial_components(
     check_trainable(model)
     if new_run:
         dataset = choose_normalization(config, model, dataset)
-    elif isinstance(dataset, ImageDataset) and (found := read_normalization() or find_normalization(model)):
+    elif isinstance(dataset, ImageDataset) and (found := normalization or find_normalization(model)):
         dataset = dataset.with_normalization(*found, "the run's own")  # 0.1.0 recorded none, and used the model's
     accumulation = build_component(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)

@@ -127,7 +127,7 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
         files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
         normalization = parse_normalization(recovered_state.state.get("metadata", {}))
-    components = build_components(run.config, run.allowlist, None, False, dtype, name, lambda: normalization)
+    components = build_components(run.config, run.allowlist, None, False, dtype, name, normalization)
     located = SavedRun.read(run.directory).absolute_paths(run.config, files)
     now = compute_identity(run.config, components, digest_files(located))
     check_unchanged(before, now, run)

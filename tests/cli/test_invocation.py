@@ -97,7 +97,10 @@ def typed(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, shell=True, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize(("script", "place"), [("my_train.py", "."), ("'my project/my_train.py'", "..")])
+HERE = pytest.param("my_train.py", ".", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("script", "place"), [HERE, ("'my project/my_train.py'", "..")])
 def test_a_script_of_ones_own_is_named_and_works(project: Path, script: str, place: str) -> None:
     """It trains a model beside it from a conf/ beside it, here and from elsewhere, and so do its printed commands."""
     done = typed(f"python {script} --config-name mine hydra.run.dir=run", project / place)

@@ -787,7 +787,7 @@ ASCII = {"PYTHONIOENCODING": "ascii"}
 POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("environment", [ASCII, POSIX], ids=["ascii", "POSIX"])
+@pytest.mark.parametrize("environment", [pytest.param(ASCII, marks=pytest.mark.long), POSIX], ids=["ascii", "POSIX"])
 def test_a_terminal_without_utf_8_shows_what_it_can(environment, tmp_path):
     """A character that it can't show is replaced; the run, its exit code and its files are the same."""
     done = call("train.py", "epochs=1", "model=mlp", "hydra.run.dir=run", cwd=tmp_path, **environment)

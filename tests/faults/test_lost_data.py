@@ -34,7 +34,11 @@ def failed(zygote: Zygote, home: Path, at: int, when: str) -> None:
 
 @pytest.mark.parametrize(
     ("at", "when", "epoch"),
-    [(WINDOWS + 2, "training", 1), (2 * WINDOWS + 1, "training", 2), (4, "evaluating", 3)],
+    [
+        (WINDOWS + 2, "training", 1),
+        pytest.param(2 * WINDOWS + 1, "training", 2, marks=pytest.mark.long),
+        (4, "evaluating", 3),
+    ],
     ids=["in the second epoch", "in the third epoch", "in the final report"],
 )
 def test_a_run_whose_data_are_lost_after_a_checkpoint_goes_on_later(

@@ -95,9 +95,8 @@ def test_a_directory_that_is_no_run_is_refused(zygote: Zygote, tmp_path: Path, w
 
 def test_a_jobs_directory_that_is_no_run_is_refused(zygote: Zygote, tmp_path: Path) -> None:
     """A sweep stops before its first job, and nothing in the directory is removed."""
-    job = filled(tmp_path / "s" / "epochs-2_model-mlp_progress-false_seed-0_threads-1", PROJECT | {"run.json": b"{}"})
+    job = filled(tmp_path / "s" / "seed-0", PROJECT | {"run.json": b"{}"})
     (tmp_path / "s" / "sweep.json").write_text('{"jobs": {}}')
-    job = job.rename(tmp_path / "s" / "epochs-2_model-mlp_seed-0_threads-1")
     done = zygote.call("train.py", "-m", *WORDS, "seed=0,1", "hydra.sweep.dir=s", cwd=tmp_path)
     assert done.returncode == 2
     assert error_of(done).endswith(f"{job.name}: {SAYS.format('.notes.tmp')}")

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from hydra import version
@@ -172,9 +173,12 @@ class Composer:
                 self.check_option(override)
             raise translate_error(error, overrides) from None
 
+    @cached_property
+    def groups(self) -> frozenset[str]:  # listing them reads the directories of all yamls
+        return frozenset([*self.loader.list_groups(""), *(f"hydra/{n}" for n in self.loader.list_groups("hydra"))])
+
     def is_group(self, override: Override) -> bool:
-        groups = [*self.loader.list_groups(""), *(f"hydra/{name}" for name in self.loader.list_groups("hydra"))]
-        return override.package is not None or override.key_or_group in groups
+        return override.package is not None or override.key_or_group in self.groups
 
     def check_option(self, override: Override) -> None:
         options = self.loader.get_group_options(override.key_or_group, ObjectType.CONFIG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from microstep.errors import StorageError
-from microstep.utils.files import storage_errors, write_atomic, write_directory
+from microstep.utils.files import is_abandoned, storage_errors, write_atomic, write_directory
 from microstep.utils.json_files import read_json, read_limited, replace_nonfinite, write_json
 from microstep.utils.text import display_path
 from tests.conftest import irregular
@@ -171,3 +172,14 @@ def test_a_draft_has_the_name_of_what_it_becomes(tmp_path: Path) -> None:
         assert draft.name == "test"
         (draft / "title.txt").write_text(draft.name)
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["reports", "test", "title.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux says which processes are zombies")
+def test_what_a_zombie_has_left_is_abandoned(tmp_path: Path) -> None:
+    """A process that has ended writes no more, even if its parent has not asked for its exit status."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        temporary = tmp_path / f".x.{socket.gethostname()}.{process.pid}.tmp"
+        assert not is_abandoned(temporary)
+        os.kill(process.pid, 9)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert is_abandoned(temporary)

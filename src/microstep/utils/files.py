@@ -133,4 +133,11 @@ def is_abandoned(temporary: Path) -> bool:
         os.kill(int(pid), 0)
     except OSError as error:
         return error.errno == errno.ESRCH  # EPERM: it is alive, and another user's
-    return int(pid) == os.getpid()
+    return int(pid) == os.getpid() or is_zombie(pid)
+
+
+def is_zombie(pid: str) -> bool:
+    """Return whether a process has ended, but its parent has not asked for its exit status. Known on Linux only."""
+    with suppress(OSError):
+        return Path("/proc", pid, "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z"
+    return False

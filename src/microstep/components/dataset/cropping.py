@@ -19,9 +19,13 @@ def read_published_size(source: ImageSource, row: int) -> tuple[int, int]:
     return 0, 0
 
 
+def is_cropped(source: ImageSource) -> bool:
+    return isinstance(source, ImageFiles) and source.decoder.fit == "crop"
+
+
 def compute_cut_shares(source: ImageSource, sizes: np.ndarray) -> np.ndarray:
     """Return the share of each image's area that is cut off: N, for N × 2 widths and heights."""
-    if not isinstance(source, ImageFiles) or source.decoder.fit != "crop":
+    if not is_cropped(source):
         return np.zeros(len(sizes))
     scaled = np.maximum(sizes, 1) * source.shape[1:]  # width × height, height × width
     shares: np.ndarray = 1 - scaled.min(1) / scaled.max(1)
@@ -30,6 +34,8 @@ def compute_cut_shares(source: ImageSource, sizes: np.ndarray) -> np.ndarray:
 
 def describe_crop(source: ImageSource) -> str:
     """Return how much is cut off the images, measured on a sample if they are many; empty if it is little."""
+    if not is_cropped(source):  # no file has to be opened
+        return ""
     rows = np.unique(np.linspace(0, len(source) - 1, MAX_SAMPLES).astype(int)).tolist()
     cut = compute_cut_shares(source, np.array([read_published_size(source, row) for row in rows]))
     if cut.mean() < LARGE_CUT:

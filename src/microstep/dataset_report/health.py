@@ -84,7 +84,7 @@ class ImageProblem(ImageReference):
 
 
 def find_worst_crops(surveys: Sequence[SplitSurvey]) -> list[ImageProblem]:
-    """Return the images of which a crop cuts off most, at most MAX_CROPPED."""
+    """Return the images that a crop cuts most, at most MAX_CROPPED."""
     crops = []
     for survey in surveys:
         cuts = compute_cut_shares(survey.source, survey.facts.sizes)

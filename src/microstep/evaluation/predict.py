@@ -62,7 +62,7 @@ def predict_input(
         DataError: if there are no images, or none can be read.
         StorageError: if the files cannot be written.
     """
-    load = partial(load_classifier, run_dir, allowlist, device, checkpoint, overrides or {})
+    load = partial(load_classifier, run_dir, allowlist, device, checkpoint, overrides)
     return predict(load, input_path, lambda name: get_report_directory(run_dir, f"input-{name}", checkpoint), bars)
 
 
@@ -75,7 +75,7 @@ def predict_with_weights(
     overrides: Overrides | None = None,
 ) -> PredictedInput:
     """Classify images with a model.safetensors alone; write to `outputs/predictions/<folder>`. See `predict_input`."""
-    load = partial(load_exported_classifier, file, allowlist, device, overrides or {})
+    load = partial(load_exported_classifier, file, allowlist, device, overrides)
     return predict(load, input_path, lambda name: Path("outputs", "predictions", name), bars)
 
 

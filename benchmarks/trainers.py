@@ -109,7 +109,7 @@ def measure(
             directory.mkdir()
             measured = measure_microstep if contestant.module is None else measure_other
             results[name].append(measured(name, workload, overrides, seed, directory))
-            print(f"round {seed + 1}/{rounds}", *format_row(name, results[name][-1:], None), sep="  ", file=sys.stderr)
+            print(f"round {seed + 1}/{rounds}:", *format_row(name, results[name][-1:], None), file=sys.stderr)
     return results
 
 
@@ -168,8 +168,9 @@ def format_row(label: str, measured: Sequence[Measurement], baseline: Sequence[M
 
 
 def format_range(values: Sequence[float], digits: int) -> str:
-    """Return the median, and the range in parentheses."""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    """Return the median, and the range in parentheses if there are several values."""
+    spread = f" ({min(values):.{digits}f}–{max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{median(values):.{digits}f}{spread}"
 
 
 def format_ratio(measured: Sequence[Measurement], baseline: Sequence[Measurement], name: str) -> str:

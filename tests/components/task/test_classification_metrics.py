@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from microstep.components.task import Classification
 from microstep.components.task.classification.metrics import ClassificationMetrics
+from microstep.utils.tensors import finite_rows
 
 CPU = torch.device("cpu")
 CASES = st.tuples(st.integers(1, 6), st.integers(1, 40), st.integers(0, 10_000))
@@ -67,6 +70,16 @@ def test_the_loss_is_torchs_mean_over_all_samples(case, data):
     tensor = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     expected = nn.CrossEntropyLoss(tensor)(outputs, targets).item()
     assert fed(task(case[0], weights), outputs, targets, 7).compute()["loss"] == pytest.approx(expected, abs=1e-10)
+
+
+@given(rows=st.lists(st.lists(st.sampled_from([0.0, 1.0, inf, -inf, nan]), min_size=3, max_size=3), min_size=1))
+@settings(deadline=None, max_examples=100)
+def test_of_equal_logits_the_first_counts(rows):
+    """The metrics count the label that the task decides for, and a row whose largest logit is not finite as wrong."""
+    outputs, one = torch.tensor(rows), task(3)
+    targets = torch.arange(len(rows)) % 3
+    right = (one.decide(outputs) == targets) & finite_rows(outputs)
+    assert fed(one, outputs, targets).compute()["accuracy"] == pytest.approx(right.double().mean().item())
 
 
 def test_a_reset_forgets_every_sample():

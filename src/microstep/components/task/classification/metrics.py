@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from microstep.types.data import Mix
-from microstep.utils.tensors import finite_rows
 
 STATE_KEYS = ("confusion", "nonfinite", "loss_sum", "extra_weight")
 
@@ -43,9 +42,9 @@ class ClassificationMetrics:
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
         """Add a batch of N × classes logits. Accuracy and F1 of mixed samples refer to `targets`."""
-        cells = targets * self.classes + outputs.argmax(1)
-        finite = finite_rows(outputs).long()
-        self.confusion.index_add_(0, cells, finite)
+        largest, predicted = outputs.max(1)
+        finite = largest.isfinite().long()
+        self.confusion.index_add_(0, targets * self.classes + predicted, finite)
         self.nonfinite.index_add_(0, targets, 1 - finite)
         self.loss_sum += loss_sum.detach()
         if mix is not None and self.class_weights is not None:

@@ -70,13 +70,15 @@ def snapshot(value: Any, name: str = "state") -> Any:
     Raise CheckpointRefused, which gives the name of the value, for anything but tensors, plain values, and
     dictionaries, lists and tuples of them, because loading it would run its code.
     """
+    if type(value) in PLAIN_TYPES:  # first, because nearly all values are plain
+        return value
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return snapshot_mapping(value, name)
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in PLAIN_TYPES or isinstance(value, torch.Size | torch.dtype | torch.device):
+    if isinstance(value, torch.Size | torch.dtype | torch.device):
         return value
     if isinstance(value, list | tuple):
         copies = [snapshot(inner, f"{name}[{i}]") for i, inner in enumerate(value)]

@@ -141,7 +141,12 @@ def test_windows_are_cut_as_the_effective_batch_size_says() -> None:
 def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
     """Workers, bars, names and the backend are in no hash; whatever else is changed, is."""
     neutral = ["num_workers=4", "progress=false", "log_every_steps=3", "sweep=s", "dataset.resident=false"]
-    neutral += ["checkpoint.every_epochs=2", "checkpoint.every_minutes=5", "checkpoint.every_steps=7"]
+    neutral += [
+        "allocator=default",
+        "checkpoint.every_epochs=2",
+        "checkpoint.every_minutes=5",
+        "checkpoint.every_steps=7",
+    ]
     assert extract_experiment(compose(neutral)) == extract_experiment(compose())
     assert extract_experiment(compose(["seed=1"])) != extract_experiment(compose())
     assert extract_experiment(compose(["optimizer.lr=0.031"])) != extract_experiment(compose())

@@ -41,6 +41,7 @@ def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
         ("checkpoint.every_steps=9", "checkpoint.every_steps", 9),
         ("device=cpu", "device", "cpu"),
         ("threads=2", "threads", 2),
+        ("allocator=default", "allocator", "default"),
         ("dataset.root=/elsewhere", "dataset.root", "/elsewhere"),
         ("dataset.resident=false", "dataset.resident", False),
         ("epochs=4", "epochs", 4),

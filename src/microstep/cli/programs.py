@@ -104,7 +104,7 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
 
 def get_overrides(config: DictConfig) -> dict[str, Any]:
     """Return the values that evaluate.py was given instead of a run's own, by dotted key."""
-    given = flatten(OmegaConf.masked_copy(config, ["dataset", "num_workers"]))
+    given = flatten(OmegaConf.masked_copy(config, ["dataset", "num_workers", "allocator"]))
     return {key: value for key, value in given if value is not None}
 
 

@@ -11,7 +11,7 @@ from microstep.errors import ConfigError
 
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
-    {"num_workers", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
+    {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
     | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
 )

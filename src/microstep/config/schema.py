@@ -61,6 +61,9 @@ class TrainConfig:
     seed: int = key(0, RUN, "seeds initial weights, order, augmentation and dropout", SEEDS)
     device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
     threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(minimum=1, maximum=MAX_COUNT))
+    allocator: str = key(
+        "keep", PRECISION, "keep: freed memory stays in the process, which is faster; or glibc's default"
+    )
     deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
     num_workers: int | None = key(None, DATA, "processes that load images; null: one per core, at most 8", WORKERS)
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
@@ -110,6 +113,7 @@ class EvaluateConfig:
     checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
     baseline_checkpoint: str | None = key(None, COMPARISON, "checkpoint of baseline=; null: the same as of run=")
     device: str | None = key(None, OUTPUT, "where to evaluate; null: the run's own")
+    allocator: str | None = key(None, OUTPUT, "keep or default, as for train.py; null: the run's own")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
     trust: list[str] = key(list, RUN, "targets and ${…} that the run directory may use besides those in conf/")
 
@@ -133,6 +137,7 @@ CHOICES = {
     "check": CHECKS,
     "rule": RULES,
     "redo": ("stale",),
+    "allocator": ("keep", "default"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),
     **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),

@@ -23,6 +23,7 @@ from microstep.evaluation.evaluate import Overrides, load_run, load_weights, rea
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import SavedWeights, read_exported_weights
 from microstep.training import device as machine
+from microstep.training.allocator import configure_allocator
 from microstep.training.builders import EVALUATION_FACTOR, INITIALIZATION_KEY, build_component
 from microstep.types.protocols import Dataset, Precision, Task
 from microstep.utils.randomness import reseed
@@ -144,6 +145,7 @@ def build_classifier(
     names, decoder = facts.class_names, facts.decoder
     if isinstance(decoder, Decoder) and decoder.channels not in (1, 3):
         raise ConfigError(subject, f"the run's images have {decoder.channels} channels", IMAGE_RUN_REMEDY)
+    configure_allocator(config.allocator)
     machine.configure_torch(config.threads, config.deterministic)
     device = machine.choose_device(device_name or config.device)
     available = {"class_names": names, "num_classes": len(names), "input_shape": decoder.shape, "device": device}

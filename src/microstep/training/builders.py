@@ -21,6 +21,7 @@ from microstep.config.experiment import DATA_PATH_KEYS, micro_batch_size
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError, MicrostepError
 from microstep.training import device as machine
+from microstep.training.allocator import configure_allocator
 from microstep.training.components import Components, PartialComponents
 from microstep.training.loaders import Loaders
 from microstep.training.normalization import choose_normalization, find_normalization
@@ -75,6 +76,7 @@ def build_partial_components(
     normalization: MeanAndStd | None = None,
 ) -> PartialComponents:
     """Build the components that don't depend on the precision; load pretrained weights if `new_run`."""
+    configure_allocator(config.allocator)
     machine.configure_torch(config.threads, config.deterministic)
     selected_device = machine.choose_device(device or config.device)
     dataset = build_dataset(config, selected_device, allowlist, num_workers=config.num_workers)

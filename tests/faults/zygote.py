@@ -29,8 +29,10 @@ TIMEOUT = 300  #: seconds, after which a program that `call` waits for is killed
 def serve() -> None:
     """Answer requests until stdin is closed."""
     import torch
+    import torchvision  # noqa: F401
 
-    import microstep.components.task  # noqa: F401  # whatever a run will need, but for cli, which notes whose process it is
+    # whatever a run will need, but for cli, which notes whose process it is
+    import microstep.components.task.classification.report  # noqa: F401
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports what any optimizer does
     print(os.getpid(), flush=True)  # ready

@@ -14,6 +14,7 @@ from microstep.config.allowlist import Allowlist, allowlist_from
 from microstep.config.experiment import flatten, get_trusted_names
 from microstep.config.hydra_job import get_choices, get_config_directories, get_run_directory
 from microstep.errors import ConfigError, escape_unprintable
+from microstep.utils.imports import imports_without_gc
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_above_bars
@@ -38,13 +39,16 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | No
     python train.py check=precision                            speed and error of fp32, bf16 and fp16
     python train.py check=drift accum=4                        effect of rounding, compared with another seed
     """
+    with imports_without_gc():
+        from microstep.training.build import build_trainer
+        from microstep.training.compiler import skip_compiler_in_optimizers
+        from microstep.training.resume import resume_trainer
+
+    skip_compiler_in_optimizers()
     if config.check is not None:
         from microstep.diagnostics import run_check
 
         return run_check(config, get_run_directory())
-    from microstep.training.build import build_trainer
-    from microstep.training.resume import resume_trainer
-
     if resumed is None:
         build_trainer(config, get_run_directory()).fit()
     elif resumed.finished:
@@ -89,8 +93,9 @@ def run_evaluate(config: DictConfig) -> None:
 
 
 def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
-    from microstep.components.logger.console import format_metrics, format_report
-    from microstep.evaluation.evaluate import evaluate_run
+    with imports_without_gc():
+        from microstep.components.logger.console import format_metrics, format_report
+        from microstep.evaluation.evaluate import evaluate_run
 
     run, overrides = Path(config.run), get_overrides(config)
     done = evaluate_run(run, config.split, config.checkpoint, allowlist, config.device, bars, overrides)
@@ -109,7 +114,8 @@ def get_overrides(config: DictConfig) -> dict[str, Any]:
 
 
 def compare(config: DictConfig) -> str:
-    from microstep.evaluation.comparison.compare import compare_runs
+    with imports_without_gc():
+        from microstep.evaluation.comparison.compare import compare_runs
 
     if config.input is not None:
         raise ConfigError(f"input={config.input}", "images without labels can't compare runs", "leave it out")
@@ -119,8 +125,9 @@ def compare(config: DictConfig) -> str:
 
 
 def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
-    from microstep.evaluation.predict import predict_input, predict_with_weights
-    from microstep.evaluation.predictions import format_class_counts
+    with imports_without_gc():
+        from microstep.evaluation.predict import predict_input, predict_with_weights
+        from microstep.evaluation.predictions import format_class_counts
 
     common, exported = (allowlist, config.device, bars, get_overrides(config)), config.weights is not None
     if exported:
@@ -148,10 +155,11 @@ def run_compute_stats(config: DictConfig) -> None:
     files, exact duplicates (within a split, across splits, with different labels), images of one color, and classes
     with too few images. An unreadable file is no failure here. Images are decoded by num_workers processes.
     """
-    import torch
+    with imports_without_gc():
+        import torch
 
-    from microstep.dataset_report.report import write_dataset_report
-    from microstep.training.builders import build_dataset
+        from microstep.dataset_report.report import write_dataset_report
+        from microstep.training.builders import build_dataset
 
     install_notice_handler()
     dataset = build_dataset(config, torch.device("cpu"), num_workers=config.num_workers)

@@ -18,6 +18,7 @@ from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.reporter import SweepReporter
+from microstep.utils.imports import imports_without_gc
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
 
@@ -64,7 +65,8 @@ def run_planned_jobs(
     if not in_process:
         run_parallel(launcher, plan.jobs_to_run, progress, reporter)
     elif plan.jobs_to_run:
-        from microstep.sweep.launchers.serial import run_serial  # imports torch
+        with imports_without_gc():
+            from microstep.sweep.launchers.serial import run_serial  # imports torch
 
         run_serial(launcher, plan.jobs_to_run, progress, reporter)
 

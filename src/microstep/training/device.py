@@ -22,7 +22,11 @@ def configure_torch(threads: int | None, deterministic: bool) -> None:
     """Set thread count and determinism of the process, whatever an earlier run has set."""
     torch.set_num_threads(threads or DEFAULT_THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
-    torch.use_deterministic_algorithms(deterministic)
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(deterministic)
+    else:  # that function would import torch's compiler, which takes over a second
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = str(int(deterministic))  # read when the compiler is imported
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and never read
     torch.backends.cudnn.benchmark = not deterministic
 

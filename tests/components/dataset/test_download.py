@@ -14,7 +14,6 @@ import torch
 import torchvision
 
 from microstep.components.dataset import mnist
-from microstep.components.dataset.mnist import MNIST_DATASETS
 
 FORK = multiprocessing.get_context("fork")
 TIMEOUT = 20
@@ -45,7 +44,7 @@ def local(address: str, idx_files: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     def set_arrival(arrived: Callable[[], object]) -> None:
         files = {name: md5((idx_files / name).read_bytes()).hexdigest() for name in names}
         keys = {"mirrors": [address], "resources": list(files.items()), "download": download}
-        monkeypatch.setitem(MNIST_DATASETS, "MNIST", type("MNIST", (original,), keys))
+        monkeypatch.setattr(torchvision.datasets, "MNIST", type("MNIST", (original,), keys))
         download.arrived = arrived
 
     def download(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,8 +19,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
+from torchvision.utils import make_grid
 
-from microstep.components.logger.tensorboard import TensorBoard
+from microstep.components.logger.tensorboard import TensorBoard, image_grid_summary
 from microstep.config.compose import compose
 from microstep.config.hparams import extract_hparams
 from microstep.errors import Stopped, StorageError
@@ -125,6 +127,17 @@ def test_training_pictures_are_shown_as_the_model_sees_them(events, tmp_path):
     assert pixels.shape == (4 * 100 + 4, 8 * 100 + 4)  # eight pixels of twelve, and a margin of four
     one = pixels[104:200:12, 204:300:12]  # the third of the second row
     np.testing.assert_allclose(one / 255, trainer.loaders.splits["train"].to_images(first.inputs)[10, 0], atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(32, 1, 8, 8), (9, 3, 100, 70), (5, 3, 96, 96)])
+def test_the_grid_is_that_of_torchvision(shape):
+    """Images lie as in torchvision's grid, pixel by pixel: eight in a row, fewer if there are fewer."""
+    images = torch.rand(shape)
+    (value,) = image_grid_summary("grid", images).value
+    magnified = images.repeat_interleave(max(1, 96 // shape[3]), 2).repeat_interleave(max(1, 96 // shape[3]), 3)
+    expected = (make_grid(magnified, padding=4, pad_value=1.0) * 255).byte().permute(1, 2, 0)
+    with Image.open(io.BytesIO(value.image.encoded_image_string)) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), expected.numpy())
 
 
 @pytest.mark.parametrize("digit", [0, 8])

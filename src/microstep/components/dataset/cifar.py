@@ -3,13 +3,12 @@
 import logging
 import pickle
 from collections.abc import Sequence
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
-from torchvision.datasets.utils import check_integrity
 
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.download import download_dataset
@@ -26,7 +25,6 @@ ARRAY_NAMES = {
     "numpy.core.numeric._frombuffer",
     "_codecs.encode",
 }
-CIFAR_DATASETS: dict[int, Any] = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}
 
 
 def cifar(
@@ -54,13 +52,15 @@ def cifar(
         ValueError: If `classes` is neither 10 nor 100.
         DataError: If a file is missing or damaged, or holds more than arrays and plain values. No code in it is run.
     """
-    if classes not in CIFAR_DATASETS:
+    if classes not in (10, 100):
         raise ValueError(f"classes={classes} is neither 10 nor 100")
-    dataset_class = CIFAR_DATASETS[classes]
+    from torchvision import datasets  # takes two seconds; it knows the names and checksums of the files
+
+    dataset_class = datasets.CIFAR10 if classes == 10 else datasets.CIFAR100
     folder = Path(root) / dataset_class.base_folder
     if download and not folder.is_dir():
         content_text = f"the content of {dataset_class.filename} ({dataset_class.url})"
-        download_dataset(dataset_class, Path(root), dataset_class.base_folder, content_text)
+        download_dataset(dataset_class.__name__, Path(root), dataset_class.base_folder, content_text)
     check_files(folder, dataset_class)
     train = read_images(folder, dataset_class.train_list, dataset_class)
     test = read_images(folder, dataset_class.test_list, dataset_class)
@@ -71,12 +71,12 @@ def cifar(
 def check_files(folder: Path, dataset_class: Any) -> None:
     """Refuse a folder that lacks a file, and warn of files without the published checksum."""
     meta, changed = (dataset_class.meta["filename"], dataset_class.meta["md5"]), []
-    for name, md5 in [*dataset_class.train_list, *dataset_class.test_list, meta]:
+    for name, checksum in [*dataset_class.train_list, *dataset_class.test_list, meta]:
         if not (folder / name).is_file():
             unpack = f"unpack {dataset_class.filename} ({dataset_class.url}) into {folder.parent}"
             remedy = f"{unpack}, or {f'remove {folder.name}/ and ' * folder.is_dir()}add dataset.download=true"
             raise DataError(f"dataset.root={folder.parent}", f"{folder.name}/{name} is not there", remedy)
-        if not check_integrity(str(folder / name), md5):
+        if md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() != checksum:
             changed.append(name)
     if changed:
         log.warning("%s is not the published copy: the checksums of %s differ", folder, ", ".join(changed))

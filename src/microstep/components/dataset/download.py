@@ -1,23 +1,24 @@
 """Downloads data sets through torchvision. A failed download leaves nothing; several processes may download at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from microstep.errors import DataError
 from microstep.utils.files import storage_errors
 
 
-def download_dataset(dataset_class: Callable[..., Any], root: Path, folder: str, content_text: str) -> None:
-    """Download, check and unpack a data set with torchvision, then move it to `root`/`folder`.
+def download_dataset(name: str, root: Path, folder: str, content_text: str) -> None:
+    """Download, check and unpack one of torchvision's data sets, then move it to `root`/`folder`.
 
     The DataError of a failed download asks the user to put `content_text` there.
     """
+    import torchvision  # takes two seconds
+
     with storage_errors(root), create_directory(root), TemporaryDirectory(dir=root, prefix=".download-") as temporary:
         try:
-            dataset_class(temporary, download=True)
+            getattr(torchvision.datasets, name)(temporary, download=True)
         except Exception as error:  # torchvision raises many kinds: URLError, RuntimeError, ConnectionError, …
             reason = f"it could not be fetched ({' '.join(str(error).split())[:120]})"
             remedy = f"put {content_text} into {root / folder} by hand"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from microstep.components.dataset.decoding import Decoder
 from microstep.components.dataset.download import download_dataset
@@ -16,10 +15,12 @@ from microstep.components.dataset.image_dataset import ImageDataset, image_datas
 from microstep.components.dataset.images import Images
 from microstep.errors import DataError
 
-MNIST_DATASETS = {
-    "MNIST": torchvision.datasets.MNIST,  # LeCun, Cortes and Burges, 1998
-    "FashionMNIST": torchvision.datasets.FashionMNIST,  # Xiao, Rasul and Vollgraf, 2017
-    "KMNIST": torchvision.datasets.KMNIST,  # Clanuwat et al., 2018
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+MNIST_CLASSES = {
+    "MNIST": tuple(f"{label} - {name}" for label, name in enumerate(DIGITS)),  # LeCun, Cortes and Burges, 1998
+    "FashionMNIST": FASHION,  # Xiao, Rasul and Vollgraf, 2017
+    "KMNIST": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),  # Clanuwat et al., 2018
 }
 IDX_UINT8 = 8  #: code of the data type in the header
 MAX_IDX_BYTES = 2**31  #: most bytes that a header may declare
@@ -53,15 +54,16 @@ def mnist(
         ValueError: If `kind` is unknown.
         DataError: If a file is missing or damaged.
     """
-    if kind not in MNIST_DATASETS:
-        raise ValueError(f"kind={kind} is unknown: the options are {', '.join(MNIST_DATASETS)}")
+    if kind not in MNIST_CLASSES:
+        raise ValueError(f"kind={kind} is unknown: the options are {', '.join(MNIST_CLASSES)}")
     raw = f"{kind}/raw"
     if download and not any(map(has_idx_files, (Path(root), Path(root, raw)))):
-        download_dataset(MNIST_DATASETS[kind], Path(root), raw, IDX_FILES_TEXT)
+        download_dataset(kind, Path(root), raw, IDX_FILES_TEXT)
     remedy = IDX_REMEDY + (DEBIAN_REMEDY if kind == "FashionMNIST" else "")
-    classes = tuple(MNIST_DATASETS[kind].classes)
     directory = Path(root, raw) if has_idx_files(Path(root, raw)) and not has_idx_files(Path(root)) else Path(root)
-    train, test = (Images(*read_idx_split(directory, prefix, remedy), classes) for prefix in ("train", "t10k"))
+    train, test = (
+        Images(*read_idx_split(directory, prefix, remedy), MNIST_CLASSES[kind]) for prefix in ("train", "t10k")
+    )
     decoder = Decoder(28, 28, 1)
     return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
 

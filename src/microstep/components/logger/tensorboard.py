@@ -13,15 +13,15 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.tensorboard.summary import custom_scalars, pr_curve, text
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from microstep.components.logger.event_file import EVENT_FILE_PREFIX, EventFile
 from microstep.errors import StorageError
 from microstep.types.events import EpochReport, Results, WindowReport
 
 MIN_TILE_SIDE = 96  #: smaller images of a grid are magnified to about this width, in pixels
+GRID_COLUMNS, GRID_GAP = 8, 4  #: images in a row; pixels between two
 MAX_IMAGE_BYTES = 2**19  #: of an image as PNG; a larger one is halved until it fits
 MAX_TEXT_BYTES = 2**16  #: of the config; the rest is in config.yaml
 
@@ -111,8 +111,12 @@ def image_summary(tag: str, file: Path) -> Summary:
 def image_grid_summary(tag: str, images: Tensor) -> Summary:
     """Return N × C × H × W images in 0…1 as a grid, eight in a row. Small images are magnified by a whole number."""
     times = max(1, MIN_TILE_SIDE // images.shape[-1])
-    magnified = images.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    image = to_pil_image(make_grid(magnified, padding=4, pad_value=1.0))
+    tiles, columns = images.expand(-1, 3 if images.shape[1] == 1 else -1, -1, -1), min(GRID_COLUMNS, len(images))
+    tiles = tiles.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    tiles = pad(tiles, (GRID_GAP, 0, GRID_GAP, 0, 0, 0, 0, -len(tiles) % columns), value=1.0)
+    rows = tiles.reshape(-1, columns, *tiles.shape[1:]).permute(0, 3, 1, 4, 2)  # row, height, column, width, channel
+    grid = pad(rows.flatten(2, 3).flatten(0, 1), (0, 0, 0, GRID_GAP, 0, GRID_GAP), value=1.0)
+    image = Image.fromarray((grid * 255).byte().numpy(force=True))
     return limited_image_summary(tag, image, encode_png(image))
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from itertools import pairwise
 from math import prod
 
-import torchvision
 from torch import Tensor, nn
 
 
@@ -69,6 +68,8 @@ def resnet18(input_shape: Sequence[int], num_classes: int, norm: str = "batch") 
     Raises:
         ValueError: if `norm` is neither.
     """
+    import torchvision  # takes two seconds
+
     if norm not in NORM_LAYERS:
         raise ValueError(f"norm={norm} is unknown: the options are {', '.join(NORM_LAYERS)}")
     model: nn.Module = torchvision.models.resnet18(num_classes=num_classes, norm_layer=NORM_LAYERS[norm])

@@ -6,13 +6,9 @@ from functools import partial
 from statistics import fmean
 from typing import Any, Self
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import get_model, list_models
 
-import microstep.components.model.pretrained as pretrained
-from microstep.components.model.image_size import check_image_size
 from microstep.components.model.metadata import MeanAndStd
 from microstep.components.model.weights import strip_wrapper_prefixes
 from microstep.errors import ConfigError
@@ -84,9 +80,14 @@ def torchvision_model(
             architecture can't take images of this size.
         DataError: if the weights can't be downloaded or read, or belong to another architecture.
     """
-    check_model_name(name)
+    from torchvision import models  # takes two seconds
+
+    from microstep.components.model import pretrained
+    from microstep.components.model.image_size import check_image_size
+
+    check_model_name(name, models.list_models(module=models))
     check_options(freeze, weights, options)
-    build = partial(get_model, name, **(default_options(name, input_shape, weights, aux_logits) | options))
+    build = partial(models.get_model, name, **(default_options(name, input_shape, weights, aux_logits) | options))
     model, normalization = build(num_classes=num_classes), None
     if load_weights:
         check_image_size(model, name, *input_shape[1:])
@@ -104,6 +105,8 @@ def default_options(
     name: str, input_shape: Sequence[int], weights: str | None, aux_logits: bool | None
 ) -> dict[str, Any]:
     """Return the options of an architecture's constructor. Without weights, a ViT takes the image size of the data."""
+    from microstep.components.model import pretrained
+
     has_heads = name in pretrained.AUXILIARY_MODELS
     options: dict[str, Any] = {"init_weights": True} if has_heads else {}
     if name.startswith("vit_"):
@@ -130,8 +133,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     inner.load_state_dict(state)
 
 
-def check_model_name(name: str) -> None:
-    known = list_models(module=torchvision.models)
+def check_model_name(name: str, known: Sequence[str]) -> None:
     if name not in known:
         near = ", ".join(get_close_matches(name, known, n=3) or known)
         raise ValueError(f"name={name} is not one of torchvision's classification models: nearest are {near}")

@@ -1,8 +1,6 @@
 """Runs the jobs of a sweep one after the other in this process."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from hydra.plugins.launcher import Launcher
 
@@ -17,23 +15,12 @@ from microstep.utils.terminal import silenced
 
 def run_serial(launcher: Launcher, jobs: Sequence[Job], progress: SweepProgress, reporter: SweepReporter) -> None:
     """Run jobs one after the other in this process. They share loaded data and nothing else."""
-    with share_datasets(), imports_frozen_in_gc(), progress.update_in_background(progress.redraw):
+    with share_datasets(), progress.update_in_background(progress.redraw):
         for job in jobs:
             with isolate_job(), silenced() as warnings:
                 error = launch_job(launcher, job)
             reporter.record_outcome(job, JobOutcome.of(error, warnings))
             progress.update()
-
-
-@contextmanager
-def imports_frozen_in_gc() -> Iterator[None]:
-    """Exclude existing objects from garbage collection. Scanning those of torch takes 0.1 s per job."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def launch_job(launcher: Launcher, job: Job) -> str | None:

@@ -65,12 +65,12 @@ class Worker:
 @cache
 def import_run_modules() -> None:
     log_python_warnings()
-    import torch
+    import torchvision  # noqa: F401  # also imports torch's compiler
 
+    import microstep.components.task.classification.report
     import microstep.training.resume  # noqa: F401  # imports the other modules
     from microstep.utils.plotting import new_figure, png_bytes
 
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # the first optimizer imports torch's compiler
     figure = new_figure(1, 1)
     figure.add_subplot()
     png_bytes(figure)  # the first image searches the fonts

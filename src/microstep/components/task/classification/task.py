@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from microstep.components.task.classification.metrics import ClassificationMetrics
-from microstep.components.task.classification.report import write_report
 from microstep.errors import ConfigError, DataError
 from microstep.types.data import Mix, Predictions, Report
 
@@ -73,6 +72,8 @@ class Classification:
         return outputs.argmax(1)
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
+        from microstep.components.task.classification.report import write_report  # imports matplotlib
+
         return write_report(predictions, self.class_names, directory)
 
 

@@ -7,6 +7,8 @@ import logging
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +29,7 @@ from microstep.utils.signals import STOP_SIGNALS
 from microstep.utils.terminal import install_notice_handler
 from tests.components.dataset.test_workers import PICTURES
 from tests.config.test_names import within
+from tests.conftest import ROOT
 
 LONG = "a long text, " * 20_000  #: four times what a pipe holds
 
@@ -118,3 +121,23 @@ def test_an_outcome_that_is_not_whole_is_none() -> None:
         memory = mmap(-1, 2**12)
         memory.write(content[:size])
         assert read_outcome(memory) == (whole if size == len(content) else None)
+
+
+LATE = """
+import sys
+from pathlib import Path
+from microstep.sweep.launchers.worker import import_run_modules
+import_run_modules()
+before = set(sys.modules)
+from tests.conftest import fit
+fit(["model=resnet18", "model.norm=group", "epochs=1", "batch_size=1437"], Path(sys.argv[1]))
+large = {"torchvision", "torch._dynamo", "sympy", "sklearn.metrics", "scipy.stats", "matplotlib.figure", "tensorboard"}
+print(sorted(large & set(sys.modules) - before))
+"""
+
+
+def test_a_launchers_process_has_imported_what_its_runs_import(tmp_path):
+    """The fork of each run imports none of the large packages again."""
+    command = [sys.executable, "-c", LATE, str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -66,6 +66,7 @@ def run_planned_jobs(
         run_parallel(launcher, plan.jobs_to_run, progress, reporter)
     elif plan.jobs_to_run:
         with imports_without_gc():
+            import microstep.components.task.classification.report  # noqa: F401  # a run imports it late
             from microstep.sweep.launchers.serial import run_serial  # imports torch
 
         run_serial(launcher, plan.jobs_to_run, progress, reporter)

@@ -67,7 +67,6 @@ def import_run_modules() -> None:
     log_python_warnings()
     import torchvision  # noqa: F401  # also imports torch's compiler
 
-    import microstep.components.task.classification.report
     import microstep.training.resume  # noqa: F401  # imports the other modules
     from microstep.utils.plotting import new_figure, png_bytes
 

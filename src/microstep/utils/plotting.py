@@ -1,6 +1,6 @@
 """Figures as PNG, without pyplot's global state."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
@@ -8,9 +8,11 @@ from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 DPI = 110
 INK, GREY, GRID = "#222222", "#777777", "#dedfdc"  #: text; text and lines in the background
@@ -57,6 +59,37 @@ def draw_image(axes: Axes, image: np.ndarray, x: float, y: float, side: float) -
 
 def png_bytes(figure: Figure) -> bytes:
     """Return a figure as PNG. Unlike `savefig`, this draws it only once."""
-    options = {"compress_level": 3}  # a third of the default's time for a fifth more bytes
-    FigureCanvasAgg(figure).print_png(png := BytesIO(), metadata={"Software": None}, pil_kwargs=options)  # type: ignore[no-untyped-call]
+    (canvas := FigureCanvasAgg(figure)).draw()  # type: ignore[no-untyped-call]
+    return encode_png(canvas)
+
+
+class Template:
+    """Figure that is drawn once, except the contents of `axes`, which are empty now, and some artists of theirs."""
+
+    def __init__(self, axes: Sequence[Axes], *changing: Artist) -> None:
+        self.axes, self.canvas = axes, FigureCanvasAgg(axes[0].get_figure(root=True))
+        self.unchanged = {child for each in axes for child in each.get_children()}
+        self.changing = [*changing, *(spine for each in axes for spine in each.spines.values())]
+        for artist in self.changing:
+            artist.set_animated(True)  # the background is drawn without it
+        self.canvas.draw()  # type: ignore[no-untyped-call]
+        self.background = self.canvas.copy_from_bbox(self.canvas.figure.bbox)  # type: ignore[no-untyped-call]
+
+    def png_bytes(self) -> bytes:
+        """Return the figure as PNG, and remove the contents of the axes."""
+        contents = [child for each in self.axes for child in each.get_children() if child not in self.unchanged]
+        self.canvas.restore_region(self.background)  # type: ignore[no-untyped-call]
+        for artist in sorted([*contents, *self.changing], key=Artist.get_zorder):
+            self.canvas.figure.draw_artist(artist)
+        for artist in contents:
+            artist.remove()
+        for each in self.axes:
+            each.containers.clear()
+        return encode_png(self.canvas)
+
+
+def encode_png(canvas: FigureCanvasAgg) -> bytes:
+    """Return a drawn canvas as PNG. Opaque pixels take less time than those with transparency."""
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
+    image.save(png := BytesIO(), "PNG", dpi=(DPI, DPI), compress_level=3)  # a third of the default's time
     return png.getvalue()

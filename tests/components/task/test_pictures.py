@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from PIL import Image
 from microstep.components.task.classification.plots import (
     GRID_GAP_PIXELS,
     GRID_IMAGE_PIXELS,
+    bin_confidences,
     draw_confusion,
     draw_image_grid,
+    draw_reliability,
+    make_confusion_template,
 )
-from microstep.utils.plotting import png_bytes
+from microstep.utils.plotting import DPI, pixel_figure, png_bytes
 
 
 def pixels_of(file: Path) -> np.ndarray:
@@ -85,3 +89,33 @@ def test_cells_are_coloured_by_their_row(tmp_path: Path) -> None:
         for r in range(3)
     ]
     assert dark == [[False, True, False], [False, True, False], [False, False, False]]
+
+
+def test_a_picture_shows_nothing_of_those_before_it(tmp_path: Path) -> None:
+    """A matrix and a diagram are equal, byte for byte, whatever was drawn before them, and leave nothing in memory."""
+    (tmp_path / "val").mkdir()
+    bins = [
+        bin_confidences(torch.linspace(low, 1, 20 * n), torch.arange(20 * n) % n == 0) for n, low in ((2, 0), (3, 0.5))
+    ]
+    draw = {
+        "matrix": lambda n, file: draw_confusion(np.diag([n, 1, 0]), "abc", file),
+        "diagram": lambda n, file: draw_reliability(bins[n - 1], file),
+    }
+    for name, function in draw.items():
+        files = [tmp_path / "val" / f"{name}{k}.png" for k in range(3)]
+        for n, file in zip((1, 2, 1), files, strict=True):
+            function(n, file)
+        first, other, again = (file.read_bytes() for file in files)
+        assert first == again != other
+    axes = make_confusion_template(("a", "b", "c")).axes[0]
+    assert not [*axes.images, *axes.texts, *axes.containers]
+
+
+def test_a_png_holds_the_pixels_that_were_drawn() -> None:
+    """Pillow decodes each pixel as it was drawn, and the resolution."""
+    figure = pixel_figure(61, 37)
+    figure.text(0, 0.2, "text", color="red")
+    with Image.open(BytesIO(png_bytes(figure))) as image:
+        pixels, dpi = np.asarray(image), image.info["dpi"]
+    assert np.array_equal(pixels, np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+    assert dpi == pytest.approx((DPI, DPI), abs=0.1)

@@ -1,16 +1,19 @@
 """Plots of a classification report: confusion matrix, worst mistakes, reliability diagram."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from torch import Tensor
 
+import microstep.utils.plotting as plotting
 from microstep.types.data import Predictions
-from microstep.utils.plotting import BLUE, GREY, LIGHT_BLUE, draw_image, pixel_axes, pixel_figure, plain_text, png_bytes
 from microstep.utils.text import sample_caption, truncate_middle
 
 NO_CLASS = -1  #: prediction of a sample whose outputs are not finite
@@ -23,25 +26,32 @@ CELL_PIXELS = 60  #: side of a cell, if the matrix has room
 GRID_COLUMNS, GRID_IMAGE_PIXELS, GRID_GAP_PIXELS = 4, 224, 22  #: mistakes in a row; pixels of one; pixels between two
 
 
-@plain_text()
+@plotting.plain_text()
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], file: Path) -> None:
     """Draw counts, colored by their share of the true class, so that rare classes are visible, too."""
-    stride = -(-len(class_names) // MAX_AXIS_LABELS)
-    ticks = range(0, len(class_names), stride)
-    names = [truncate_middle(class_names[tick], CLASS_NAME_LETTERS) for tick in ticks]
-    margin, side = 50 + measure_widest(names), min(max(400, CELL_PIXELS * len(class_names)), 1400)
-    figure = pixel_figure(margin + side + 130, margin + side + 40)
-    axes = pixel_axes(figure, margin, 30, side, side)
+    (axes,) = (template := make_confusion_template(tuple(class_names))).axes
     share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, cax=pixel_axes(figure, margin + side + 40, 30, 40, side))
-    axes.set_xticks(ticks, names, rotation="vertical")
-    axes.set_yticks(ticks, names)
+    axes.imshow(colormaps["Blues"](share, bytes=True))
     if len(class_names) <= MAX_NUMBERED_CLASSES:
         write_numbers(axes, matrix, share)
     title = f"{file.parent.name}: {np.trace(matrix)} of {matrix.sum()} right; colour is the share of the true class"
-    axes.set(xlabel="Predicted label", ylabel="True label", title=title)
-    file.write_bytes(png_bytes(figure))
+    axes.set_title(title)
+    file.write_bytes(template.png_bytes())
+
+
+@lru_cache(4)
+def make_confusion_template(class_names: tuple[str, ...]) -> plotting.Template:
+    ticks = range(0, len(class_names), -(-len(class_names) // MAX_AXIS_LABELS))
+    names = [truncate_middle(class_names[tick], CLASS_NAME_LETTERS) for tick in ticks]
+    margin, side = 50 + measure_widest(names), min(max(400, CELL_PIXELS * len(class_names)), 1400)
+    figure = plotting.pixel_figure(margin + side + 130, margin + side + 40)
+    axes = plotting.pixel_axes(figure, margin, 30, side, side)
+    figure.colorbar(ScalarMappable(cmap="Blues"), cax=plotting.pixel_axes(figure, margin + side + 40, 30, 40, side))
+    axes.set_xticks(ticks, names, rotation="vertical")
+    axes.set_yticks(ticks, names)
+    edge = len(class_names) - 0.5
+    axes.set(xlabel="Predicted label", ylabel="True label", xlim=(-0.5, edge), ylim=(edge, -0.5))
+    return plotting.Template([axes], axes.title)
 
 
 def write_numbers(axes: Axes, matrix: np.ndarray, share: np.ndarray) -> None:
@@ -51,7 +61,7 @@ def write_numbers(axes: Axes, matrix: np.ndarray, share: np.ndarray) -> None:
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
 
 
-@plain_text()
+@plotting.plain_text()
 def draw_worst_mistakes(
     predictions: Predictions, predicted: Tensor, probabilities: Tensor, class_names: Sequence[str], file: Path
 ) -> bool:
@@ -71,7 +81,7 @@ def draw_worst_mistakes(
         f"true: {names[int(predictions.targets[row])]}{found}"
         for row, found in zip(rows, found_by, strict=True)
     ]
-    file.write_bytes(png_bytes(draw_image_grid(images, captions, headline)))
+    file.write_bytes(plotting.png_bytes(draw_image_grid(images, captions, headline)))
     return True
 
 
@@ -81,8 +91,8 @@ def draw_image_grid(images: Tensor, captions: Sequence[str], headline: str) -> F
     column_width, row_height = GRID_IMAGE_PIXELS + GRID_GAP_PIXELS, GRID_IMAGE_PIXELS + caption_height
     width = GRID_COLUMNS * column_width + GRID_GAP_PIXELS
     height = 30 + max(1, -(-len(captions) // GRID_COLUMNS)) * row_height
-    figure = pixel_figure(width, height)
-    axes = pixel_axes(figure, 0, 0, width, height)
+    figure = plotting.pixel_figure(width, height)
+    axes = plotting.pixel_axes(figure, 0, 0, width, height)
     axes.set_axis_off()
     axes.text(width / 2, 16, headline, ha="center", va="center", fontsize=12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -90,14 +100,14 @@ def draw_image_grid(images: Tensor, captions: Sequence[str], headline: str) -> F
         center = GRID_GAP_PIXELS + column * column_width + GRID_IMAGE_PIXELS / 2
         top = 30 + caption_height + row * row_height
         axes.text(center, top - 6, caption, ha="center", va="bottom", fontsize=9)
-        draw_image(axes, image.numpy(), center, top + GRID_IMAGE_PIXELS / 2, GRID_IMAGE_PIXELS)
+        plotting.draw_image(axes, image.numpy(), center, top + GRID_IMAGE_PIXELS / 2, GRID_IMAGE_PIXELS)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     return figure
 
 
 def measure_widest(names: Sequence[str]) -> int:
     """Return the width of the widest label in pixels."""
-    figure = pixel_figure(1, 1)
+    figure = plotting.pixel_figure(1, 1)
     return max(int(figure.text(0, 0, name).get_window_extent().width) for name in names)
 
 
@@ -127,23 +137,30 @@ def expected_calibration_error(bins: Bins) -> float:
     return float(np.average(np.abs(bins["accuracy"] - bins["confidence"]), weights=bins["count"]))
 
 
-@plain_text()
+@plotting.plain_text()
 def draw_reliability(bins: Bins, file: Path) -> None:
-    figure = pixel_figure(660, 660)
-    upper, lower = pixel_axes(figure, 72, 34, 570, 420), pixel_axes(figure, 72, 484, 570, 124)
+    upper, lower = (template := make_reliability_template()).axes
     draw_accuracy_panel(upper, bins)
-    lower.bar(bins["above"], bins["count"], 1 / NUM_BINS, align="edge", color=BLUE, edgecolor="w")
-    lower.set(xlim=(0, 1), xlabel="confidence", ylabel="samples")
+    lower.bar(bins["above"], bins["count"], 1 / NUM_BINS, align="edge", color=plotting.BLUE, edgecolor="w")
+    lower.set_ylim(0, 1.05 * bins["count"].max())
     title = f"{file.parent.name}: expected calibration error {expected_calibration_error(bins):.4f}"
     upper.set_title(title, fontsize=11)
-    file.write_bytes(png_bytes(figure))
+    file.write_bytes(template.png_bytes())
+
+
+@lru_cache
+def make_reliability_template() -> plotting.Template:
+    figure = plotting.pixel_figure(660, 660)
+    upper, lower = plotting.pixel_axes(figure, 72, 34, 570, 420), plotting.pixel_axes(figure, 72, 484, 570, 124)
+    upper.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="accuracy, with its 95 % interval")
+    lower.set(xlim=(0, 1), xlabel="confidence", ylabel="samples")
+    return plotting.Template([upper, lower], upper.title, lower.yaxis)
 
 
 def draw_accuracy_panel(axes: Axes, bins: Bins) -> None:
     """Draw accuracies with intervals. Below the diagonal, the model is overconfident."""
     accuracy = bins["accuracy"]
-    axes.bar(bins["above"], accuracy, 1 / NUM_BINS, align="edge", color=LIGHT_BLUE, edgecolor="w")
-    axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--")
+    axes.bar(bins["above"], accuracy, 1 / NUM_BINS, align="edge", color=plotting.LIGHT_BLUE, edgecolor="w")
+    axes.plot((0, 1), (0, 1), color=plotting.GREY, linewidth=1, linestyle="--")
     errors = np.maximum(0, (accuracy - bins["accuracy_low"], bins["accuracy_high"] - accuracy))
-    axes.errorbar(bins["confidence"], accuracy, errors, fmt="o", color=BLUE, markersize=4)
-    axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="accuracy, with its 95 % interval")
+    axes.errorbar(bins["confidence"], accuracy, errors, fmt="o", color=plotting.BLUE, markersize=4)

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from microstep.config.experiment import VERBATIM_KEYS
+from microstep.config.loader import CachingLoader
 from microstep.config.names import sweep_name
 from microstep.config.overrides import (
     check_batch_size_keys,
@@ -89,7 +90,6 @@ class Composer:
     def __init__(self, config_name: str, hydra: Hydra) -> None:
         self.config_name, self.hydra = config_name, hydra
         self.loader = hydra.config_loader
-        self.base_configs: dict[tuple[str, ...], DictConfig] = {}
 
     @classmethod
     @contextmanager
@@ -102,7 +102,9 @@ class Composer:
         before = get_gh_backup()
         GlobalHydra.instance().clear()
         try:
-            yield cls(config_name, Hydra.create_main_hydra2(job_name, search_path(config_dir, extra_config_dir)))
+            hydra = Hydra(job_name, CachingLoader(search_path(config_dir, extra_config_dir)))
+            GlobalHydra.instance().initialize(hydra)
+            yield cls(config_name, hydra)
         finally:
             restore_gh_from_backup(before)
 
@@ -151,10 +153,7 @@ class Composer:
         """Return the config of the options that have one value, against which other overrides are checked."""
         typed = [self.parse(o) for o in overrides]
         chosen = [o for o in typed if o.key_or_group in BASE_KEYS or (self.is_group(o) and isinstance(o.value(), str))]
-        lines = tuple(str(o.input_line) for o in chosen)
-        if lines not in self.base_configs:
-            self.base_configs[lines] = self.compose_unchecked(lines)
-        return self.base_configs[lines]
+        return self.compose_unchecked([str(o.input_line) for o in chosen])
 
     def compose_unchecked(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         try:

@@ -3,6 +3,7 @@
     python benchmarks/data.py pipeline            resident crop_flip against transforms in a DataLoader
     python benchmarks/data.py wait [rounds]       an epoch of Fashion-MNIST against one prepared batch repeated
     python benchmarks/data.py folder ROOT         decoding and training on a folder of images
+    python benchmarks/data.py streaming ROOT      streamed images alone, against decoding alone and ImageFolder
 
 The contestants alternate in one process. Prints medians, and medians of the ratios of pairs.
 """
@@ -24,6 +25,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from microstep.components.dataset.decoding import Decoder
+from microstep.components.dataset.files import ImageFiles
 from microstep.components.dataset.folder import find_splits
 from microstep.components.dataset.images import chunk_rows
 from microstep.components.dataset.workers import ReadRequest, WorkerPool
@@ -151,13 +153,60 @@ def decoding(root: Path) -> None:
     print(f"2 workers are {statistics.median(a / b for a, b in zip(times['1'], times['2'], strict=True)):.2f} × one")
 
 
+class DecodingAlone(Dataset):
+    """Decodes the rows of a batch and returns their number: no other work, and nothing to send."""
+
+    def __init__(self, images: ImageFiles) -> None:
+        self.images = images
+
+    def __getitem__(self, rows: list[int]) -> int:
+        return len(self.images.read(rows))
+
+
+def decoding_alone(images: ImageFiles, batch: int, workers: int) -> DataLoader:
+    batches = [rows.tolist() for rows in torch.randperm(len(images)).split(batch)]
+    keys = {"num_workers": workers, "persistent_workers": workers > 0}
+    return DataLoader(DecodingAlone(images), batch_size=None, sampler=batches, **keys)
+
+
+def torchvision_loader(root: Path, size: int, workers: int, augment: str = "crop_flip") -> DataLoader:
+    resize, finish = [v2.Resize(size), v2.CenterCrop(size)], [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    crop_flip = [v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()] if augment == "crop_flip" else []
+    data = ImageFolder(str(root / "train"), v2.Compose([*resize, *crop_flip, *finish, v2.Normalize(MEAN * 3, STD * 3)]))
+    return DataLoader(data, 64, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+
+def streaming(root: Path) -> None:
+    """Print samples per second of streamed images alone, including augmentation and normalization."""
+    images = find_splits(root, Decoder(64, 64, 3))["train"]
+    common = ("dataset=image_folder", f"dataset.root={root}", "dataset.resident=false", "model.width=8")
+    for workers in (0, 1, 2):
+        limit = decoding_alone(images, 64, workers)
+        contestants: dict[str, Callable[[], object]] = {"decoding alone": lambda limit=limit: consumed(limit)}
+        samples = {"decoding alone": len(images)}
+        for augment in ("none", "crop_flip"):
+            trainer, _ = trainer_of(*common, f"augment={augment}", f"num_workers={workers}")
+            epochs, loaders = iter(range(1, 1001)), trainer.loaders
+            contestants[f"microstep, {augment}"] = lambda epochs=epochs, loaders=loaders: consumed(
+                batch for window in loaders.train(next(epochs)) for batch in window.batches
+            )
+            plain = torchvision_loader(root, 64, workers, augment)
+            contestants[f"ImageFolder, {augment}"] = lambda plain=plain: consumed(plain)
+            samples |= {f"microstep, {augment}": loaders.samples, f"ImageFolder, {augment}": len(plain.dataset)}
+        times = rounds_of(contestants, 3)
+        for name, values in times.items():
+            rates = [samples[name] / seconds for seconds in values]
+            shares = [rate / len(images) * limit for rate, limit in zip(rates, times["decoding alone"], strict=True)]
+            print(
+                f"{workers} workers  {name:22} {statistics.median(rates):8,.0f} samples/s "
+                f"({min(rates):,.0f}…{max(rates):,.0f}), {statistics.median(shares):.2f} of decoding alone"
+            )
+
+
 def torchvisions(root: Path, size: int, width: int) -> Callable[[], None]:
     """Return an epoch with ImageFolder and a DataLoader."""
-    resize = [v2.Resize(size), v2.CenterCrop(size), v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()]
-    finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN * 3, STD * 3)]
-    data = ImageFolder(str(root / "train"), v2.Compose([*resize, *finish]))
-    loader = DataLoader(data, 64, shuffle=True, num_workers=2, persistent_workers=True)
-    model = SmallCNN((3, size, size), len(data.classes), width).to(memory_format=torch.channels_last)
+    loader = torchvision_loader(root, size, workers=2)
+    model = SmallCNN((3, size, size), len(loader.dataset.classes), width).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, fused=True)
 
     def epoch() -> None:
@@ -190,4 +239,5 @@ if __name__ == "__main__":
         "pipeline": lambda: pipeline(),
         "wait": lambda: wait(int(more[0]) if more else 3),
         "folder": lambda: folder(Path(more[0])),
+        "streaming": lambda: streaming(Path(more[0])),
     }[what]()

@@ -41,7 +41,12 @@ EPOCHS = 20  #: of resident data in a round; one is too short to warm up
 def trainer_of(*words: str):
     trainer = build_trainer(compose([*words, "progress=false", "epochs=1000"]), tempfile.mkdtemp())
     epochs = iter(range(1, 1001))
-    return trainer, lambda: trainer.train_epoch(next(epochs))
+
+    def epoch() -> None:
+        trainer.progress.window = 0  # what the end of an epoch does
+        trainer.train_epoch(next(epochs))
+
+    return trainer, epoch
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -1,13 +1,13 @@
 """Augmentation operations. Each plans its parameters from uniform numbers, and applies them.
 
-Each is implemented for a batch on the device (resident data) and for one image with torchvision (streamed data). Both
-give the same result for the same image and parameters.
+One that is implemented for a batch is applied to resident data on the device, and to streamed data by whoever reads
+them. One that is implemented for a single image is for streamed data only.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as nnf
@@ -17,16 +17,24 @@ ImageSize = tuple[int, int]  #: height and width
 
 
 class Operation(Protocol):
-    """Augmentation of images.
-
-    For resident data, an operation also needs `batched(images, parameters, fill)`, which returns images (N × C × H × W,
-    uint8) changed. Parameters (N × k) and `fill` (C) are tensors on the device of the images.
-    """
+    """Augmentation of images."""
 
     columns: ClassVar[int]  #: number of uniform numbers per image
 
     def plan(self, uniform: Tensor, size: ImageSize) -> Tensor:
         """Return the parameters of N images (N × k, int64) from N × columns numbers in [0, 1)."""
+
+
+@runtime_checkable
+class BatchedOperation(Operation, Protocol):
+    """Augmentation of a batch of images, resident or streamed."""
+
+    def batched(self, images: Tensor, parameters: Tensor, fill: Tensor) -> Tensor:
+        """Return images (N × C × H × W, uint8) changed; parameters (N × k) and mean color `fill` (C) are tensors."""
+
+
+class SingleOperation(Operation, Protocol):
+    """Augmentation of streamed images, one by one."""
 
     def single(self, image: Tensor, parameters: Sequence[int], fill: Sequence[int]) -> Tensor:
         """Return an image (C × H × W, uint8) changed; `fill` is the mean color (C)."""
@@ -63,15 +71,6 @@ class CropFlip:
         windows = padded.view(-1).as_strided((padded.numel() - width + 1, width), (1, 1))  # one per offset
         return mirror_images(windows.index_select(0, rows.view(-1)).view_as(images), mirrored)
 
-    def single(self, image: Tensor, parameters: Sequence[int], fill: Sequence[int]) -> Tensor:
-        from torchvision.transforms.v2 import functional as F  # takes a third of a second; only for streamed data
-
-        height, width = image.shape[1:]
-        vertical, horizontal = self.compute_margins((height, width))
-        top, left, mirrored = parameters
-        cropped: Tensor = F.crop(image, top - vertical, left - horizontal, height, width)
-        return F.horizontal_flip(cropped) if mirrored else cropped
-
 
 @lru_cache(maxsize=8)
 def crop_row_offsets(padded: torch.Size, height: int, device: torch.device) -> Tensor:
@@ -105,15 +104,6 @@ class Cutout:
 
     def batched(self, images: Tensor, parameters: Tensor, fill: Tensor) -> Tensor:
         return torch.where(box_mask(parameters, images), fill.view(1, -1, 1, 1), images)
-
-    def single(self, image: Tensor, parameters: Sequence[int], fill: Sequence[int]) -> Tensor:
-        from torchvision.transforms.v2 import functional as F
-
-        top, left, bottom, right = parameters
-        size = bottom - top, right - left
-        color = torch.tensor(fill, dtype=image.dtype).view(-1, 1, 1).expand(-1, *size)
-        painted: Tensor = F.erase(image, top, left, *size, color)
-        return painted
 
 
 def box_mask(boxes: Tensor, images: Tensor) -> Tensor:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from microstep.components.augment.mixing import Cutmix, EpochMixing, MixingRule, Mixup
-from microstep.components.augment.operations import CropFlip, Cutout, ImageSize, Operation, RandAugment
+from microstep.components.augment.operations import (
+    BatchedOperation,
+    CropFlip,
+    Cutout,
+    ImageSize,
+    RandAugment,
+    SingleOperation,
+)
 from microstep.errors import ConfigError
 from microstep.types.data import Split
 from microstep.utils.randomness import draw_uniform
@@ -36,7 +43,7 @@ class Pipeline:
     `samples` the number of positions in an epoch.
     """
 
-    operations: tuple[Operation, ...]
+    operations: tuple[BatchedOperation | SingleOperation, ...]
     mixing_rule: MixingRule | None = None
 
     def view(self, split: Split, *key: int, samples: int) -> Split:
@@ -55,27 +62,20 @@ class Pipeline:
         parts = torch.split(draw_uniform(positions, sum(columns), *key, OPERATIONS_KEY), columns, dim=1)
         return [operation.plan(part, size) for operation, part in zip(self.operations, parts, strict=True)]
 
-    def batched(self, images: Tensor, plan: Sequence[Tensor], fill: Tensor) -> Tensor:
-        """Augment resident images (N × C × H × W, uint8); `plan` and `fill` (C) are on their device."""
+    def apply(self, images: Tensor, plan: Sequence[Tensor], fill: Tensor) -> Tensor:
+        """Augment images (N × C × H × W, uint8); `plan` and `fill` (C, uint8) are on their device."""
         for operation, parameters in zip(self.operations, plan, strict=True):
-            # the caller checks `supports_resident`
-            images = operation.batched(images, parameters, fill)  # type: ignore[attr-defined]
+            if isinstance(operation, BatchedOperation):
+                images = operation.batched(images, parameters, fill)
+            else:
+                pairs, color = zip(images, parameters.tolist(), strict=True), fill.tolist()
+                images = torch.stack([operation.single(image, values, color) for image, values in pairs])
         return images
-
-    def single(self, images: Tensor, plan: Sequence[Tensor], fill: Sequence[int]) -> Tensor:
-        """Augment streamed images (N × C × H × W, uint8) one by one, on the CPU."""
-        rows = zip(*(parameters.tolist() for parameters in plan), strict=True)
-        return torch.stack([self.transform_one(image, row, fill) for image, row in zip(images, rows, strict=True)])
-
-    def transform_one(self, image: Tensor, plan: Sequence[Sequence[int]], fill: Sequence[int]) -> Tensor:
-        for operation, parameters in zip(self.operations, plan, strict=True):
-            image = operation.single(image, parameters, fill)
-        return image
 
     @property
     def supports_resident(self) -> bool:
         """Whether every operation can be applied to a batch on the device."""
-        return all(hasattr(operation, "batched") for operation in self.operations)
+        return all(isinstance(operation, BatchedOperation) for operation in self.operations)
 
 
 def check_augmentable(split: Split) -> AugmentableSplit:

@@ -46,8 +46,11 @@ class ImageFiles:
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Decode these files and return their pixels: N × C × H × W. Raise a DataError if a file can't be read."""
-        pixels = [self.decoder(self.root / file) for file in self.files[rows]]
-        return np.stack(pixels) if pixels else np.empty((0, *self.shape), dtype=np.uint8)
+        files = self.files[rows]
+        pixels = np.empty((len(files), *self.shape), dtype=np.uint8)  # np.stack would keep a decoder's layout
+        for row, file in enumerate(files):
+            pixels[row] = self.decoder(self.root / file)
+        return pixels
 
     def read_size(self, row: int) -> tuple[int, int]:
         return read_image_size(self.root / self.files[row], self.decoder.max_pixels)

@@ -68,7 +68,7 @@ class ResidentSplit:
         plan = [p.to(self.device) for p in pipeline.plan(torch.arange(samples), self.size, *key)]
         fill = torch.tensor(self.normalizer.fill_color, dtype=torch.uint8, device=self.device)
         view = copy(self)
-        view.augmentation = lambda images, positions: pipeline.batched(
+        view.augmentation = lambda images, positions: pipeline.apply(
             images, [parameters.index_select(0, positions) for parameters in plan], fill
         )
         return view

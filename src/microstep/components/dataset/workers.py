@@ -35,7 +35,7 @@ class WorkerAugmentation:
         """Return the images (N × C × H × W, uint8) at these positions of the epoch, augmented."""
         size = images.shape[2], images.shape[3]
         plan = self.pipeline.plan(torch.tensor(positions, dtype=torch.int64), size, *self.key)
-        return self.pipeline.single(images, plan, self.fill_color)
+        return self.pipeline.apply(images, plan, torch.tensor(self.fill_color, dtype=torch.uint8))
 
 
 @dataclass(frozen=True, eq=False)

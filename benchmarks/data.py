@@ -4,6 +4,7 @@
     python benchmarks/data.py wait [rounds]       an epoch of Fashion-MNIST against one prepared batch repeated
     python benchmarks/data.py folder ROOT         decoding and training on a folder of images
     python benchmarks/data.py streaming ROOT      streamed images alone, against decoding alone and ImageFolder
+    python benchmarks/data.py cache ROOT          streamed images alone, while a cache of them is filled and from it
 
 The contestants alternate in one process. Prints medians, and medians of the ratios of pairs.
 """
@@ -208,6 +209,30 @@ def streaming(root: Path) -> None:
             )
 
 
+def cache(root: Path) -> None:
+    """Print samples per second of an epoch without a cache, of one that fills it, and of one that reads it."""
+    common = ("dataset=image_folder", f"dataset.root={root}", "dataset.resident=false", "augment=crop_flip")
+    for workers in (0, 1, 2):
+        times: dict[str, list[float]] = {"without a cache": [], "filling the cache": [], "from the cache": []}
+        for number in range(4):
+            with tempfile.TemporaryDirectory(dir=Path.cwd()) as place:
+                for option, names in (("null", ["without a cache"]), (place, ["filling the cache", "from the cache"])):
+                    trainer, _ = trainer_of(*common, f"dataset.cache={option}", f"num_workers={workers}")
+                    consumed(trainer.loaders.evaluation("val"))  # starts the workers
+                    for epoch, name in enumerate(names, 1):
+                        windows = trainer.loaders.train(epoch)
+                        seconds = timed(lambda w=windows: consumed(batch for window in w for batch in window.batches))
+                        times[name] += [seconds] if number else []
+        for name, values in times.items():
+            rates = [trainer.loaders.samples / seconds for seconds in values]
+            print(
+                f"{workers} workers  {name:18} {statistics.median(rates):8,.0f} samples/s "
+                f"({min(rates):,.0f}…{max(rates):,.0f})"
+            )
+        pairs = zip(times["filling the cache"], times["from the cache"], strict=True)
+        print(f"{workers} workers  the second epoch is {statistics.median(a / b for a, b in pairs):.1f} × as fast")
+
+
 def torchvisions(root: Path, size: int, width: int) -> Callable[[], None]:
     """Return an epoch with ImageFolder and a DataLoader."""
     loader = torchvision_loader(root, size, workers=2)
@@ -245,4 +270,5 @@ if __name__ == "__main__":
         "wait": lambda: wait(int(more[0]) if more else 3),
         "folder": lambda: folder(Path(more[0])),
         "streaming": lambda: streaming(Path(more[0])),
+        "cache": lambda: cache(Path(more[0])),
     }[what]()

@@ -56,7 +56,7 @@ def test_what_does_not_change_the_result_may_be_changed(word: str, key: str, val
 def test_every_key_that_may_be_changed_is_tried() -> None:
     """The list above is complete, except for keys of some datasets."""
     tried = {row[1] for row in test_what_does_not_change_the_result_may_be_changed.pytestmark[0].args[1]}
-    others = {f"dataset.{name}" for name in ("budget_gib", "download", "file", "max_pixels")}
+    others = {f"dataset.{name}" for name in ("budget_gib", "cache", "download", "file", "max_pixels")}
     assert tried | others == OVERRIDABLE_KEYS
 
 

@@ -13,10 +13,10 @@ from microstep.errors import ConfigError
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
     | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
-    | {"dataset.resident", "dataset.budget_gib", "dataset.download"}
+    | {"dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
 )
 #: Keys of a data set's constructor that say where the data are.
-DATA_PATH_KEYS = frozenset({"dataset.root", "dataset.file"})
+DATA_PATH_KEYS = frozenset({"dataset.root", "dataset.file", "dataset.cache"})
 #: Keys that can't change a result while the data's fingerprint is the same. Hashes have the fingerprint instead.
 DATA_KEYS = DATA_PATH_KEYS | {"dataset.max_pixels"}
 #: Further keys that may change when a run is resumed.

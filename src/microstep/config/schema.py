@@ -95,6 +95,7 @@ class EvaluatedDataConfig:
     root: str | None = key(None, DATA, "directory of the data if they have moved; null: the run's own")
     file: str | None = key(None, DATA, "the same for a data set in one file")
     max_pixels: int | None = key(None, DATA, "most pixels that an image file may declare; null: the run's own")
+    cache: str | None = key(None, DATA, "directory of decoded images; null: the run's own")
     resident: bool | str | None = key(None, DATA, "true, false or auto: keep images on the device; null: the run's own")
     budget_gib: float | None = key(None, DATA, "most memory for that with auto, in GiB; null: the run's own")
 

@@ -81,6 +81,12 @@ def append_bytes(file: Path, content: bytes) -> None:
             raise
 
 
+def read_stamp(file: Path) -> list[int]:
+    """Return size, mtime and ctime of a file. A copy that keeps the mtime (`cp -p`) has another ctime."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def sync_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

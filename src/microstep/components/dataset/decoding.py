@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = frozenset(s for s, name in SUFFIX_FORMATS.items() if name in {*
 FITS: dict[str, Callable[..., Image.Image]] = {"crop": ImageOps.fit, "pad": ImageOps.pad, "squash": Image.Image.resize}
 OWN_FIT = "own"  #: that of a data set that decodes its files by code of its own
 WHITE = 65535  #: pixel value of 16-bit images
+DECODING_VERSION = 2  #: raised if the same files are decoded to other pixels, so that nothing cached before is used
 MAX_PIXELS = 40_000_000  #: PIL warns at 89 million and raises an error at 179 million
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as large as all texts together
 

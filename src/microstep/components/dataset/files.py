@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microstep.components.dataset.cache import CachedDecoder, create_cache_files, find_cache
 from microstep.components.dataset.decoding import Decoder, OwnDecoder, check_regular_file, read_image_size
 from microstep.components.dataset.images import Int64Array, UInt8Array
 from microstep.errors import DataError
+from microstep.utils.files import read_stamp
 from microstep.utils.json_files import load_cached, store_cached
 
 FILES_PER_BATCH = 4096  #: files that are queued for hashing at once
@@ -30,6 +32,7 @@ class ImageFiles:
     class_names: tuple[str, ...]  #: by class number
     decoder: Decoder | OwnDecoder
     published_indices: Int64Array  #: N: index of each file in the sorted list of its split
+    cache: CachedDecoder | None = None  #: of the official split
     scale: ClassVar[float] = 255.0
     in_memory: ClassVar[bool] = False
 
@@ -46,6 +49,8 @@ class ImageFiles:
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Decode these files and return their pixels: N × C × H × W. Raise a DataError if a file can't be read."""
+        if self.cache is not None:
+            return self.cache.read(self.published_indices[rows], self.files[rows])
         files = self.files[rows]
         pixels = np.empty((len(files), *self.shape), dtype=np.uint8)  # np.stack would keep a decoder's layout
         for row, file in enumerate(files):
@@ -67,8 +72,26 @@ class ImageFiles:
         yield "".join(hash_files(self.root, self.files.tolist())).encode()
 
 
+def cache_decoded(splits: Mapping[str, ImageFiles], directory: Path) -> dict[str, ImageFiles]:
+    """Return the splits with a cache of their decoded images in a directory: one file for each split's content.
+
+    Raise a StorageError if the files can't be created, or a DataError if an image file can't be read.
+    """
+    caches = {
+        name: find_cache(directory, one.root, one.decoder, identify_files(one.root, one.files.tolist()))
+        for name, one in splits.items()
+    }
+    create_cache_files(directory, caches.values())
+    return {name: replace(source, cache=caches[name]) for name, source in splits.items()}
+
+
 def hash_files(root: Path, files: Sequence[str]) -> list[str]:
-    """Return the SHA-256 of each file. Raise a DataError if a file can't be read.
+    """Return the SHA-256 of each file. Raise a DataError if a file can't be read."""
+    return [entry[-1] for entry in identify_files(root, files)]
+
+
+def identify_files(root: Path, files: Sequence[str]) -> list[list[Any]]:
+    """Return the stamp (size, mtime, ctime) and SHA-256 of each file. Raise a DataError if a file can't be read.
 
     Digests are cached. A file is read again only if its size or its times (mtime, ctime) have changed.
     """
@@ -82,7 +105,7 @@ def hash_files(root: Path, files: Sequence[str]) -> list[str]:
                 cache[file] = [*stamps[file], digest]
     if changed:
         store_cached(cache_name, cache)
-    return [cache[file][-1] for file in files]
+    return [cache[file] for file in files]
 
 
 def is_current(entry: Any, stamp: list[int]) -> bool:
@@ -91,11 +114,10 @@ def is_current(entry: Any, stamp: list[int]) -> bool:
 
 
 def read_file_stamp(file: Path) -> list[int]:
-    """Return size, mtime and ctime of a file. A copy that keeps the mtime (`cp -p`) has another ctime."""
+    """Return the stamp of a file. Raise a DataError if it is no regular file or can't be read."""
     with unreadable_file_errors(file):
         check_regular_file(file)
-        status = file.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        return read_stamp(file)
 
 
 def hash_file(file: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from microstep.components.dataset.decoding import IMAGE_SUFFIXES, MAX_PIXELS, Decoder
-from microstep.components.dataset.files import ImageFiles
+from microstep.components.dataset.files import ImageFiles, cache_decoded
 from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
 from microstep.components.dataset.images import ProgressBar, no_progress_bar
 from microstep.components.dataset.layout import LAYOUT_REMEDY, SPLIT_FOLDERS, find_layout
@@ -37,6 +37,7 @@ def image_folder(
     num_workers: int | None = None,
     bar: ProgressBar = no_progress_bar,
     fit: str = "crop",
+    cache: str | None = None,
 ) -> ImageDataset:
     """Build a data set from image files in one folder per class.
 
@@ -55,15 +56,18 @@ def image_folder(
         max_pixels: Most pixels that a file may declare, as a protection against decompression bombs.
         bar: Progress bar that is shown while files are read.
         fit: `crop` keeps the central square of an image, `pad` puts all of it on black, `squash` distorts it.
+        cache: Directory that decoded images are kept in for later epochs and runs; None decodes them each time.
 
     Raises:
         ConfigError: If `resident` or `fit` is not one of its options, or no images are left to train or validate on.
         DataError: If the folders have another layout, or a file can't be read.
+        StorageError: If there is no room for the cache, or it can't be created.
     """
     if resident not in (True, False, "auto"):
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
     decoder = Decoder(size, size, 1 if grey else 3, max_pixels, fit)
     official = find_splits(Path(root), decoder)
+    official = official if cache is None else cache_decoded(official, Path(cache))
     make_splits = partial(make_missing_splits, fractions={"test": test_fraction, "val": val_fraction}, seed=split_seed)
     needed = sum(map(len, official.values())) * decoder.channels * size * size / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from microstep.components.dataset.decoding import DECODING_VERSION
 from microstep.components.dataset.images import ImageSource, ProgressBar, chunk_rows
 from microstep.components.dataset.statistics import ChannelStatistics
 from microstep.components.dataset.workers import ReadRequest, WorkerPool
@@ -19,7 +20,6 @@ ChannelValues = Sequence[float] | None
 log = logging.getLogger("microstep.notice")
 CHECK_SAMPLES = 512  #: images that given values are compared with
 MAX_MEAN_SHIFT = 0.25  #: largest difference of a given mean that causes no warning, in standard deviations
-DECODING_VERSION = 2  #: raised if the same files are decoded to other pixels, so that no older statistics are used
 MAX_STD_RATIO = 1.33  #: largest ratio of a given standard deviation that causes no warning
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import resource
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from microstep.components.accumulation import Fixed
 from microstep.components.augment import Pipeline
 from microstep.components.augment import pipeline as recipes
-from microstep.components.dataset import ResidentSplit, StreamingSplit
+from microstep.components.dataset import ResidentSplit, StreamingSplit, images
 from microstep.components.sampler import Balanced, Shuffle
 from microstep.components.task import Classification
 from microstep.config.compose import compose
@@ -96,6 +97,18 @@ def test_streamed_batches_are_the_resident_ones(root, name, workers):
         assert len(pairs) == 16
         assert all(same(*pair) for pair in pairs)
         assert all(same(*pair) for pair in zip(here.evaluation("val"), there.evaluation("val"), strict=True))
+
+
+def test_a_resident_set_of_many_chunks_needs_few_open_files(root, monkeypatch):
+    """Workers read 52 chunks of training images, although this process may open only 35 more files."""
+    monkeypatch.setattr(images, "CHUNK_FILES", 1)
+    expected = splits(root, resident=True)["train"].images
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 35, before[1]))
+    try:
+        assert torch.equal(splits(root, resident=True, workers=1)["train"].images, expected)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_what_is_expected_is_read_by_the_workers(root):

@@ -78,7 +78,10 @@ class ImageDataset:
         if source.in_memory or not self.resident:
             return source
         chunks = read_pixels(self.workers, name, range(len(source)), source)
-        pixels = np.concatenate(list(self.progress_bar(chunks, f"reading {name}", len(source))))
+        pixels, first = np.empty((len(source), *source.shape), dtype=np.uint8), 0
+        for chunk in self.progress_bar(chunks, f"reading {name}", len(source)):  # each holds an open file
+            pixels[first : first + len(chunk)] = chunk
+            first += len(chunk)
         return Images(pixels, source.labels, source.class_names, source.scale, source.published_indices)
 
     @cached_property

@@ -78,3 +78,14 @@ def test_fetching_changes_nothing_that_is_kept(split):
     split.fetch(rows, rows).inputs.zero_()
     assert torch.equal(split.images[:10], IMAGES[:10])
     assert torch.equal(split.fetch(rows, rows).inputs, before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_inputs_are_scaled_as_torch_does_it(layout):
+    """A product and a sum in float32, each rounded once; layout and alignment are those of torch's own tensors."""
+    images = torch.arange(256, dtype=torch.uint8).repeat(27).view(4, 3, 24, 24).to(memory_format=layout)
+    normalizer = Normalizer(255.0, [0.1, 0.5, 0.7], [0.3, 0.2, 0.9], CPU)
+    for inputs in (normalizer(images), normalizer.in_one_thread(images)):
+        assert torch.equal(inputs, images.float() * normalizer.factor + normalizer.offset)
+        assert inputs.stride() == images.stride()
+        assert inputs.data_ptr() % 64 == 0

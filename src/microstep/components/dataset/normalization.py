@@ -125,6 +125,13 @@ class Normalizer:
         """Return uint8 images (N × C × H × W) as float32 inputs."""
         return images.float().mul_(self.factor).add_(self.offset)  # in place: three times as fast as addcmul
 
+    def in_one_thread(self, images: Tensor) -> Tensor:
+        """Return the same inputs of images on the CPU. A second thread of torch would take a core from the workers."""
+        inputs = torch.empty_like(images, dtype=torch.float32)  # aligned as torch's own, so that kernels round the same
+        np.multiply(images.numpy(), self.factor.numpy(), out=inputs.numpy())
+        np.add(inputs.numpy(), self.offset.numpy(), out=inputs.numpy())
+        return inputs
+
     def invert(self, inputs: Tensor) -> Tensor:
         """Return inputs as float32 images in 0…1, on the CPU.
 

@@ -102,7 +102,8 @@ class StreamingSplit:
         images = self.take_images(request).to(self.device, non_blocking=True)
         cpu_rows = torch.tensor(request.rows, dtype=torch.int64)
         targets, indices = (values[cpu_rows].to(self.device) for values in (self.targets, self.indices))
-        return Batch(self.normalizer(images), targets, positions, indices)
+        normalize = self.normalizer.in_one_thread if images.device.type == "cpu" else self.normalizer
+        return Batch(normalize(images), targets, positions, indices)
 
     def take_images(self, request: ReadRequest) -> Tensor:
         """Return the images of a request; keep them in memory if it was announced once more."""

@@ -62,7 +62,7 @@ def test_training_begins_before_the_report_is_imported(training):
 
 
 def test_evaluation_imports_neither_torchvision_nor_the_compiler(home, training):
-    """The same holds for evaluate.py, also if it compares."""
+    """The same holds for evaluate.py."""
     assert UNUSED & {*imported("evaluate.py", "run=run", cwd=home)} == set()
 
 

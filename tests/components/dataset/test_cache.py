@@ -16,7 +16,7 @@ import torch
 from microstep.components.dataset import files
 from microstep.components.dataset.cache import warn_once
 from microstep.config.compose import compose
-from microstep.errors import StorageError
+from microstep.errors import ConfigError, StorageError
 from microstep.training.builders import build_components, build_dataset
 from microstep.training.provenance import config_hash
 from tests.components.dataset.folders import CPU, filled, opened, painted
@@ -190,3 +190,9 @@ def test_the_key_is_a_path_that_changes_no_experiment(root, tmp_path, monkeypatc
     assert config_hash(plain) == config_hash(cached)
     assert build_dataset(plain, CPU).fingerprint == build_dataset(cached, CPU).fingerprint
     assert (tmp_path / "my cache, (old)").is_dir()
+
+
+def test_an_empty_name_is_refused(root):
+    """It is not the working directory."""
+    with pytest.raises(ConfigError, match=r"dataset\.cache=: an empty name"):
+        opened(root, cache="")

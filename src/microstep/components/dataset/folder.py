@@ -59,12 +59,14 @@ def image_folder(
         cache: Directory that decoded images are kept in for later epochs and runs; None decodes them each time.
 
     Raises:
-        ConfigError: If `resident` or `fit` is not one of its options, or no images are left to train or validate on.
+        ConfigError: If an option is unknown, `cache` is empty, or no images are left to train or validate on.
         DataError: If the folders have another layout, or a file can't be read.
         StorageError: If there is no room for the cache, or it can't be created.
     """
     if resident not in (True, False, "auto"):
         raise ConfigError(f"dataset.resident={resident}", "no such option", "the options are auto, true, false")
+    if cache == "":
+        raise ConfigError("dataset.cache=", "an empty name is no directory", "name one, or type dataset.cache=null")
     decoder = Decoder(size, size, 1 if grey else 3, max_pixels, fit)
     official = find_splits(Path(root), decoder)
     official = official if cache is None else cache_decoded(official, Path(cache))

@@ -7,6 +7,8 @@ from urllib.error import URLError
 
 import pytest
 
+from microstep.components.dataset.decoding import Decoder
+
 
 @pytest.fixture
 def offline(monkeypatch) -> list[str]:
@@ -19,3 +21,12 @@ def offline(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     return asked
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The files that are decoded in this process."""
+    seen: list[str] = []
+    real = Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, file: seen.append(file.name) or real(self, file))
+    return seen

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.components.dataset import files
 from microstep.components.dataset.cache import warn_once
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, StorageError
@@ -34,15 +33,6 @@ def home(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def root(tmp_path) -> Path:
     return filled(tmp_path / "data", {"ant": 10, "bee": 14})
-
-
-@pytest.fixture
-def decoded(monkeypatch) -> list[str]:
-    """The files that are decoded in this process."""
-    seen: list[str] = []
-    real = files.Decoder.__call__
-    monkeypatch.setattr(files.Decoder, "__call__", lambda self, file: seen.append(file.name) or real(self, file))
-    return seen
 
 
 @pytest.fixture

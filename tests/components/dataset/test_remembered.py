@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from microstep.components.dataset import files
 from microstep.components.dataset import files as module
 from microstep.errors import DataError
 from microstep.utils.json_files import cache_directory, load_cached, store_cached
@@ -38,15 +37,6 @@ def hashed(monkeypatch) -> list[str]:
     real = module.hash_file
     monkeypatch.setattr(module, "hash_file", lambda file: read.append(file.name) or real(file))
     return read
-
-
-@pytest.fixture
-def decoded(monkeypatch) -> list[str]:
-    """The files that are decoded."""
-    seen: list[str] = []
-    real = files.Decoder.__call__
-    monkeypatch.setattr(files.Decoder, "__call__", lambda self, file: seen.append(file.name) or real(self, file))
-    return seen
 
 
 def streaming(root: Path, **keys):

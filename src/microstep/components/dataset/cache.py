@@ -33,37 +33,26 @@ log = logging.getLogger("microstep.notice")
 
 
 @dataclass(frozen=True, eq=False)
-class CachedDecoder:
-    """Decodes the image files of an official split, and keeps their pixels in a cache file, opened for each batch."""
+class ImageCache:
+    """Keeps the pixels of the images of an official split in a file, which is opened for each batch."""
 
-    file: Path  #: the cache file
-    root: Path  #: directory of the image files
-    decoder: Decoder | OwnDecoder
-    stamps: Int64Array  #: N × 3: stamp of each image file when its content was hashed; one that differs isn't cached
+    file: Path
+    image_bytes: int  #: of the pixels of one image
+    stamps: Int64Array  #: N × 3: stamp of each image file when its content was hashed
 
     @property
     def record_bytes(self) -> int:
-        return prod(self.decoder.shape) + CRC_BYTES
+        return self.image_bytes + CRC_BYTES
 
     @property
     def size(self) -> int:
-        """Bytes of the cache file."""
+        """Bytes of the file."""
         return len(self.stamps) * self.record_bytes
 
-    def read(self, indices: Int64Array, names: np.ndarray) -> UInt8Array:
-        """Return the pixels of images, by published index and name: N × C × H × W. Raise a DataError as the decoder."""
-        pixels = np.empty((len(indices), *self.decoder.shape), dtype=np.uint8)
-        missing = self.load(indices, pixels)
-        for row in missing:
-            pixels[row] = self.decoder(self.root / names[row])
-        unchanged = [row for row in missing if self.is_unchanged(indices[row], names[row])]
-        if unchanged:
-            self.store(indices[unchanged], pixels[unchanged])
-        return pixels
-
-    def is_unchanged(self, index: int, name: str) -> bool:
+    def is_current(self, index: int, image_file: Path) -> bool:
+        """Return whether an image file, by published index, is the one whose content was hashed."""
         with suppress(OSError):  # it has been removed meanwhile
-            return bool(read_stamp(self.root / name) == self.stamps[index].tolist())
+            return bool(read_stamp(image_file) == self.stamps[index].tolist())
         return False
 
     def load(self, indices: Int64Array, pixels: UInt8Array) -> list[int]:
@@ -87,12 +76,12 @@ class CachedDecoder:
                 warn_once(self.file.parent, error.strerror)
 
 
-def find_cache(directory: Path, root: Path, decoder: Decoder | OwnDecoder, identities: list[Any]) -> CachedDecoder:
-    """Return a decoder with a cache file for these files, whose identities are stamp and SHA-256."""
+def find_cache(directory: Path, decoder: Decoder | OwnDecoder, identities: list[Any]) -> ImageCache:
+    """Return the cache of files that are decoded this way. Their identities are stamp and SHA-256."""
     *stamps, digests = zip(*identities, strict=True)
     versions = DECODING_VERSION, *map(features.version, CODECS)
     key = sha256(f"{decoder} {versions} {digests}".encode()).hexdigest()
-    return CachedDecoder(directory / f"{key}.pixels", root, decoder, np.array(stamps).T)
+    return ImageCache(directory / f"{key}.pixels", prod(decoder.shape), np.array(stamps).T)
 
 
 def compute_checksum(image: UInt8Array) -> bytes:
@@ -104,14 +93,14 @@ def warn_once(directory: Path, reason: str) -> None:
     log.warning("dataset.cache=%s: %s; images that it lacks are decoded in each epoch", directory, reason)
 
 
-def create_cache_files(directory: Path, decoders: Collection[CachedDecoder]) -> None:
+def create_cache_files(directory: Path, caches: Collection[ImageCache]) -> None:
     """Create the cache files that don't exist with their full size, but without their blocks.
 
     Raise a StorageError if the disk has no room for them, or they can't be created.
     """
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        new = [one for one in decoders if not one.file.exists() or one.file.stat().st_size != one.size]
+        new = [one for one in caches if not one.file.exists() or one.file.stat().st_size != one.size]
         needed, free = sum(one.size for one in new), shutil.disk_usage(directory).free
         if needed > free:
             reason = f"the decoded images need {needed:,} bytes, and {free:,} are free"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from microstep.components.dataset.cache import CachedDecoder, create_cache_files, find_cache
+from microstep.components.dataset.cache import ImageCache, create_cache_files, find_cache
 from microstep.components.dataset.decoding import Decoder, OwnDecoder, check_regular_file, read_image_size
 from microstep.components.dataset.images import Int64Array, UInt8Array
 from microstep.errors import DataError
@@ -32,7 +32,7 @@ class ImageFiles:
     class_names: tuple[str, ...]  #: by class number
     decoder: Decoder | OwnDecoder
     published_indices: Int64Array  #: N: index of each file in the sorted list of its split
-    cache: CachedDecoder | None = None  #: of the official split
+    cache: ImageCache | None = None  #: of the official split
     scale: ClassVar[float] = 255.0
     in_memory: ClassVar[bool] = False
 
@@ -49,12 +49,15 @@ class ImageFiles:
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Decode these files and return their pixels: N × C × H × W. Raise a DataError if a file can't be read."""
-        if self.cache is not None:
-            return self.cache.read(self.published_indices[rows], self.files[rows])
-        files = self.files[rows]
+        files, indices = self.files[rows], self.published_indices[rows]
         pixels = np.empty((len(files), *self.shape), dtype=np.uint8)  # np.stack would keep a decoder's layout
-        for row, file in enumerate(files):
-            pixels[row] = self.decoder(self.root / file)
+        missing = range(len(files)) if self.cache is None else self.cache.load(indices, pixels)
+        for row in missing:
+            pixels[row] = self.decoder(self.root / files[row])
+        if self.cache is not None:
+            current = [row for row in missing if self.cache.is_current(indices[row], self.root / files[row])]
+            if current:
+                self.cache.store(indices[current], pixels[current])
         return pixels
 
     def read_size(self, row: int) -> tuple[int, int]:
@@ -78,7 +81,7 @@ def cache_decoded(splits: Mapping[str, ImageFiles], directory: Path) -> dict[str
     Raise a StorageError if the files can't be created, or a DataError if an image file can't be read.
     """
     caches = {
-        name: find_cache(directory, one.root, one.decoder, identify_files(one.root, one.files.tolist()))
+        name: find_cache(directory, one.decoder, identify_files(one.root, one.files.tolist()))
         for name, one in splits.items()
     }
     create_cache_files(directory, caches.values())

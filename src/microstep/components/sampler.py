@@ -15,13 +15,13 @@ class Balanced:
     before the first sample is read, so windows and their weights stay exact.
 
     Args:
-        train_targets: N class indices.
+        train_strata: N class indices; for targets that are no classes, the strata of a stratified split.
         power: 1 makes all classes equally likely, 0.5 is square-root sampling, 0 keeps the class frequencies.
     """
 
-    def __init__(self, train_targets: Tensor, power: float = 1.0) -> None:
-        counts = torch.bincount(train_targets).double()
-        self.cumulative_weights = counts[train_targets].pow(-power).cumsum(0)
+    def __init__(self, train_strata: Tensor, power: float = 1.0) -> None:
+        counts = torch.bincount(train_strata).double()
+        self.cumulative_weights = counts[train_strata].pow(-power).cumsum(0)
 
     def order(self, *key: int) -> Tensor:
         """Return N rows. The row at a position depends on `key` and that position alone."""

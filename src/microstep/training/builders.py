@@ -83,6 +83,7 @@ def build_partial_components(
     facts = {**dataset.facts, "device": selected_device}
     task = build_component(config, "task", Task, allowlist, **facts)
     reseed(selected_device, config.seed, INITIALIZATION_KEY)
+    facts |= {"num_classes": task.outputs} if hasattr(task, "outputs") else {}
     model = build_component(config, "model", nn.Module, allowlist, **facts, load_weights=new_run)
     check_trainable(model)
     if new_run:
@@ -119,7 +120,8 @@ def build_loaders(
     config: DictConfig, dataset: Dataset, plan: Accumulation, task: Task, device: torch.device, allowlist: Allowlist
 ) -> Loaders:
     size, train = micro_batch_size(config), dataset.splits["train"]
-    sampler = build_component(config, "sampler", Sampler, allowlist, train_targets=train.targets)
+    offered = {"train_targets": train.targets, "train_strata": dataset.facts.get("train_strata", train.targets)}
+    sampler = build_component(config, "sampler", Sampler, allowlist, **offered)
     augment = build_component(config, "augment", Augment, allowlist)
     check_mixable(augment, task)
     loaders = Loaders(dataset.splits, sampler, augment, plan, task, EVALUATION_FACTOR * size, config.seed, device)

@@ -147,7 +147,10 @@ class Metrics(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """Defines loss, metrics and report. Only the task interprets targets."""
+    """Defines loss, metrics and report. Only the task interprets targets.
+
+    A task with an attribute `outputs`, the numbers that a model returns for a sample, sets the model's `num_classes`.
+    """
 
     def weight(self, targets: Tensor) -> Tensor:
         """Return the samples' weights (N, float64, on the targets' device) for N × … targets."""

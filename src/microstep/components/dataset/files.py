@@ -14,7 +14,7 @@ import numpy as np
 
 from microstep.components.dataset.cache import ImageCache, create_cache_files, find_cache
 from microstep.components.dataset.decoding import Decoder, OwnDecoder, check_regular_file, read_image_size
-from microstep.components.dataset.images import Int64Array, UInt8Array
+from microstep.components.dataset.images import Int64Array, Targets, UInt8Array
 from microstep.errors import DataError
 from microstep.utils.files import read_stamp
 from microstep.utils.json_files import load_cached, store_cached
@@ -24,12 +24,12 @@ FILES_PER_BATCH = 4096  #: files that are queued for hashing at once
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files below a directory, with their labels."""
+    """Image files below a directory, with their targets."""
 
     root: Path
     files: np.ndarray  #: N: paths relative to `root`
-    labels: Int64Array  #: N: class numbers
-    class_names: tuple[str, ...]  #: by class number
+    labels: Targets
+    class_names: tuple[str, ...]  #: as for `Images`
     decoder: Decoder | OwnDecoder
     published_indices: Int64Array  #: N: index of each file in the sorted list of its split
     cache: ImageCache | None = None  #: of the official split

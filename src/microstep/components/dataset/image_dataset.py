@@ -25,6 +25,7 @@ from microstep.components.dataset.normalization import (
 )
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
 from microstep.components.dataset.splitting import split_stratified
+from microstep.components.dataset.strata import strata_of
 from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.types.data import Split
 
@@ -60,7 +61,7 @@ class ImageDataset:
         train = self.image_sources["train"]
         names, targets = train.class_names, torch.from_numpy(train.labels)
         facts = {"class_names": names, "num_classes": len(names), "input_shape": train.shape}
-        return facts | {"train_targets": targets}
+        return facts | {"train_targets": targets, "train_strata": torch.from_numpy(strata_of(train.labels))}
 
     @cached_property
     def workers(self) -> WorkerPool:

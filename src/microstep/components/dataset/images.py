@@ -13,6 +13,8 @@ from microstep.errors import DataError
 
 UInt8Array = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Int64Array = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+#: int64 N: class numbers; float32 N: numbers; float32 N × C: numbers, or labels 0 and 1. NaN means unknown.
+Targets = np.ndarray
 #: wraps a stream of image arrays; takes the stream, a label and the number of images
 ProgressBar = Callable[[Iterable[np.ndarray], str, int], Iterator[np.ndarray]]
 CHUNK_BYTES = 2**22  #: most bytes of pixels that are read at once
@@ -23,12 +25,12 @@ class ImageSource(Protocol):
     """The images of one split with their labels, all of the same size."""
 
     @property
-    def labels(self) -> Int64Array:
-        """N: class numbers."""
+    def labels(self) -> Targets:
+        """The target of each image."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names, by class number."""
+        """Names of the classes, or of the columns of N × C targets; empty for N numbers."""
 
     @property
     def scale(self) -> float:
@@ -80,17 +82,31 @@ def chunk_rows(rows: Sequence[int], source: ImageSource) -> list[Sequence[int]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
+def check_targets(targets: Targets, class_names: Sequence[str]) -> None:
+    """Raise a DataError if the targets have another type or shape than `Targets`, or there is no name for each."""
+    if (str(targets.dtype), targets.ndim) not in (("int64", 1), ("float32", 1), ("float32", 2)):
+        reason = f"the labels are {targets.dtype} of shape {targets.shape}"
+        raise DataError("dataset", reason, "give int64 or float32, one per image, or float32, N × C")
+    classes = len(class_names)
+    if targets.ndim == 2 and targets.shape[1] != classes:
+        reason = f"the labels have {targets.shape[1]} columns, and there are {classes} names"
+        raise DataError("dataset", reason, "name each column")
+    if targets.dtype == np.int64 and len(targets) and (targets.min() < 0 or targets.max() >= classes):
+        reason = f"labels run from {targets.min()} to {targets.max()}, and there are {classes} classes"
+        raise DataError("dataset", reason, "the files may be damaged or another data set's")
+
+
 @dataclass(frozen=True)
 class Images:
     """The images of one split in memory.
 
     Raises:
-        DataError: If the split is empty, an array has the wrong type or shape, or a label has no class name.
+        DataError: If the split is empty, an array has the wrong type or shape, or a target has no class name.
     """
 
     pixels: UInt8Array  #: N × C × H × W
-    labels: Int64Array  #: N: class numbers
-    class_names: tuple[str, ...]  #: by class number
+    labels: Targets
+    class_names: tuple[str, ...]  #: by class number, or by column of N × C targets; empty for N numbers
     scale: float = 255.0  #: the pixel value that means 1.0
     indices: Int64Array | None = None  #: N: index of each image in the official split; None means 0, 1, 2, …
     in_memory: ClassVar[bool] = True
@@ -100,16 +116,10 @@ class Images:
         if pixels.dtype != np.uint8 or pixels.ndim != 4:
             reason = f"the images are {pixels.dtype} of shape {pixels.shape}"
             raise DataError("dataset", reason, "give uint8, N × C × H × W")
-        if labels.dtype != np.int64 or labels.ndim != 1:
-            reason = f"the labels are {labels.dtype} of shape {labels.shape}"
-            raise DataError("dataset", reason, "give int64, one per image")
         if not len(labels) or len(pixels) != len(labels):
             reason = f"{len(pixels)} images and {len(labels)} labels"
             raise DataError("dataset", reason, "a split needs as many labels as images, and at least one")
-        least, most = labels.min(), labels.max()
-        if least < 0 or most >= len(self.class_names):
-            reason = f"labels run from {least} to {most}, and there are {len(self.class_names)} classes"
-            raise DataError("dataset", reason, "the files may be damaged or another data set's")
+        check_targets(labels, self.class_names)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from microstep.components.dataset.images import ImageSource, Int64Array
+from microstep.components.dataset.images import ImageSource, Int64Array, Targets
+from microstep.components.dataset.strata import name_strata, strata_of
 from microstep.errors import ConfigError, DataError
 from microstep.utils.text import format_names
 
@@ -14,13 +15,14 @@ log = logging.getLogger("microstep.notice")
 
 
 def split_stratified(
-    labels: Int64Array, held_out: int, seed: int, subject: str, class_names: Sequence[str]
+    targets: Targets, held_out: int, seed: int, subject: str, class_names: Sequence[str]
 ) -> tuple[Int64Array, Int64Array]:
     """Return the sorted rows to keep and the sorted rows to hold out, with each class in proportion.
 
     Raise a DataError if a class would be missing from one of the parts. `subject` is the setting that it names, such as
     `dataset.val_samples=180`.
     """
+    labels, class_names = strata_of(targets), name_strata(targets, class_names)
     counts = np.bincount(labels)
     samples, classes = len(labels), np.count_nonzero(counts)
     for rare in np.flatnonzero(counts == 1).tolist():
@@ -69,7 +71,7 @@ def split_by_fractions(train: ImageSource, fractions: Mapping[str, float], seed:
             kept, held_out = split_stratified(rest.labels, size, seed, name, rest.class_names)
             splits |= {"train": rest.select(kept), name: rest.select(held_out)}
     except DataError:
-        parts = split_rare(train.labels, [*sizes.values()], seed)
+        parts = split_rare(strata_of(train.labels), [*sizes.values()], seed)
         splits = {name: train.select(rows) for name, rows in zip([*sizes, "train"], parts, strict=True)}
         warn_small_classes(splits, fractions)
     return splits
@@ -91,6 +93,7 @@ def format_fractions(fractions: Mapping[str, float]) -> str:
 def warn_small_classes(splits: Mapping[str, ImageSource], fractions: Mapping[str, float]) -> None:
     notes = ["some classes are too small for these fractions, so each split gets at least one image of each class"]
     for name, split in splits.items():
-        absent = [label for n, label in enumerate(split.class_names) if n not in split.labels]
+        names = split.class_names if split.labels.dtype == np.int64 else ()
+        absent = [label for n, label in enumerate(names) if n not in split.labels]
         notes += [f"{name} has none of {format_names(absent)}"] if absent else []
     log.warning("%s: %s", format_fractions(fractions), "; ".join(notes))

@@ -22,7 +22,7 @@ from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.resume import plan_auto_resume
 from microstep.run.saved_run import SavedRun
 from microstep.training import provenance
-from microstep.training.builders import build_component
+from microstep.training.instantiation import build_component
 from microstep.training.provenance import experiment_hash
 from microstep.training.resume import resume
 from microstep.training.source import digest_files

@@ -27,7 +27,7 @@ from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.resume import plan_auto_resume, resume_overrides
 from microstep.training import provenance as identity
-from microstep.training.builders import build_component
+from microstep.training.instantiation import build_component
 from microstep.training.resume import resume, resume_trainer
 from microstep.types.protocols import Precision
 

@@ -23,7 +23,7 @@ from microstep.errors import ConfigError
 from microstep.evaluation.comparison.groups import group_runs
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.run.resume import check_same_experiment, resume_overrides
-from microstep.training.builders import build_component
+from microstep.training.instantiation import build_component
 from microstep.training.provenance import config_hash, experiment_hash, source_hash
 
 OLD = Path(__file__).parents[1] / "old_runs"

@@ -40,7 +40,7 @@ def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch,
     trainer = build_trainer(compose(words), tmp_path / "run")
     window = next(trainer.loaders.train(epoch=1))
     trainer.model.train()
-    assert trainer.step(trainer.model, trainer.optimizer, window.batches, window.weight).updated
+    assert trainer.step(trainer.model, trainer.optimization.optimizer, window.batches, window.weight).updated
 
 
 def test_every_yaml_is_short() -> None:

@@ -72,7 +72,7 @@ def test_no_step_is_taken_and_no_good_checkpoint_overwritten(
     stop_at(build_trainer(compose([*WORDS, *words]), tmp_path / "sound"), BAD - 1)
     sound = state_of(tmp_path / "sound", "last")
     assert same(dict(trainer.model.state_dict()), dict(sound["model"]))
-    assert same(trainer.optimizer.state_dict(), sound["optimizer"])
+    assert same(trainer.optimization.optimizer.state_dict(), sound["optimizer"])
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["error"]) == ("failed", str(caught.value))

@@ -88,7 +88,7 @@ def test_lengths_are_those_of_the_samplers_order(sampler, samples, steps, augmen
     results = trainer.fit()
     assert trainer.components.steps == steps
     assert (results.optimizer_steps, results.samples_seen) == (2 * steps, 2 * samples)
-    assert trainer.scheduler.get_last_lr() == [pytest.approx(0, abs=1e-6)]
+    assert trainer.optimization.scheduler.get_last_lr() == [pytest.approx(0, abs=1e-6)]
     assert totals == [samples, 180, samples, 180, 180, 180]
 
 

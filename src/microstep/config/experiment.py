@@ -22,8 +22,13 @@ DATA_KEYS = DATA_PATH_KEYS | {"dataset.max_pixels"}
 #: Further keys that may change when a run is resumed.
 RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
 #: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
-#: hashes and comparisons, so that older runs still match. A root key that a run lacks is set to it.
-LATER: dict[str, Any] = {"model.aux_logits": False, "dataset.fit": "crop"}
+#: hashes and comparisons, so that older runs still match. A root key or group that a run lacks is set to it.
+LATER: dict[str, Any] = {
+    "model.aux_logits": False,
+    "dataset.fit": "crop",
+    "gradient": {"_target_": "microstep.components.gradient.Identity"},
+    "average": {"_target_": "microstep.components.average.NoAverage"},
+}
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}

@@ -84,7 +84,9 @@ class TrainConfig:
     augment: Any = key(MISSING, DATA, "augmentation of the training images")
     model: Any = key(MISSING, MODEL, "network")
     task: Any = key(MISSING, MODEL, "loss, metrics and report")
+    gradient: Any = key(MISSING, OPTIMIZATION, "transform of the gradient, before it is clipped")
     optimizer: Any = key(MISSING, OPTIMIZATION, "optimizer")
+    average: Any = key(MISSING, OPTIMIZATION, "average of the weights, which is validated and kept")
     scheduler: Any = key(MISSING, OPTIMIZATION, "learning rate schedule, by optimizer step")
 
 

@@ -24,7 +24,8 @@ from microstep.run.saved_run import SavedRun
 from microstep.run.weights import SavedWeights, read_exported_weights
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
-from microstep.training.builders import EVALUATION_FACTOR, INITIALIZATION_KEY, build_component
+from microstep.training.builders import EVALUATION_FACTOR, INITIALIZATION_KEY
+from microstep.training.instantiation import build_component
 from microstep.types.protocols import Dataset, Precision, Task
 from microstep.utils.randomness import reseed
 

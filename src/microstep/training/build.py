@@ -96,7 +96,7 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     identity["metadata"] = dict(weights.metadata)
-    return Trainer(components, *optimization, *output, identity, weights, run.directory, config.epochs)
+    return Trainer(components, optimization, *output, identity, weights, run.directory, config.epochs)
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:

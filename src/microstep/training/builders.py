@@ -1,41 +1,46 @@
-"""Builds components from a checked config. Every `_target_` is built here, after the allowlist has been checked."""
+"""Builds the components of an experiment from a checked config."""
 
 import inspect
 import json
-import re
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from hydra.errors import HydraException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
+from microstep.components.gradient import Identity
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import DATA_PATH_KEYS, micro_batch_size
-from microstep.config.targets import current, renamed
-from microstep.errors import ConfigError, MicrostepError
+from microstep.config.experiment import micro_batch_size
+from microstep.errors import ConfigError
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
-from microstep.training.components import Components, PartialComponents
+from microstep.training.components import Components, Optimization, PartialComponents
+from microstep.training.instantiation import build_component
 from microstep.training.loaders import Loaders
 from microstep.training.normalization import choose_normalization, find_normalization
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
-from microstep.types.protocols import Accumulation, Augment, Dataset, Precision, Sampler, Scheduler, Step, Task
-from microstep.utils.files import expand_home
+from microstep.types.protocols import (
+    Accumulation,
+    Augment,
+    Averaging,
+    Dataset,
+    Precision,
+    Sampler,
+    Scheduler,
+    Step,
+    Task,
+    Transform,
+)
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
 
-T = TypeVar("T")
-#: Raised by constructors if arguments are wrong.
-CONSTRUCTOR_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)
 INITIALIZATION_KEY = 0  #: epoch number that seeds the initial weights; epochs of training count from 1
 EVALUATION_FACTOR = 4  #: evaluation batches are larger: no activations are kept for a backward pass
 
@@ -94,7 +99,8 @@ def build_partial_components(
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
     if new_run:
         check_single_samples(config, model, loaders)
-    makers = partial(build_optimizer, config, allowlist), partial(build_step, config, allowlist, task)
+    step = partial(build_step, config, allowlist, task, build_transform(config, allowlist))
+    makers = partial(build_optimizer, config, allowlist), step
     return PartialComponents(selected_device, dataset, task, model, accumulation, loaders, config.seed, *makers)
 
 
@@ -102,9 +108,20 @@ def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) 
     return build_component(config, "optimizer", Optimizer, allowlist, params=list(model.parameters()))
 
 
-def build_step(config: DictConfig, allowlist: Allowlist, task: Task, precision: Precision) -> Step:
-    shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics()}
-    return build_component(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
+def build_transform(config: DictConfig, allowlist: Allowlist) -> Transform | None:
+    transform = build_component(config, "gradient", Transform, allowlist)
+    return None if isinstance(transform, Identity) else transform
+
+
+def build_step(
+    config: DictConfig, allowlist: Allowlist, task: Task, transform: Transform | None, precision: Precision
+) -> Step:
+    shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics(), "transform": transform}
+    step = build_component(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
+    if transform is not None and "transform" not in inspect.signature(type(step)).parameters:
+        reason = f"{type(step).__name__} has no argument `transform`, so it can't transform the gradient"
+        raise ConfigError("gradient", reason, "pass it on to precision.update, or type gradient=none")
+    return step
 
 
 def build_dataset(
@@ -140,53 +157,10 @@ def check_mixable(augment: Augment, task: Task) -> None:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
-def build_optimization(
-    config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL
-) -> tuple[Optimizer, Scheduler, Step]:
+def build_optimization(config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL) -> Optimization:
     optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps * config.epochs
     scheduler = build_component(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, total_steps=steps)
-    return optimizer, scheduler, build_step(config, allowlist, components.task, components.precision)
-
-
-def build_component(
-    config: DictConfig, group: str, protocol: type[T], allowlist: Allowlist = ALLOW_ALL, **available: Any
-) -> T:
-    """Build a group's `_target_` from its config and from those `available` values that its signature names.
-
-    Raises:
-        ConfigError: if the allowlist or the constructor refuses it, or the result doesn't conform to `protocol`.
-    """
-    node = OmegaConf.to_container(config[group], resolve=True)
-    allowlist(node, group)
-    target = node.get("_target_") if isinstance(node, dict) else None
-    try:
-        names = inspect.signature(get_object(current(str(target)))).parameters
-        arguments = {name: value for name, value in available.items() if name in names}
-        component: T = instantiate(expand_paths(renamed(node, current), group), **arguments, _convert_="all")
-    except (HydraException, ImportError) as error:
-        raise constructor_error(group, str(target), error) from error
-    is_images = protocol is Dataset and isinstance(component, ImageDataset)  # before 3.12 isinstance would read them
-    if not is_images and not isinstance(component, protocol):
-        raise ConfigError(f"{group}._target_={target}", f"it makes no {protocol.__name__}", "name a target that does")
-    return component
-
-
-def expand_paths(node: dict[str, Any], group: str) -> dict[str, Any]:
-    paths = {key: value for key, value in node.items() if f"{group}.{key}" in DATA_PATH_KEYS and isinstance(value, str)}
-    return node | {key: expand_home(value) for key, value in paths.items()}
-
-
-def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:
-    """Return the error of a constructor as a ConfigError; a MicrostepError is returned unchanged."""
-    cause = error.__cause__ or error
-    if isinstance(cause, MicrostepError):
-        return cause
-    if isinstance(cause, ImportError):
-        reason = f"it can't be imported: {cause}"
-        return ConfigError(f"{group}._target_={target}", reason, "correct the name, or put its file on PYTHONPATH")
-    if not isinstance(cause, CONSTRUCTOR_ERRORS):
-        raise cause
-    reason = " ".join(str(cause).split())
-    key = re.match(r"(\w+=\S+?):? ", reason)  # our constructors begin with the refused key
-    subject = f"{group}.{key[1]}" if key else f"{group} ({target})"
-    return ConfigError(subject, reason[key.end() :] if key else reason, f"see the keys of conf/{group}/")
+    transform = build_transform(config, allowlist)
+    step = build_step(config, allowlist, components.task, transform, components.precision)
+    average = build_component(config, "average", Averaging, allowlist, total_steps=steps)
+    return Optimization(optimizer, scheduler, step, transform, average)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from microstep.training.loaders import Loaders
 from microstep.types.data import LoadedWindow
-from microstep.types.protocols import Accumulation, Dataset, Precision, Step, Task
+from microstep.types.protocols import Accumulation, Averaging, Dataset, Precision, Scheduler, Step, Task, Transform
 from microstep.utils.randomness import reseed
 
 
@@ -38,6 +38,17 @@ class Components:
 
 
 PROFILED_EPOCH = 1  #: epoch that the profiled windows and their seeds come from
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Components that change the weights of one run."""
+
+    optimizer: Optimizer
+    scheduler: Scheduler
+    step: Step
+    transform: Transform | None
+    average: Averaging
 
 
 @dataclass(frozen=True)

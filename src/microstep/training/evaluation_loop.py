@@ -1,12 +1,14 @@
 """Evaluates a model on a split and writes the split's report."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from microstep.types.data import Batch, Predictions, Report, Split
 from microstep.types.protocols import Metrics, Precision, Task
@@ -14,6 +16,22 @@ from microstep.utils.files import write_directory
 from microstep.utils.tensors import finite_rows
 
 log = logging.getLogger("microstep.notice")
+
+
+class ModelWithWeights(nn.Module):
+    """A model that is called with other weights than its own, which stay unchanged.
+
+    Args:
+        model: the model.
+        weights: entries of its state dict that replace its own.
+    """
+
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.model, self.weights = model, dict(weights)
+
+    def forward(self, inputs: Tensor) -> Any:
+        return functional_call(self.model, self.weights, (inputs,))
 
 
 def evaluate(

@@ -6,21 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.optim import Optimizer
-
 from microstep.errors import Diverged, Stopped
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
-from microstep.training.components import Components
+from microstep.training.components import Components, Optimization
 from microstep.training.device import PeakMemory, torch_errors
-from microstep.training.evaluation_loop import evaluate, evaluate_and_report
+from microstep.training.evaluation_loop import ModelWithWeights, evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
 from microstep.training.training_loop import train_epoch
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
-from microstep.types.protocols import Metrics, Scheduler, Step
+from microstep.types.protocols import Metrics, Stateful
 from microstep.utils.signals import defer_signals
 
 
@@ -29,9 +27,7 @@ class Trainer:
     """Trains a model, saves checkpoints and evaluates the best one. `build_trainer` builds a trainer from a config."""
 
     components: Components
-    optimizer: Optimizer
-    scheduler: Scheduler
-    step: Step
+    optimization: Optimization
     checkpoints: Checkpoints
     loggers: LoggerCollection
     checkpoint_schedule: CheckpointSchedule
@@ -43,6 +39,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
         self.task, self.loaders = self.components.task, self.components.loaders
+        self.step, self.average = self.optimization.step, self.optimization.average
         self.progress = Progress()
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
 
@@ -75,9 +72,8 @@ class Trainer:
             self.save(best)
 
     def train_epoch(self, epoch: int) -> None:
-        update = self.optimizer, self.scheduler, self.step
         self.throughput.start_epoch(self.progress.samples_seen)
-        train_epoch(epoch, self.windows(epoch), self.components, *update, self.progress, self.after_window)
+        train_epoch(epoch, self.windows(epoch), self.components, self.optimization, self.progress, self.after_window)
         self.throughput.end_training(self.progress.samples_seen)
 
     def after_window(self, result: StepResult) -> None:
@@ -88,8 +84,9 @@ class Trainer:
             self.save()
 
     def evaluate(self, name: str) -> dict[str, float]:
-        metrics = self.task.metrics()
-        return evaluate(self.model, self.batches(name, metrics), self.precision, self.task, metrics)
+        metrics, weights = self.task.metrics(), self.average.weights(self.model)
+        model = self.model if weights is None else ModelWithWeights(self.model, weights)
+        return evaluate(model, self.batches(name, metrics), self.precision, self.task, metrics)
 
     def conclude(self, memory: PeakMemory) -> Results:
         seconds = self.total_seconds()
@@ -144,18 +141,31 @@ class Trainer:
             self.checkpoints.wait()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the run: tensors and plain values only."""
+        """Return the state of the run: tensors and plain values only.
+
+        `model` is what is evaluated. If that is an average, `training` holds the weights that training continues from.
+        """
         states = {name: component.state_dict() for name, component in self.stateful_components().items()}
+        if (average := self.average.weights(self.model)) is not None:
+            states |= {"model": states["model"] | average, "training": states["model"]}
         return states | {"progress": asdict(self.progress) | {"seconds": self.total_seconds()}, **self.identity}
 
     def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
         for name, component in self.stateful_components().items():
             component.load_state_dict(state[name])
+        if "training" in state:
+            self.average.load(self.model, state["model"])
+            self.model.load_state_dict(state["training"])
         self.progress = progress
 
     def stateful_components(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("model", "optimizer", "scheduler", "precision")}
-        return own | {"metrics": self.step.metrics}
+        """Return what a checkpoint holds the state of, by name."""
+        optimization, loaders = self.optimization, self.loaders
+        always = {"model": self.model, "optimizer": optimization.optimizer, "scheduler": optimization.scheduler}
+        always |= {"precision": self.precision, "metrics": self.step.metrics}
+        replaceable: dict[str, Any] = {"step": self.step, "gradient": optimization.transform, "average": self.average}
+        replaceable |= {"task": self.task, "sampler": loaders.sampler, "augment": loaders.augment}
+        return always | {name: part for name, part in replaceable.items() if isinstance(part, Stateful)}
 
     def total_seconds(self) -> float:
         return self.progress.seconds + self.throughput.total_seconds()

@@ -4,13 +4,11 @@ import logging
 from collections.abc import Callable, Iterable
 
 import torch
-from torch.optim import Optimizer
 
 from microstep.errors import Diverged
 from microstep.run.progress import Progress
-from microstep.training.components import Components
+from microstep.training.components import Components, Optimization
 from microstep.types.data import LoadedWindow, StepResult
-from microstep.types.protocols import Scheduler, Step
 from microstep.utils.randomness import reseed
 
 log = logging.getLogger(__name__)
@@ -21,29 +19,29 @@ def train_epoch(
     epoch: int,
     windows: Iterable[LoadedWindow],
     components: Components,
-    optimizer: Optimizer,
-    scheduler: Scheduler,
-    step: Step,
+    optimization: Optimization,
     progress: Progress,
     after_window: Callable[[StepResult], None] = lambda result: None,
 ) -> None:
     """Take one optimizer step for each of the given windows of an epoch.
 
     `epoch` counts from 1. A resumed epoch passes only its remaining windows.
-    The random numbers of a step depend on the seed, the epoch and the window only. `after_window` is called after the
-    scheduler's step. Diverged is raised if more windows in a row than the precision allows have no finite gradient.
+    The random numbers of a step depend on the seed, the epoch and the window only. Scheduler and average follow the
+    steps that are not skipped. `after_window` is called last. Diverged is raised if more windows in a row than the
+    precision allows have no finite gradient.
     """
-    components.model.train()
+    model, optimizer, step = components.model.train(), optimization.optimizer, optimization.step
     for window in windows:
         if window.number == 0:
             step.metrics.reset()
         reseed(components.device, components.loaders.seed, epoch, window.number)
-        result = step(components.model, optimizer, window.batches, window.weight)
+        result = step(model, optimizer, window.batches, window.weight)
         progress.count(window, result, lr=optimizer.param_groups[0]["lr"])
         if progress.skipped_in_a_row > components.precision.max_skipped:
             raise divergence_error(epoch, window, result, components.precision.name)
         if result.updated:
-            scheduler.step()
+            optimization.scheduler.step()
+            optimization.average.update(model, progress.optimizer_steps)
         after_window(result)
 
 

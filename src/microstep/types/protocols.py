@@ -1,6 +1,8 @@
 """Protocols of the replaceable components. An implementation needs no base class."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -10,6 +12,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from microstep.types.data import Batch, Mix, Positions, Predictions, Report, Split, StepResult, UpdateResult, Window
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A component whose state is part of every checkpoint. Any component may be one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state. Its tensors are on the CPU, so copy their values to the device of the model."""
 
 
 @runtime_checkable
@@ -54,8 +67,10 @@ class Precision(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, scaled if the precision scales it, to the parameters' gradients."""
 
-    def update(self, optimizer: Optimizer, max_grad_norm: float | None) -> UpdateResult:
-        """Unscale the gradient, clip it, and step. If it is not finite, the weights stay unchanged."""
+    def update(
+        self, optimizer: Optimizer, max_grad_norm: float | None, transform: Transform | None = None
+    ) -> UpdateResult:
+        """Unscale the gradient, transform it, clip it, and step. If it is not finite, the weights stay unchanged."""
 
     def loss_scale(self) -> float:
         """Return the current loss scale; 1.0 without scaling."""
@@ -179,6 +194,35 @@ class SupportsDecide(Protocol):
 
     def decide(self, outputs: Tensor) -> Tensor:
         """Return the predictions (N × …) for N outputs. Two differ if any of their elements does."""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """Transforms the gradient of a window in place, before it is clipped."""
+
+    def __call__(self, parameters: Sequence[nn.Parameter], norm: float) -> None:
+        """Change the gradients of the parameters.
+
+        It is called once for each window whose gradient is finite, with the gradient of the whole window, unscaled.
+
+        Args:
+            parameters: all parameters of the optimizer. Those without a gradient have `grad` None.
+            norm: L2 norm of the gradient.
+        """
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """Averages the weights of a model over its optimizer steps. The average is validated, kept and reported."""
+
+    def update(self, model: nn.Module, steps: int) -> None:
+        """Include the weights after an optimizer step; `steps` counts those of the run. Skipped steps don't count."""
+
+    def weights(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """Return the averaged entries of the model's state dict, or None before there are any."""
+
+    def load(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Restore the average from the state dict of the averaged model. A checkpoint holds it as `model`."""
 
 
 @runtime_checkable

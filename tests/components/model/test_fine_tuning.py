@@ -18,7 +18,7 @@ from microstep.config.compose import compose
 from microstep.errors import ConfigError, DataError
 from microstep.run.weights import WeightsFile
 from microstep.training.build import build_trainer
-from microstep.training.builders import build_component
+from microstep.training.instantiation import build_component
 from tests.components.model.states import CLASSES, HEAD, NAME, core, saved, trained_state
 
 COLOUR, GREY = (3, 32, 32), (1, 32, 32)

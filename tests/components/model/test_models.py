@@ -13,7 +13,7 @@ from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
 from microstep.training.build import build_trainer
-from microstep.training.builders import build_component
+from microstep.training.instantiation import build_component
 
 OPTIONS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 GREY_AND_COLOUR = pytest.mark.parametrize("channels", [1, 3])

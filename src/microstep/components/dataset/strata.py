@@ -36,7 +36,8 @@ def rarest_labels(targets: np.ndarray) -> np.ndarray:
     counts = (targets == 1).sum(0)
     by_rarity = np.argsort(counts, kind="stable")
     has_label = np.column_stack([targets[:, by_rarity] == 1, np.ones(len(targets), bool)])
-    return np.append(by_rarity, targets.shape[1])[has_label.argmax(1)]
+    rarest: np.ndarray = np.append(by_rarity, targets.shape[1])[has_label.argmax(1)]
+    return rarest
 
 
 def find_deciles(values: np.ndarray) -> np.ndarray:

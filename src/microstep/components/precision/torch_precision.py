@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from microstep.errors import DataError
 from microstep.types.data import Batch, UpdateResult
+from microstep.types.protocols import Transform
 
 
 class TorchPrecision:
@@ -71,12 +72,14 @@ class TorchPrecision:
         self.nonfinite_loss = self.nonfinite_loss + loss.detach() * 0
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def update(self, optimizer: Optimizer, max_grad_norm: float | None) -> UpdateResult:
-        """Unscale and clip the gradient, then step. Skip the step if the loss or the gradient's norm is not finite.
+    def update(
+        self, optimizer: Optimizer, max_grad_norm: float | None, transform: Transform | None = None
+    ) -> UpdateResult:
+        """Unscale, transform and clip the gradient, then step. Skip the step if loss or gradient norm are not finite.
 
         The norm is the only value that the host waits for. The optimizer is called directly, not through the scaler:
         the norm already tells whether the gradient is finite, and fused SGD was seen to set its momentum to NaN if the
-        scaler skips the first step. The returned norm is unscaled and before clipping.
+        scaler skips the first step. The returned norm is unscaled, and before the transform and clipping.
         """
         self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -84,7 +87,10 @@ class TorchPrecision:
         norm = (total + self.nonfinite_loss).item()
         self.nonfinite_loss = torch.zeros(())
         if updated := math.isfinite(norm):
-            if max_grad_norm is not None and norm > max_grad_norm:
+            if transform is not None:
+                transform(parameters, norm)
+                total = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if max_grad_norm is not None and (transform is not None or norm > max_grad_norm):
                 clip_grads_with_norm_(parameters, max_grad_norm, total)
             optimizer.step()
         self.scaler.update()

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from microstep.components.step.standard import accumulate_gradient
 from microstep.types.data import Batch, StepResult
-from microstep.types.protocols import Metrics, Precision, Task
+from microstep.types.protocols import Metrics, Precision, Task, Transform
 
 
 class SAMStep:
@@ -21,17 +21,24 @@ class SAMStep:
     perturbation. If the first gradient is not finite, neither is the second, and the step is skipped.
 
     Args:
-        precision, task, metrics, max_grad_norm: as for `StandardStep`. Metrics are updated in the first pass only.
+        precision, task, metrics, max_grad_norm, transform: as for `StandardStep`. Metrics are updated in the first
+            pass only, and the gradient at the perturbed weights is transformed.
         rho: size of the perturbation, as an L2 norm over all weights.
     """
 
     passes = 2  #: over each window
 
     def __init__(
-        self, precision: Precision, task: Task, metrics: Metrics, max_grad_norm: float | None, rho: float = 0.05
+        self,
+        precision: Precision,
+        task: Task,
+        metrics: Metrics,
+        max_grad_norm: float | None,
+        rho: float = 0.05,
+        transform: Transform | None = None,
     ) -> None:
         self.precision, self.task, self.metrics = precision, task, metrics
-        self.max_grad_norm, self.rho = max_grad_norm, rho
+        self.max_grad_norm, self.rho, self.transform = max_grad_norm, rho, transform
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
         optimizer.zero_grad()
@@ -39,7 +46,7 @@ class SAMStep:
         with perturbed_weights(optimizer, self.rho), frozen_running_statistics(model):
             optimizer.zero_grad()
             accumulate_gradient(model, window, weight, self.precision, self.task, None)
-        update = self.precision.update(optimizer, self.max_grad_norm)
+        update = self.precision.update(optimizer, self.max_grad_norm, self.transform)
         return StepResult(loss, update.updated, update.grad_norm)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from microstep.types.data import Batch, StepResult
-from microstep.types.protocols import Metrics, Precision, Task
+from microstep.types.protocols import Metrics, Precision, Task, Transform
 
 
 def accumulate_gradient(
@@ -47,13 +47,22 @@ class StandardStep:
         task: provides the loss.
         metrics: updated with the outputs of each micro-batch.
         max_grad_norm: norm that the gradient is clipped to; None does not clip.
+        transform: applied to the gradient before it is clipped.
     """
 
-    def __init__(self, precision: Precision, task: Task, metrics: Metrics, max_grad_norm: float | None) -> None:
-        self.precision, self.task, self.metrics, self.max_grad_norm = precision, task, metrics, max_grad_norm
+    def __init__(
+        self,
+        precision: Precision,
+        task: Task,
+        metrics: Metrics,
+        max_grad_norm: float | None,
+        transform: Transform | None = None,
+    ) -> None:
+        self.precision, self.task, self.metrics = precision, task, metrics
+        self.max_grad_norm, self.transform = max_grad_norm, transform
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
-        update = self.precision.update(optimizer, self.max_grad_norm)
+        update = self.precision.update(optimizer, self.max_grad_norm, self.transform)
         return StepResult(loss, update.updated, update.grad_norm)

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.optim import Optimizer
 
 from microstep.errors import Diverged
 from microstep.run.progress import Progress
 from microstep.training.builders import build_components, build_optimization
-from microstep.training.components import Components
+from microstep.training.components import Components, Optimization
 from microstep.training.evaluation_loop import PredictionCollector, evaluate
 from microstep.training.profiling.gradients import relative_distance
 from microstep.training.training_loop import train_epoch
-from microstep.types.protocols import Scheduler, Step, SupportsDecide
+from microstep.types.protocols import SupportsDecide
 from microstep.utils.progress_bar import ProgressBars
 
 
@@ -33,9 +32,7 @@ class DriftTraining:
 
     name: str
     components: Components
-    optimizer: Optimizer
-    scheduler: Scheduler
-    step: Step
+    optimization: Optimization
 
     def __post_init__(self) -> None:
         self.progress = Progress()
@@ -43,11 +40,11 @@ class DriftTraining:
 
     def train(self, epoch: int, bars: ProgressBars) -> None:
         """Take one optimizer step over each of the epoch's windows."""
-        loaders, metrics = self.components.loaders, self.step.metrics
-        windows, running = loaders.train(epoch, passes=getattr(self.step, "passes", 1)), metrics.running_values
+        loaders, step = self.components.loaders, self.optimization.step
+        windows, running = loaders.train(epoch, passes=getattr(step, "passes", 1)), step.metrics.running_values
         shown = bars.samples(windows, self.name, loaders.samples, lambda w: w.samples, running)
         try:
-            train_epoch(epoch, shown, self.components, self.optimizer, self.scheduler, self.step, self.progress)
+            train_epoch(epoch, shown, self.components, self.optimization, self.progress)
         except Diverged as error:
             subject, reason, remedy = error.args
             raise Diverged(f"{self.name}, {subject}", reason, remedy) from None
@@ -69,7 +66,7 @@ class DriftTraining:
 def start_training(name: str, config: DictConfig, precision_name: str | None = None) -> DriftTraining:
     """Build a training. `precision_name` is the precision to use if the config leaves it to a measurement."""
     components = build_components(config, saved_name=precision_name)
-    return DriftTraining(name, components, *build_optimization(config, components))
+    return DriftTraining(name, components, build_optimization(config, components))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""Builds the `_target_` of a group. All of them are built here, after the allowlist has been checked."""
+
+import inspect
+import re
+from typing import Any, TypeVar
+
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from microstep.components.dataset import ImageDataset
+from microstep.config.allowlist import ALLOW_ALL, Allowlist
+from microstep.config.experiment import DATA_PATH_KEYS
+from microstep.config.targets import current, renamed
+from microstep.errors import ConfigError, MicrostepError
+from microstep.types.protocols import Dataset
+from microstep.utils.files import expand_home
+
+T = TypeVar("T")
+#: Raised by constructors if arguments are wrong.
+CONSTRUCTOR_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OSError, HydraException)
+
+
+def build_component(
+    config: DictConfig, group: str, protocol: type[T], allowlist: Allowlist = ALLOW_ALL, **available: Any
+) -> T:
+    """Build a group's `_target_` from its config and from those `available` values that its signature names.
+
+    Raises:
+        ConfigError: if the allowlist or the constructor refuses it, or the result doesn't conform to `protocol`.
+    """
+    node = OmegaConf.to_container(config[group], resolve=True)
+    allowlist(node, group)
+    target = node.get("_target_") if isinstance(node, dict) else None
+    try:
+        names = inspect.signature(get_object(current(str(target)))).parameters
+        arguments = {name: value for name, value in available.items() if name in names}
+        component: T = instantiate(expand_paths(renamed(node, current), group), **arguments, _convert_="all")
+    except (HydraException, ImportError) as error:
+        raise constructor_error(group, str(target), error) from error
+    is_images = protocol is Dataset and isinstance(component, ImageDataset)  # before 3.12 isinstance would read them
+    if not is_images and not isinstance(component, protocol):
+        raise ConfigError(f"{group}._target_={target}", f"it makes no {protocol.__name__}", "name a target that does")
+    return component
+
+
+def expand_paths(node: dict[str, Any], group: str) -> dict[str, Any]:
+    paths = {key: value for key, value in node.items() if f"{group}.{key}" in DATA_PATH_KEYS and isinstance(value, str)}
+    return node | {key: expand_home(value) for key, value in paths.items()}
+
+
+def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:
+    """Return the error of a constructor as a ConfigError; a MicrostepError is returned unchanged."""
+    cause = error.__cause__ or error
+    if isinstance(cause, MicrostepError):
+        return cause
+    if isinstance(cause, ImportError):
+        reason = f"it can't be imported: {cause}"
+        return ConfigError(f"{group}._target_={target}", reason, "correct the name, or put its file on PYTHONPATH")
+    if not isinstance(cause, CONSTRUCTOR_ERRORS):
+        raise cause
+    reason = " ".join(str(cause).split())
+    key = re.match(r"(\w+=\S+?):? ", reason)  # our constructors begin with the refused key
+    subject = f"{group}.{key[1]}" if key else f"{group} ({target})"
+    return ConfigError(subject, reason[key.end() :] if key else reason, f"see the keys of conf/{group}/")

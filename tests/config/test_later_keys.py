@@ -100,17 +100,17 @@ def test_a_part_that_came_later_is_its_default_in_an_old_run(run: Path, monkeypa
 
     @dataclass
     class Later(TrainConfig):
-        average: Any = MISSING
+        later: Any = MISSING
 
     default = {"_target_": "microstep.precision.full", "dtype": "float64"}
     before = run_config.load_run_config(run, ALLOW_ALL)
-    monkeypatch.setitem(LATER, "average", default)
+    monkeypatch.setitem(LATER, "later", default)
     monkeypatch.setattr(run_config, "TrainConfig", Later)
     config = run_config.load_run_config(run, ALLOW_ALL)
-    assert config.average == default
-    assert build_component(config, "average", Precision, device=torch.device("cpu")).name == "fp64"
+    assert config.later == default
+    assert build_component(config, "later", Precision, device=torch.device("cpu")).name == "fp64"
     assert identity.config_hash(config) == identity.config_hash(before)
-    config.average.dtype = "float32"
+    config.later.dtype = "float32"
     assert identity.config_hash(config) != identity.config_hash(before)
 
 

@@ -55,11 +55,11 @@ def components(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     find_signature.cache_clear()
 
 
-def test_every_component_that_conf_names_is_known() -> None:
-    """But for the optimizers, which are torch's."""
+def test_conf_still_names_every_component_of_0_1_0() -> None:
+    """But for the optimizers, which are torch's. Later components have one name only."""
     files = [file for file in CONF.glob("*/*.yaml") if file.parent.name not in ("experiment", "hydra", "optimizer")]
     named = {target for file in files for target in find_targets(yaml.safe_load(file.read_text()))}
-    assert {original(target) for target in named} == {f"microstep.{g}.{n}" for g, names in NAMES.items() for n in names}
+    assert {original(target) for target in named} >= {f"microstep.{g}.{n}" for g, names in NAMES.items() for n in names}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ def find_signature(target: str) -> Signature | None:
     """Return the signature of a dotted target, or None if its source can't be read."""
     definition = find_definition(current(target))
     if isinstance(definition, ast.ClassDef):
-        definition = next((n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        found = next((n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        if found is None and not definition.bases and not definition.decorator_list:
+            return Signature({}, frozenset(), False, frozenset())
+        definition = found
     return read_signature(definition) if isinstance(definition, ast.FunctionDef) else None
 
 

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from microstep.components.augment.pipeline import Pipeline
     from microstep.components.dataset.image_dataset import image_dataset
     from microstep.components.dataset.images import Images
+    from microstep.components.step.standard import accumulate_gradient
     from microstep.config.compose import compose
     from microstep.sweep.summary.write import write_summary
     from microstep.training.build import build_trainer
     from microstep.training.resume import resume
+    from microstep.types.data import Report, StepResult
     from microstep.types.events import Results
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application configures logging
@@ -30,14 +32,29 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application
 MODULES = {
     "Images": "microstep.components.dataset.images",
     "Pipeline": "microstep.components.augment.pipeline",
+    "Report": "microstep.types.data",
     "Results": "microstep.types.events",
+    "StepResult": "microstep.types.data",
+    "accumulate_gradient": "microstep.components.step.standard",
     "build_trainer": "microstep.training.build",
     "compose": "microstep.config.compose",
     "image_dataset": "microstep.components.dataset.image_dataset",
     "resume": "microstep.training.resume",
     "write_summary": "microstep.sweep.summary.write",
 }
-__all__ = ["Images", "Pipeline", "Results", "build_trainer", "compose", "image_dataset", "resume", "write_summary"]
+__all__ = [
+    "Images",
+    "Pipeline",
+    "Report",
+    "Results",
+    "StepResult",
+    "accumulate_gradient",
+    "build_trainer",
+    "compose",
+    "image_dataset",
+    "resume",
+    "write_summary",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -18,7 +17,6 @@ from tests.conftest import ROOT
 
 COMMANDS = "".join((ROOT / name).read_text() for name in ("README.md", "docs/commands.md"))
 PYTHON = (ROOT / "docs" / "python.md").read_text()
-EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 PAGES = [*ROOT.glob("README*.md"), *ROOT.glob("benchmarks/*.md"), *sorted(ROOT.glob("docs/*.md"))]
 RUN_DIRECTORY = (ROOT / "docs" / "run-directory.md").read_text()
 
@@ -78,28 +76,6 @@ def test_the_python_example_runs(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "outputs" / "notebook" / "run.json").exists()
-
-
-def test_a_model_and_a_data_set_of_ones_own_need_what_the_page_shows(zygote, tmp_path) -> None:
-    """The files of docs/extending.md, copied out of the page, train."""
-    files = {
-        "conf/model/tiny.yaml": "_target_: mymodels",
-        "conf/dataset/mine.yaml": "_target_: mydata",
-        "mymodels.py": "def tiny",
-        "mydata.py": "def mine",
-    }
-    for name, word in files.items():
-        text = next(block for block in code_blocks(EXTENDING) if word in block)
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text.replace("/data/mine", str(tmp_path)).replace("500", "10"))
-    for name in ("train", "test"):
-        pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 6, 6), dtype=np.uint8)
-        np.savez(tmp_path / f"{name}.npz", pixels=pixels, labels=np.arange(60) % 2)
-    words = ("--config-dir", "conf", "model=tiny", "dataset=mine", "epochs=1", "batch_size=16", "model.width=16")
-    words += ("hydra.run.dir=run",)
-    done = zygote.call("train.py", *words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert done.returncode == 0, done.stderr
-    assert "cat" in (tmp_path / "run/reports/test/classification_report.txt").read_text()
 
 
 def test_the_weights_for_others_are_read_as_the_page_shows(zygote, trained, tmp_path) -> None:

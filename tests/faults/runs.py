@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TABLES = ("confusion_matrix.csv", "predictions.csv", "calibration.csv")
-UNTIMED = ("classification_report.txt", "classification_report.json", *TABLES)
 TABS = ("_hparams_/session_end_info", "custom_scalars__config__")
+NO_STATE = {"run", "choices", "metadata", "logs", "progress"}  #: what identifies a checkpoint, or has times
 TIMED_COLUMNS = {"samples_per_second", "seconds"}
 TIMED = {"train/samples_per_second", "train/data_wait_fraction"}
 
@@ -61,22 +60,27 @@ def differences(one: Path, other: Path) -> list[str]:
     found = []
     for which in ("last", "best"):
         a, b = state_of(one, which), state_of(other, which)
-        for part in ("model", "optimizer", "scheduler", "precision", "metrics"):
-            found += [f"{which} {part}"] if not same(a[part], b[part]) else []
+        for part in sorted((a.keys() | b.keys()) - NO_STATE):
+            found += [f"{which} {part}"] if not same(a.get(part), b.get(part)) else []
     for split in ("val", "test"):
-        for name in UNTIMED:
-            pair = [(run / "reports" / split / name).read_bytes() for run in (one, other)]
-            found += [f"{split}/{name}"] if pair[0] != pair[1] else []
+        reports = [texts_of(run / "reports" / split) for run in (one, other)]
+        names = sorted(set.union(*map(set, reports)))
+        found += [f"{split}/{name}" for name in names if len({report.get(name) for report in reports}) > 1]
     found += ["metrics.csv"] if metrics_of(one) != metrics_of(other) else []
     found += ["TensorBoard"] if (scalars_of(one), tabs_of(one)) != (scalars_of(other), tabs_of(other)) else []
     return found
 
 
+def texts_of(report: Path) -> dict[str, bytes]:
+    """Return the files of a report that hold numbers, by name."""
+    return {file.name: file.read_bytes() for file in report.iterdir() if file.suffix in (".csv", ".json", ".txt")}
+
+
 def same(one: Any, other: Any) -> bool:
     """Return whether two states are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
+    if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))

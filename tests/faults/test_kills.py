@@ -58,9 +58,9 @@ def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Pa
         assert {file.name for file in run.glob("checkpoints/*.pt")} == kept
 
 
-def killed_after(seconds: float, zygote: Zygote, home: Path, *words: str) -> int:
+def killed_after(seconds: float, zygote: Zygote, home: Path, *words: str, **environment: str) -> int:
     """Start or resume a run and kill it after a while; return its exit code: 0 if it had finished before."""
-    pid = zygote.start("train.py", *words, "resume=auto", cwd=home)
+    pid = zygote.start("train.py", *words, "resume=auto", cwd=home, **environment)
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)  # nobody has waited for it yet: the pid is its own in any case
     code = zygote.wait(pid)

@@ -28,6 +28,12 @@ LATER: dict[str, Any] = {
     "dataset.fit": "crop",
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
     "average": {"_target_": "microstep.components.average.NoAverage"},
+#: hashes and comparisons, so that older runs still match. A root key that a run lacks is set to it.
+LATER: dict[str, Any] = {
+    "model.aux_logits": False,
+    "dataset.fit": "crop",
+    "model.norm": None,
+    "model.norm_samples": 16,
 }
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(

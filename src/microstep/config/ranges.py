@@ -31,8 +31,8 @@ MAX_COUNT = 1024  #: threads or processes; many more would exhaust a machine
 RANGES = {
     **dict.fromkeys(("accumulation.micro_batches", "augment.num_ops", "model.width"), POSITIVE_INT),
     **dict.fromkeys(("checkpoint.every_epochs", "checkpoint.every_steps", "precision.max_skipped"), POSITIVE_INT),
+    **dict.fromkeys(("dataset.channels", "dataset.size", "dataset.max_pixels", "model.norm_samples"), POSITIVE_INT),
     **dict.fromkeys(("dataset.val_samples", "dataset.test_samples", "dataset.samples"), POSITIVE_INT),
-    **dict.fromkeys(("dataset.channels", "dataset.size", "dataset.max_pixels"), POSITIVE_INT),
     **dict.fromkeys(("augment.alpha", "checkpoint.every_minutes", "optimizer.lr"), POSITIVE),
     **dict.fromkeys(("precision.init_scale", "step.rho"), POSITIVE),
     **dict.fromkeys(("optimizer.weight_decay", "optimizer.momentum", "optimizer.eps"), NON_NEGATIVE),

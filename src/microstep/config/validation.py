@@ -29,6 +29,7 @@ def check_config(config: DictConfig) -> None:
     if "accum" in config:
         micro_batch_size(config)
         check_accum_matches(config)
+        check_norm_samples(config)
         check_diagnostic_keys(config)
 
 
@@ -53,6 +54,17 @@ def check_accum_matches(config: DictConfig) -> None:
     if count != config.accum:
         subject = f"accumulation.micro_batches={count}"
         raise ConfigError(subject, f"accum={config.accum} sets it", f"write accum={count}")
+
+
+def check_norm_samples(config: DictConfig) -> None:
+    """Check that groups of ghost normalization divide a micro-batch: otherwise the result depends on the cut."""
+    size, samples = micro_batch_size(config), config.model.get("norm_samples", 1)
+    if config.model.get("norm") != "ghost" or size % samples == 0:
+        return
+    key, factor = ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", config.accum)
+    reason = f"{key}={config[key]} makes micro-batches of {size}, which it doesn't divide"
+    remedy = f"choose a divisor, or {key}={math.ceil(size / samples) * samples * factor}"
+    raise ConfigError(f"model.norm_samples={samples}", reason, remedy)
 
 
 def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str, ...] | None) -> None:

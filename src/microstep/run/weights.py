@@ -20,7 +20,7 @@ from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.decoding import OWN_FIT
 from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_header
 from microstep.components.model.torchvision_models import unwrap
-from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment
+from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment, without_later
 from microstep.errors import CheckpointRefused, escape_unprintable
 from microstep.types.protocols import Dataset
 from microstep.utils.files import write_atomic
@@ -66,7 +66,8 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     """Return the weights file of a run. Class names, shape, normalization or fit are left out if it has none."""
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
     experiment = public_experiment(config)
-    facts: dict[str, Any] = {"architecture": experiment["model"], "task": experiment.get("task")}
+    facts: dict[str, Any] = {"architecture": drop_later_defaults(experiment["model"], "model.")}
+    facts["task"] = drop_later_defaults(experiment.get("task", {}), "task.") or None
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
         found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
@@ -76,6 +77,11 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     with suppress(PackageNotFoundError):
         metadata["microstep"] = version("microstep")
     return WeightsFile(directory / WEIGHTS_FILENAME, metadata)
+
+
+def drop_later_defaults(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a node without later keys at their default, if that is its constructor's, too."""
+    return without_later(node, prefix) | {key: node[key] for key in ("aux_logits",) if key in node}
 
 
 def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

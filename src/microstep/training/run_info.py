@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from microstep.components.model.ghost_norm import GhostBatchNorm
 from microstep.config.experiment import micro_batch_size
 from microstep.training import device as machine
 from microstep.training import provenance
@@ -92,7 +93,7 @@ def find_inexact_layers(model: nn.Module) -> list[str]:
     """Return why micro-batches differ from one large batch for this model: a sentence for each kind of layer."""
     active = find_training_modules(model)
     norm = "BatchNorm normalises by each micro-batch, not by the window (GroupNorm is exact: model.norm=group)"
-    said = [norm] if any(isinstance(m, _BatchNorm) for m in active) else []
+    said = [norm] if any(isinstance(m, _BatchNorm) and not isinstance(m, GhostBatchNorm) for m in active) else []
     if any(isinstance(m, _DropoutNd) and m.p > 0 for m in active):
         said.append("dropout's masks are drawn a micro-batch at a time: the same in law, not in value (p=0 is exact)")
     return said

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from microstep.components.model.ghost_norm import GhostBatchNorm
 from microstep.diagnostics.accumulation.loops import MODEL_CAUSES, Cause
 from microstep.types.data import Batch
 
@@ -50,7 +51,8 @@ def freeze_module(module: nn.Module) -> None:
 
 def find_batch_dependent_modules(model: nn.Module, batch: Batch) -> BatchDependentModules:
     trained = copy.deepcopy(model).train()
-    active = {name: module for name, module in trained.named_modules() if module.training}
+    named = trained.named_modules()
+    active = {name: m for name, m in named if m.training and not isinstance(m, GhostBatchNorm)}
     norms = [name for name, module in active.items() if isinstance(module, _BatchNorm)]
     running = [name for name, m in active.items() if isinstance(m, _NormBase) and m.running_mean is not None]
     return BatchDependentModules(tuple(norms), tuple(running), tuple(find_random_modules(trained, batch)))

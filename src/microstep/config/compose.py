@@ -51,10 +51,10 @@ OMITTED_LINES = ("full_key:", "object_type=", "reference_type=", "raised while c
 def quote_verbatim(override: str) -> str:
     """Quote the value of a key in `VERBATIM_KEYS`, so that commas, `=`, spaces and parentheses are taken literally.
 
-    A single value that begins with `~` is quoted for any key, because Hydra's grammar has no such value.
+    A single value that begins with `~` or `^` is quoted for any key, because Hydra's grammar has no such value.
     """
     match = OVERRIDE_PATTERN.fullmatch(override)
-    verbatim = match and (match["key"] in VERBATIM_KEYS or re.fullmatch("~[^,]*", match["value"]))
+    verbatim = match and (match["key"] in VERBATIM_KEYS or re.fullmatch("[~^][^,]*", match["value"]))
     if not match or not verbatim or match["value"] in ("", "null"):
         return override
     if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already

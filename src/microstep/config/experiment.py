@@ -28,13 +28,11 @@ LATER: dict[str, Any] = {
     "dataset.fit": "crop",
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
     "average": {"_target_": "microstep.components.average.NoAverage"},
-#: hashes and comparisons, so that older runs still match. A root key that a run lacks is set to it.
-LATER: dict[str, Any] = {
-    "model.aux_logits": False,
-    "dataset.fit": "crop",
+    "model.freeze": None,
     "model.norm": None,
     "model.norm_samples": 16,
 }
+ALWAYS_HASHED = frozenset({"torchvision_model.freeze"})  #: parameters that runs of 0.1.0 have, as component.key
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
@@ -89,11 +87,13 @@ def public_experiment(config: DictConfig) -> dict[str, Any]:
 
 def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested config without the keys that have their value in `LATER`. A foreign component keeps all keys."""
-    foreign = not str(node.get("_target_", "microstep.")).startswith("microstep.")
+    target = str(node.get("_target_", "microstep."))
+    foreign, component = not target.startswith("microstep."), target.rpartition(".")[2]
+    kept = {key for key in node if foreign or f"{component}.{key}" in ALWAYS_HASHED}
     return {
         key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()
-        if foreign or (name := f"{prefix}{key}") not in LATER or value != LATER[name]
+        if key in kept or (name := f"{prefix}{key}") not in LATER or value != LATER[name]
     }
 
 

@@ -2,15 +2,18 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from microstep.components.dataset import ImageDataset
+from microstep.components.model.freezing import freeze_parameters
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import DATA_PATH_KEYS
+from microstep.config.experiment import DATA_PATH_KEYS, LATER
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError, MicrostepError
 from microstep.types.protocols import Dataset
@@ -26,27 +29,47 @@ def build_component(
 ) -> T:
     """Build a group's `_target_` from its config and from those `available` values that its signature names.
 
+    `model.freeze` is applied to the model here, unless its signature names it.
+
     Raises:
-        ConfigError: if the allowlist or the constructor refuses it, or the result doesn't conform to `protocol`.
+        ConfigError: if the allowlist or the constructor refuses it, the result doesn't conform to `protocol`, or
+            `model.freeze` matches nothing.
     """
     node = OmegaConf.to_container(config[group], resolve=True)
     allowlist(node, group)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        names = inspect.signature(get_object(current(str(target)))).parameters
-        arguments = {name: value for name, value in available.items() if name in names}
-        component: T = instantiate(expand_paths(renamed(node, current), group), **arguments, _convert_="all")
+        parameters = inspect.signature(get_object(current(str(target)))).parameters
+        arguments = {name: value for name, value in available.items() if name in parameters}
+        settings, freeze = split_settings(renamed(node, current), group, parameters)
+        component: T = instantiate(settings, **arguments, _convert_="all")
     except (HydraException, ImportError) as error:
         raise constructor_error(group, str(target), error) from error
     is_images = protocol is Dataset and isinstance(component, ImageDataset)  # before 3.12 isinstance would read them
     if not is_images and not isinstance(component, protocol):
         raise ConfigError(f"{group}._target_={target}", f"it makes no {protocol.__name__}", "name a target that does")
+    if isinstance(component, nn.Module) and freeze is not None:
+        freeze_parameters(component, str(freeze))
     return component
 
 
-def expand_paths(node: dict[str, Any], group: str) -> dict[str, Any]:
-    paths = {key: value for key, value in node.items() if f"{group}.{key}" in DATA_PATH_KEYS and isinstance(value, str)}
-    return node | {key: expand_home(value) for key, value in paths.items()}
+def split_settings(
+    node: Mapping[str, Any], group: str, parameters: Mapping[str, inspect.Parameter]
+) -> tuple[dict[str, Any], Any]:
+    """Return the settings for a constructor with these parameters, and `model.freeze` unless it is one of them.
+
+    A later key at its default is left out if it is none, so that `GROUP._target_=…` with an older component works.
+    """
+    settings = {key: expand_path(value, f"{group}.{key}") for key, value in node.items()}
+    freeze = settings.pop("freeze", None) if group == "model" and "freeze" not in parameters else None
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        unnamed = {key for key in settings if key not in parameters and f"{group}.{key}" in LATER}
+        settings = {k: v for k, v in settings.items() if k not in unnamed or v != LATER[f"{group}.{k}"]}
+    return settings, freeze
+
+
+def expand_path(value: Any, key: str) -> Any:
+    return expand_home(value) if key in DATA_PATH_KEYS and isinstance(value, str) else value
 
 
 def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:

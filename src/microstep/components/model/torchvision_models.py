@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from microstep.components.model.freezing import freeze_parameters
 from microstep.components.model.metadata import MeanAndStd
 from microstep.components.model.weights import strip_wrapper_prefixes
 from microstep.errors import ConfigError
@@ -68,7 +69,7 @@ def torchvision_model(
         name: name of the architecture in torchvision.
         weights: null; `DEFAULT`, torchvision's best weights, downloaded into torch.hub's directory; or a file with a
             state dict (safetensors or torch), or a checkpoint that has one under `model` or `state_dict`.
-        freeze: null, or `backbone` to train the head only.
+        freeze: null, `backbone` to train the head only, or a regular expression of parameters to freeze.
         aux_logits: build the auxiliary heads of GoogLeNet and Inception v3. Their outputs are dropped, so they get no
             gradient. Null builds them without weights only, as runs of 0.1.0 did.
         load_weights: if false, the weights are not read, since the caller loads a state dict afterwards.
@@ -76,8 +77,8 @@ def torchvision_model(
 
     Raises:
         ValueError: if torchvision has no such model. The message lists similar names.
-        ConfigError: if `freeze` is unknown or lacks weights, torchvision's former option `pretrained` is given, or the
-            architecture can't take images of this size.
+        ConfigError: if `freeze` matches nothing, or is `backbone` without weights, torchvision's former option
+            `pretrained` is given, or the architecture can't take images of this size.
         DataError: if the weights can't be downloaded or read, or belong to another architecture.
     """
     from torchvision import models  # takes two seconds
@@ -96,7 +97,9 @@ def torchvision_model(
         normalization = pretrained.default_normalization(name)
         if load_weights:
             normalization = pretrained.load_backbone(model, head, name, weights)
-        model = FrozenBackbone(model, head) if freeze else model
+        model = FrozenBackbone(model, head) if freeze == BACKBONE else model
+    if freeze not in (None, BACKBONE):
+        freeze_parameters(model, freeze)
     logits = LogitsOnly(model, normalization)
     return GrayscaleAdapter(logits) if input_shape[0] == 1 else logits
 
@@ -143,9 +146,7 @@ def check_options(freeze: str | None, weights: str | None, options: Mapping[str,
     if "pretrained" in options:  # torchvision would download weights even if `load_weights` is false
         subject = f"model.pretrained={options['pretrained']}"
         raise ConfigError(subject, "it is called weights now", "give model.weights=DEFAULT")
-    if freeze not in (None, BACKBONE):
-        raise ConfigError(f"model.freeze={freeze}", "no such option", f"the options are null, {BACKBONE}")
-    if freeze and weights is None:
+    if freeze == BACKBONE and weights is None:
         reason = "a backbone without weights would be frozen at random numbers"
         raise ConfigError(f"model.freeze={freeze}", reason, "give model.weights, DEFAULT or a file")
 

@@ -24,6 +24,7 @@ RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
 #: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
 #: hashes and comparisons, so that older runs still match. A root key or group that a run lacks is set to it.
 LATER: dict[str, Any] = {
+    "init": None,
     "model.aux_logits": False,
     "dataset.fit": "crop",
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
@@ -35,7 +36,7 @@ LATER: dict[str, Any] = {
 ALWAYS_HASHED = frozenset({"torchvision_model.freeze"})  #: parameters that runs of 0.1.0 have, as component.key
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
-    {"resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
+    {"init", "resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
 WEIGHTS_FILENAME = "model.safetensors"  #: file of a run's best weights, and their name for evaluate.py

@@ -68,6 +68,7 @@ class TrainConfig:
     num_workers: int | None = key(None, DATA, "processes that load images; null: one per core, at most 8", WORKERS)
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
     log_every_steps: int = key(10, OUTPUT, "windows between two points of the train/… charts", POSITIVE_INT)
+    init: str | None = key(None, MODEL, "run directory, model.safetensors or checkpoint with weights to start from")
     resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
     sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
 from microstep.components.gradient import Identity
+from microstep.components.model.initial_weights import load_initial_weights
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import micro_batch_size
@@ -26,6 +27,7 @@ from microstep.training.normalization import choose_normalization, find_normaliz
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
+from microstep.training.source import find_initial_weights
 from microstep.types.protocols import (
     Accumulation,
     Augment,
@@ -92,7 +94,8 @@ def build_partial_components(
     model = build_component(config, "model", nn.Module, allowlist, **facts, load_weights=new_run)
     check_trainable(model)
     if new_run:
-        dataset = choose_normalization(config, model, dataset)
+        initial = config.init and load_initial_weights(model, find_initial_weights(config.init), config.init)
+        dataset = choose_normalization(config, model, dataset, initial)
     elif isinstance(dataset, ImageDataset) and (found := normalization or find_normalization(model)):
         dataset = dataset.with_normalization(*found, "the run's own")  # 0.1.0 recorded none, and used the model's
     accumulation = build_component(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))

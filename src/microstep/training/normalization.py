@@ -21,12 +21,16 @@ UNKNOWN = (
 )
 
 
-def choose_normalization(config: DictConfig, model: nn.Module, dataset: Dataset) -> Dataset:
-    """Return the data set with the typed normalization or that of the model's pretrained weights, if it has any.
+def choose_normalization(
+    config: DictConfig, model: nn.Module, dataset: Dataset, initial: MeanAndStd | None = None
+) -> Dataset:
+    """Return the data set with the typed normalization or that of the model's weights, if they have any.
 
-    A warning says that the normalization of the weights is not known.
+    `initial` is that of `init`, which counts if it has as many channels. A warning says that the normalization of
+    pretrained weights is not known.
     """
-    own = find_normalization(model)
+    is_usable = initial is not None and len(initial[0]) == next(iter(dataset.facts.get("input_shape", ())), 0)
+    own = initial if is_usable else find_normalization(model)
     weights = config.model.get("weights") if hasattr(model, "normalization") else None
     if not isinstance(dataset, ImageDataset) or (own is None and weights is None):
         return dataset

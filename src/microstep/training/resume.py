@@ -88,7 +88,7 @@ def resume_trainer(plan: ResumePlan) -> Trainer:
     with record.record_build_failure(), torch_errors():
         if found is not None:
             return restore_trainer(run, found, checkpoints.directory)
-        config = SavedRun.read(plan.directory).absolute_paths(plan.config, {"model.weights"})
+        config = SavedRun.read(plan.directory).absolute_paths(plan.config, {"init", "model.weights"})
         return build_new_trainer(replace(run, config=config))
 
 

@@ -43,6 +43,7 @@ def run_facts(
         "source_hash": identity["source"],
         "git": provenance.read_git_state(),
         "command": shlex.join(sys.orig_argv),
+        **({"parent": {"weights": config.init, "sha256": identity["files"].get("init")}} if config.init else {}),
         "choices": {group: option for group, option in choices.items() if group in config},
     }
 

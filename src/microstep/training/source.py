@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from microstep.components.dataset.files import hash_files
-from microstep.config.experiment import drop_keys, extract_experiment, flatten
+from microstep.config.experiment import WEIGHTS_FILENAME, drop_keys, extract_experiment, flatten
 from microstep.errors import DataError
 
 STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
@@ -53,12 +53,21 @@ def find_source_files(package: str) -> list[tuple[str, Path]]:
     return [(str(name), f) for root, f in files if INSTALLED.isdisjoint((name := f.relative_to(root)).parts)]
 
 
+def find_initial_weights(init: str) -> Path:
+    """Return the file that `init` names; for a run directory, that of its best weights."""
+    path = Path(init).expanduser()
+    return path / WEIGHTS_FILENAME if path.is_dir() else path
+
+
 def digest_files(config: DictConfig) -> dict[str, str]:
-    """Return the SHA-256 of each file that a value with a slash or a suffix names, by dotted key; not of the data."""
+    """Return the SHA-256 of each file that a value with a slash or a suffix names, by dotted key; not of the data.
+
+    `init` may name a run directory, whose best weights count.
+    """
     found = dict[str, str]()
     for key, value in flatten(drop_keys(extract_experiment(config), {"dataset"})):
         with suppress(DataError, OSError, RuntimeError, TypeError, ValueError):  # it names no file that can be read
-            file = Path(value).expanduser()
+            file = find_initial_weights(value) if key == "init" else Path(value).expanduser()
             if file.suffix or "/" in value:
                 found[key] = hash_files(file.parent, [file.name])[0]
     return found

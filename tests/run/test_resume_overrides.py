@@ -121,11 +121,19 @@ def test_epochs_can_not_shrink() -> None:
     assert changes("epochs=3") == {}
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "onecycle"])
+@pytest.mark.parametrize("scheduler", ["cosine", "linear", "onecycle"])
 def test_epochs_can_not_grow_where_the_rate_was_planned(scheduler: str) -> None:
     """A run of more epochs would have had other learning rates from its first step."""
     planned = "its learning rate was planned for 3 epochs; start a new run, or use scheduler=constant next time"
     assert refusal("epochs=9", run=("epochs=3", f"scheduler={scheduler}")) == f"epochs=9: {planned}"
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "multistep", "warm_restarts"])
+def test_epochs_can_grow_where_the_rate_does_not_depend_on_them(scheduler: str) -> None:
+    """A schedule that counts in epochs from the start has the same rates in a longer run."""
+    run = compose([*RUN, f"scheduler={scheduler}"])
+    longer = compose([*RUN, f"scheduler={scheduler}", "epochs=9"])
+    assert resume_overrides(run, longer, ["epochs"], SUBJECT) == {"epochs": 9}
 
 
 def test_epochs_can_not_grow_where_another_key_refers_to_them() -> None:

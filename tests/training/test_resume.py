@@ -67,6 +67,17 @@ def test_it_ends_as_if_nothing_had_happened(whole: Path, run: Path, capsys, word
     assert record_of(run)["status"] == "finished"
 
 
+@pytest.mark.parametrize(
+    "schedule", ["multistep scheduler.milestones=[1.5]", "warm_restarts scheduler.cycle_epochs=1.3"]
+)
+def test_a_longer_run_has_the_same_rates(tmp_path: Path, schedule: str) -> None:
+    """A schedule in epochs goes on, killed in mid-epoch and given more epochs, as in a run that had them at once."""
+    words = ("model.hidden=[8]", *f"scheduler={schedule}".split())
+    fit([*WORDS, *words, "epochs=4"], tmp_path / "whole")
+    resume(stopped(tmp_path / "run", *words, "checkpoint.every_steps=4", windows=31, lost=True), ["epochs=4"]).fit()
+    assert differences(tmp_path / "run", tmp_path / "whole") == []
+
+
 def test_stopped_again_and_again(whole: Path, tmp_path: Path) -> None:
     """A resumed run can be stopped like any other, also in the same epoch."""
     stopped(tmp_path / "run", windows=3)

@@ -1,12 +1,13 @@
-"""Learning rate schedules, updated after every optimizer step."""
+"""Learning rate schedules, updated after every optimizer step. They scale the rate of every parameter group."""
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import cos, pi
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler, OneCycleLR
 
-__all__ = ["constant", "cosine", "onecycle"]
+__all__ = ["constant", "cosine", "linear", "multistep", "onecycle", "warm_restarts"]
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:
@@ -21,21 +22,60 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: f
         warmup: fraction of all steps in which the learning rate rises from 0 to its peak.
         final: learning rate at the end, as a fraction of the peak.
     """
-    warmup_steps = int(Fraction(str(warmup)) * total_steps)  # exact: as floats, 0.29 · 100 is less than 29
+    return anneal(optimizer, total_steps, warmup, final, lambda progress: 0.5 * (1 + cos(pi * progress)))
+
+
+def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: float = 0.0) -> LRScheduler:
+    """Return a linear warm-up followed by linear decay (Devlin et al., 2019). Its arguments are those of `cosine`."""
+    return anneal(optimizer, total_steps, warmup, final, lambda progress: 1 - progress)
+
+
+Curve = Callable[[float], float]  #: falls from 1 to 0 over 0…1
+
+
+def anneal(optimizer: Optimizer, total_steps: int, warmup: float, final: float, curve: Curve) -> LRScheduler:
+    warmup_steps = count_steps(warmup, total_steps)
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return final + (1 - final) * 0.5 * (1 + cos(pi * min(1.0, progress)))
+        return final + (1 - final) * curve(min(1.0, progress))
 
     return LambdaLR(optimizer, factor)
 
 
+def count_steps(number: float, steps: int) -> int:
+    return int(Fraction(str(number)) * steps)  # exact: as floats, 0.29 · 100 is less than 29
+
+
 def onecycle(optimizer: Optimizer, total_steps: int, pct_start: float = 0.3) -> LRScheduler:
-    """Return torch's one-cycle schedule (Smith and Topin, 2018). The optimizer's learning rate is its peak.
+    """Return torch's one-cycle schedule (Smith and Topin, 2018). The learning rate of each group is its peak.
 
     Args:
         pct_start: fraction of all steps in which the learning rate rises.
     """
-    return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=total_steps, pct_start=pct_start)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=pct_start)
+
+
+def multistep(
+    optimizer: Optimizer, steps_per_epoch: int, milestones: Sequence[float], gamma: float, warmup_epochs: float = 0
+) -> LRScheduler:
+    """Return steps down (He et al., CVPR 2016), after any linear warm-up (Goyal et al., 2017).
+
+    Args:
+        milestones: epochs after which the learning rate is multiplied by `gamma`.
+    """
+    *steps, warmup = [count_steps(epochs, steps_per_epoch) for epochs in (*milestones, warmup_epochs)]
+    return LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / (warmup + 1)) * gamma ** sum(step >= s for s in steps)
+    )
+
+
+def warm_restarts(optimizer: Optimizer, steps_per_epoch: int, cycle_epochs: float, cycle_mult: int = 1) -> LRScheduler:
+    """Return torch's cosine annealing with warm restarts (SGDR: Loshchilov and Hutter, ICLR 2017).
+
+    The first cycle has `cycle_epochs`, and each is `cycle_mult` times as long as the one before.
+    """
+    return CosineAnnealingWarmRestarts(optimizer, max(1, count_steps(cycle_epochs, steps_per_epoch)), cycle_mult)

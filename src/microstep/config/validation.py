@@ -23,7 +23,8 @@ def check_config(config: DictConfig) -> None:
     own = fields(schema) if schema in SCHEMAS.values() else ()
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
     for key, value in iter_leaves(config):
-        check_value(key, value, ranges.get(key), CHOICES.get(key))
+        of_list = re.sub(r"\.\d+$", "", key)
+        check_value(key, value, ranges.get(of_list), CHOICES.get(key))
     if "baseline" in config:
         check_evaluated(config)
     if "accum" in config:

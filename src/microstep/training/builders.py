@@ -161,9 +161,10 @@ def check_mixable(augment: Augment, task: Task) -> None:
 
 
 def build_optimization(config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL) -> Optimization:
-    optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps * config.epochs
-    scheduler = build_component(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, total_steps=steps)
+    optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps
+    available = {"optimizer": optimizer, "total_steps": steps * config.epochs, "steps_per_epoch": steps}
+    scheduler = build_component(config, "scheduler", Scheduler, allowlist, **available)
     transform = build_transform(config, allowlist)
     step = build_step(config, allowlist, components.task, transform, components.precision)
-    average = build_component(config, "average", Averaging, allowlist, total_steps=steps)
+    average = build_component(config, "average", Averaging, allowlist, **available)
     return Optimization(optimizer, scheduler, step, transform, average)

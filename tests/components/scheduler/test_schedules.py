@@ -1,10 +1,12 @@
 """Learning rate schedules, counted in optimizer steps."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
-from microstep.components.scheduler import constant, cosine, onecycle
+from microstep.components.scheduler import constant, cosine, linear, multistep, onecycle, warm_restarts
 
 
 def optimizer_at(lr: float) -> torch.optim.Optimizer:
@@ -52,3 +54,65 @@ def test_onecycle_peaks_at_the_optimizers_rate() -> None:
     assert max(rates) == pytest.approx(1.0)
     assert rates.index(max(rates)) == 19
     assert rates[-2] < 1e-3
+
+
+def test_linear_warms_up_and_falls_in_a_line_to_its_share() -> None:
+    """After the warm-up, each step lowers the learning rate by the same amount, to `final` at the end."""
+    optimizer = optimizer_at(2.0)
+    rates = rates_of(optimizer, linear(optimizer, total_steps=100, warmup=0.1, final=0.25), 100)
+    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 11 for step in range(10)])
+    assert rates[10:] == pytest.approx([2.0 - 1.5 * step / 90 for step in range(91)])
+
+
+def test_multistep_falls_after_the_epochs_of_its_milestones() -> None:
+    """The rates are those of torch's MultiStepLR stepped by epoch; a milestone may be part of an epoch."""
+    optimizer, other = optimizer_at(1.0), optimizer_at(1.0)
+    rates = rates_of(optimizer, multistep(optimizer, steps_per_epoch=10, milestones=[5, 2], gamma=0.5), 70)
+    expected = rates_of(other, torch.optim.lr_scheduler.MultiStepLR(other, [2, 5], gamma=0.5), 7)
+    assert rates[::10] == expected
+    assert rates[20:50] == [0.5] * 30
+    optimizer = optimizer_at(1.0)
+    assert rates_of(optimizer, multistep(optimizer, 10, [2.9], 0.5), 30).index(0.5) == 29
+
+
+def test_multistep_warms_up_in_epochs() -> None:
+    """The learning rate rises over `warmup_epochs`, and the milestones count from the start."""
+    optimizer = optimizer_at(1.0)
+    rates = rates_of(optimizer, multistep(optimizer, 10, [3], 0.1, warmup_epochs=1.5), 40)
+    assert rates[:15] == pytest.approx([(step + 1) / 16 for step in range(15)])
+    assert rates[15:30] == [1.0] * 15
+    assert rates[30] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_warm_restarts_are_those_of_torch(multiple: int) -> None:
+    """Each cycle starts at the optimizer's rate and falls along a cosine; it is `cycle_mult` times as long."""
+    optimizer, other = optimizer_at(1.0), optimizer_at(1.0)
+    torchs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(other, 20, multiple)
+    rates = rates_of(optimizer, warm_restarts(optimizer, 10, 2, multiple), 150)
+    assert rates == pytest.approx(rates_of(other, torchs, 150))
+    assert rates.count(1.0) == {1: 8, 2: 4}[multiple]
+
+
+def test_cycles_of_a_fraction_of_an_epoch_are_whole_steps() -> None:
+    """A cycle of 0.29 epochs of 100 steps has 29 steps, and none has less than one."""
+    optimizer, other = optimizer_at(1.0), optimizer_at(1.0)
+    rates = rates_of(optimizer, warm_restarts(optimizer, 100, cycle_epochs=0.29), 60)
+    assert [step for step, rate in enumerate(rates) if rate == 1.0] == [0, 29, 58]
+    assert set(rates_of(other, warm_restarts(other, 100, cycle_epochs=1e-9), 9)) == {1.0}
+
+
+@pytest.mark.parametrize("schedule", [constant, cosine, linear, multistep, onecycle, warm_restarts])
+def test_every_schedule_scales_the_rate_of_each_group(schedule) -> None:
+    """A group with a tenth of another's learning rate has a tenth of it at every step."""
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    offered = {"total_steps": 50, "steps_per_epoch": 10, "milestones": [2], "gamma": 0.1, "cycle_epochs": 2}
+    taken = {name: offered[name] for name in inspect.signature(schedule).parameters if name in offered}
+    plan, rates = schedule(optimizer, **taken), []
+    for _ in range(50):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        plan.step()
+    assert [small / large for large, small in rates] == pytest.approx([0.1] * 50, rel=1e-3)
+    assert max(large for large, _ in rates) == pytest.approx(1.0)

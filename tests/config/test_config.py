@@ -41,7 +41,10 @@ def test_every_root_composes_and_checks(name: str) -> None:
     assert OmegaConf.get_type(compose(REQUIRED.get(name, []), config_name=name)) is SCHEMAS[name]
 
 
-NEEDED = {"dataset/image_folder": ["dataset.root=photos"]}  # values that no yaml can know
+NEEDED = {
+    "dataset/image_folder": ["dataset.root=photos"],
+    "augment/torchvision": ["augment.transforms=[]"],
+}  # no defaults
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -13,7 +13,7 @@ EXTRA = {
     "model/resnet18": ["model.norm=group"],
     "model/torchvision": ["batch_size=3"],
     "precision/auto": ["model=mlp"],
-    "augment/randaugment": ["dataset.resident=false", "num_workers=0"],
+    "augment/torchvision": ["augment.transforms=[{_target_:torchvision.transforms.v2.RandomRotation,degrees:9}]"],
     "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],
 }
 

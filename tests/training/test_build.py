@@ -35,12 +35,27 @@ class Twice(Half):
         self.rows = torch.arange(2 * len(train_targets)) // 2
 
 
+def transforms(node: str) -> list[str]:
+    return ["augment=torchvision", f"augment.transforms=[{{_target_:torchvision.transforms.v2.{node}}}]"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["batch_size=1438"], "batch_size=1438: an epoch has 1,437 samples; choose at most 1437"),
         (["effective_batch_size=1500"], "batch_size=1500: an epoch has 1,437 samples"),
-        (["augment=randaugment"], "augment: it is for streamed images only; add dataset.resident=false"),
+        (["augment=torchvision"], "augment.transforms=???: it has no value; give one: augment.transforms="),
+        (
+            transforms("Resize,size:4"),
+            "augment.transforms: they make torch.uint8, (1, 4, 4) of torch.uint8, (1, 8, 8); ",
+        ),
+        (
+            transforms("ConvertImageDtype"),
+            "augment.transforms: they make torch.float32, (1, 8, 8) of torch.uint8, (1, ",
+        ),
+        (transforms("MixUp,num_classes:10"), "augment.transforms: labels should be index based with shape "),
+        (transforms("ToPILImage"), "augment.transforms: "),
+        (transforms("RandomRotation"), "augment (microstep.components.augment.torchvision_transforms): RandomRotation"),
         ([*TASKS, *REGRESSION, "augment=mixup"], "augment: Regression can't be mixed; "),
         (
             [*TASKS, *REGRESSION, "augment=crop_flip"],

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
-from microstep.components.augment import CropFlip, Cutout, Pipeline, RandAugment
+from microstep.components.augment import CropFlip, Cutout, Pipeline, randaugment
 
 SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20))
 CROPS = [CropFlip(padding, flip) for padding, flip in ((0.125, 0.5), (0.4, 0.5), (0.0, 1.0), (1.0, 0.0))]
@@ -47,7 +47,7 @@ def test_a_batch_is_changed_as_each_picture_by_torchvision(operation, size, chan
 @given(positions=st.lists(st.integers(0, 10**6), min_size=1, max_size=9, unique=True), key=st.integers(0, 10**9))
 def test_what_happens_to_a_sample_depends_on_its_position_alone(positions, key):
     """Parameters drawn for a batch are those drawn for each of its positions alone."""
-    pipeline = Pipeline((CropFlip(0.25, 0.5), Cutout(0.5), RandAugment(2, 9)))
+    pipeline = Pipeline((CropFlip(0.25, 0.5), Cutout(0.5), *randaugment(0, 0, 2, 9).operations))
     together = pipeline.plan(torch.tensor(positions), (12, 10), key, 1)
     alone = [pipeline.plan(torch.tensor([position]), (12, 10), key, 1) for position in positions]
     for number, parameters in enumerate(together):
@@ -93,7 +93,7 @@ def test_a_hole_has_the_mean_colour_and_may_reach_over_the_edge():
 def test_random_distortions_are_those_of_torchvision_and_leave_its_generator_alone():
     """A position's distortion is fixed, positions differ, and torch's generator is as it was."""
     picture = images(1, 3, (16, 16))[0]
-    distort = RandAugment(2, 9)
+    _, distort = randaugment(0, 0, 2, 9).operations
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from microstep.components.augment import pipeline as recipes
+from microstep.components import augment as recipes
 from microstep.components.dataset import Images
 from microstep.components.dataset.loader_processes import loader_errors
 from microstep.components.dataset.workers import ReadRequest, WorkerAugmentation, WorkerPool, worker_count

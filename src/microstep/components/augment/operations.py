@@ -1,7 +1,7 @@
 """Augmentation operations. Each plans its parameters from uniform numbers, and applies them.
 
 One that is implemented for a batch is applied to resident data on the device, and to streamed data by whoever reads
-them. One that is implemented for a single image is for streamed data only.
+them. One that is implemented for a single image is applied on the CPU.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class BatchedOperation(Operation, Protocol):
 
 
 class SingleOperation(Operation, Protocol):
-    """Augmentation of streamed images, one by one."""
+    """Augmentation of images one by one, on the CPU."""
 
     def single(self, image: Tensor, parameters: Sequence[int], fill: Sequence[int]) -> Tensor:
         """Return an image (C × H × W, uint8) changed; `fill` is the mean color (C)."""
@@ -112,27 +112,3 @@ def box_mask(boxes: Tensor, images: Tensor) -> Tensor:
     columns = torch.arange(images.shape[3], device=images.device).view(1, 1, 1, -1)
     top, left, bottom, right = (side.view(-1, 1, 1, 1) for side in boxes.unbind(1))
     return (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
-
-
-@dataclass(frozen=True)
-class RandAugment:
-    """RandAugment of torchvision with a seed for each image. The state of torch's generator is restored afterwards.
-
-    Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space", NeurIPS 2020.
-    """
-
-    num_ops: int  #: distortions per image
-    magnitude: int  #: out of 30
-    columns: ClassVar[int] = 1
-
-    def plan(self, uniform: Tensor, size: ImageSize) -> Tensor:
-        return (uniform * 2**53).long()
-
-    def single(self, image: Tensor, parameters: Sequence[int], fill: Sequence[int]) -> Tensor:
-        from torchvision.transforms.v2 import RandAugment as Distortions
-
-        transform = Distortions(num_ops=self.num_ops, magnitude=self.magnitude, fill=list(map(float, fill)))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(parameters[0])
-            changed: Tensor = transform(image)
-        return changed

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from microstep.components.augment.mixing import Cutmix, EpochMixing, MixingRule, Mixup
-from microstep.components.augment.operations import (
-    BatchedOperation,
-    CropFlip,
-    Cutout,
-    ImageSize,
-    RandAugment,
-    SingleOperation,
-)
+from microstep.components.augment.operations import BatchedOperation, CropFlip, Cutout, ImageSize, SingleOperation
 from microstep.errors import ConfigError
 from microstep.types.data import Split
 from microstep.utils.randomness import draw_uniform
@@ -68,14 +61,10 @@ class Pipeline:
             if isinstance(operation, BatchedOperation):
                 images = operation.batched(images, parameters, fill)
             else:
-                pairs, color = zip(images, parameters.tolist(), strict=True), fill.tolist()
-                images = torch.stack([operation.single(image, values, color) for image, values in pairs])
+                pairs, color = zip(images.cpu(), parameters.tolist(), strict=True), fill.tolist()
+                changed = torch.stack([operation.single(image, values, color) for image, values in pairs])
+                images = changed.contiguous().to(images.device)  # an image of PIL has another layout
         return images
-
-    @property
-    def supports_resident(self) -> bool:
-        """Whether every operation can be applied to a batch on the device."""
-        return all(isinstance(operation, BatchedOperation) for operation in self.operations)
 
 
 def check_augmentable(split: Split) -> AugmentableSplit:
@@ -112,8 +101,3 @@ def mixup(padding: float, flip: float, alpha: float) -> Pipeline:
 def cutmix(padding: float, flip: float, alpha: float) -> Pipeline:
     """Return crop_flip, then CutMix with areas from Beta(alpha, alpha) (Yun et al., ICCV 2019)."""
     return Pipeline((CropFlip(padding, flip),), Cutmix(alpha))
-
-
-def randaugment(padding: float, flip: float, num_ops: int, magnitude: int) -> Pipeline:
-    """Return crop_flip, then `num_ops` random distortions (Cubuk et al., NeurIPS 2020); only for streamed images."""
-    return Pipeline((CropFlip(padding, flip), RandAugment(num_ops, magnitude)))

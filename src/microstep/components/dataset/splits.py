@@ -13,7 +13,6 @@ from microstep.components.augment import Pipeline
 from microstep.components.dataset.images import ImageSource, get_filenames
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.workers import ReadRequest, WorkerAugmentation, WorkerPool
-from microstep.errors import ConfigError
 from microstep.types.data import Batch, FetchRequest
 
 
@@ -58,13 +57,7 @@ class ResidentSplit:
         return self.normalizer.invert(inputs)
 
     def augmented(self, pipeline: Pipeline, *key: int, samples: int) -> ResidentSplit:
-        """Return a view of the split, augmented for one epoch. The parameters of all positions are drawn at once.
-
-        Raises:
-            ConfigError: If an operation can be applied only to streamed images.
-        """
-        if not pipeline.supports_resident:
-            raise ConfigError("augment", "it is for streamed images only", "add dataset.resident=false")
+        """Return a view of the split, augmented for one epoch. The parameters of all positions are drawn at once."""
         plan = [p.to(self.device) for p in pipeline.plan(torch.arange(samples), self.size, *key)]
         fill = torch.tensor(self.normalizer.fill_color, dtype=torch.uint8, device=self.device)
         view = copy(self)

@@ -57,10 +57,10 @@ class ImageReader(Dataset[Any]):
     def __getitem__(self, request: ReadRequest) -> Tensor | MicrostepError:
         try:
             images = torch.from_numpy(self.sources[request.split].read(request.rows))
+            if request.augmentation is not None:
+                images = request.augmentation(images, request.positions)
         except MicrostepError as error:
             return error
-        if request.augmentation is not None:
-            images = request.augmentation(images, request.positions)
         # torch would move it in a thread, where an error is lost
         return images if get_worker_info() is None else images.share_memory_()  # type: ignore[no-untyped-call]
 

@@ -92,7 +92,7 @@ def describe_field(field: Field[Any], prefix: str = "") -> str:
     choices = CHOICES.get(name)
     allowed = f"({', '.join(choices)})" if choices else field.metadata.get("range", RANGES.get(name, ""))
     default = "required" if field.default == "???" else f"default {format_yaml_value(field.default)}"
-    return f"{f'{field.type} {allowed}'.strip().replace(' | None', ' or null')}, {default}"
+    return f"{f'{field.type} {allowed}'.strip().replace(' | None', ' or null').replace('Any', 'list')}, {default}"
 
 
 def format_yaml_value(value: Any) -> str:

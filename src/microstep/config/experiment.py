@@ -25,6 +25,7 @@ RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
 #: hashes and comparisons, so that older runs still match. A root key or group that a run lacks is set to it.
 LATER: dict[str, Any] = {
     "init": None,
+    "param_groups": None,
     "model.aux_logits": False,
     "dataset.fit": "crop",
     "gradient": {"_target_": "microstep.components.gradient.Identity"},

@@ -125,10 +125,14 @@ def check_type(override: Override, types: frozenset[str]) -> None:
     value = override.value()
     text = value.text if isinstance(value, QuotedString) else value
     given = "str" if isinstance(value, QuotedString) else type_name(value)
-    fits = not types or given in types or (given == "int" and "float" in types)
-    if not fits and not (isinstance(text, str) and text.startswith("${")):
+    if not (isinstance(text, str) and text.startswith("${")):
+        check_type_name(given, types, typed_value(override))
+
+
+def check_type_name(given: str, types: frozenset[str], subject: str) -> None:
+    if types and given not in types and not (given == "int" and "float" in types):
         accepted = " or ".join(TYPE_DESCRIPTIONS.get(t, t) for t in sorted(types))
-        raise ConfigError(typed_value(override), f"it is {TYPE_DESCRIPTIONS.get(given, given)}", f"give {accepted}")
+        raise ConfigError(subject, f"it is {TYPE_DESCRIPTIONS.get(given, given)}", f"give {accepted}")
 
 
 def suggest_names(name: str, names: Sequence[str], other_names: Sequence[str] = ()) -> str:

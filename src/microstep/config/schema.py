@@ -66,6 +66,7 @@ class TrainConfig:
     )
     deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
     num_workers: int | None = key(None, DATA, "processes that load images; null: one per core, at most 8", WORKERS)
+    param_groups: Any = key(None, OPTIMIZATION, "[{match: REGEX, lr: 0.1}, …], or norm_bias: these do not decay")
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)
     log_every_steps: int = key(10, OUTPUT, "windows between two points of the train/… charts", POSITIVE_INT)
     init: str | None = key(None, MODEL, "run directory, model.safetensors or checkpoint with weights to start from")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.experiment import LITERAL_KEYS, micro_batch_size
+from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
 from microstep.config.schema import CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, SCHEMAS
 from microstep.errors import ConfigError
@@ -23,7 +24,7 @@ def check_config(config: DictConfig) -> None:
     own = fields(schema) if schema in SCHEMAS.values() else ()
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
     for key, value in iter_leaves(config):
-        of_list = re.sub(r"\.\d+$", "", key)
+        of_list = re.sub(r"\.\d+$", "", re.sub(r"^param_groups\.\d+", "optimizer", key))
         check_value(key, value, ranges.get(of_list), CHOICES.get(key))
     if "baseline" in config:
         check_evaluated(config)
@@ -32,6 +33,7 @@ def check_config(config: DictConfig) -> None:
         check_accum_matches(config)
         check_norm_samples(config)
         check_diagnostic_keys(config)
+        read_param_groups(config)
 
 
 def check_evaluated(config: DictConfig) -> None:

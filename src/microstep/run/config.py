@@ -46,7 +46,7 @@ def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> Di
     """
     plain = {name: value for name, value in LATER.items() if "." not in name} | read_run_yaml(run_dir, allowlist, key)
     subject = f"{key}={run_dir}"
-    for group in (field.name for field in fields(TrainConfig) if field.type == "Any"):
+    for group in (field.name for field in fields(TrainConfig) if field.default == "???"):
         if not isinstance(plain.get(group), dict):
             raise ConfigError(subject, f"config.yaml has no {group} to build", DAMAGED_CONFIG_REMEDY)
     try:

@@ -17,6 +17,7 @@ from microstep.components.model.initial_weights import load_initial_weights
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import micro_batch_size
+from microstep.config.param_groups import group_parameters, read_param_groups
 from microstep.errors import ConfigError
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
@@ -108,7 +109,8 @@ def build_partial_components(
 
 
 def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:
-    return build_component(config, "optimizer", Optimizer, allowlist, params=list(model.parameters()))
+    params = group_parameters(dict(model.named_parameters()), read_param_groups(config))
+    return build_component(config, "optimizer", Optimizer, allowlist, params=params)
 
 
 def build_transform(config: DictConfig, allowlist: Allowlist) -> Transform | None:

@@ -111,7 +111,7 @@ def test_a_frozen_part_does_not_change(tmp_path) -> None:
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.model.train()
     window = next(trainer.loaders.train(epoch=1))
-    trainer.step(trainer.model, trainer.optimizer, window.batches, window.weight)
+    trainer.step(trainer.model, trainer.optimization.optimizer, window.batches, window.weight)
     after = trainer.model.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
 

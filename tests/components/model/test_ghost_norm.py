@@ -41,7 +41,7 @@ def trained(directory, *words: str) -> dict[str, Tensor]:
     trainer = build_trainer(compose([*SMALL, *words]), directory)
     trainer.model.train()
     for window in trainer.loaders.train(epoch=1):
-        trainer.step(trainer.model, trainer.optimizer, window.batches, window.weight)
+        trainer.step(trainer.model, trainer.optimization.optimizer, window.batches, window.weight)
     return trainer.model.state_dict()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from microstep.config.experiment import micro_batch_size
 from microstep.config.hydra_job import get_choices
 from microstep.errors import ConfigError
-from microstep.training.run_info import option_name, sampling_rows
+from microstep.training.run_info import option_name, unusual_rows
 from microstep.types.protocols import Dataset
 
 FP64 = {"_target_": "microstep.components.precision.full", "dtype": "float64"}
@@ -31,7 +31,7 @@ def subject_rows(config: DictConfig, dataset: Dataset, model: nn.Module) -> dict
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "data": f"{option_name(config, names, 'dataset')}: {dataset.summary}",
-        **sampling_rows(config, names),
+        **unusual_rows(config, names),
         "model": f"{get_model_name(config)}: {parameters:,} parameters",
     }
 

@@ -96,13 +96,14 @@ def check_no_changes(changed: Mapping[str, Any], except_keys: Set[str], run: Dic
 
 
 def check_epochs(run: DictConfig, epochs: int) -> None:
-    """Refuse fewer epochs, and more epochs if the learning rate depends on their number."""
+    """Refuse fewer epochs, and more epochs if learning rate or average depend on their number."""
     if epochs < run.epochs:
         raise ConfigError(f"epochs={epochs}", f"the run has {run.epochs}", "choose as many or more")
-    scheduler = find_signature(str(run.scheduler.get("_target_")))
-    if scheduler is None or "total_steps" in scheduler.parameters or depends_on_epochs(run):
-        reason = f"its learning rate was planned for {run.epochs} epochs"
-        raise ConfigError(f"epochs={epochs}", reason, "start a new run, or use scheduler=constant next time")
+    for group, name, other in (("scheduler", "learning rate", "constant"), ("average", "average", "ema")):
+        signature = find_signature(str(run[group].get("_target_")))
+        if signature is None or "total_steps" in signature.parameters or depends_on_epochs(run):
+            reason = f"its {name} was planned for {run.epochs} epochs"
+            raise ConfigError(f"epochs={epochs}", reason, f"start a new run, or use {group}={other} next time")
 
 
 def depends_on_epochs(run: DictConfig) -> bool:

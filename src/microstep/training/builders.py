@@ -22,6 +22,7 @@ from microstep.errors import ConfigError
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
 from microstep.training.components import Components, Optimization, PartialComponents
+from microstep.training.evaluation_loop import recompute_statistics
 from microstep.training.instantiation import build_component
 from microstep.training.loaders import Loaders
 from microstep.training.normalization import choose_normalization, find_normalization
@@ -162,11 +163,15 @@ def check_mixable(augment: Augment, task: Task) -> None:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
 
 
-def build_optimization(config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL) -> Optimization:
-    optimizer, steps = build_optimizer(config, allowlist, components.model), components.steps
-    available = {"optimizer": optimizer, "total_steps": steps * config.epochs, "steps_per_epoch": steps}
-    scheduler = build_component(config, "scheduler", Scheduler, allowlist, **available)
+def build_optimization(
+    config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL, steps_per_epoch: int | None = None
+) -> Optimization:
+    """Build the components that change the weights. `steps_per_epoch` is given if an epoch is cut short."""
+    optimizer, steps = build_optimizer(config, allowlist, components.model), steps_per_epoch or components.steps
+    length = {"total_steps": steps * config.epochs, "steps_per_epoch": steps}
+    scheduler = build_component(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, **length)
     transform = build_transform(config, allowlist)
     step = build_step(config, allowlist, components.task, transform, components.precision)
+    available = length | {"recompute_statistics": partial(recompute_statistics, components)}
     average = build_component(config, "average", Averaging, allowlist, **available)
     return Optimization(optimizer, scheduler, step, transform, average)

@@ -1,16 +1,28 @@
 """Components that training and evaluation share, with and without a precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from microstep.errors import CheckpointRefused
 from microstep.training.loaders import Loaders
 from microstep.types.data import LoadedWindow
-from microstep.types.protocols import Accumulation, Averaging, Dataset, Precision, Scheduler, Step, Task, Transform
+from microstep.types.protocols import (
+    Accumulation,
+    Averaging,
+    Dataset,
+    Precision,
+    Scheduler,
+    Stateful,
+    Step,
+    Task,
+    Transform,
+)
 from microstep.utils.randomness import reseed
 
 
@@ -49,6 +61,51 @@ class Optimization:
     step: Step
     transform: Transform | None
     average: Averaging
+
+
+def named_components(components: Components, optimization: Optimization) -> dict[str, Any]:
+    found: dict[str, Any] = {"model": components.model, "optimizer": optimization.optimizer}
+    found |= {
+        "scheduler": optimization.scheduler,
+        "precision": components.precision,
+        "metrics": optimization.step.metrics,
+    }
+    found |= {"step": optimization.step, "gradient": optimization.transform, "average": optimization.average}
+    return found | {
+        "task": components.task,
+        "sampler": components.loaders.sampler,
+        "augment": components.loaders.augment,
+    }
+
+
+def stateful_components(components: Components, optimization: Optimization) -> dict[str, Any]:
+    """Return what a checkpoint holds the state of, by name."""
+    found = named_components(components, optimization)
+    always = ("model", "optimizer", "scheduler", "precision", "metrics")
+    return {name: part for name, part in found.items() if name in always or isinstance(part, Stateful)}
+
+
+def collect_state(components: Components, optimization: Optimization) -> dict[str, Any]:
+    """Return the state of all components.
+
+    `model` is what is evaluated. If that is an average, `training` holds the weights that training continues from.
+    """
+    states = {name: part.state_dict() for name, part in stateful_components(components, optimization).items()}
+    if (average := optimization.average.weights(components.model)) is not None:
+        states |= {"model": {**states["model"], **average}, "training": states["model"]}
+    return states
+
+
+def load_state(components: Components, optimization: Optimization, state: Mapping[str, Any]) -> None:
+    """Load the state of all components. Raise CheckpointRefused if one has a state and `state` lacks it."""
+    for name, part in stateful_components(components, optimization).items():
+        if name in state:
+            part.load_state_dict(state[name])
+        elif part.state_dict():
+            raise CheckpointRefused("checkpoint", f"it holds no state of {name}", "start a new run")
+    if "training" in state:
+        optimization.average.load(components.model, state["model"])
+        components.model.load_state_dict(state["training"])
 
 
 @dataclass(frozen=True)

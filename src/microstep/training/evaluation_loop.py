@@ -1,37 +1,60 @@
 """Evaluates a model on a split and writes the split's report."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from microstep.training.components import Components
 from microstep.types.data import Batch, Predictions, Report, Split
-from microstep.types.protocols import Metrics, Precision, Task
+from microstep.types.protocols import Averaging, Metrics, Precision, Task
 from microstep.utils.files import write_directory
+from microstep.utils.signals import interruptible
 from microstep.utils.tensors import finite_rows
 
 log = logging.getLogger("microstep.notice")
 
 
-class ModelWithWeights(nn.Module):
-    """A model that is called with other weights than its own, which stay unchanged.
+def averaged_model(model: nn.Module, average: Averaging) -> nn.Module:
+    """Return the model, or a copy with the averaged weights if there are any. The model keeps its own."""
+    getattr(average, "refresh", lambda: None)()
+    weights = average.weights(model)
+    return model if weights is None else copy_with_weights(model, weights)
 
-    Args:
-        model: the model.
-        weights: entries of its state dict that replace its own.
+
+def copy_with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    copied = copy.deepcopy(model)
+    copied.load_state_dict({**model.state_dict(), **weights})
+    return copied
+
+
+@torch.no_grad()
+def recompute_statistics(components: Components, weights: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Return the running statistics of the model with other weights: means over batches of that many samples.
+
+    The batches are whole, unless there are fewer samples, and those of epoch 1 without augmentation. Frozen layers are
+    left out. Dropout is off, so no random number is drawn.
     """
-
-    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.model, self.weights = model, dict(weights)
-
-    def forward(self, inputs: Tensor) -> Any:
-        return functional_call(self.model, self.weights, (inputs,))
+    model, precision = copy_with_weights(components.model, weights).train(), components.precision
+    active = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training}
+    norms = {name: m for name, m in active.items() if m.running_mean is not None}
+    model.eval()
+    for norm in norms.values():
+        norm.reset_running_stats()
+        norm.training, norm.momentum = True, None  # None: the mean of all batches
+    order, split = components.loaders.draw_order(epoch=1), components.loaders.splits["train"]
+    order = order.to(components.device)
+    batches = [rows for rows in torch.split(order, samples) if len(rows) == min(samples, len(order))] if norms else []
+    split.expect(requests := [(rows, rows) for rows in batches])
+    for request in interruptible(requests):
+        with precision.forward():
+            model(precision.cast(split.fetch(*request)).inputs)
+    return {f"{name}.{key}".lstrip("."): value for name, norm in norms.items() for key, value in norm.named_buffers()}
 
 
 def evaluate(

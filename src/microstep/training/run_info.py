@@ -54,7 +54,7 @@ def start_summary(
     precision, epochs = components.precision, format_count(config.epochs, "epoch")
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
-        **sampling_rows(config, choices),
+        **unusual_rows(config, choices),
         "model": f"{option_name(config, choices, 'model')}: {components.num_parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe_device(components.device),
@@ -64,10 +64,13 @@ def start_summary(
     }
 
 
-def sampling_rows(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
-    """Return sampler and augmentation, unless samples are shuffled and not augmented."""
-    found = {slot: option_name(config, choices, slot) for slot in ("sampler", "augment")}
-    return {slot: choice for slot, choice in found.items() if choice.lower() not in ("shuffle", "none")}
+def unusual_rows(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
+    """Return how samples and weights are changed, for the groups that don't have their usual option or class."""
+    found = {
+        group: option_name(config, choices, group) for group in ("sampler", "augment", "step", "gradient", "average")
+    }
+    usual = ("shuffle", "none", "standard", "standardstep", "identity", "noaverage")
+    return {group: choice for group, choice in found.items() if choice.lower() not in usual}
 
 
 def option_name(config: DictConfig, choices: Mapping[str, str], group: str) -> str:

@@ -11,14 +11,14 @@ from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedul
 from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
-from microstep.training.components import Components, Optimization
+from microstep.training.components import Components, Optimization, collect_state, load_state
 from microstep.training.device import PeakMemory, torch_errors
-from microstep.training.evaluation_loop import ModelWithWeights, evaluate, evaluate_and_report
+from microstep.training.evaluation_loop import averaged_model, evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
 from microstep.training.training_loop import train_epoch
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
-from microstep.types.protocols import Metrics, Stateful
+from microstep.types.protocols import Metrics
 from microstep.utils.signals import defer_signals
 
 
@@ -39,7 +39,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
         self.task, self.loaders = self.components.task, self.components.loaders
-        self.step, self.average = self.optimization.step, self.optimization.average
+        self.step = self.optimization.step
         self.progress = Progress()
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
 
@@ -84,8 +84,7 @@ class Trainer:
             self.save()
 
     def evaluate(self, name: str) -> dict[str, float]:
-        metrics, weights = self.task.metrics(), self.average.weights(self.model)
-        model = self.model if weights is None else ModelWithWeights(self.model, weights)
+        metrics, model = self.task.metrics(), averaged_model(self.model, self.optimization.average)
         return evaluate(model, self.batches(name, metrics), self.precision, self.task, metrics)
 
     def conclude(self, memory: PeakMemory) -> Results:
@@ -141,31 +140,13 @@ class Trainer:
             self.checkpoints.wait()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the run: tensors and plain values only.
-
-        `model` is what is evaluated. If that is an average, `training` holds the weights that training continues from.
-        """
-        states = {name: component.state_dict() for name, component in self.stateful_components().items()}
-        if (average := self.average.weights(self.model)) is not None:
-            states |= {"model": states["model"] | average, "training": states["model"]}
+        """Return the state of the run: tensors and plain values only."""
+        states = collect_state(self.components, self.optimization)
         return states | {"progress": asdict(self.progress) | {"seconds": self.total_seconds()}, **self.identity}
 
     def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
-        for name, component in self.stateful_components().items():
-            component.load_state_dict(state[name])
-        if "training" in state:
-            self.average.load(self.model, state["model"])
-            self.model.load_state_dict(state["training"])
+        load_state(self.components, self.optimization, state)
         self.progress = progress
-
-    def stateful_components(self) -> dict[str, Any]:
-        """Return what a checkpoint holds the state of, by name."""
-        optimization, loaders = self.optimization, self.loaders
-        always = {"model": self.model, "optimizer": optimization.optimizer, "scheduler": optimization.scheduler}
-        always |= {"precision": self.precision, "metrics": self.step.metrics}
-        replaceable: dict[str, Any] = {"step": self.step, "gradient": optimization.transform, "average": self.average}
-        replaceable |= {"task": self.task, "sampler": loaders.sampler, "augment": loaders.augment}
-        return always | {name: part for name, part in replaceable.items() if isinstance(part, Stateful)}
 
     def total_seconds(self) -> float:
         return self.progress.seconds + self.throughput.total_seconds()

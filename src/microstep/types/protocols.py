@@ -213,7 +213,10 @@ class Transform(Protocol):
 
 @runtime_checkable
 class Averaging(Protocol):
-    """Averages the weights of a model over its optimizer steps. The average is validated, kept and reported."""
+    """Averages the weights of a model over its optimizer steps. The average is validated, kept and reported.
+
+    An average with a method `refresh()`, without arguments, prepares its weights there before each validation.
+    """
 
     def update(self, model: nn.Module, steps: int) -> None:
         """Include the weights after an optimizer step; `steps` counts those of the run. Skipped steps don't count."""

@@ -10,7 +10,7 @@ from microstep.errors import Diverged
 from microstep.run.progress import Progress
 from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components, Optimization
-from microstep.training.evaluation_loop import PredictionCollector, evaluate
+from microstep.training.evaluation_loop import PredictionCollector, averaged_model, evaluate
 from microstep.training.profiling.gradients import relative_distance
 from microstep.training.training_loop import train_epoch
 from microstep.types.protocols import SupportsDecide
@@ -52,21 +52,26 @@ class DriftTraining:
     def validate(self) -> ValidationOutputs:
         components, collector = self.components, PredictionCollector()
         batches, metrics = components.loaders.evaluation("val"), components.task.metrics()
-        values = evaluate(components.model, batches, components.precision, components.task, metrics, collector)
+        model = averaged_model(components.model, self.optimization.average)
+        values = evaluate(model, batches, components.precision, components.task, metrics, collector)
         outputs = collector.predictions(components.loaders.splits["val"]).outputs
         decisions = components.task.decide(outputs) if isinstance(components.task, SupportsDecide) else None
         return ValidationOutputs(outputs, decisions, values)
 
     def iter_weight_changes(self) -> Iterator[Tensor]:
-        """Yield the change of each parameter since the start: float64, on the CPU."""
-        for now, start in zip(self.components.model.parameters(), self.start, strict=True):
-            yield now.detach().cpu().double() - start.cpu().double()
+        """Yield the change of each parameter, or of its average, since the start: float64, on the CPU."""
+        model = self.components.model
+        averaged = self.optimization.average.weights(model) or {}
+        for (name, now), start in zip(model.named_parameters(), self.start, strict=True):
+            yield averaged.get(name, now).detach().cpu().double() - start.cpu().double()
 
 
-def start_training(name: str, config: DictConfig, precision_name: str | None = None) -> DriftTraining:
+def start_training(
+    name: str, config: DictConfig, precision_name: str | None = None, steps_per_epoch: int | None = None
+) -> DriftTraining:
     """Build a training. `precision_name` is the precision to use if the config leaves it to a measurement."""
     components = build_components(config, saved_name=precision_name)
-    return DriftTraining(name, components, build_optimization(config, components))
+    return DriftTraining(name, components, build_optimization(config, components, steps_per_epoch=steps_per_epoch))
 
 
 @dataclass(frozen=True)

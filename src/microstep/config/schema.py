@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.config.ranges import MAX_COUNT, NON_NEGATIVE, POSITIVE, POSITIVE_INT, Range
 
-CHECKS = ("accumulation", "precision", "drift")
+CHECKS = ("accumulation", "precision", "drift", "resume")
 CHECK_KEYS = ("check", "rule")
 MICRO_BATCH_CHECKS = ("accumulation", "drift")  #: checks that compare a batch with its micro-batches
 #: Loops that check=accumulation can examine; the first is the one that training uses.
@@ -29,7 +29,7 @@ SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON
 )
 CHECK_HELP = (
     "measure instead of training. accumulation: is it exact; precision: speed and error of each; "
-    "drift: effect of rounding, compared with another seed"
+    "drift: effect of rounding, compared with another seed; resume: is it the same run, bit for bit"
 )
 
 

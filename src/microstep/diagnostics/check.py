@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.diagnostics import accumulation, drift
+from microstep.diagnostics import accumulation, drift, resume
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import CheckResult, write_result
 from microstep.training.device import torch_errors
@@ -15,6 +15,7 @@ CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
     "accumulation": accumulation.run_accumulation_check,
     "precision": precision.run_precision_check,
     "drift": drift.run_drift_check,
+    "resume": resume.run_resume_check,
 }
 
 

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 CONF = ROOT / "conf"
 EXTRA = {
     "model/resnet18": ["model.norm=group"],
+    "model/timm": ["batch_size=3"],
     "model/torchvision": ["batch_size=3"],
     "precision/auto": ["model=mlp"],
     "augment/torchvision": ["augment.transforms=[{_target_:torchvision.transforms.v2.RandomRotation,degrees:9}]"],
@@ -28,6 +29,8 @@ def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch,
     """Each option of each group makes a trainer whose first window takes a step."""
     if yaml == "precision/tf32" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
+    if yaml == "model/timm":
+        pytest.importorskip("timm")
     group, _, option = yaml.rpartition("/")
     words = [f"{group}={option}", *EXTRA.get(yaml, []), "threads=1", "progress=false"]
     if "mnist" in yaml or "fashion" in yaml:

@@ -34,7 +34,6 @@ LATER: dict[str, Any] = {
     "model.norm": None,
     "model.norm_samples": 16,
 }
-ALWAYS_HASHED = frozenset({"torchvision_model.freeze"})  #: parameters that runs of 0.1.0 have, as component.key
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"init", "resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
@@ -90,8 +89,8 @@ def public_experiment(config: DictConfig) -> dict[str, Any]:
 def without_later(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested config without the keys that have their value in `LATER`. A foreign component keeps all keys."""
     target = str(node.get("_target_", "microstep."))
-    foreign, component = not target.startswith("microstep."), target.rpartition(".")[2]
-    kept = {key for key in node if foreign or f"{component}.{key}" in ALWAYS_HASHED}
+    kept = set() if target.startswith("microstep.") else set(node)
+    kept |= {"freeze"} if target.endswith(".torchvision_model") else set()  # 0.1.0 had it
     return {
         key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()

@@ -20,8 +20,6 @@ from microstep.errors import ConfigError
 TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 TYPE_DESCRIPTIONS |= {"str": "text", "None": "null", "list": "a list"}
 
-BUILDER_KEYS = frozenset({"model.freeze"})  #: keys that every component of a group has
-
 
 def typed_value(override: Override) -> str:
     return f"{override.key_or_group}={override.get_value_string()}"
@@ -73,7 +71,7 @@ def check_added_key(override: Override, base: DictConfig, node: DictConfig | Non
     """Check a key that the config doesn't have. Only a parameter of the node's constructor may be added."""
     signature = find_node_signature(node)
     adds = override.is_add() or override.is_force_add()
-    if signature and (leaf in signature.optional or override.key_or_group in BUILDER_KEYS):
+    if signature and (leaf in signature.optional or override.key_or_group == "model.freeze"):  # builders apply it
         if not adds:
             subject = typed_value(override)
             raise ConfigError(subject, "it is not in the yaml", f"add it with +{subject}")

@@ -66,8 +66,8 @@ def check_norm_samples(config: DictConfig) -> None:
         return
     key, factor = ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", config.accum)
     reason = f"{key}={config[key]} makes micro-batches of {size}, which it doesn't divide"
-    remedy = f"choose a divisor, or {key}={math.ceil(size / samples) * samples * factor}"
-    raise ConfigError(f"model.norm_samples={samples}", reason, remedy)
+    larger = math.ceil(size / samples) * samples * factor
+    raise ConfigError(f"model.norm_samples={samples}", reason, f"choose a divisor, or {key}={larger}")
 
 
 def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str, ...] | None) -> None:

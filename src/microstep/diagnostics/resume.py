@@ -34,7 +34,7 @@ def run_resume_check(config: DictConfig) -> CheckResult:
     """Train some windows straight through and with resumes in between; pass if no bit differs."""
     config, lost = change_config(config, epochs=EPOCHS), dict[str, list[str]]()
     with share_datasets():
-        straight = start_training("straight", config, epoch_steps=EPOCH_WINDOWS)
+        straight = start_training("straight", config, steps_per_epoch=EPOCH_WINDOWS)
         with silenced():
             resumed = save_and_load(straight, config)
             for windows in RESUMED_AFTER:

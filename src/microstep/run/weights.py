@@ -66,8 +66,7 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     """Return the weights file of a run. Class names, shape, normalization or fit are left out if it has none."""
     metadata = {"format": "pt", "dataset": escape_unprintable(name)}
     experiment = public_experiment(config)
-    facts: dict[str, Any] = {"architecture": drop_later_defaults(experiment["model"], "model.")}
-    facts["task"] = drop_later_defaults(experiment.get("task", {}), "task.") or None
+    facts: dict[str, Any] = {"architecture": drop_later_defaults(experiment["model"]), "task": experiment.get("task")}
     facts |= {key: list(dataset.facts[key]) for key in ("class_names", "input_shape") if key in dataset.facts}
     if isinstance(dataset, ImageDataset):
         found, scale = dataset.normalization, dataset.image_sources["train"].scale  # scale: pixel value that means 1.0
@@ -79,9 +78,9 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
     return WeightsFile(directory / WEIGHTS_FILENAME, metadata)
 
 
-def drop_later_defaults(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Return a node without later keys at their default, if that is its constructor's, too."""
-    return without_later(node, prefix) | {key: node[key] for key in ("aux_logits",) if key in node}
+def drop_later_defaults(model: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's node without the later keys whose value is its constructor's default."""
+    return without_later(model, "model.") | {key: model[key] for key in model if key == "aux_logits"}
 
 
 def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -41,7 +41,8 @@ def build_component(
     try:
         parameters = inspect.signature(get_object(current(str(target)))).parameters
         arguments = {name: value for name, value in available.items() if name in parameters}
-        settings, freeze = split_settings(renamed(node, current), group, parameters)
+        settings = constructor_settings(renamed(node, current), group, parameters)
+        freeze = settings.pop("freeze", None) if group == "model" and "freeze" not in parameters else None
         component: T = instantiate(settings, **arguments, _convert_="all")
     except (HydraException, ImportError) as error:
         raise constructor_error(group, str(target), error) from error
@@ -53,23 +54,17 @@ def build_component(
     return component
 
 
-def split_settings(
+def constructor_settings(
     node: Mapping[str, Any], group: str, parameters: Mapping[str, inspect.Parameter]
-) -> tuple[dict[str, Any], Any]:
-    """Return the settings for a constructor with these parameters, and `model.freeze` unless it is one of them.
+) -> dict[str, Any]:
+    """Return the settings for a constructor with these parameters, with the home directory for `~` in paths.
 
-    A later key at its default is left out if it is none, so that `GROUP._target_=…` with an older component works.
+    Later keys that it does not name are left out at their default, so that `GROUP._target_=…` names older components.
     """
-    settings = {key: expand_path(value, f"{group}.{key}") for key, value in node.items()}
-    freeze = settings.pop("freeze", None) if group == "model" and "freeze" not in parameters else None
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        unnamed = {key for key in settings if key not in parameters and f"{group}.{key}" in LATER}
-        settings = {k: v for k, v in settings.items() if k not in unnamed or v != LATER[f"{group}.{k}"]}
-    return settings, freeze
-
-
-def expand_path(value: Any, key: str) -> Any:
-    return expand_home(value) if key in DATA_PATH_KEYS and isinstance(value, str) else value
+    named = node.keys() if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else parameters.keys()
+    kept = {key: value for key, value in node.items() if key in named or (f"{group}.{key}", value) not in LATER.items()}
+    paths = {key: value for key, value in kept.items() if f"{group}.{key}" in DATA_PATH_KEYS and isinstance(value, str)}
+    return kept | {key: expand_home(path) for key, path in paths.items()}
 
 
 def constructor_error(group: str, target: str, error: Exception) -> MicrostepError:

@@ -21,13 +21,10 @@ UNKNOWN = (
 )
 
 
-def choose_normalization(
-    config: DictConfig, model: nn.Module, dataset: Dataset, initial: MeanAndStd | None = None
-) -> Dataset:
-    """Return the data set with the typed normalization or that of the model's weights, if they have any.
+def choose_normalization(config: DictConfig, model: nn.Module, dataset: Dataset, initial: MeanAndStd | None) -> Dataset:
+    """Return the data set with the typed normalization or that of the model's pretrained weights, if it has any.
 
-    `initial` is that of `init`, which counts if it has as many channels. A warning says that the normalization of
-    pretrained weights is not known.
+    `initial` is that of `init`, if it has as many channels. A warning says that the normalization is not known.
     """
     is_usable = initial is not None and len(initial[0]) == next(iter(dataset.facts.get("input_shape", ())), 0)
     own = initial if is_usable else find_normalization(model)

@@ -44,6 +44,7 @@ def compute_identity(config: DictConfig, components: Components, files: Mapping[
         "classes": list(components.dataset.facts.get("class_names", ())),
         "precision": dict(components.precision.describe()),
         **environment(components.device),
+        "versions": get_package_versions(("timm",) if "timm" in str(config.model.get("_target_")) else ()),
     }
 
 
@@ -113,9 +114,9 @@ def package_hash(package: str) -> str:
     return sha256(b"".join(name.encode() + f.read_bytes() for name, f in files)).hexdigest() if files else package
 
 
-def get_package_versions() -> dict[str, str]:
+def get_package_versions(others: Collection[str] = ()) -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *others):
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -60,10 +60,7 @@ def find_initial_weights(init: str) -> Path:
 
 
 def digest_files(config: DictConfig) -> dict[str, str]:
-    """Return the SHA-256 of each file that a value with a slash or a suffix names, by dotted key; not of the data.
-
-    `init` may name a run directory, whose best weights count.
-    """
+    """Return the SHA-256 of each file that a value with a slash or a suffix names, by dotted key; not of the data."""
     found = dict[str, str]()
     for key, value in flatten(drop_keys(extract_experiment(config), {"dataset"})):
         with suppress(DataError, OSError, RuntimeError, TypeError, ValueError):  # it names no file that can be read

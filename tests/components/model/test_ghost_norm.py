@@ -126,4 +126,4 @@ def test_older_runs_have_no_norm() -> None:
     assert extract_experiment(compose(["model=small_cnn"]))["model"].keys() == {"_target_", "width"}
     assert extract_experiment(compose(["model=resnet18"]))["model"].keys() == {"_target_", "norm"}
     node = public_experiment(compose(["model=small_cnn", "model.norm=ghost"]))["model"]
-    assert drop_later_defaults(node, "model.").keys() == {"_target_", "width", "norm"}
+    assert drop_later_defaults(node).keys() == {"_target_", "width", "norm"}

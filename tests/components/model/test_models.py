@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torchvision
@@ -15,7 +17,8 @@ from microstep.errors import ConfigError
 from microstep.training.build import build_trainer
 from microstep.training.instantiation import build_component
 
-OPTIONS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+ABSENT = set() if find_spec("timm") else {"timm"}
+OPTIONS = sorted({file.stem for file in (CONF / "model").glob("*.yaml")} - ABSENT)
 GREY_AND_COLOUR = pytest.mark.parametrize("channels", [1, 3])
 
 

@@ -11,12 +11,10 @@ class GhostBatchNorm(_BatchNorm):
 
     In training mode, each group is normalized by its own mean and variance, and updates the running statistics in its
     turn. A last, shorter group is normalized by itself; one with a single value per channel by the running statistics,
-    which it does not update. In evaluation mode, it is BatchNorm.
-
-    The result does not depend on the micro-batches if each of a window but the last is a multiple of the group.
+    which it does not update. In evaluation mode, it is BatchNorm. The result does not depend on the micro-batches if
+    each of a window but the last is a multiple of the group.
 
     Args:
-        num_features: channels.
         samples: samples in a group.
     """
 

@@ -1,4 +1,4 @@
-"""Finds the smallest images that a torchvision model takes."""
+"""Finds the smallest images that a model of torchvision or timm takes."""
 
 from bisect import bisect_left
 
@@ -10,13 +10,17 @@ from torchvision.models import get_model_weights
 from microstep.errors import ConfigError
 
 
-def check_image_size(model: nn.Module, name: str, height: int, width: int) -> None:
-    """Raise ConfigError if an architecture of torchvision can't be trained on images of this size.
-
-    A convolutional model without auxiliary heads is not tried if torchvision states that it takes the size.
-    """
+def published_sizes(name: str) -> tuple[int, int]:
+    """Return the usual and the smallest size of images for a model of torchvision; they are equal for a transformer."""
     weights = get_model_weights(name).DEFAULT
-    stated, usual = weights.meta["min_size"][0], weights.transforms().crop_size[0]  # equal for a transformer
+    return weights.transforms().crop_size[0], weights.meta["min_size"][0]
+
+
+def check_image_size(model: nn.Module, name: str, usual: int, stated: int, height: int, width: int) -> None:
+    """Raise ConfigError if an architecture can't be trained on images of this size.
+
+    A convolutional model without auxiliary heads is not tried if it is `stated` to take the size, less than the usual.
+    """
     is_stated = min(height, width) >= stated < usual and not getattr(model, "aux_logits", False)
     if is_stated or admits(model, height, width):
         return

@@ -10,17 +10,15 @@ from microstep.components.model.metadata import MeanAndStd, parse_normalization
 from microstep.components.model.pretrained import format_shape
 from microstep.components.model.torchvision_models import unwrap
 from microstep.components.model.weights import read_weights_file, strip_wrapper_prefixes
-from microstep.errors import DataError
+from microstep.errors import DataError, truncate
 
 log = logging.getLogger("microstep.notice")
-MAX_NAMES = 8  #: names in a line
 
 
 def load_initial_weights(model: nn.Module, file: Path, init: str) -> MeanAndStd | None:
     """Copy the tensors of a file that fit into a model, by name and shape. Log those that do not, one line per reason.
 
-    Return the mean and standard deviation that the weights were trained with, None if the file does not say them. Raise
-    DataError if it can't be read, or holds no tensor that fits.
+    Return the mean and standard deviation of their images, if known. Raise DataError if no tensor can be read and fits.
     """
     subject = f"init={init}"
     if not file.is_file():
@@ -34,8 +32,7 @@ def load_initial_weights(model: nn.Module, file: Path, init: str) -> MeanAndStd 
     for name in fitting:
         state[name].copy_(content[name])  # shares memory with the model
     for reason, names in find_misfits(state, content).items():
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        log.warning("%s: %s: %s%s", subject, reason, ", ".join(names[:MAX_NAMES]), more)
+        log.warning("%s: %s: %s", subject, reason, truncate(", ".join(names), 1000))
     return parse_normalization(metadata)
 
 
@@ -43,9 +40,7 @@ def find_misfits(state: Mapping[str, Tensor], content: Mapping[str, Tensor]) -> 
     """Return the names of tensors that are not loaded, by reason."""
     both = [(name, *map(format_shape, (content[name], state[name]))) for name in state if name in content]
     misfits = {
-        "other shapes, so initialized anew": [
-            f"{name} ({one}, not {other})" for name, one, other in both if one != other
-        ],
+        "other shapes, so initialized anew": [f"{n} ({one}, not {other})" for n, one, other in both if one != other],
         "not in the file, so initialized anew": [name for name in state if name not in content],
         "not in the model, so left out": [name for name in content if name not in state],
     }

@@ -59,21 +59,23 @@ def find_head_names(model: nn.Module, build: Callable[..., nn.Module], num_class
     return frozenset(name for name, tensor in model.state_dict().items() if tensor.shape != other[name].shape)
 
 
-def load_backbone(model: nn.Module, head: frozenset[str], name: str, weights: str) -> MeanAndStd | None:
-    """Load pretrained weights into everything but the head. Names have to match exactly.
-
-    `weights` is `DEFAULT`, or a file with a state dict for any number of classes. Return the mean and standard
-    deviation that they were trained with, None if they are unknown. Raise a DataError if the weights can't be
-    downloaded or read, or belong to another architecture.
-    """
+def load_torchvision_weights(model: nn.Module, head: frozenset[str], name: str, weights: str) -> MeanAndStd | None:
+    """Load `DEFAULT` or a file into the backbone. Return the mean and standard deviation of its images, if known."""
     subject, default = f"model.weights={weights}", weights == DEFAULT_WEIGHTS
     file = find_default_file(get_model_weights(name).DEFAULT.url) if default else Path(expand_home(weights))
-    model_state = model.state_dict()
     content, metadata = read_weights_file(file, subject)
+    load_backbone(model, head, name, content, subject)
+    return published_normalization(name, file.name) or parse_normalization(metadata)
+
+
+def load_backbone(
+    model: nn.Module, head: frozenset[str], name: str, content: OrderedDict[str, Tensor], subject: str
+) -> None:
+    """Load a state dict, for any number of classes, into everything but the head. Raise DataError if it doesn't fit."""
+    model_state = model.state_dict()
     state = adapt_state(content, model_state, head)
     if misfit := describe_wrong_shape(state, model_state) or load_and_describe_wrong_names(model, state):
         raise DataError(subject, f"it doesn't fit {name}: {misfit}", "set model.name to that of the weights")
-    return published_normalization(name, file.name) or parse_normalization(metadata)
 
 
 def adapt_state(

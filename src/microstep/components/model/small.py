@@ -60,10 +60,7 @@ class SmallCNN(nn.Module):
         return logits
 
 
-NormLayer = Callable[[int], nn.Module]  #: makes a layer for a number of channels
-
-
-def make_block(inputs: int, outputs: int, norm_layer: NormLayer | None) -> list[nn.Module]:
+def make_block(inputs: int, outputs: int, norm_layer: Callable[[int], nn.Module] | None) -> list[nn.Module]:
     """Return a 3×3 convolution initialized for ReLU (He et al., ICCV 2015), and the layer that normalizes it."""
     layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=norm_layer is None)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -73,10 +70,10 @@ def make_block(inputs: int, outputs: int, norm_layer: NormLayer | None) -> list[
     return [layer]
 
 
-def find_norm_layer(norm: str, samples: int) -> NormLayer:
-    """Return the constructor of a normalization layer. Raise ValueError for an unknown name."""
-    ghost = partial(GhostBatchNorm, samples=samples)
-    layers: dict[str, NormLayer] = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 32), "ghost": ghost}
+def find_norm_layer(norm: str, samples: int) -> Callable[[int], nn.Module]:
+    """Return a function that makes a layer for a number of channels. Raise ValueError for an unknown name."""
+    group, ghost = partial(nn.GroupNorm, 32), partial(GhostBatchNorm, samples=samples)
+    layers: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": group, "ghost": ghost}
     if norm not in layers:
         raise ValueError(f"norm={norm} is unknown: the options are {', '.join(layers)}")
     return layers[norm]
@@ -95,8 +92,8 @@ def resnet18(input_shape: Sequence[int], num_classes: int, norm: str = "batch", 
     """
     import torchvision  # takes two seconds
 
-    layer = find_norm_layer(norm, norm_samples)
-    model: nn.Module = torchvision.models.resnet18(num_classes=num_classes, norm_layer=layer)
+    norm_layer = find_norm_layer(norm, norm_samples)
+    model: nn.Module = torchvision.models.resnet18(num_classes=num_classes, norm_layer=norm_layer)
     model.conv1 = nn.Conv2d(input_shape[0], 64, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()

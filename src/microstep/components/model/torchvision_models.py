@@ -84,24 +84,32 @@ def torchvision_model(
     from torchvision import models  # takes two seconds
 
     from microstep.components.model import pretrained
-    from microstep.components.model.image_size import check_image_size
+    from microstep.components.model.image_size import check_image_size, published_sizes
 
-    check_model_name(name, models.list_models(module=models))
+    check_model_name(name, models.list_models(module=models), "torchvision")
     check_options(freeze, weights, options)
     build = partial(models.get_model, name, **(default_options(name, input_shape, weights, aux_logits) | options))
-    model, normalization = build(num_classes=num_classes), None
+    model, head, normalization = build(num_classes=num_classes), frozenset[str](), None
     if load_weights:
-        check_image_size(model, name, *input_shape[1:])
+        check_image_size(model, name, *published_sizes(name), *input_shape[1:])
     if weights is not None:
         head = pretrained.find_head_names(model, build, num_classes)
         normalization = pretrained.default_normalization(name)
         if load_weights:
-            normalization = pretrained.load_backbone(model, head, name, weights)
-        model = FrozenBackbone(model, head) if freeze == BACKBONE else model
-    if freeze not in (None, BACKBONE):
+            normalization = pretrained.load_torchvision_weights(model, head, name, weights)
+    return wrap_model(model, head, freeze, normalization, input_shape[0])
+
+
+def wrap_model(
+    model: nn.Module, head: Collection[str], freeze: str | None, normalization: MeanAndStd | None, channels: int
+) -> nn.Module:
+    """Return a model of color images for images of some channels, with frozen parameters and one output."""
+    if freeze == BACKBONE:
+        model = FrozenBackbone(model, head)
+    elif freeze is not None:
         freeze_parameters(model, freeze)
     logits = LogitsOnly(model, normalization)
-    return GrayscaleAdapter(logits) if input_shape[0] == 1 else logits
+    return GrayscaleAdapter(logits) if channels == 1 else logits
 
 
 def default_options(
@@ -136,10 +144,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     inner.load_state_dict(state)
 
 
-def check_model_name(name: str, known: Sequence[str]) -> None:
+def check_model_name(name: str, known: Sequence[str], library: str) -> None:
     if name not in known:
-        near = ", ".join(get_close_matches(name, known, n=3) or known)
-        raise ValueError(f"name={name} is not one of torchvision's classification models: nearest are {near}")
+        near = ", ".join(get_close_matches(name, known, n=3, cutoff=0))
+        raise ValueError(f"name={name} is not one of {library}'s classification models: nearest are {near}")
 
 
 def check_options(freeze: str | None, weights: str | None, options: Mapping[str, Any]) -> None:

@@ -51,8 +51,7 @@ def freeze_module(module: nn.Module) -> None:
 
 def find_batch_dependent_modules(model: nn.Module, batch: Batch) -> BatchDependentModules:
     trained = copy.deepcopy(model).train()
-    named = trained.named_modules()
-    active = {name: m for name, m in named if m.training and not isinstance(m, GhostBatchNorm)}
+    active = {n: m for n, m in trained.named_modules() if m.training and not isinstance(m, GhostBatchNorm)}
     norms = [name for name, module in active.items() if isinstance(module, _BatchNorm)]
     running = [name for name, m in active.items() if isinstance(m, _NormBase) and m.running_mean is not None]
     return BatchDependentModules(tuple(norms), tuple(running), tuple(find_random_modules(trained, batch)))

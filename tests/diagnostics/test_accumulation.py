@@ -33,6 +33,7 @@ from microstep.diagnostics.accumulation.verdict import accumulation_verdict_text
 from microstep.errors import Diverged
 from microstep.utils.json_files import write_json
 from tests.components.step.windows import cut, samples, task
+from tests.components.step.windows import model as small
 from tests.conftest import ROOT, call, error_of, files_limited
 from tests.diagnostics import models
 from tests.diagnostics.loops import BY_HAND
@@ -301,6 +302,27 @@ def test_the_model_stays_as_it_is() -> None:
     measured(model)
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert not any(module.training for module in model.modules())
+
+
+def test_a_transform_is_examined_with_the_gradient() -> None:
+    """The compared gradient is that after the transform, in its state at the start for each of them."""
+
+    class Growing:
+        calls = 0
+
+        def __call__(self, parameters, norm) -> None:
+            self.calls += 1
+            assert norm > 0
+            for p in parameters:
+                p.grad.pow_(1 + 2 * self.calls)
+
+    job, gradients = task(), []
+    one = window(FULL, job)
+    for transform in (None, Growing()):
+        isolation = CauseIsolation(small(), one, LOOPS["weighted_mean"](one.shape), job, None, 0, transform)
+        assert measure_window(isolation).is_exact
+        gradients.append(isolation.full_batch_gradient(()).gradients["0.weight"])
+    assert torch.allclose(gradients[1], gradients[0] ** 3)
 
 
 def test_an_experiments_own_windows_are_looked_at() -> None:

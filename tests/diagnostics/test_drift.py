@@ -100,6 +100,21 @@ def ended(name: str, config: DictConfig) -> dict[str, torch.Tensor]:
     return ours.components.model.state_dict()
 
 
+@pytest.mark.parametrize("average", [("average=ema", "average.decay=0.9"), ("average=swa", "average.start=0.5")])
+def test_an_average_is_what_is_compared(average) -> None:
+    """The distances are those of the averaged weights and their outputs; in fp64 the cuts agree."""
+    config = composed("epochs=2", "step=lookahead", "gradient=agc", *average)
+    with_average, plain = (start_training("whole", one) for one in (config, composed("epochs=2")))
+    for training in (with_average, plain):
+        training.train(1, ProgressBars(False))
+        training.train(2, ProgressBars(False))
+    weights = with_average.optimization.average.weights(with_average.components.model)
+    moved = dict(zip(dict(plain.components.model.named_parameters()), with_average.iter_weight_changes(), strict=True))
+    last = weights["1.weight"].double() if "1.weight" in weights else next(iter(weights.values())).double()
+    assert torch.equal(next(iter(moved.values())), last - with_average.start[0].double())
+    assert run_drift_check(config).numbers["rounding_alone"]
+
+
 def test_uncut_it_is_the_run_of_the_whole_batch(trained) -> None:
     """Bit for bit what `python train.py` ends with, whose batches are as large as four micro-batches here."""
     typed = composed("model=small_cnn", "epochs=3")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import MISSING
 
 from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.compose import Composer
@@ -20,7 +21,7 @@ from tests.faults.planted import FOREIGN, evil
 from tests.faults.runs import manifest_of, unfinished
 from tests.faults.zygote import Zygote
 
-SLOTS = [name for name, field in TrainConfig.__dataclass_fields__.items() if field.type == "Any"]
+SLOTS = [name for name, field in TrainConfig.__dataclass_fields__.items() if field.default == MISSING]
 
 
 @pytest.fixture
@@ -56,6 +57,17 @@ def test_a_resume_builds_nothing_that_ones_own_conf_does_not_name(run: Path, tmp
         with pytest.raises(ConfigError, match=rf"^{slot}\._target_={FOREIGN}: the run directory names it"):
             resume_trainer(resumed(run, allowlist_from([CONF])))
         assert not marker.exists()
+
+
+@pytest.mark.usefixtures("forged")
+def test_an_option_of_a_parameter_group_builds_nothing_either(run: Path, tmp_path: Path) -> None:
+    """Hydra would build a node in any argument of a constructor."""
+    marker = tmp_path / "marker"
+    plant(run, "optimizer", {"_target_": "torch.optim.Adam", "lr": 0.1})
+    plant(run, "param_groups", [{"match": "bias", "betas": evil(marker)}])
+    with pytest.raises(ConfigError, match=rf"^param_groups\._target_={FOREIGN}: the run directory names it"):
+        resume_trainer(resumed(run, allowlist_from([CONF])))
+    assert not marker.exists()
 
 
 @pytest.mark.usefixtures("forged")

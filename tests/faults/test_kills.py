@@ -14,8 +14,9 @@ from tests.faults.runs import differences, manifest_of
 from tests.faults.zygote import Zygote
 
 CONF = Path(__file__).parent / "conf"
-KILLS = 8  #: of each run: 64 in all
-SHORT = ("two workers",)  #: runs that `make test` kills, too; `make test-all` kills every one
+KILLS = 8  #: of each run: 73 in all
+SHORT = ("two workers", "lookahead and ema")  #: runs that `make test` kills, too; `make test-all` kills every one
+ONCE = ("lookahead and ema",)  #: runs that are killed once
 COMMON = ("threads=1", "progress=false", "checkpoint.every_steps=4", "log_every_steps=3", "augment=crop_flip")
 MLP = ("model=mlp", "model.dropout=0.2", "batch_size=32")
 STREAMED = ("dataset.resident=false", "epochs=4")
@@ -33,6 +34,11 @@ RUNS = {
     "no workers": (*MLP, *STREAMED, "num_workers=0", "augment=randaugment"),
     "two workers": (*MLP, *STREAMED, "num_workers=2"),
     "sam and cutmix": (*MLP, "step=sam", "augment=cutmix", "epochs=5", "task.class_weights=balanced"),
+    "lookahead and ema": (*MLP, "step=lookahead", "average=ema", "epochs=3"),
+    "agc and swa": (
+        *("--config-dir", str(CONF), "model=normed", "gradient=agc", "average=swa", "average.start=0.3"),
+        *("average.bn_samples=100", "epochs=5"),
+    ),
     "batch norm": ("--config-dir", str(CONF), "model=normed", "precision=bf16", "epochs=5", "accum=2"),
 }
 NAMES = [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in RUNS]
@@ -45,7 +51,9 @@ def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Pa
     began = time.monotonic()
     assert zygote.run("train.py", *words, "hydra.run.dir=whole", cwd=tmp_path) == 0, said(tmp_path)
     seconds, moments, killed, number = time.monotonic() - began, random.Random(name), 0, 0
-    while killed < KILLS:  # of runs at work: where one was finished before it could be killed, another is begun
+    while killed < (
+        1 if name in ONCE else KILLS
+    ):  # of runs at work: where one was finished before it could be killed, another is begun
         moment = moments.uniform(0.25, 0.65) * seconds
         code = killed_after(moment, zygote, tmp_path, *words, f"hydra.run.dir=run{number}")
         killed, number = killed + (code != 0), number + (code == 0)

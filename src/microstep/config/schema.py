@@ -29,7 +29,7 @@ SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON
 )
 CHECK_HELP = (
     "measure instead of training. accumulation: is it exact; precision: speed and error of each; "
-    "drift: effect of rounding, compared with another seed; resume: is it the same run, bit for bit"
+    "drift: effect of rounding; resume: is it the same, bit for bit"
 )
 
 

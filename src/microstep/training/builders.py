@@ -110,7 +110,9 @@ def build_partial_components(
 
 
 def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:
-    params = group_parameters(dict(model.named_parameters()), read_param_groups(config))
+    groups = read_param_groups(config)
+    allowlist(groups, "param_groups")  # Hydra builds nodes in arguments, too
+    params = group_parameters(dict(model.named_parameters()), groups)
     return build_component(config, "optimizer", Optimizer, allowlist, params=params)
 
 

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 from torch import nn
 
+from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.hydra_job import get_choices
 from microstep.diagnostics import variants
 from microstep.diagnostics.accumulation.gradient import load_checked_windows
@@ -14,7 +15,7 @@ from microstep.diagnostics.accumulation.sample_weights import group_by_layer
 from microstep.diagnostics.accumulation.verdict import accumulation_verdict_text
 from microstep.diagnostics.result import CheckResult
 from microstep.training import device as machine
-from microstep.training.builders import build_components
+from microstep.training.builders import build_components, build_transform
 from microstep.training.components import Components
 from microstep.training.run_info import format_batch_size, option_name
 from microstep.utils.terminal import print_and_log
@@ -38,6 +39,7 @@ def measure_windows(config: DictConfig, components: Components) -> list[WindowMe
     print_and_log(f"measuring the {' and the '.join(one.name for one in windows)} of an epoch\n")
     rule = LOOPS[config.rule]
     shared = {"task": components.task, "max_grad_norm": config.max_grad_norm, "seed": config.seed}
+    shared |= {"transform": build_transform(config, ALLOW_ALL)}
     return [measure_window(CauseIsolation(components.model, one, rule(one.shape), **shared)) for one in windows]
 
 

@@ -1,5 +1,6 @@
 """Computes the gradient of a real window, as one batch and as micro-batches."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from microstep.components.step.standard import add_gradient
 from microstep.diagnostics.accumulation.loops import AccumulationLoop, WindowShape
 from microstep.training.loaders import Loaders
 from microstep.types.data import Batch, LoadedWindow, Mix
-from microstep.types.protocols import Precision, Task
+from microstep.types.protocols import Precision, Task, Transform
 
 CHECKED_EPOCH = 1
 
@@ -37,6 +38,7 @@ def compute_window_gradient(
     loop: AccumulationLoop,
     task: Task,
     max_grad_norm: float | None,
+    transform: Transform | None = None,
 ) -> WindowGradient:
     """Return the gradient of a window, computed by the code that training uses. `model` keeps it.
 
@@ -61,6 +63,9 @@ def compute_window_gradient(
         if loop.clips_each and number < last:
             clip_gradient(clipped, max_grad_norm)
     scaler.unscale_(optimizer)
+    if transform is not None:  # the sample weights are those before it
+        norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None]).item()
+        copy.deepcopy(transform)(list(parameters.values()), norm)
     clip_gradient(clipped, max_grad_norm)
     return collect_gradient(model, parameters, shifts)
 

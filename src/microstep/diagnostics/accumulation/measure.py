@@ -22,7 +22,7 @@ from microstep.diagnostics.accumulation.sample_weights import (
 from microstep.diagnostics.accumulation.unexplained import explain_difference
 from microstep.errors import Diverged
 from microstep.types.data import Batch
-from microstep.types.protocols import Task
+from microstep.types.protocols import Task, Transform
 from microstep.utils.randomness import reseed
 
 EXACT_TOLERANCE = 1e-12  #: relative difference up to which fp64 gradients count as the same
@@ -72,6 +72,7 @@ class CauseIsolation:
     task: Task
     max_grad_norm: float | None
     seed: int  #: of the run
+    transform: Transform | None = None
     batch_dependent: BatchDependentModules = field(init=False)
     cache: dict[object, WindowGradient] = field(init=False, default_factory=dict)
 
@@ -94,7 +95,7 @@ class CauseIsolation:
             reseed(batches[0].inputs.device, self.seed, CHECKED_EPOCH, self.window.number)
             weight, model = self.window.shape.weight, copy_in_training_mode(self.model, frozen)
             self.cache[key] = gradient.compute_window_gradient(
-                model, batches, weight, loop, self.task, self.max_grad_norm
+                model, batches, weight, loop, self.task, self.max_grad_norm, self.transform
             )
         return self.cache[key]
 

@@ -17,6 +17,7 @@ from microstep.run.saved_run import OVERRIDABLE_KEYS, SavedRun
 
 RUN = ("epochs=3", "scheduler=constant")
 SUBJECT = "resume=run"
+JSONL = {"_target_": "microstep.components.logger.JsonLines", "path": None}
 
 
 def changes(*words: str, run: tuple[str, ...] = RUN) -> dict[str, object]:
@@ -44,6 +45,7 @@ def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
         ("allocator=default", "allocator", "default"),
         ("dataset.root=/elsewhere", "dataset.root", "/elsewhere"),
         ("dataset.resident=false", "dataset.resident", False),
+        ("logger=jsonl", "logger", {"jsonl": JSONL}),
         ("epochs=4", "epochs", 4),
     ],
 )

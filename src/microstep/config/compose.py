@@ -152,8 +152,8 @@ class Composer:
     def compose_base(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of the options that have one value, against which other overrides are checked."""
         typed = [self.parse(o) for o in overrides]
-        chosen = [o for o in typed if o.key_or_group in BASE_KEYS or (self.is_group(o) and isinstance(o.value(), str))]
-        return self.compose_unchecked([str(o.input_line) for o in chosen])
+        named = [o for o in typed if self.is_group(o) and isinstance(o.value(), str | list)]
+        return self.compose_unchecked([str(o.input_line) for o in typed if o in named or o.key_or_group in BASE_KEYS])
 
     def compose_unchecked(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         try:
@@ -181,9 +181,9 @@ class Composer:
 
     def check_option(self, override: Override) -> None:
         options = self.loader.get_group_options(override.key_or_group, ObjectType.CONFIG)
-        if self.is_group(override) and override.value() not in [*options, None]:
-            subject = f"{override.key_or_group}={override.value()}"
-            raise ConfigError(subject, "no such option", suggest_names(str(override.value()), options))
+        for one in value if isinstance(value := override.value(), list) else [value]:
+            if self.is_group(override) and one not in [*options, None]:
+                raise ConfigError(f"{override.key_or_group}={one}", "no such option", suggest_names(str(one), options))
 
 
 def translate_error(error: Exception, overrides: Sequence[str]) -> ConfigError:

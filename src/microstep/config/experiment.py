@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from microstep.config.targets import current
 from microstep.errors import ConfigError
 
+LOGGER = "logger"  #: node that can't change a result, whatever it holds; its group takes any number of options
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
-    | {"checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
+    | {LOGGER, "checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
 )
 #: Keys of a data set's constructor that say where the data are.
@@ -36,11 +37,15 @@ LATER: dict[str, Any] = {
 }
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
-    {"init", "resume", "run", "weights", "baseline", "split", "input", "output", *DATA_PATH_KEYS}
+    {"init", "resume", "run", "weights", "baseline", "split", "input", "output", "logger.jsonl.path", *DATA_PATH_KEYS}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
 WEIGHTS_FILENAME = "model.safetensors"  #: file of a run's best weights, and their name for evaluate.py
 LITERAL_KEYS = frozenset({"trust"})  #: keys whose interpolations are names, and are never resolved
+
+
+def is_neutral(key: str) -> bool:
+    return key in NEUTRAL_KEYS or key.partition(".")[0] == LOGGER
 
 
 def micro_batch_size(config: DictConfig) -> int:
@@ -73,8 +78,8 @@ def described(config: DictConfig) -> dict[str, Any]:
 
 def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and the plain, resolved value of each leaf below a node; a list is a leaf."""
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    if isinstance(plain, Mapping):
+    plain = OmegaConf.to_container(node, resolve=key != LOGGER) if OmegaConf.is_config(node) else node
+    if isinstance(plain, Mapping) and key != LOGGER:
         for name, inner in plain.items():
             yield from flatten(inner, f"{key}.{name!s}" if key else str(name))
     else:

@@ -8,7 +8,7 @@ from time import strftime
 
 from omegaconf import OmegaConf
 
-from microstep.config.experiment import NEUTRAL_KEYS
+from microstep.config.experiment import is_neutral
 from microstep.errors import ConfigError
 
 MAX_NAME_LENGTH = 80
@@ -24,7 +24,7 @@ def register_resolvers() -> None:
 
 def list_settings(overrides: Iterable[str], exclude: Collection[str] = ()) -> list[str]:
     """Return the sorted overrides that can change a result, without those of some keys."""
-    return sorted(o for o in overrides if o.lstrip("+").split("=")[0] not in {*NEUTRAL_KEYS, *exclude})
+    return sorted(o for o in overrides if not is_neutral(key := o.lstrip("+").split("=")[0]) and key not in exclude)
 
 
 def job_name(overrides: Sequence[str], fixed_keys: Collection[str] = ()) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from microstep.config.experiment import flatten
+from microstep.config.experiment import LOGGER, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
@@ -31,8 +31,9 @@ def check_plain_overrides(overrides: Iterable[Override]) -> None:
         if override.is_delete():
             raise ConfigError(typed, "an experiment needs all its parts", "choose another option instead")
         if override.is_sweep_override():
-            alone = override.key_or_group in CHECK_KEYS
-            remedy = "a check takes one" if alone else "add -m to run one job for each, or quote them"
+            group, values = override.key_or_group, override.get_value_string()
+            several = f"write '{group}=[{values}]'" if group == LOGGER else "add -m to run one job for each"
+            remedy = "a check takes one" if group in CHECK_KEYS else f"{several}, or quote them"
             raise ConfigError(typed, "several values", remedy)
 
 
@@ -47,8 +48,9 @@ def check_batch_size_keys(overrides: Sequence[Override]) -> None:
 
 def check_group_options(overrides: Iterable[Override]) -> None:
     for override in overrides:
-        value = override.value()
-        if not isinstance(value, str) and not (value is None and override.key_or_group == "experiment"):
+        value, group = override.value(), override.key_or_group
+        kinds = (str, list) if group == LOGGER else (str, type(None)) if group == "experiment" else str
+        if not isinstance(value, kinds):
             reason = "a group takes the name of one option"
             raise ConfigError(typed_value(override), reason, "give one, or several with -m: a,b")
 

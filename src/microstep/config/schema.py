@@ -90,6 +90,7 @@ class TrainConfig:
     optimizer: Any = key(MISSING, OPTIMIZATION, "optimizer")
     average: Any = key(MISSING, OPTIMIZATION, "average of the weights, which is validated and kept")
     scheduler: Any = key(MISSING, OPTIMIZATION, "learning rate schedule, by optimizer step")
+    logger: dict[str, Any] = key(dict, OUTPUT, "more loggers; several: 'logger=[jsonl,mlflow]'")
 
 
 @dataclass

@@ -28,6 +28,9 @@ def check_config(config: DictConfig) -> None:
         check_value(key, value, ranges.get(of_list), CHOICES.get(key))
     if "baseline" in config:
         check_evaluated(config)
+    for name, node in config.get("logger", {}).items():
+        if not str(name).isidentifier() or getattr(node, "_target_", None) is None:
+            raise ConfigError(f"logger.{name}", "it builds no logger", "begin its yaml with: # @package logger.NAME")
     if "accum" in config:
         micro_batch_size(config)
         check_accum_matches(config)

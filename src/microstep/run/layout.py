@@ -11,8 +11,9 @@ from microstep.errors import ConfigError
 from microstep.utils.files import is_abandoned, storage_errors
 
 LOG_PATTERNS = ("metrics.csv", "events.out.tfevents.*")  #: without train.log, which describes every attempt
-RESULT_FILES = ("config.yaml", *LOG_PATTERNS, WEIGHTS_FILENAME, "run.json")
-TEMPORARIES = ("..lock.*.tmp", ".config.yaml.*.tmp", ".run.json.*.tmp", f".{WEIGHTS_FILENAME}.*.tmp")
+LOGGER_FILES = ("logger.*.json", "log.jsonl")  #: what sinks have of the run; a resume keeps them as they are
+RESULT_FILES = ("config.yaml", *LOG_PATTERNS, *LOGGER_FILES, WEIGHTS_FILENAME, "run.json")
+TEMPORARIES = (".logger.*.tmp", "..lock.*.tmp", ".config.yaml.*.tmp", ".run.json.*.tmp", f".{WEIGHTS_FILENAME}.*.tmp")
 FIRST_FILES = (".lock*", "..lock.*.tmp", ".hydra", "train.log")  #: files that a start makes before run.json
 RUN_FILES = (*FIRST_FILES, "checkpoints", "reports", *RESULT_FILES, *TEMPORARIES)
 CHECKPOINT_NAME = re.compile(r"epoch-\d{4,}(\+\d{6,})?\.pt")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from microstep.config.allowlist import Allowlist
 from microstep.config.compose import Composer
-from microstep.config.experiment import NEUTRAL_KEYS, RESUMABLE_KEYS, drop_keys, extract_experiment, flatten
+from microstep.config.experiment import LOGGER, NEUTRAL_KEYS, RESUMABLE_KEYS, drop_keys, extract_experiment, flatten
 from microstep.config.signatures import find_signature
 from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
@@ -63,6 +63,7 @@ def should_resume(resume: str | None, directory: Path) -> bool:
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:
     keys = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
+    keys = [node if (node := key.partition(".")[0]) == LOGGER else key for key in keys]
     return [key for key in keys if not key.startswith("hydra") and key not in RESUME_KEYS]
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist, find_targets
-from microstep.config.experiment import DATA_PATH_KEYS, NEUTRAL_KEYS, RESUMABLE_KEYS, flatten
+from microstep.config.experiment import DATA_PATH_KEYS, LOGGER, NEUTRAL_KEYS, RESUMABLE_KEYS, drop_keys, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
@@ -54,7 +54,8 @@ class SavedRun:
         """
         config, overrides = load_run_config(self.directory, allowlist, self.key), self.record.overrides
         for key, value in overrides.items():
-            if key not in OVERRIDABLE_KEYS or "${" in str(value):
+            allowlist.check_resolvers(value, self.subject)
+            if key not in OVERRIDABLE_KEYS or ("${" in str(value) and key != LOGGER):
                 change = f"{key} to a reference" if key in OVERRIDABLE_KEYS else key
                 raise ConfigError(self.subject, f"run.json says that a resume changed {change}", "it may be damaged")
         overrides, typed = ({k: v for k, v in found.items() if k in keys} for found in (overrides, self.overrides))
@@ -112,7 +113,7 @@ def find_training_differences(runs: Sequence[SavedRun]) -> dict[str, str]:
     found = {name: dict.fromkeys(one.get(name, "unknown") for one in versions) for one in versions for name in one}
     sources = dict[frozenset[str], dict[str, None]]()
     for run in runs if len({run.record.source_hash for run in runs}) > 1 else ():
-        packages = frozenset(target.partition(".")[0] for target in find_targets(run.plain_config))
+        packages = frozenset(target.partition(".")[0] for target in find_targets(drop_keys(run.plain_config, {LOGGER})))
         sources.setdefault(packages, {})[str(run.record.source_hash)[:8]] = None
     edited = {name: None for hashes in sources.values() if len(hashes) > 1 for name in hashes}
     return {name: ", ".join(values) for name, values in ({"source": edited} | found).items() if len(values) > 1}
@@ -131,7 +132,7 @@ def apply_overrides(config: DictConfig, overrides: Mapping[str, Any], subject: s
     copy = config.copy()
     for key, value in overrides.items():
         try:
-            OmegaConf.update(copy, key, value)
+            OmegaConf.update(copy, key, value, merge=False)
         except OmegaConfBaseException as error:
             raise ConfigError(subject, f"{key}={value}: {str(error).splitlines()[0]}", "correct the value") from None
     check_config(copy)

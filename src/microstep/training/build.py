@@ -10,6 +10,7 @@ from torch import Tensor
 
 from microstep.components.logger.console import Console
 from microstep.components.logger.metrics_csv import MetricsCsv
+from microstep.components.logger.remote import RemoteLogger
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.hparams import extract_hparams
@@ -17,16 +18,18 @@ from microstep.config.hydra_job import get_choices, get_run_directory
 from microstep.config.search_path import users_options
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.directory import lock_new_run
-from microstep.run.layout import remove_temporaries
+from microstep.run.layout import LOGGER_FILES, remove_path, remove_temporaries
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import weights_file
 from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components
 from microstep.training.device import torch_errors
+from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.trainer import Trainer
+from microstep.types.protocols import Sink
 from microstep.utils.files import write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
@@ -72,6 +75,8 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     in_job = HydraConfig.initialized() and get_run_directory() == directory
     record = RunRecordLogger(directory, lock_new_run(directory, in_job), {"working_directory": str(Path.cwd())})
     with record.record_build_failure(), torch_errors():
+        for file in (file for pattern in LOGGER_FILES for file in directory.glob(pattern)):
+            remove_path(file)  # a new run starts remote runs of its own
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
 
@@ -104,5 +109,8 @@ def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:
     bars = ProgressBars(run.config.progress)
     settings = extract_hparams(run.config, run.names)
     tensorboard = TensorBoard(run.directory, OmegaConf.to_yaml(run.config), settings, images)
-    loggers = (Console(bars.is_shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard, run.record)
-    return LoggerCollection(bars, loggers, run.config.log_every_steps)
+    local = Console(bars.is_shown), MetricsCsv(run.directory / "metrics.csv"), tensorboard
+    nodes, own = dict(OmegaConf.to_container(run.config.logger)), {"run_dir": run.directory}  # type: ignore[arg-type]
+    sinks = {name: build_component(run.config, f"logger.{name}", Sink, run.allowlist, **own) for name in nodes}
+    remote = [RemoteLogger(sinks[name], name, node, run.directory, settings) for name, node in nodes.items()]
+    return LoggerCollection(bars, (*local, *remote, run.record), run.config.log_every_steps)

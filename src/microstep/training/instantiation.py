@@ -35,7 +35,7 @@ def build_component(
         ConfigError: if the allowlist or the constructor refuses it, the result doesn't conform to `protocol`, or
             `model.freeze` matches nothing.
     """
-    node = OmegaConf.to_container(config[group], resolve=True)
+    node = OmegaConf.to_container(OmegaConf.select(config, group), resolve=True)
     allowlist(node, group)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
@@ -73,8 +73,9 @@ def constructor_error(group: str, target: str, error: Exception) -> MicrostepErr
     if isinstance(cause, MicrostepError):
         return cause
     if isinstance(cause, ImportError):
-        reason = f"it can't be imported: {cause}"
-        return ConfigError(f"{group}._target_={target}", reason, "correct the name, or put its file on PYTHONPATH")
+        extra = group.removeprefix("logger.") if target.startswith("microstep.components.logger.") else None
+        remedy = f"pip install 'microstep[{extra}]'" if extra else "correct the name, or put its file on PYTHONPATH"
+        return ConfigError(f"{group}._target_={target}", f"it can't be imported: {cause}", remedy)
     if not isinstance(cause, CONSTRUCTOR_ERRORS):
         raise cause
     reason = " ".join(str(cause).split())

@@ -245,6 +245,20 @@ class Step(Protocol):
 
 
 @runtime_checkable
+class Sink(Protocol):
+    """Receives a run's scalars and files outside the run. It may be slow, hang or fail. A single thread calls it."""
+
+    def open(self, known: str | None, name: str, settings: Mapping[str, Any]) -> str:
+        """Start a remote run, or continue the one with the id `known`. Return its id; a new id has nothing yet."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def file(self, path: Path) -> None: ...
+
+    def end(self, failed: bool) -> None: ...
+
+
+@runtime_checkable
 class Scheduler(Protocol):
     """Learning rate schedule in optimizer steps, as in `torch.optim.lr_scheduler`."""
 

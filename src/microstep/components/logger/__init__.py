@@ -1,7 +1,5 @@
-"""Loggers: console, metrics.csv, TensorBoard."""
+"""Loggers: console, metrics.csv, TensorBoard, and sinks outside the run."""
 
-from microstep.components.logger.console import Console
-from microstep.components.logger.metrics_csv import MetricsCsv
-from microstep.components.logger.tensorboard import TensorBoard
+from microstep.components.logger.sinks import JsonLines, MLflow, WeightsAndBiases
 
-__all__ = ["Console", "MetricsCsv", "TensorBoard"]
+__all__ = ["JsonLines", "MLflow", "WeightsAndBiases"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
-from microstep.config.experiment import NEUTRAL_KEYS, flatten
+from microstep.config.experiment import flatten, is_neutral
 from microstep.errors import escape_unprintable
 from microstep.sweep.summary.reading import SavedSweep, SweepRun
 
@@ -99,7 +99,7 @@ class SweepTable:
 
 def tabulate(sweep: SavedSweep) -> SweepTable:
     typed = dict.fromkeys(escape_unprintable(key) for run in sweep.runs for key in run.overrides)
-    values = {key: get_key_values(key, sweep.runs) for key in typed if key not in NEUTRAL_KEYS}
+    values = {key: get_key_values(key, sweep.runs) for key in typed if not is_neutral(key)}
     swept = sorted((key for key, column in values.items() if len(set(column)) > 1), key=lambda key: key == SEED_KEY)
     rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
     monitors = Counter(run.monitored_metric for run in sweep.runs if run.monitored_metric)

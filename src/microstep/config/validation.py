@@ -23,7 +23,11 @@ def check_config(config: DictConfig) -> None:
     schema: Any = OmegaConf.get_type(config)
     own = fields(schema) if schema in SCHEMAS.values() else ()
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
+    foreign = {group for group in config if is_foreign(config, str(group))}
     for key, value in iter_leaves(config):
+        if key.partition(".")[0] in foreign:  # its keys mean something else
+            check_value(key, value, None, None)
+            continue
         of_list = re.sub(r"\.\d+$", "", re.sub(r"^param_groups\.\d+", "optimizer", key))
         check_value(key, value, ranges.get(of_list), CHOICES.get(key))
     if "baseline" in config:
@@ -37,6 +41,12 @@ def check_config(config: DictConfig) -> None:
         check_norm_samples(config)
         check_diagnostic_keys(config)
         read_param_groups(config)
+
+
+def is_foreign(config: DictConfig, group: str) -> bool:
+    """Return True if a group's `_target_` is neither ours nor torch's."""
+    target = OmegaConf.select(config, f"{group}._target_", throw_on_resolution_failure=False, throw_on_missing=False)
+    return target is not None and not str(target).startswith(("microstep.", "torch."))
 
 
 def check_evaluated(config: DictConfig) -> None:

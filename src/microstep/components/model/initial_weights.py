@@ -7,9 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from microstep.components.model.metadata import MeanAndStd, parse_normalization
-from microstep.components.model.pretrained import format_shape
 from microstep.components.model.torchvision_models import unwrap
-from microstep.components.model.weights import read_weights_file, strip_wrapper_prefixes
+from microstep.components.model.weights import format_shape, read_weights_file, strip_wrapper_prefixes
 from microstep.errors import DataError, truncate
 
 log = logging.getLogger("microstep.notice")

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import get_model_weights
 
 from microstep.components.model.metadata import MeanAndStd, parse_normalization
-from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_file, read_weights_file
+from microstep.components.model.weights import DEFAULT_WEIGHTS, find_default_file, format_shape, read_weights_file
 from microstep.errors import DataError
 from microstep.utils.files import expand_home
 
@@ -95,10 +95,6 @@ def describe_wrong_shape(state: Mapping[str, Tensor], model_state: Mapping[str, 
         if name in model_state and tensor.shape != model_state[name].shape:
             return f"{name} is {format_shape(tensor)} and should be {format_shape(model_state[name])}"
     return ""
-
-
-def format_shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "one number"
 
 
 def load_and_describe_wrong_names(model: nn.Module, state: Mapping[str, Tensor]) -> str:

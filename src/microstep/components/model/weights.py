@@ -135,3 +135,7 @@ def strip_wrapper_prefixes(state: Mapping[str, Tensor]) -> OrderedDict[str, Tens
     while prefix := next((p for p in WRAPPER_PREFIXES if all(name.startswith(p) for name in result)), None):
         consume_prefix_in_state_dict_if_present(result, prefix)
     return result
+
+
+def format_shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "one number"

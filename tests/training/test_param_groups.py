@@ -181,6 +181,6 @@ def test_clipping_and_perturbation_see_every_group() -> None:
 def test_checks_train_the_groups_too() -> None:
     """The optimizers of check=drift and check=precision have the groups of a run; the latter's rates are all zero."""
     config = compose([*TINY, "param_groups=norm_bias"])
-    assert len(start_training("x", config).optimizer.param_groups) == 2
+    assert len(start_training("x", config).optimization.optimizer.param_groups) == 2
     step = make_profiled_step(build_partial_components(config), full(torch.device("cpu"), "float32"))
     assert [group["lr"] for group in step.optimizer.param_groups] == [0.0, 0.0]

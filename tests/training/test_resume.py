@@ -253,7 +253,7 @@ def test_other_threads_are_told_of(run: Path, capsys) -> None:
 def test_other_versions_are_told_of(run: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each package with both versions; also a change of the source."""
     now = identity.get_package_versions()
-    monkeypatch.setattr(identity, "get_package_versions", lambda: now | {"torch": "9.9"})
+    monkeypatch.setattr(identity, "get_package_versions", lambda *others: now | {"torch": "9.9"})
     monkeypatch.setattr(identity, "source_hash", lambda config: "another")
     out, err = said_on_resume(run, capsys)
     assert SAME not in out

@@ -32,26 +32,38 @@ UNKNOWN = "no component is seen to lose anything: look for state outside them, a
 
 def run_resume_check(config: DictConfig) -> CheckResult:
     """Train some windows straight through and with resumes in between; pass if no bit differs."""
-    config, lost = change_config(config, epochs=EPOCHS), dict[str, list[str]]()
+    config = change_config(config, epochs=EPOCHS)
     with share_datasets():
         straight = start_training("straight", config, steps_per_epoch=EPOCH_WINDOWS)
         with silenced():
-            resumed = save_and_load(straight, config)
-            for windows in RESUMED_AFTER:
-                train_until(resumed, windows)
-                before, resumed = resumed, save_and_load(resumed, config)
-                lost |= find_lost(before, resumed)
+            resumed, lost = train_with_resumes(straight, config)
             train_until(straight, WINDOWS)
-            train_until(resumed, WINDOWS)
+    summary = subject_rows(config, straight.components.dataset, straight.components.model)
+    return make_result(summary, straight, resumed, lost)
+
+
+def train_with_resumes(fresh: DriftTraining, config: DictConfig) -> tuple[DriftTraining, dict[str, list[str]]]:
+    """Train a copy of a training, saved and loaded in between. Return it, and what its components lost."""
+    resumed, lost = save_and_load(fresh, config), dict[str, list[str]]()
+    for windows in RESUMED_AFTER:
+        train_until(resumed, windows)
+        before, resumed = resumed, save_and_load(resumed, config)
+        lost |= find_lost(before, resumed)
+    train_until(resumed, WINDOWS)
+    return resumed, lost
+
+
+def make_result(
+    summary: dict[str, str], straight: DriftTraining, resumed: DriftTraining, lost: dict[str, list[str]]
+) -> CheckResult:
     states = [collect_state(each.components, each.optimization) for each in (straight, resumed)]
     one, other = ({name: digest(state) for name, state in each.items()} for each in states)
     different = [name for name in one if one[name] != other.get(name)]
-    summary = subject_rows(config, straight.components.dataset, straight.components.model)
     summary |= {"windows": f"{WINDOWS} in {EPOCHS} short epochs, resumed after {', '.join(map(str, RESUMED_AFTER))}"}
-    bits = {f"state of {name}": "differs" if name in different else f"the same: {one[name][:12]}…" for name in one}
-    numbers = {"exact": not different, "straight": one, "resumed": other, "lost": lost}
+    summary |= {f"{name} state": "differs" if name in different else f"the same: {one[name][:12]}…" for name in one}
     verdict = verdict_text(named_components(straight.components, straight.optimization), different, lost)
-    return CheckResult(format_fields(summary | bits), verdict, numbers, passed=not different)
+    numbers = {"exact": not different, "straight": one, "resumed": other, "lost": lost}
+    return CheckResult(format_fields(summary), verdict, numbers, passed=not different)
 
 
 def train_until(training: DriftTraining, windows: int) -> None:

@@ -1,7 +1,6 @@
 """Lookahead (Zhang et al., NeurIPS 2019)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +11,6 @@ from microstep.types.data import Batch, StepResult
 from microstep.types.protocols import Metrics, Precision, Task, Transform
 
 
-@dataclass(eq=False)
 class LookaheadStep:
     """Moves the slow weights s to s + alpha · (w − s) after every `k` standard steps, and continues from there.
 
@@ -24,16 +22,18 @@ class LookaheadStep:
         alpha: share of the way from s to w.
     """
 
-    precision: Precision
-    task: Task
-    metrics: Metrics
-    max_grad_norm: float | None
-    k: int = 5
-    alpha: float = 0.5
-    transform: Transform | None = None
-
-    def __post_init__(self) -> None:
-        self.step = StandardStep(self.precision, self.task, self.metrics, self.max_grad_norm, self.transform)
+    def __init__(
+        self,
+        precision: Precision,
+        task: Task,
+        metrics: Metrics,
+        max_grad_norm: float | None,
+        k: int = 5,
+        alpha: float = 0.5,
+        transform: Transform | None = None,
+    ) -> None:
+        self.step = StandardStep(precision, task, metrics, max_grad_norm, transform)
+        self.metrics, self.k, self.alpha = metrics, k, alpha
         self.slow_weights, self.updates = list[Tensor](), 0
 
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:

@@ -55,6 +55,15 @@ def test_numbers_keep_all_their_digits(tmp_path):
     assert (row["samples_per_second"], row["seconds"]) == ("1234.6", "1.235")
 
 
+def test_a_file_keeps_its_columns(tmp_path):
+    """A run of an older version, which computed other metrics, is resumed with the columns that the file has."""
+    for val in ({"loss": 0.5, "old": 1.0}, {"loss": 0.25, "new": 2.0}):
+        MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, val))
+    first, second = rows(tmp_path / "metrics.csv")
+    assert list(first) == list(second)
+    assert (second["val_loss"], second["val_old"], second["seconds"]) == ("0.25", "", "1.235")
+
+
 def test_the_header_names_the_tasks_own_metrics(tmp_path):
     """The columns are named after the metrics of any task."""
     MetricsCsv(tmp_path / "metrics.csv").epoch(epoch(1, {"loss": 0.5, "mean absolute error, in °C": 3.0}))

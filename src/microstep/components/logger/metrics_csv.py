@@ -1,5 +1,6 @@
 """metrics.csv: one row per epoch."""
 
+import csv
 from pathlib import Path
 
 from microstep.types.events import EpochReport, Results, WindowReport
@@ -25,8 +26,10 @@ class MetricsCsv:
             "samples_per_second": round(report.samples_per_second, 1),
             "seconds": round(report.seconds, 3),
         }
-        has_header = self.file.exists() and self.file.stat().st_size
-        append_bytes(self.file, csv_bytes([row.values()] if has_header else [row.keys(), row.values()]))
+        lines = self.file.read_text("utf-8").splitlines() if self.file.exists() else []
+        columns = next(csv.reader(lines), None)  # a resumed run keeps those of the version that began it
+        values = [row.get(name, "") for name in columns or row]
+        append_bytes(self.file, csv_bytes([values] if columns else [row.keys(), values]))
 
     def finish(self, results: Results) -> None: ...
 

@@ -179,6 +179,7 @@ def test_metrics_csv_has_the_documented_columns(trained):
         "val_accuracy",
         "val_f1_macro",
         "val_f1_weighted",
+        "val_nll",
         "lr",
         "samples_per_second",
         "seconds",

@@ -34,6 +34,8 @@ LATER: dict[str, Any] = {
     "model.freeze": None,
     "model.norm": None,
     "model.norm_samples": 16,
+    "task.loss": None,
+    "task.metrics": None,
 }
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(

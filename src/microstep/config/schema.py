@@ -148,6 +148,11 @@ CHOICES = {
     "dataset.fit": ("crop", "pad", "squash"),
     **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),
 }
+#: The same for the task `Classification`.
+CLASSIFICATION_CHOICES = {
+    "task.loss": ("cross_entropy", "focal", "bce"),
+    "task.metrics": ("accuracy", "f1_macro", "f1_weighted", "balanced_accuracy", "top5", "auroc", "nll", "ece"),
+}
 
 
 def register_schemas() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 COMPONENTS = "microstep.components"
+CLASSIFICATION = f"{COMPONENTS}.task.Classification"
 #: The components that configs of 0.1.0 name, by group.
 NAMES = {
     "accumulation": ("Fixed",),

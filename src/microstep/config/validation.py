@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from microstep.config.experiment import LITERAL_KEYS, micro_batch_size
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
-from microstep.config.schema import CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, SCHEMAS
+from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, SCHEMAS
+from microstep.config.targets import CLASSIFICATION, current
 from microstep.errors import ConfigError
 
 
@@ -23,13 +24,13 @@ def check_config(config: DictConfig) -> None:
     schema: Any = OmegaConf.get_type(config)
     own = fields(schema) if schema in SCHEMAS.values() else ()
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
+    task = current(str(OmegaConf.select(config, "task._target_", throw_on_resolution_failure=False)))
+    choices = CHOICES | (CLASSIFICATION_CHOICES if task == CLASSIFICATION else {})
     foreign = {group for group in config if is_foreign(config, str(group))}
     for key, value in iter_leaves(config):
-        if key.partition(".")[0] in foreign:  # its keys mean something else
-            check_value(key, value, None, None)
-            continue
-        of_list = re.sub(r"\.\d+$", "", re.sub(r"^param_groups\.\d+", "optimizer", key))
-        check_value(key, value, ranges.get(of_list), CHOICES.get(key))
+        name = re.sub(r"\.\d+$", "", re.sub(r"^param_groups\.\d+", "optimizer", key))  # without the index in a list
+        known = key.partition(".")[0] not in foreign  # otherwise its keys may mean something else
+        check_value(key, value, ranges.get(name) if known else None, choices.get(name) if known else None)
     if "baseline" in config:
         check_evaluated(config)
     for name, node in config.get("logger", {}).items():
@@ -41,6 +42,8 @@ def check_config(config: DictConfig) -> None:
         check_norm_samples(config)
         check_diagnostic_keys(config)
         read_param_groups(config)
+    if task == CLASSIFICATION:
+        check_label_smoothing(config.task)
 
 
 def is_foreign(config: DictConfig, group: str) -> bool:
@@ -63,6 +66,12 @@ def check_evaluated(config: DictConfig) -> None:
         raise ConfigError(subject, "a file of weights holds no data to evaluate on", "add input=FOLDER, or give run=")
     if config.checkpoint != "best":
         raise ConfigError(f"checkpoint={config.checkpoint}", "weights= names a file itself", "leave out one of the two")
+
+
+def check_label_smoothing(task: DictConfig) -> None:
+    if OmegaConf.is_dict(task.get("loss")) and task.get("label_smoothing"):
+        reason = "task.loss is a function of its own, and gets plain labels"
+        raise ConfigError(f"task.label_smoothing={task.label_smoothing}", reason, "add task.label_smoothing=0")
 
 
 def check_accum_matches(config: DictConfig) -> None:

@@ -56,7 +56,8 @@ def hparams(events: EventAccumulator, part: str) -> HParamsPluginData:
 def test_the_tags_are_those_that_are_promised(events):
     """The tags of scalars, images, curves and the config are exactly the documented ones."""
     tags = events.Tags()
-    by_group = {"train": TRAIN, **dict.fromkeys(("train_epoch", "val", "best_val", "test"), METRICS)}
+    evaluated = {group: [*METRICS, "nll"] for group in ("val", "best_val", "test")}
+    by_group = {"train": TRAIN, "train_epoch": METRICS, **evaluated}
     assert set(tags["scalars"]) == {f"{group}/{name}" for group, names in by_group.items() for name in names}
     assert set(tags["images"]) == {"train/pictures", *PICTURES}
     row = {"_hparams_/session_start_info", "_hparams_/session_end_info"}

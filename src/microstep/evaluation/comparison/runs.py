@@ -12,7 +12,7 @@ import numpy as np
 
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import DATA_KEYS, drop_keys, extract_experiment, micro_batch_size
-from microstep.config.targets import current, renamed
+from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
 from microstep.evaluation.evaluate import get_report_path
@@ -26,7 +26,6 @@ log = logging.getLogger("microstep.notice")
 
 #: Keys in which runs of one group may differ. The fingerprint tells whether the data are the same.
 IGNORED_KEYS = DATA_KEYS | {"seed"}
-CLASSIFICATION = "microstep.components.task.Classification"
 
 
 @dataclass(frozen=True)

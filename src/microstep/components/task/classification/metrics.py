@@ -5,9 +5,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from microstep.components.task.classification.extra_metrics import EXTRA_METRICS
 from microstep.types.data import Mix
 
 STATE_KEYS = ("confusion", "nonfinite", "loss_sum", "extra_weight")
+DEFAULTS, MINIMIZED = ("loss", "accuracy", "f1_macro", "f1_weighted"), ("loss", "nll", "ece")
 
 
 class ClassificationMetrics:
@@ -15,14 +17,18 @@ class ClassificationMetrics:
 
     The scores equal scikit-learn's with `zero_division=0`, without copying labels to the CPU in every step. A sample
     whose outputs are not finite counts as wrong, and as predicted to be of no class. The class weights are those of the
-    loss, on `device`; None weights all classes by 1.
+    loss, on `device`; None weights all classes by 1. `extra` names further metrics. Those in `EXTRA_METRICS` are
+    computed for evaluated batches only, whose losses have no gradient, so that training is not slowed down.
     """
 
     monitor = "accuracy"
     direction: Literal["max", "min"] = "max"
 
-    def __init__(self, classes: int, class_weights: Tensor | None, device: torch.device) -> None:
+    def __init__(self, classes: int, class_weights: Tensor | None, device: torch.device, *extra: str) -> None:
         self.classes, self.class_weights = classes, class_weights
+        names = *DEFAULTS, *extra
+        self.directions: dict[str, Literal["max", "min"]] = {n: "min" if n in MINIMIZED else "max" for n in names}
+        self.kept: dict[str, list[Tensor]] = {name: [] for name in names if name in EXTRA_METRICS}
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.nonfinite = torch.zeros(classes, dtype=torch.int64, device=device)  #: samples by true class
@@ -32,6 +38,7 @@ class ClassificationMetrics:
     def reset(self) -> None:
         for name in STATE_KEYS:
             getattr(self, name).zero_()
+        self.kept = {name: [] for name in self.kept}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in STATE_KEYS}
@@ -47,18 +54,24 @@ class ClassificationMetrics:
         self.confusion.index_add_(0, targets * self.classes + predicted, finite)
         self.nonfinite.index_add_(0, targets, 1 - finite)
         self.loss_sum += loss_sum.detach()
+        for name, parts in () if loss_sum.requires_grad else self.kept.items():
+            parts.append(EXTRA_METRICS[name][0](outputs.to(self.sum_dtype), targets))
         if mix is not None and self.class_weights is not None:
             own, partners = self.class_weights[targets], self.class_weights[mix.targets]
             self.extra_weight += ((1 - mix.share) * (partners - own)).sum()
 
     def compute(self) -> dict[str, float]:
-        """Return loss, accuracy, f1_macro and f1_weighted. Classes without samples count as 0 in f1_macro."""
+        """Return the metrics. Classes without samples count as 0 in f1_macro, and not in balanced_accuracy."""
         confusion = self.confusion.view(self.classes, self.classes).cpu().double()
         hits, predicted = confusion.diagonal(), confusion.sum(0)
         support = confusion.sum(1) + self.nonfinite.cpu()
         f1 = 2 * hits / (support + predicted).clamp(min=1)
         weighted = (f1 * support).sum() / support.sum().clamp(min=1)
-        return self.running_values() | {"f1_macro": f1.mean().item(), "f1_weighted": weighted.item()}
+        recall = (hits / support.clamp(min=1)).sum() / support.count_nonzero().clamp(min=1)
+        found = {"f1_macro": f1.mean().item(), "f1_weighted": weighted.item(), "balanced_accuracy": recall.item()}
+        found |= {name: EXTRA_METRICS[name][1](parts) for name, parts in self.kept.items() if parts}
+        found |= self.running_values()
+        return {name: found[name] for name in self.directions if name in found}
 
     def running_values(self) -> dict[str, float]:
         """Return loss and accuracy, with a single synchronization of the device."""

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 import microstep.utils.plotting as plotting
+from microstep.components.task.classification.extra_metrics import NUM_BINS
 from microstep.types.data import Predictions
 from microstep.utils.text import sample_caption, truncate_middle
 
@@ -111,7 +112,6 @@ def measure_widest(names: Sequence[str]) -> int:
     return max(int(figure.text(0, 0, name).get_window_extent().width) for name in names)
 
 
-NUM_BINS = 15  #: of equal width, as in Guo et al.
 Bins = dict[str, np.ndarray]  #: the columns of calibration.csv, one value for each bin that has samples
 
 
@@ -138,12 +138,12 @@ def expected_calibration_error(bins: Bins) -> float:
 
 
 @plotting.plain_text()
-def draw_reliability(bins: Bins, file: Path) -> None:
+def draw_reliability(bins: Bins, file: Path, note: str = "") -> None:
     upper, lower = (template := make_reliability_template()).axes
     draw_accuracy_panel(upper, bins)
     lower.bar(bins["above"], bins["count"], 1 / NUM_BINS, align="edge", color=plotting.BLUE, edgecolor="w")
     lower.set_ylim(0, 1.05 * bins["count"].max())
-    title = f"{file.parent.name}: expected calibration error {expected_calibration_error(bins):.4f}"
+    title = f"{file.parent.name}: expected calibration error {expected_calibration_error(bins):.4f}{note}"
     upper.set_title(title, fontsize=11)
     file.write_bytes(template.png_bytes())
 

@@ -1,6 +1,7 @@
-"""Classification task: weighted cross-entropy with label smoothing, accuracy and F1, scikit-learn's report."""
+"""Classification task: a weighted loss with label smoothing, accuracy and F1, scikit-learn's report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from microstep.components.task.classification.metrics import ClassificationMetrics
+from microstep.components.task.losses import LOSSES, sum_losses
 from microstep.errors import ConfigError, DataError
 from microstep.types.data import Mix, Predictions, Report
 
@@ -21,6 +23,8 @@ class Classification:
         device: device of the outputs and targets.
         class_weights: null (all 1), `balanced` (samples / (classes × count), as in scikit-learn), or one per class.
         label_smoothing: fraction of the target spread evenly over all classes (Szegedy et al., CVPR 2016).
+        loss: null or `cross_entropy`, `focal`, `bce`, or a function of logits and labels that returns N losses.
+        metrics: names of metrics beyond loss, accuracy and F1. `nll` is added if the loss or its labels are others.
 
     Raises:
         ConfigError: if `class_weights` is another word, or not one positive number per class.
@@ -34,11 +38,17 @@ class Classification:
         device: torch.device,
         class_weights: Sequence[float] | str | None = None,
         label_smoothing: float = 0.0,
+        loss: Callable[[Tensor, Tensor], Tensor] | str | None = None,
+        metrics: Sequence[str] | str | None = None,
     ) -> None:
         self.class_names, self.label_smoothing, self.device = tuple(class_names), label_smoothing, device
         self.class_weights = resolve_class_weights(class_weights, train_targets, len(self.class_names))
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.device_class_weights = None if self.class_weights is None else self.class_weights.to(device, dtype)
+        loss = None if loss == "cross_entropy" else loss
+        self.loss = partial(LOSSES[loss], label_smoothing=label_smoothing) if isinstance(loss, str) else loss
+        extra = [metrics] if isinstance(metrics, str) else metrics or []
+        self.extra_metrics = ["nll", *extra] if loss or label_smoothing else extra
 
     def weight(self, targets: Tensor) -> Tensor:
         """Return the weight of each sample, float64 on the CPU: that of its class, or 1."""
@@ -47,7 +57,7 @@ class Classification:
         return self.class_weights[targets.cpu()]
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
-        """Return the summed cross-entropy (0-d). Divided by Σ w[y], it equals torch's weighted mean.
+        """Return the weighted sum of the losses (0-d). Divided by Σ w[y], cross-entropy equals torch's weighted mean.
 
         Args:
             outputs: N × classes logits.
@@ -55,17 +65,16 @@ class Classification:
             mix: partners of mixed samples. The loss of a sample with labels a and b is λ · loss(a) + (1 − λ) · loss(b).
         """
         logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        if mix is None:
-            return self.cross_entropy(logits, targets, "sum")
-        own, partners = (self.cross_entropy(logits, labels, "none") for labels in (targets, mix.targets))
-        return torch.lerp(partners, own, mix.share.to(logits.dtype)).sum()
-
-    def cross_entropy(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
         weights = None if self.device_class_weights is None else self.device_class_weights.to(logits.dtype)
-        return F.cross_entropy(logits, targets, weights, reduction=reduction, label_smoothing=self.label_smoothing)
+        if self.loss is not None:
+            return sum_losses(self.loss, logits, targets, mix, weights)
+        cross_entropy = partial(F.cross_entropy, weight=weights, label_smoothing=self.label_smoothing)
+        if mix is None:
+            return cross_entropy(logits, targets, reduction="sum")
+        return sum_losses(partial(cross_entropy, reduction="none"), logits, targets, mix)
 
     def metrics(self) -> ClassificationMetrics:
-        return ClassificationMetrics(len(self.class_names), self.device_class_weights, self.device)
+        return ClassificationMetrics(len(self.class_names), self.device_class_weights, self.device, *self.extra_metrics)
 
     def decide(self, outputs: Tensor) -> Tensor:
         """Return the label with the largest logit of each row, the first one of equals."""

@@ -1,0 +1,59 @@
+"""Metrics beyond those of the confusion matrix, over evaluated batches."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from microstep.utils.tensors import finite_rows
+
+NUM_BINS = 15  #: of equal width, as in Guo et al.
+
+
+def count_sums(values: Tensor) -> Tensor:
+    """Return the sum of N values, and N."""
+    return torch.stack([values, torch.ones_like(values)]).sum(1)
+
+
+def sum_top5(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return hits and samples. Of equal logits the first one ranks higher."""
+    own, classes = logits.gather(1, targets[:, None]), torch.arange(logits.shape[1], device=logits.device)
+    rank = ((logits > own) | ((logits == own) & (classes < targets[:, None]))).sum(1)
+    return count_sums(((rank < 5) & finite_rows(logits)).long())
+
+
+def sum_bins(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return confidences − hits by bin, and samples. Outputs that are not finite are misses with confidence 0."""
+    finite = finite_rows(logits)
+    confidence, predicted = logits.softmax(1).where(finite[:, None], 0).max(1)
+    bins = ((confidence * NUM_BINS).ceil().long() - 1).clamp(0, NUM_BINS - 1)
+    gaps = confidence - ((predicted == targets) & finite).to(confidence.dtype)
+    return gaps.new_zeros(2, NUM_BINS).index_add_(1, bins, torch.stack([gaps, torch.ones_like(gaps)]))
+
+
+def average_sums(parts: Sequence[Tensor]) -> float:
+    """Return Σ |sums| / Σ samples: a mean, or the expected calibration error (Guo et al., ICML 2017)."""
+    sums, samples = torch.stack(list(parts)).sum(0).cpu().double()
+    return float(sums.abs().sum() / samples.sum())
+
+
+def area_under_roc(parts: Sequence[Tensor]) -> float:
+    """Return the mean area under the ROC curve of each class against all others, over classes with both kinds."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = torch.cat(list(parts)).double()
+    labels, scores = rows[:, -1].long(), rows[:, :-1].softmax(1)
+    if scores.isnan().any() or len(classes := set(labels.tolist())) < 2:
+        return float("nan")
+    return fmean(roc_auc_score(labels == c, scores[:, c]) for c in sorted(classes))
+
+
+#: What to keep of the N × C logits and N labels of a batch, and the value of all that was kept.
+EXTRA_METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Sequence[Tensor]], float]]] = {
+    "top5": (sum_top5, average_sums),
+    "auroc": (lambda logits, targets: torch.cat([logits, targets[:, None]], 1).float().cpu(), area_under_roc),
+    "nll": (lambda logits, targets: count_sums(F.cross_entropy(logits, targets, reduction="none")), average_sums),
+    "ece": (sum_bins, average_sums),
+}

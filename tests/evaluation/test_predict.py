@@ -78,7 +78,11 @@ def run(trained, tmp_path) -> Path:
 
 
 def test_an_image_of_a_sample_is_classified_as_the_sample(run, tmp_path):
-    """The test split as PNG files gets the same classes, and the same confidence up to the rounding to bytes."""
+    """The test split as PNG files gets the same classes, and the same confidence up to the rounding to bytes.
+
+    Confidences are not calibrated without the exported weights, which hold the temperature.
+    """
+    (run / "model.safetensors").unlink()
     done = evaluate_run(run, "test", "best", ALLOW_ALL, None, ProgressBars(False))
     truth = rows_of(done.directory)
     (tmp_path / "in").mkdir()

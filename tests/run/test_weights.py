@@ -39,6 +39,7 @@ from tests.tasks.weights import last_weights
 
 CPU = torch.device("cpu")
 TASK = {"_target_": "microstep.components.task.Classification", "class_weights": None, "label_smoothing": 0.1}
+TASK |= {"loss": None, "metrics": None}
 
 
 def opened(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -87,6 +88,7 @@ def test_the_file_says_what_it_is(trained) -> None:
     mean, std = json.loads(about.pop("mean")), json.loads(about.pop("std"))
     assert (mean, std) == ([pytest.approx(0.3055, abs=1e-4)], [pytest.approx(0.3761, abs=1e-4)])
     assert json.loads(about.pop("metrics")) == record["metrics"]["val"]
+    assert 0.05 <= float(about.pop("temperature")) <= 20
     content = (trained / "model.safetensors").read_bytes()
     assert about.pop("sha256") == sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
     assert about == {

@@ -1,7 +1,7 @@
 """Loads a classifier of images from a run, or from exported weights alone. Neither needs the training images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from microstep.components.dataset.workers import worker_count
 from microstep.components.model.metadata import parse_json, parse_normalization
 from microstep.components.task import Classification
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import WEIGHTS_FILENAME, micro_batch_size
 from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
 from microstep.evaluation.evaluate import Overrides, load_run, load_weights, read_weights
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import SavedWeights, read_exported_weights
+from microstep.run.weights import SavedWeights, read_exported_weights, read_temperature
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
 from microstep.training.builders import EVALUATION_FACTOR, INITIALIZATION_KEY
@@ -58,6 +58,7 @@ class Classifier:
     batch_size: int
     num_workers: int  #: most processes that decode images
     epoch: int  #: of the weights
+    temperature: float | None = None  #: what to divide the logits by, for calibrated confidences
 
 
 def load_classifier(
@@ -74,7 +75,8 @@ def load_classifier(
     else:
         components, _ = load_run(run_dir, allowlist, device, checkpoint, overrides)
         facts = get_image_facts(components.dataset, saved.subject)
-    return build_classifier(config, facts, weights, allowlist, device, saved.record.precision, saved.subject)
+    classifier = build_classifier(config, facts, weights, allowlist, device, saved.record.precision, saved.subject)
+    return replace(classifier, temperature=read_temperature(run_dir / WEIGHTS_FILENAME, weights.epoch))
 
 
 def load_exported_classifier(
@@ -92,6 +94,7 @@ def load_exported_classifier(
         raise ConfigError(subject, "it does not say how images are decoded", "give run=RUN_DIR instead")
     nodes = {"model": parse_json(weights.metadata, "architecture", dict)}
     nodes["task"] = parse_json(weights.metadata, "task", dict)
+    nodes["task"].pop("loss", None)  # not needed, and it may be a function that is unknown here
     allowlist.check_resolvers(nodes, subject)
     try:
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), EXPORTED_PARTS, nodes)
@@ -102,7 +105,8 @@ def load_exported_classifier(
     for key, value in (overrides or {}).items():
         OmegaConf.update(config, key, value, force_add=True)
     facts = parse_image_facts(weights.metadata, config, subject)
-    return build_classifier(config, facts, weights, allowlist, device, None, subject)
+    classifier = build_classifier(config, facts, weights, allowlist, device, None, subject)
+    return replace(classifier, temperature=read_temperature(file, weights.epoch))
 
 
 def says_decoding(metadata: Mapping[str, Any]) -> bool:

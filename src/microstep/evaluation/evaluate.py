@@ -16,7 +16,7 @@ from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import SavedWeights, read_exported_weights
+from microstep.run.weights import SavedWeights, read_exported_weights, read_temperature
 from microstep.training.builders import build_components
 from microstep.training.components import Components
 from microstep.training.device import torch_errors
@@ -57,9 +57,10 @@ def evaluate_run(
     """
     directory = get_report_directory(run_dir, split, checkpoint)
     components, epoch = load_run(run_dir, allowlist, device, checkpoint, overrides)
+    temperature = read_temperature(run_dir / WEIGHTS_FILENAME, epoch)
     if split not in components.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
-    return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
+    return EvaluatedRun(evaluate_split(components, split, directory, bars, temperature), directory, epoch)
 
 
 def load_run(
@@ -120,9 +121,11 @@ def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
     return directory
 
 
-def evaluate_split(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
+def evaluate_split(
+    components: Components, name: str, directory: Path, bars: ProgressBars, temperature: float | None = None
+) -> SplitResult:
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)
     batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running_values)
-    model, precision, task = components.model, components.precision, components.task
-    return SplitResult(*evaluate_and_report(model, split, batches, precision, task, metrics, directory))
+    shared = components.precision, components.task, metrics, directory, temperature
+    return SplitResult(*evaluate_and_report(components.model, split, batches, *shared))

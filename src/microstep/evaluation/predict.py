@@ -105,7 +105,7 @@ def classify_images(classifier: Classifier, files: ImageFiles, read: ReadResults
             raise ConfigError(f"input={files.root}", reason, IMAGE_RUN_REMEDY)
         finite, rows = finite_rows(logits).cpu(), batch.indices.cpu()
         errors |= dict.fromkeys(rows[~finite].tolist(), "the model's outputs are not finite")
-        found.append([column[finite] for column in (rows, *top_classes(logits))])
+        found.append([column[finite] for column in (rows, *top_classes(logits, classifier.temperature))])
     if len(errors) == len(files):
         raise no_prediction_error(files, errors)
     rows, classes, confidence = (torch.cat(column) for column in zip(*found, strict=True))

@@ -28,12 +28,12 @@ class ClassifiedImages:
     errors: Mapping[int, str]  #: error message by index in `files`
 
 
-def top_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
+def top_classes(logits: Tensor, temperature: float | None = None) -> tuple[Tensor, Tensor]:
     """Return the most probable classes and their confidence: N × k each, on the CPU, for logits of N × C.
 
     Of equally probable classes, the first wins.
     """
-    probabilities = logits.cpu().double().softmax(1)
+    probabilities = (logits.cpu().double() / (temperature or 1.0)).softmax(1)
     confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
     return classes[:, :TOP_K].clone(), confidence[:, :TOP_K].clone()  # a view would keep all C columns in memory
 

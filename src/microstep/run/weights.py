@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_heade
 from microstep.components.model.torchvision_models import unwrap
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment, without_later
 from microstep.errors import CheckpointRefused, escape_unprintable
+from microstep.types.data import MAX_TEMPERATURE, MIN_TEMPERATURE
 from microstep.types.protocols import Dataset
 from microstep.utils.files import write_atomic
 from microstep.utils.json_files import replace_nonfinite
@@ -46,14 +47,17 @@ class WeightsFile:
     file: Path
     metadata: Mapping[str, str]  #: known before the run starts
 
-    def write(self, model: nn.Module, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write the state of a model with its epoch and validation metrics, or warn if safetensors cannot hold it.
+    def write(
+        self, model: nn.Module, epoch: int, metrics: Mapping[str, float], temperature: float | None = None
+    ) -> None:
+        """Write a model's state, epoch, validation metrics and temperature, or warn if safetensors cannot hold it.
 
         Names and dtypes are those of `state_dict()`; a model of torchvision has torchvision's names. Each name of tied
         weights has its own tensor, so that `load_state_dict` needs nothing else. Equal weights give equal bytes. A
         write that fails leaves no partial file.
         """
         metadata = {**self.metadata, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
+        metadata |= {"temperature": repr(temperature)} if temperature else {}
         try:
             content = serialize_weights(unwrap(model).state_dict(), metadata)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
@@ -111,6 +115,15 @@ def read_exported_weights(file: Path, subject: str | None = None, remedy: str = 
     if sha256(data).hexdigest() != digest:
         raise CheckpointRefused(subject, "its checksum is not the one in its header", remedy)
     return SavedWeights(file, state, epoch, metadata)
+
+
+def read_temperature(file: Path, epoch: int) -> float | None:
+    """Return the temperature in exported weights; None if they are of another epoch, or have none that is valid."""
+    with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError), safe_open(file, "pt") as weights:
+        temperature, metadata = float(weights.metadata()["temperature"]), weights.metadata()
+        if metadata["epoch"] == str(epoch) and MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+            return temperature
+    return None
 
 
 def first_line(error: Exception) -> str:

@@ -113,11 +113,16 @@ def evaluate_and_report(
     task: Task,
     metrics: Metrics,
     directory: Path,
+    temperature: float | None = None,
+    fit_temperature: bool = False,
 ) -> tuple[dict[str, float], Report]:
     """Return a split's metrics and write its report to `directory`, both from the same outputs."""
     kept = PredictionCollector()
     values = evaluate(model, batches, precision, task, metrics, kept)
+    predictions = kept.predictions(split)
+    if fit_temperature and hasattr(task, "fit_temperature"):
+        temperature = task.fit_temperature(predictions)
     with write_directory(directory) as draft:
-        report = task.report(kept.predictions(split), draft)
+        report = task.report(replace(predictions, temperature=temperature), draft)
     moved = {title: directory / file.relative_to(draft) for title, file in report.images.items()}
-    return values, replace(report, images=moved)
+    return values, replace(report, images=moved, temperature=temperature)

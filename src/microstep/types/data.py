@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  #: of a classifier's logits
 Positions = Sequence[int]  #: indices into the order of an epoch
 
 
@@ -80,6 +81,7 @@ class Predictions:
     indices: Tensor  #: N, int64, indices in the official split
     split: Split
     device: torch.device  #: device of the split's batches
+    temperature: float | None = None  #: of `SupportsTemperature`, for the calibrated confidences of a report
 
     @property
     def files(self) -> Sequence[str] | None:
@@ -108,6 +110,7 @@ class Report:
     curves: Mapping[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict, repr=False
     )  #: name → (N, bool: is positive; N: score), for PR curves
+    temperature: float | None = None  #: that of the predictions
 
 
 FetchRequest = tuple[Tensor, Tensor]  #: (rows, positions) of `Split.fetch`

@@ -165,6 +165,8 @@ class Task(Protocol):
     """Defines loss, metrics and report. Only the task interprets targets.
 
     A task with an attribute `outputs`, the numbers that a model returns for a sample, sets the model's `num_classes`.
+    A task may have `fit_temperature(predictions) -> float | None`, which returns what to divide its logits by for
+    calibrated confidences, and `average_views(outputs)`, which averages V × N × … outputs of V views of each sample.
     """
 
     def weight(self, targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from sklearn.metrics import classification_report
 from torch import Tensor
 
 import microstep.components.task.classification.plots as plots
+from microstep.components.task.classification.probabilities import finite_softmax
 from microstep.errors import escape_unprintable
 from microstep.types.data import Predictions, Report
 from microstep.utils.tables import csv_bytes
@@ -28,10 +29,9 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     the split's in titles and warnings. The report has precision-recall curves of the first `MAX_CURVES` classes.
     """
     class_names = [escape_unprintable(name) for name in class_names]
-    finite = finite_rows(predictions.outputs)
-    probabilities = predictions.outputs.double().softmax(1).where(finite[:, None], 0)
+    probabilities = finite_softmax(predictions.outputs)
     confidence, classes = probabilities.max(1)
-    predicted = classes.where(finite, plots.NO_CLASS)
+    predicted = classes.where(finite_rows(predictions.outputs), plots.NO_CLASS)
     truth = predictions.targets
     warn_absent_classes(truth, class_names, directory.name)
     text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
@@ -39,13 +39,23 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
     bins = plots.bin_confidences(confidence, predicted == truth)
     write_columns(bins, directory / "calibration.csv")
+    if note := format_calibrated_error(predictions, predicted == truth):
+        text += f"\nexpected calibration error {plots.expected_calibration_error(bins):.4f}{note}\n"
     image_files = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
     plots.draw_confusion(matrix, class_names, image_files["confusion_matrix"])
-    plots.draw_reliability(bins, image_files["reliability"])
+    plots.draw_reliability(bins, image_files["reliability"], note)
     if plots.draw_worst_mistakes(predictions, predicted, probabilities, class_names, directory / "worst_mistakes.png"):
         image_files["worst_mistakes"] = directory / "worst_mistakes.png"
     curves = {name: (truth == c, probabilities[:, c]) for c, name in enumerate(class_names[:MAX_CURVES])}
     return Report(text, image_files, curves)
+
+
+def format_calibrated_error(predictions: Predictions, right: Tensor) -> str:
+    """Return the expected calibration error at the temperature of the run; nothing if it has none."""
+    if predictions.temperature is None:
+        return ""
+    bins = plots.bin_confidences(finite_softmax(predictions.outputs, predictions.temperature).amax(1), right)
+    return f", {plots.expected_calibration_error(bins):.4f} at temperature {predictions.temperature:.3f}"
 
 
 def warn_absent_classes(truth: Tensor, class_names: Sequence[str], split: str) -> None:

@@ -80,6 +80,11 @@ class Classification:
         """Return the label with the largest logit of each row, the first one of equals."""
         return outputs.argmax(1)
 
+    def fit_temperature(self, predictions: Predictions) -> float | None:
+        from microstep.components.task.classification.probabilities import fit_temperature  # imports scipy
+
+        return fit_temperature(predictions.outputs, predictions.targets)
+
     def report(self, predictions: Predictions, directory: Path) -> Report:
         from microstep.components.task.classification.report import write_report  # imports matplotlib
 

@@ -66,6 +66,7 @@ def run_evaluate(config: DictConfig) -> None:
         python evaluate.py run=RUN_DIR split=val           or train
         python evaluate.py run=RUN_DIR checkpoint=last     written to reports/<split>-last/
         python evaluate.py run=RUN_DIR checkpoint=model.safetensors   the exported weights: reports/<split>-model/
+        python evaluate.py run=RUN_DIR tta=flip            each image and its mirror image: reports/<split>-tta-flip/
         python evaluate.py run=A baseline=B                is A better than B? outputs/comparisons/…/
         python evaluate.py run=A checkpoint=last baseline=A baseline_checkpoint=best   two checkpoints of one run
         python evaluate.py run=RUN_DIR input=FOLDER        classify unlabeled images: reports/input-<folder>/
@@ -99,7 +100,7 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         from microstep.evaluation.evaluate import evaluate_run
 
     run, overrides = Path(config.run), get_overrides(config)
-    done = evaluate_run(run, config.split, config.checkpoint, allowlist, config.device, bars, overrides)
+    done = evaluate_run(run, config.split, config.checkpoint, allowlist, config.device, bars, overrides, config.tta)
     rows = {
         config.split: format_metrics(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",

@@ -118,6 +118,7 @@ class EvaluateConfig:
     input: str | None = key(None, DATA, "image, or folder of images, to classify instead of a split")
     checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
     baseline_checkpoint: str | None = key(None, COMPARISON, "checkpoint of baseline=; null: the same as of run=")
+    tta: str | None = key(None, DATA, "flip: average the predictions for each image and its mirror image")
     device: str | None = key(None, OUTPUT, "where to evaluate; null: the run's own")
     allocator: str | None = key(None, OUTPUT, "keep or default, as for train.py; null: the run's own")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
@@ -143,6 +144,7 @@ CHOICES = {
     "check": CHECKS,
     "rule": RULES,
     "redo": ("stale",),
+    "tta": ("flip",),
     "allocator": ("keep", "default"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),

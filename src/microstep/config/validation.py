@@ -54,6 +54,8 @@ def is_foreign(config: DictConfig, group: str) -> bool:
 
 def check_evaluated(config: DictConfig) -> None:
     """Check that evaluate.py has a run, or weights for unlabeled images and nothing that needs a run."""
+    if config.tta is not None and not config.input is config.baseline is None:
+        raise ConfigError(f"tta={config.tta}", "it makes the report of a split", "leave out input= and baseline=")
     subject = f"weights={config.weights}"
     if config.weights is None:
         if config.run is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from microstep.components.model.torchvision_models import load_state
 from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
+from microstep.evaluation.views import ViewAverage
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import SavedWeights, read_exported_weights, read_temperature
@@ -45,19 +46,23 @@ def evaluate_run(
     device: str | None,
     bars: ProgressBars,
     overrides: Overrides | None = None,
+    tta: str | None = None,
 ) -> EvaluatedRun:
     """Evaluate a split with the model, data and precision of a run, and write the report into its directory.
 
     Args:
         split: name of a split of the run's dataset. For the other arguments see `load_run`.
+        tta: name of the views of each image whose probabilities are averaged (`VIEWS`); None for the image alone.
 
     Raises:
         ConfigError: if the dataset has no such split; see also `load_run`.
         StorageError: if the report cannot be written.
     """
-    directory = get_report_directory(run_dir, split, checkpoint)
+    directory = get_report_directory(run_dir, split, checkpoint, tta)
     components, epoch = load_run(run_dir, allowlist, device, checkpoint, overrides)
-    temperature = read_temperature(run_dir / WEIGHTS_FILENAME, epoch)
+    temperature = None if tta else read_temperature(run_dir / WEIGHTS_FILENAME, epoch)
+    if tta:
+        components = replace(components, model=ViewAverage(components.model, components.task, tta))
     if split not in components.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
     return EvaluatedRun(evaluate_split(components, split, directory, bars, temperature), directory, epoch)
@@ -109,13 +114,14 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
         raise CheckpointRefused(str(weights.source), reason, "check model.* in config.yaml") from None
 
 
-def get_report_path(name: str, checkpoint: str) -> Path:
+def get_report_path(name: str, checkpoint: str, tta: str | None = None) -> Path:
     """Return the path of a report within a run directory."""
-    return Path("reports", name if checkpoint == "best" else f"{name}-{Path(checkpoint).stem}")
+    weights, views = "" if checkpoint == "best" else f"-{Path(checkpoint).stem}", f"-tta-{tta}" if tta else ""
+    return Path("reports", f"{name}{weights}{views}")
 
 
-def get_report_directory(run_dir: Path, name: str, checkpoint: str) -> Path:
-    directory = run_dir / get_report_path(name, checkpoint)
+def get_report_directory(run_dir: Path, name: str, checkpoint: str, tta: str | None = None) -> Path:
+    directory = run_dir / get_report_path(name, checkpoint, tta)
     if directory.parent.is_symlink() or directory.is_symlink():
         raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import log
 from pathlib import Path
 
 import torch
@@ -84,6 +85,12 @@ class Classification:
         from microstep.components.task.classification.probabilities import fit_temperature  # imports scipy
 
         return fit_temperature(predictions.outputs, predictions.targets)
+
+    def average_views(self, outputs: Tensor) -> Tensor:
+        """Return the logits of the mean probabilities of V × N × classes logits; of equal views, their own logits."""
+        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        scale = logits.logsumexp(2, keepdim=True)
+        return (logits - scale).logsumexp(0) - log(len(logits)) + scale.mean(0)
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
         from microstep.components.task.classification.report import write_report  # imports matplotlib

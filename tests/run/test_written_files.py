@@ -27,6 +27,7 @@ REPORT = {
     "confusion_matrix.png",
     "predictions.csv",
     "reliability.png",
+    "scores.csv",
     "worst_mistakes.png",
 }
 FACTS = {

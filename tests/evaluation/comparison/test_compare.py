@@ -21,6 +21,7 @@ from microstep.errors import ConfigError, DataError
 from microstep.evaluation.comparison.compare import WrittenComparisons, compare_runs, fetch_flip_images
 from microstep.evaluation.comparison.flips import find_flips
 from microstep.evaluation.comparison.output_files import get_comparison_directory
+from microstep.evaluation.comparison.predictions_file import read_report
 from microstep.evaluation.comparison.significance import correct_holm
 from microstep.evaluation.comparison.text import comparison_report_text
 from microstep.utils.terminal import called
@@ -129,7 +130,7 @@ def test_a_pattern_is_a_setting_over_its_seeds(here):
     found = one.result
     assert (one.names, one.match.run.seeds, one.match.baseline.seeds) == (("epochs-4", "epochs-1"), [0, 1], [0, 1])
     means = [np.mean([np.equal(*columns(here / name(epochs, seed))).mean() for seed in (0, 1)]) for epochs in (4, 1)]
-    assert (found.accuracy.run, found.accuracy.baseline) == pytest.approx(tuple(means))
+    assert (found.score.run, found.score.baseline) == pytest.approx(tuple(means))
     assert [p < 0.05 for _, _, p in found.by_seed] == [True, True]
 
 
@@ -226,9 +227,7 @@ def test_a_task_without_predictions_is_not_told_to_evaluate(here, task):
     with pytest.raises(ConfigError) as caught:
         compared(name(1, 0), name(4, 0))
     lost = f"it has no reports/test/predictions.csv; {called('evaluate')} run={name(4, 0)} split=test makes it"
-    none = (
-        "its task (mine.Regression) writes no predictions.csv; compare metrics.test in run.json of both runs, or let "
-    )
+    none = "its task (mine.Regression) writes no predictions.csv or scores.csv; compare metrics.test in run.json of "
     assert str(caught.value).startswith(f"baseline={name(4, 0)}: {none if task[:4] == 'mine' else lost}")
     assert "f1_macro" in json.loads((here / name(4, 0) / "run.json").read_text())["metrics"]["test"]
 
@@ -513,3 +512,14 @@ def test_runs_are_grouped_by_the_content_of_their_files(here):
     edited(here / name(4, 1) / "run.json", '"1234"', '"5678"')
     with pytest.raises(ConfigError, match="it matches 2 settings"):
         compared(f"{SWEEP}/epochs-1_*", f"{SWEEP}/epochs-4_*")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "index,f1\n", "index\n1\n", "index,f1\n1,1\n", "i,f\n1,1\n1,0\n", "i,f\n1,nan\n2,1\n", "i,f\n1,x\n2,1\n"],
+)
+def test_damaged_scores_are_one_line(tmp_path, content) -> None:
+    """Scores that are missing, no numbers or of a sample twice are named with the way out."""
+    (tmp_path / "scores.csv").write_text(content)
+    with pytest.raises(DataError, match=r"scores\.csv: it is damaged: .*; evaluate the run again"):
+        read_report(tmp_path)

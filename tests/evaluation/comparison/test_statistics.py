@@ -13,7 +13,7 @@ from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences
-from microstep.evaluation.comparison.paired import ClassScores, PairedPredictions
+from microstep.evaluation.comparison.paired import ClassScores, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.results import ComparisonResult
 from microstep.evaluation.comparison.significance import (
     SeedSampleVariance,
@@ -155,7 +155,7 @@ def test_exchanging_the_sides_exchanges_the_signs(seeds):
         ComparisonResult.from_predictions(PairedPredictions(paired.labels, paired.baseline, paired.run, 3)),
     )
     assert one.p_value == other.p_value
-    for a, b in ((one.accuracy, other.accuracy), (one.macro_f1, other.macro_f1)):
+    for a, b in ((one.score, other.score), (one.macro_f1, other.macro_f1)):
         assert (a.difference, a.low, a.high) == pytest.approx((-b.difference, -b.high, -b.low), abs=0.01)
 
 
@@ -165,8 +165,8 @@ def test_equal_predictions_prove_no_equality(seeds):
     paired = constructed(both=170, run=0, baseline=0, neither=10)
     paired = PairedPredictions(paired.labels, *(np.repeat(side, seeds, 0) for side in (paired.run, paired.baseline)), 2)
     found = ComparisonResult.from_predictions(paired)
-    assert (found.accuracy.difference, found.p_value) == (0, 1)
-    for score in (found.accuracy, found.macro_f1):
+    assert (found.score.difference, found.p_value) == (0, 1)
+    for score in (found.score, found.macro_f1):
         assert (score.low, score.high) == pytest.approx((-3 / 180, 3 / 180), abs=2e-3)
     assert make_verdicts([found])[0].word == "no difference"
 
@@ -230,7 +230,7 @@ def test_the_sentence_says_what_the_figures_do(word):
 def test_the_sentence_contradicts_no_figure(run, baseline):
     """It claims a difference if p is below 0.05 and the interval excludes zero, and says if they disagree."""
     found = make_verdicts([ComparisonResult.from_predictions(constructed(150, run, baseline, 5))])[0]
-    low, high, p = found.result.accuracy.low, found.result.accuracy.high, found.result.p_value
+    low, high, p = found.result.score.low, found.result.score.high, found.result.p_value
     assert (found.word != "no difference") == (p < 0.05 and (low > 0 or high < 0))
     assert ("at the margin" in found.format_sentence("A", "B")) == ((p < 0.05) != (low > 0 or high < 0))
 
@@ -241,7 +241,7 @@ def test_the_sentence_contradicts_no_figure(run, baseline):
 def test_test_and_interval_must_agree(p, low, word):
     """A difference is claimed if both find it; if only one does, the sentence says that they disagree."""
     found = ComparisonResult.from_predictions(constructed(150, 18, 4, 8))
-    verdict = Verdict(replace(found, p_value=p, accuracy=replace(found.accuracy, low=low)), p, 1)
+    verdict = Verdict(replace(found, p_value=p, score=replace(found.score, low=low)), p, 1)
     assert verdict.word == word
     assert ("at the margin" in verdict.format_sentence("A", "B")) == (word == "no difference")
 
@@ -317,3 +317,43 @@ def test_equal_differences_in_all_seeds_count_as_equal():
         assert found[-1].p_value() == pytest.approx(2 * norm.sf(ahead / 1e4 / found[-1].over_samples ** 0.5), rel=1e-9)
     p_values = [one.p_value() for one in found]
     assert p_values == sorted(p_values, reverse=True) and len({*p_values}) == len(p_values)
+
+
+def scores(seeds: int, samples: int, shift: float, scale: float = 1.0) -> PairedScores:
+    """Return scores of two groups, of which the run's are higher on average."""
+    generator = np.random.default_rng(seeds)
+    shared, *noise = generator.normal(size=samples), *(generator.normal(size=(2, seeds, samples)))
+    return PairedScores(*(scale * (shared + 0.3 * one + by) for one, by in zip(noise, (shift, 0), strict=True)), "r")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("shift", "word"), [(0.2, "better"), (-0.2, "worse"), (0, "no difference")])
+def test_scores_are_compared_in_any_unit(seeds, shift, word) -> None:
+    """The verdict follows the mean difference, and neither it nor the p-value depends on the unit of the scores."""
+    verdicts = [
+        make_verdicts([ComparisonResult.from_scores(scores(seeds, 200, shift, scale))])[0] for scale in (1, 1e-4)
+    ]
+    assert [verdict.word for verdict in verdicts] == [word, word]
+    one, other = (verdict.result for verdict in verdicts)
+    assert one.p_value == pytest.approx(other.p_value)
+    for name in ("difference", "low", "high"):
+        assert getattr(one.score, name) == pytest.approx(1e4 * getattr(other.score, name))
+    assert one.smallest_difference(1) == pytest.approx(1e4 * other.smallest_difference(1))
+    assert "in r (95 % interval" in verdicts[0].format_sentence("A", "B")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_scores_of_right_and_wrong_are_accuracies(seeds) -> None:
+    """For 0 and 1, the interval of scores is about that of the same predictions compared as classes."""
+    paired = noisy(seeds, 300, 3)
+    sides = ((side == paired.labels).astype(float) for side in (paired.run, paired.baseline))
+    one, other = ComparisonResult.from_scores(PairedScores(*sides, "right")), ComparisonResult.from_predictions(paired)
+    assert one.score.difference == pytest.approx(other.score.difference)
+    assert (one.score.low, one.score.high) == pytest.approx((other.score.low, other.score.high), abs=0.01)
+
+
+def test_equal_scores_show_no_difference() -> None:
+    """Two groups with the same scores have p = 1 and an interval around 0, that isn't empty."""
+    found = ComparisonResult.from_scores(PairedScores(*2 * [np.ones((1, 50))], "r"))
+    assert found.p_value == 1
+    assert found.score.low < 0 < found.score.high

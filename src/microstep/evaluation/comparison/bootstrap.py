@@ -62,6 +62,14 @@ class UniqueSamples:
             yield generator.multinomial(samples, self.weights / self.weights.sum(), min(chunk, resamples - start))
 
 
+def bootstrap_means(differences: Array, unit: float, resamples: int) -> Array:
+    """Return the means of resamples of N differences and, like pseudo samples of predictions, of ± `unit`."""
+    generator, values = np.random.default_rng(BOOTSTRAP_SEED), np.append(differences, [unit, -unit])
+    chunk = max(1, MAX_NUMBERS_HELD // len(values))
+    sizes = (min(chunk, resamples - start) for start in range(0, resamples, chunk))
+    return np.concatenate([generator.choice(values, (size, len(differences))).mean(1) for size in sizes])
+
+
 def bootstrap_differences(unique: UniqueSamples, samples: int, resamples: int) -> tuple[Array, Array]:
     """Return the differences in accuracy and in macro F1 on B resamples, each of `samples` samples: B × S each."""
     chunks = [compute_score_differences(counts, unique) for counts in unique.iter_resamples(samples, resamples)]

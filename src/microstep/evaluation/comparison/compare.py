@@ -100,26 +100,34 @@ def require_one_group(groups: Sequence[RunGroup], request: ReportRequest) -> Run
 def make_comparisons(groups: Sequence[RunGroup], baseline: RunGroup, split: str) -> list[Comparison]:
     *names, baseline_name = name_groups([*groups, baseline])
     matches = [pair_by_seed(group, baseline) for group in groups]
-    verdicts = make_verdicts([ComparisonResult.from_predictions(match.paired) for match in matches])
+    verdicts = make_verdicts([ComparisonResult.from_paired(match.paired) for match in matches])
     rows = zip(matches, verdicts, names, strict=True)
     return [Comparison(match, verdict, (name, baseline_name), split) for match, verdict, name in rows]
 
 
 def write_comparison(comparison: Comparison, allowlist: Allowlist) -> Path:
-    directory, flips = output_files.get_comparison_directory(comparison), find_flips(comparison.match)
-    class_names, seeds = comparison.class_names, comparison.result.paired.seeds
+    directory = output_files.get_comparison_directory(comparison)
     text = f"{comparison_report_text(comparison)}\n\n{comparison.sentence}\n"
     files = {
         "comparison.txt": text.encode(errors="backslashreplace"),
         "comparison.json": output_files.format_comparison_json(comparison),
+    }
+    files |= format_class_files(comparison, allowlist) if comparison.result.macro_f1 else {}
+    output_files.write_comparison_files(files, directory)
+    return directory
+
+
+def format_class_files(comparison: Comparison, allowlist: Allowlist) -> dict[str, bytes]:
+    """Return the files of a comparison that need predicted classes."""
+    class_names, seeds, flips = comparison.class_names, comparison.result.paired.seeds, find_flips(comparison.match)
+    files = {
         "per_class.csv": output_files.format_per_class_csv(comparison),
         "flips.csv": format_flips_csv(flips, class_names, seeds),
     }
     images = load_flip_images(comparison, decisive_flips(flips), allowlist)
     if images is not None:
         files["flips.png"] = draw_flips(flips, images, class_names, seeds, comparison.names)
-    output_files.write_comparison_files(files, directory)
-    return directory
+    return files
 
 
 def load_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from microstep.evaluation.comparison.groups import GroupPair
+from microstep.evaluation.comparison.predictions_file import SavedPredictions
 from microstep.utils.plotting import GREEN, INK, RED, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.tables import csv_bytes
 from microstep.utils.text import format_count, sample_caption, truncate_middle
@@ -39,6 +40,7 @@ class Flip:
 def find_flips(match: GroupPair) -> list[Flip]:
     """Return the samples that flipped with most seeds first, and of these, those with the highest confidence."""
     report, paired = match.baseline.first.report, match.paired
+    assert isinstance(report, SavedPredictions)
     differences = paired.differences.sum(0, dtype=np.int64)
     rows = np.flatnonzero(differences)
     confidence = [group.stack_column("confidence").mean(0)[rows] for group in (match.run, match.baseline)]

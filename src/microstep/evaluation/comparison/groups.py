@@ -13,7 +13,8 @@ import numpy as np
 
 from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.paired import Array, PairedPredictions
+from microstep.evaluation.comparison.paired import Array, PairedPredictions, PairedScores
+from microstep.evaluation.comparison.predictions_file import SavedScores
 from microstep.evaluation.comparison.runs import ReportedRun
 from microstep.run.saved_run import find_training_differences
 from microstep.utils.text import display_path
@@ -62,8 +63,10 @@ class GroupPair:
         return find_training_differences([run.saved for run in (*self.run.runs, *self.baseline.runs)])
 
     @property
-    def paired(self) -> PairedPredictions:
+    def paired(self) -> PairedPredictions | PairedScores:
         report = self.baseline.first.report
+        if isinstance(report, SavedScores):
+            return PairedScores(self.run.stack_column("scores"), self.baseline.stack_column("scores"), report.name)
         run, baseline = (group.stack_column("predictions") for group in (self.run, self.baseline))
         return PairedPredictions(report.labels, run, baseline, len(report.class_names))
 

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from microstep.config.names import MAX_NAME_LENGTH, UNSAFE_CHARACTERS, safe_name
 from microstep.evaluation.comparison.groups import find_setting_differences
-from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL
+from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, ComparisonResult
 from microstep.evaluation.comparison.text import Comparison
 from microstep.utils.files import write_directory
 from microstep.utils.json_files import read_json, replace_nonfinite
@@ -47,8 +48,8 @@ def write_comparison_files(files: Mapping[str, bytes], directory: Path) -> None:
     with write_directory(directory) as draft:
         for name, content in files.items():
             (draft / name).write_bytes(content)
-        if "flips.png" not in files:
-            (directory / "flips.png").unlink(missing_ok=True)  # of an earlier comparison
+        for name in {"flips.png", "flips.csv", "per_class.csv"} - files.keys():
+            (directory / name).unlink(missing_ok=True)  # of an earlier comparison
 
 
 def format_comparison_json(comparison: Comparison) -> bytes:
@@ -65,8 +66,7 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "data": data,
         "checkpoint": comparison.checkpoints[0],
         "baseline_checkpoint": comparison.checkpoints[1],
-        "accuracy": asdict(result.accuracy),
-        "macro_f1": asdict(result.macro_f1),
+        **format_scores(result),
         "level": SIGNIFICANCE_LEVEL,
         "p_value": result.p_value,
         "p_value_corrected": verdict.p_value,
@@ -74,10 +74,16 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "smallest_difference": verdict.smallest_difference,
         "by_seed": [
             {"seed": seed, "only_run": only_run, "only_baseline": only_baseline, "mcnemar": p}
-            for seed, (only_run, only_baseline, p) in zip(run.seeds, result.by_seed, strict=True)
+            for seed, (only_run, only_baseline, p) in zip(run.seeds, result.by_seed, strict=False)
         ],
     }
     return f"{json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
+
+
+def format_scores(result: ComparisonResult) -> dict[str, Any]:
+    if result.macro_f1:
+        return {"accuracy": asdict(result.score), "macro_f1": asdict(result.macro_f1)}
+    return {"score": {"name": result.paired.name, **asdict(result.score)}}
 
 
 def format_per_class_csv(comparison: Comparison) -> bytes:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -11,8 +11,37 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
+class PairedScores:
+    """Scores of two groups of runs for the same N samples, each with the same S seeds."""
+
+    run: Array  #: S × N, the higher the better
+    baseline: Array  #: S × N, with the seeds in the same order
+    name: str
+
+    @property
+    def seeds(self) -> int:
+        return len(self.run)
+
+    @property
+    def samples(self) -> int:
+        return len(self.run[0])
+
+    @property
+    def differences(self) -> Array:
+        return np.asarray(self.run - self.baseline)
+
+    @property
+    def unit(self) -> float:
+        """The largest difference between two scores of a sample; 1 if there is none."""
+        return float(np.abs(self.differences).max()) or 1.0
+
+
+@dataclass(frozen=True)
 class PairedPredictions:
-    """Predictions of two groups of runs for the same N samples, each with the same S seeds."""
+    """Predictions of two groups of runs for the same N samples, each with the same S seeds. Their score is accuracy."""
+
+    name: ClassVar[str] = "accuracy"
+    unit: ClassVar[float] = 1.0
 
     labels: Array  #: N true classes, in 0…classes − 1
     run: Array  #: S × N predicted classes, with a row for each seed
@@ -36,11 +65,6 @@ class PairedPredictions:
     def discordant(self) -> Array:
         """S × 2: number of samples that only the run gets right, and that only the baseline gets right."""
         return np.stack([(self.differences > 0).sum(1), (self.differences < 0).sum(1)], 1)
-
-    @property
-    def disagreement(self) -> float:
-        """Share of samples that exactly one of the two gets right."""
-        return float(np.abs(self.differences).mean())
 
     def select_class(self, label: int) -> "PairedPredictions":
         mask = self.labels == label

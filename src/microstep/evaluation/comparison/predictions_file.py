@@ -30,6 +30,30 @@ class SavedPredictions:
     class_names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SavedScores:
+    """Scores of a run for N samples of a split, sorted by the index of the samples."""
+
+    indices: Array  #: N, int64
+    scores: Array  #: N, the higher the better
+    name: str
+    labels: tuple[()] = ()
+    class_names: tuple[()] = ()
+
+
+def read_report(directory: Path) -> SavedPredictions | SavedScores:
+    """Return the predictions in the directory of a report, or its scores if they are no classes."""
+    if (directory / "confusion_matrix.csv").exists() or not (directory / "scores.csv").exists():
+        return read_predictions(directory)
+    with damage_errors(directory / "scores.csv") as file:
+        (_, name), *rows = iter_table_rows(file)
+        indices, scores = np.array([[int(index), float(score)] for index, score in rows], np.float64).T
+        order = np.argsort(indices, kind="stable")
+        if len(rows) < 2 or (np.diff(indices[order]) == 0).any() or not np.isfinite(scores).all():
+            raise ValueError("it has fewer than two samples, one twice, or a score that is no number")
+        return SavedScores(indices[order].astype(np.int64), scores[order], escape_unprintable(name))
+
+
 def read_predictions(directory: Path) -> SavedPredictions:
     """Return the predictions in the directory of a report.
 

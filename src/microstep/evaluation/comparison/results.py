@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.stats import norm
 
 from microstep.evaluation.comparison import significance
-from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences
-from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions
+from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences, bootstrap_means
+from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.significance import POWER, SeedSampleVariance
 
 SIGNIFICANCE_LEVEL = 0.05
 RESAMPLES = 10_000  #: for the ends of an interval
 COVARIANCE_RESAMPLES = 2_000  #: for a covariance, which needs fewer
+Paired = PairedPredictions | PairedScores
 IntervalEnds = tuple[float, float]
 
 
@@ -53,10 +55,14 @@ class ClassComparison:
 class ComparisonResult:
     """Statistics of one pair of groups."""
 
-    paired: PairedPredictions
-    accuracy: ScoreComparison
-    macro_f1: ScoreComparison
-    p_value: float  #: one seed: McNemar's exact test; several: consistent with the interval over seeds and samples
+    paired: Paired
+    score: ScoreComparison  #: which decides; accuracy, if predictions are classes
+    macro_f1: ScoreComparison | None  #: None if they are not
+    p_value: float  #: one seed: McNemar's exact test, or the bootstrap; several: consistent with the interval
+
+    @classmethod
+    def from_paired(cls, paired: Paired) -> "ComparisonResult":
+        return cls.from_predictions(paired) if isinstance(paired, PairedPredictions) else cls.from_scores(paired)
 
     @classmethod
     def from_predictions(cls, paired: PairedPredictions) -> "ComparisonResult":
@@ -69,22 +75,45 @@ class ComparisonResult:
         compared = [ScoreComparison(a, b, a - b, *ends) for (a, b), ends in zip(means, intervals, strict=True)]
         return cls(paired, compared[0], compared[1], compute_p_value(paired))
 
+    @classmethod
+    def from_scores(cls, paired: PairedScores) -> "ComparisonResult":
+        """Return the statistics of scores: by the bootstrap over samples, or over seeds and samples."""
+        run, baseline = float(paired.run.mean()), float(paired.baseline.mean())
+        if paired.seeds > 1:
+            variance = SeedSampleVariance.from_values(paired.differences, paired.unit)
+            ends, p_value = variance.interval(SIGNIFICANCE_LEVEL), variance.p_value()
+        else:
+            means = bootstrap_means(paired.differences[0], paired.unit, RESAMPLES)
+            tail = min((means <= 0).sum(), (means >= 0).sum())
+            ends, p_value = central_interval(means), min(1.0, 2 * (1 + tail) / (1 + RESAMPLES))
+        return cls(paired, ScoreComparison(run, baseline, run - baseline, *ends), None, p_value)
+
+    @property
+    def scores(self) -> dict[str, ScoreComparison]:
+        """The scores by name; the first decides."""
+        return {self.paired.name: self.score, **({"macro F1": self.macro_f1} if self.macro_f1 else {})}
+
     @property
     def by_seed(self) -> list[tuple[int, int, float]]:
         """For each seed: the samples that only the run gets right, only the baseline, and McNemar's p-value."""
+        if isinstance(self.paired, PairedScores):
+            return []
         discordant = self.paired.discordant.tolist()
         return [(run, baseline, significance.mcnemar_p_value(run, baseline)) for run, baseline in discordant]
 
     @cached_property
     def classes(self) -> list[ClassComparison]:
-        return compare_classes(self.paired)
+        return compare_classes(self.paired) if isinstance(self.paired, PairedPredictions) else []
 
     def smallest_difference(self, comparisons: int) -> float | None:
         """Return the smallest true difference that 4 of 5 such comparisons detect of `comparisons` made together."""
         level = SIGNIFICANCE_LEVEL / comparisons  # Bonferroni's level, the first step of Holm's
+        differences, samples = self.paired.differences, self.paired.samples
         if self.paired.seeds > 1:
-            return SeedSampleVariance.from_values(self.paired.differences).smallest_difference(level, POWER)
-        return significance.find_smallest_difference(self.paired.samples, self.paired.disagreement, level)
+            return SeedSampleVariance.from_values(differences, self.paired.unit).smallest_difference(level, POWER)
+        if isinstance(self.paired, PairedPredictions):
+            return significance.find_smallest_difference(samples, float(np.abs(differences).mean()), level)
+        return float((norm.isf(level / 2) + norm.ppf(POWER)) * differences.std(ddof=1) / np.sqrt(samples))
 
 
 def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:

@@ -14,7 +14,7 @@ from microstep.config.allowlist import Allowlist
 from microstep.config.experiment import DATA_KEYS, drop_keys, extract_experiment, micro_batch_size
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.predictions_file import SavedPredictions, read_predictions
+from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
 from microstep.evaluation.evaluate import get_report_path
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
@@ -37,7 +37,7 @@ class ReportedRun:
     settings: Mapping[str, Any]  #: the experiment without its seed, with the epochs of the last resume
     effective_batch_size: int
     fingerprint: str  #: of the data and their splits
-    report: SavedPredictions
+    report: SavedPredictions | SavedScores
     checkpoint: str  #: whose report it is
 
     @property
@@ -94,7 +94,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     if request.split not in splits:
         raise ConfigError(f"split={request.split}", "no such split", f"the options are {', '.join(splits)}")
     try:
-        report = read_predictions(directory / request.report)
+        report = read_report(directory / request.report)
     except FileNotFoundError:
         raise missing_report_error(saved, request, current(str(config.task.get("_target_")))) from None
     if saved.record.status != "finished":
@@ -113,7 +113,7 @@ def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> 
     names = {file.name for file in saved.directory.glob("reports/*/*")}
     if task != CLASSIFICATION and names and "predictions.csv" not in names:
         remedy = f"compare metrics.{request.split} in run.json of both runs, or let the task's report write it"
-        return ConfigError(saved.subject, f"its task ({task}) writes no predictions.csv", remedy)
+        return ConfigError(saved.subject, f"its task ({task}) writes no predictions.csv or scores.csv", remedy)
     reason = f"it has no {request.report}/predictions.csv"
     return ConfigError(saved.subject, reason, f"{request.evaluate_command(saved.directory)} makes it")
 

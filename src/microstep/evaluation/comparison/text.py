@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from microstep.errors import escape_unprintable
 from microstep.evaluation.comparison.groups import GroupPair, RunGroup, find_brief_differences, format_seed_list
+from microstep.evaluation.comparison.paired import PairedPredictions
 from microstep.evaluation.comparison.results import ClassComparison, ComparisonResult
-from microstep.evaluation.comparison.verdict import Verdict, format_interval, format_p_value, format_points
+from microstep.evaluation.comparison.verdict import Verdict, format_difference, format_interval, format_p_value
 from microstep.utils.tables import format_table
 from microstep.utils.text import format_percent, truncate_middle
 
@@ -54,7 +55,8 @@ def comparison_report_text(comparison: Comparison) -> str:
 def comparison_rows(comparison: Comparison) -> list[list[str]]:
     match, paired = comparison.match, comparison.result.paired
     training = "; ".join(map(" ".join, match.training_differences.items()))
-    samples = f"{paired.samples:,} samples of {comparison.split}, {paired.classes:,} classes"
+    samples = f"{paired.samples:,} samples of {comparison.split}"
+    samples += f", {paired.classes:,} classes" if isinstance(paired, PairedPredictions) else ""
     weights = f"{' and '.join(dict.fromkeys(comparison.checkpoints))} weights"
     return [
         ["run", format_name_and_directory(comparison.names[0], match.run)],
@@ -89,19 +91,23 @@ def format_seeds(match: GroupPair) -> str:
 
 def format_scores(result: ComparisonResult) -> list[str]:
     head = ["", "run", "baseline", "difference", "95 % interval"]
-    scores = {"accuracy": result.accuracy, "macro F1": result.macro_f1}
-    rows = [[name, *pair_cells(s.run, s.baseline), format_interval(s.low, s.high)] for name, s in scores.items()]
-    return format_table([head, *rows], "<>")
+    rows = [[name, *pair_cells(one.run, one.baseline, result)] for name, one in result.scores.items()]
+    ends = [format_interval(one, result) for one in result.scores.values()]
+    return format_table([head, *([*row, interval] for row, interval in zip(rows, ends, strict=True))], "<>")
 
 
-def pair_cells(run: float, baseline: float) -> list[str]:
-    return [format_percent(run), format_percent(baseline), format_points(run - baseline)]
+def pair_cells(run: float, baseline: float, result: ComparisonResult) -> list[str]:
+    return [format_score(run, result), format_score(baseline, result), format_difference(run - baseline, result)]
+
+
+def format_score(score: float, result: ComparisonResult) -> str:
+    return format_percent(score) if result.macro_f1 else f"{score:.4g}"
 
 
 def format_test_rows(comparison: Comparison) -> list[list[str]]:
     verdict, result = comparison.verdict, comparison.result
     several, rows = result.paired.seeds > 1, []
-    seeds = list(zip(comparison.match.run.seeds, result.by_seed, strict=True))
+    seeds = list(zip(comparison.match.run.seeds, result.by_seed, strict=False))
     for seed, (run, baseline, p) in seeds[:MAX_SEEDS_SHOWN]:
         sides = f"{run:,} with the run, {baseline:,} with the baseline"
         label = f"right alone, seed {seed}" if several else "right alone"
@@ -118,13 +124,13 @@ def format_changed_classes(comparison: Comparison) -> list[str]:
     changed = [found for found in comparison.result.classes if found.only_run != found.only_baseline]
     changed.sort(key=lambda found: -abs(found.only_run - found.only_baseline))
     head = ["classes that differ most", "samples", "recall", "baseline", "difference", "F1", "baseline", "difference"]
-    rows = [class_cells(found, comparison.class_names) for found in changed[:MAX_CLASSES_SHOWN]]
+    rows = [class_cells(found, comparison) for found in changed[:MAX_CLASSES_SHOWN]]
     return format_table([[*head, "p, corrected"], *rows], "<>") if rows else []
 
 
-def class_cells(found: ClassComparison, class_names: Sequence[str]) -> list[str]:
-    name = truncate_middle(class_names[found.label], TABLE_NAME_LETTERS)
-    scores = [*pair_cells(*found.recall), *pair_cells(*found.f1)]
+def class_cells(found: ClassComparison, comparison: Comparison) -> list[str]:
+    name = truncate_middle(comparison.class_names[found.label], TABLE_NAME_LETTERS)
+    scores = [cell for pair in (found.recall, found.f1) for cell in pair_cells(*pair, comparison.result)]
     return [name, f"{found.samples:,}", *scores, bare_p_value(found.p_value)]
 
 
@@ -133,16 +139,16 @@ def bare_p_value(value: float) -> str:
 
 
 def format_comparison_summary(comparisons: Sequence[Comparison]) -> str:
-    head = ["", "accuracy", "macro F1", "difference", "95 % interval", "p", "corrected"]
     name, result = comparisons[0].names[1], comparisons[0].result
-    scores = map(format_percent, (result.accuracy.baseline, result.macro_f1.baseline))
+    head = ["", *result.scores, "difference", "95 % interval", "p", "corrected"]
+    scores = [format_score(score.baseline, result) for score in result.scores.values()]
     baseline = [truncate_middle(name, TABLE_NAME_LETTERS), *scores, *[""] * 4]
     return "\n".join(format_table([head, baseline, *map(summary_cells, comparisons)], "<>"))
 
 
 def summary_cells(comparison: Comparison) -> list[str]:
-    result, accuracy = comparison.result, comparison.result.accuracy
-    scores = map(format_percent, (accuracy.run, result.macro_f1.run))
-    difference = [format_points(accuracy.difference), format_interval(accuracy.low, accuracy.high)]
+    result, score = comparison.result, comparison.result.score
+    scores = [format_score(one.run, result) for one in result.scores.values()]
+    difference = [format_difference(score.difference, result), format_interval(score, result)]
     p_values = map(bare_p_value, (result.p_value, comparison.verdict.p_value))
     return [truncate_middle(comparison.names[0], TABLE_NAME_LETTERS), *scores, *difference, *p_values]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, ComparisonResult
+from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, ComparisonResult, ScoreComparison
 from microstep.evaluation.comparison.significance import correct_holm
 from microstep.utils.text import format_count
 
@@ -15,7 +15,7 @@ class Verdict:
     """Verdict of one comparison.
 
     One group is better than the other if the corrected p-value is below 0.05 *and* the interval of the difference in
-    accuracy excludes zero, so that the sentence contradicts neither of them.
+    score excludes zero, so that the sentence contradicts neither of them.
     """
 
     result: ComparisonResult
@@ -25,16 +25,16 @@ class Verdict:
     @property
     def word(self) -> Literal["better", "worse", "no difference"]:
         """Verdict on the run, relative to the baseline."""
-        accuracy = self.result.accuracy
-        if not (self.p_value < SIGNIFICANCE_LEVEL and accuracy.excludes_zero):
+        score = self.result.score
+        if not (self.p_value < SIGNIFICANCE_LEVEL and score.excludes_zero):
             return "no difference"
-        return "better" if accuracy.difference > 0 else "worse"
+        return "better" if score.difference > 0 else "worse"
 
     @cached_property
     def smallest_difference(self) -> float | None:
-        """Smallest true difference in accuracy that four of five such comparisons detect; None if there is none."""
+        """Smallest true difference in score that four of five such comparisons detect; None if there is none."""
         found = self.result.smallest_difference(self.comparisons)
-        return None if found is None or found > 1 else found
+        return None if found is None or (self.result.macro_f1 and found > 1) else found
 
     def format_sentence(self, run: str, baseline: str) -> str:
         if self.word != "no difference":
@@ -46,9 +46,10 @@ class Verdict:
 
     @property
     def evidence(self) -> str:
-        accuracy = self.result.accuracy
-        interval = format_interval(accuracy.low, accuracy.high)
-        return f"{format_points(accuracy.difference)} points of accuracy (95 % interval {interval}, {self.test})"
+        score = self.result.score
+        difference, name = format_difference(score.difference, self.result), self.result.paired.name.replace("_", " ")
+        unit = f"points of {name}" if self.result.macro_f1 else f"in {name}"
+        return f"{difference} {unit} (95 % interval {format_interval(score, self.result)}, {self.test})"
 
     @property
     def test(self) -> str:
@@ -58,7 +59,7 @@ class Verdict:
         if self.comparisons > 1:
             prefix = f"{text} alone, " if uncorrected < SIGNIFICANCE_LEVEL <= self.p_value else ""
             text = f"{prefix}{format_p_value(self.p_value)} corrected for {self.comparisons} comparisons"
-        agree = (self.p_value < SIGNIFICANCE_LEVEL) == self.result.accuracy.excludes_zero
+        agree = (self.p_value < SIGNIFICANCE_LEVEL) == self.result.score.excludes_zero
         return text if agree else f"{text}: at the margin, where interval and test disagree"
 
     @property
@@ -69,7 +70,9 @@ class Verdict:
     @property
     def detectable(self) -> str:
         least = self.smallest_difference
-        return "" if least is None else f"a true difference of {100 * least:.1f} points"
+        if least is None:
+            return ""
+        return f"a true difference of {f'{100 * least:.1f} points' if self.result.macro_f1 else f'{least:.3g}'}"
 
 
 def make_verdicts(results: Sequence[ComparisonResult]) -> list[Verdict]:
@@ -84,8 +87,13 @@ def format_points(difference: float) -> str:
     return "+0.0" if float(text) == 0 else text.replace("-", "−")
 
 
-def format_interval(low: float, high: float) -> str:
-    return f"{format_points(low)} to {format_points(high)}"
+def format_difference(difference: float, result: ComparisonResult) -> str:
+    """Return a difference in the score: in points for classes, else as a number."""
+    return format_points(difference) if result.macro_f1 else f"{difference:+.3g}".replace("-", "−")
+
+
+def format_interval(score: ScoreComparison, result: ComparisonResult) -> str:
+    return " to ".join(format_difference(end, result) for end in (score.low, score.high))
 
 
 def format_p_value(value: float) -> str:

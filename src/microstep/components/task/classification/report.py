@@ -38,6 +38,8 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     matrix = write_confusion_matrix(truth, predicted, class_names, directory / "confusion_matrix.csv")
     write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
     bins = plots.bin_confidences(confidence, predicted == truth)
+    right = (predicted == truth).long()
+    write_columns({"index": predictions.indices.tolist(), "right": right.tolist()}, directory / "scores.csv")
     write_columns(bins, directory / "calibration.csv")
     if note := format_calibrated_error(predictions, predicted == truth):
         text += f"\nexpected calibration error {plots.expected_calibration_error(bins):.4f}{note}\n"

@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 
 from microstep import Images, image_dataset
 from microstep.components.dataset import ImageDataset
+from microstep.components.task import Classification
 from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.compose import compose
 from microstep.config.search_path import CONF
@@ -37,9 +38,10 @@ from microstep.evaluation.classifier import load_classifier, load_exported_class
 from microstep.evaluation.contact_sheet import MAX_THUMBNAILS, draw_contact_sheet, fit_thumbnail, shown_indices
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.evaluation.predict import PredictedInput, predict_input, predict_with_weights
-from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes
+from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv
 from microstep.run.weights import serialize_weights
 from microstep.training.build import build_trainer
+from microstep.types.data import Answer
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import error_of, files_limited, fit
 from tests.faults.runs import manifest_of
@@ -426,7 +428,7 @@ def test_weights_that_can_not_be_used_are_one_line(zygote, tmp_path, words, said
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("key", ["architecture", "class_names", "input_shape", "mean", "task"])
+@pytest.mark.parametrize("key", ["architecture", "class_names", "input_shape", "mean", "task", "fitted"])
 @pytest.mark.parametrize(
     "value", ["", "3", "[]", "[[]]", '"${x}"', '{"_target_": "${x}"}', "[" * 9999, "[99999999, 9, 9]"]
 )
@@ -510,7 +512,7 @@ def test_only_a_classifier_of_images_is_accepted(run, tmp_path):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["task"] = {"_target_": "tests.tasks.segmentation.Segmentation"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ConfigError, match="the run's task is Segmentation, not Classification; "):
+    with pytest.raises(ConfigError, match="the run's task is Segmentation, which has no `answer`; "):
         classify(run, folder)
 
 
@@ -530,8 +532,8 @@ def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size)
     height, width = fit_thumbnail(*size)
     colours = np.random.default_rng(0).permutation(200)[:count].astype(np.uint8) + 20
     thumbnails = np.broadcast_to(colours[:, None, None, None], (count, channels, height, width))
-    classes, confidence = torch.zeros(count, 1, dtype=torch.int64), torch.linspace(0.2, 0.9, count).double()[:, None]
-    answers = ClassifiedImages(["f.png"] * count, ("$x^{$",), torch.arange(count), classes, confidence, {})
+    answer = Answer({}, "$x^{$ 20%", unsure=True)
+    answers = ClassifiedImages(["f.png"] * count, dict.fromkeys(range(count), answer), {})
     (tmp_path / "sheet.png").write_bytes(draw_contact_sheet(answers, range(count), thumbnails, "na$me"))
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     grey = pixels[..., 0][(pixels == pixels[..., :1]).all(-1)]
@@ -540,9 +542,9 @@ def test_a_sheet_holds_every_thumbnail_as_it_is(tmp_path, count, channels, size)
 
 def test_few_classes_make_few_columns():
     """Both of two classes are listed; of equally probable ones the first wins; an unreadable image has empty cells."""
-    answers = ClassifiedImages(
-        ["a", "b"], ("x,y", "z"), torch.tensor([1]), *top_classes(torch.tensor([[0.0, 0.0]])), {0: "no"}
-    )
+    task = Classification(("x,y", "z"), torch.arange(2), torch.device("cpu"))
+    answers = dict(enumerate(task.answer(torch.tensor([[0.0, 0.0]])), 1))
+    answers = ClassifiedImages(["a", "b"], answers, {0: "no"})
     assert format_predictions_csv(answers).decode().splitlines() == [
         "file,class_1,confidence_1,class_2,confidence_2,error",
         "a,,,,,no",

@@ -138,7 +138,7 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         done = predict_input(Path(config.run), config.input, config.checkpoint, *common)
     rows = {
         "images": f"{len(done.classified.rows):,} classified, {len(done.classified.errors):,} failed",
-        "classes": format_class_counts(done.classified),
+        **({"classes": counts} if (counts := format_class_counts(done.classified)) else {}),
         "weights" if exported else "checkpoint": f"{config.weights or config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),
         "contact sheet": escape_unprintable(display_path(done.directory / "contact_sheet.png")),

@@ -35,7 +35,7 @@ RANGES = {
     **dict.fromkeys(("dataset.val_samples", "dataset.test_samples"), POSITIVE_INT),
     **dict.fromkeys(("model.norm_samples", "model.width", "scheduler.cycle_mult"), POSITIVE_INT),
     **dict.fromkeys(("augment.alpha", "checkpoint.every_minutes", "gradient.clipping", "gradient.eps"), POSITIVE),
-    **dict.fromkeys(("optimizer.lr", "precision.init_scale", "step.rho"), POSITIVE),
+    **dict.fromkeys(("optimizer.lr", "precision.init_scale", "step.rho", "task.delta"), POSITIVE),
     **dict.fromkeys(("scheduler.cycle_epochs", "scheduler.gamma", "scheduler.milestones"), POSITIVE),
     **dict.fromkeys(("optimizer.weight_decay", "optimizer.momentum", "optimizer.eps"), NON_NEGATIVE),
     **dict.fromkeys(("dataset.budget_gib", "scheduler.warmup_epochs"), NON_NEGATIVE),

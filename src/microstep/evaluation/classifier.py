@@ -1,7 +1,7 @@
 """Loads a classifier of images from a run, or from exported weights alone. Neither needs the training images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ from microstep.components.dataset.decoding import MAX_PIXELS, OWN_FIT, Decoder, 
 from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.workers import worker_count
 from microstep.components.model.metadata import parse_json, parse_normalization
-from microstep.components.task import Classification
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import WEIGHTS_FILENAME, micro_batch_size
+from microstep.config.experiment import micro_batch_size
 from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
 from microstep.evaluation.evaluate import Overrides, load_run, load_weights, read_weights
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import SavedWeights, read_exported_weights, read_temperature
+from microstep.run.weights import SavedWeights, parse_fitted, read_exported_weights, read_fitted
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
 from microstep.training.builders import EVALUATION_FACTOR, INITIALIZATION_KEY
 from microstep.training.instantiation import build_component
+from microstep.types.data import SupportsAnswers
 from microstep.types.protocols import Dataset, Precision, Task
 from microstep.utils.randomness import reseed
 
@@ -51,14 +51,14 @@ class Classifier:
 
     model: nn.Module
     precision: Precision
-    class_names: tuple[str, ...]
+    task: SupportsAnswers
+    outputs: int  #: numbers that the model returns for an image
     decoder: Decoder | OwnDecoder
     normalizer: Normalizer
     device: torch.device
     batch_size: int
     num_workers: int  #: most processes that decode images
     epoch: int  #: of the weights
-    temperature: float | None = None  #: what to divide the logits by, for calibrated confidences
 
 
 def load_classifier(
@@ -75,8 +75,8 @@ def load_classifier(
     else:
         components, _ = load_run(run_dir, allowlist, device, checkpoint, overrides)
         facts = get_image_facts(components.dataset, saved.subject)
-    classifier = build_classifier(config, facts, weights, allowlist, device, saved.record.precision, saved.subject)
-    return replace(classifier, temperature=read_temperature(run_dir / WEIGHTS_FILENAME, weights.epoch))
+    fitted = read_fitted(weights, run_dir)
+    return build_classifier(config, facts, weights, fitted, allowlist, device, saved.record.precision, saved.subject)
 
 
 def load_exported_classifier(
@@ -105,8 +105,8 @@ def load_exported_classifier(
     for key, value in (overrides or {}).items():
         OmegaConf.update(config, key, value, force_add=True)
     facts = parse_image_facts(weights.metadata, config, subject)
-    classifier = build_classifier(config, facts, weights, allowlist, device, None, subject)
-    return replace(classifier, temperature=read_temperature(file, weights.epoch))
+    fitted = parse_fitted(weights.metadata)
+    return build_classifier(config, facts, weights, fitted, allowlist, device, None, subject)
 
 
 def says_decoding(metadata: Mapping[str, Any]) -> bool:
@@ -118,7 +118,7 @@ def parse_image_facts(metadata: Mapping[str, Any], config: DictConfig, subject: 
     """Return the facts in the metadata of weights. Raise ConfigError if they are missing or malformed."""
     names, shape = parse_json(metadata, "class_names", list), parse_json(metadata, "input_shape", list)
     mean, std = parse_normalization(metadata) or ((), ())
-    is_named = names and all(isinstance(name, str) for name in names)
+    is_named = (names or "fitted" in metadata) and all(isinstance(name, str) for name in names)
     is_sized = len(shape) == 3 and all(type(side) is int and 0 < side <= MAX_SIDE for side in shape)
     if not (is_named and is_sized and shape[0] == len(mean)):
         raise ConfigError(subject, "its weights do not say that they classify images", IMAGE_RUN_REMEDY)
@@ -142,6 +142,7 @@ def build_classifier(
     config: DictConfig,
     facts: ImageFacts,
     weights: SavedWeights,
+    fitted: Mapping[str, Any],
     allowlist: Allowlist,
     device_name: str | None,
     precision_name: str | None,
@@ -154,14 +155,15 @@ def build_classifier(
     machine.configure_torch(config.threads, config.deterministic)
     device = machine.choose_device(device_name or config.device)
     available = {"class_names": names, "num_classes": len(names), "input_shape": decoder.shape, "device": device}
-    available["train_targets"] = torch.arange(len(names))  # one sample of each class
+    available |= {"fitted": fitted, "train_targets": torch.arange(len(names))}  # one of each
     task = build_component(config, "task", Task, allowlist, **available)
-    if not isinstance(task, Classification):
-        raise ConfigError(subject, f"the run's task is {type(task).__name__}, not Classification", IMAGE_RUN_REMEDY)
+    if not isinstance(task, SupportsAnswers):
+        raise ConfigError(subject, f"the run's task is {type(task).__name__}, which has no `answer`", IMAGE_RUN_REMEDY)
+    available["num_classes"] = outputs = getattr(task, "outputs", len(names))
     reseed(device, config.seed, INITIALIZATION_KEY)
     model = build_component(config, "model", nn.Module, allowlist, **available, load_weights=False)
     precision = build_component(config, "precision", Precision, allowlist, device=device, saved_name=precision_name)
     load_weights(model := precision.prepare(model), weights)
     normalizer = Normalizer(decoder.scale, facts.mean, facts.std, device)
     batch_size, workers = EVALUATION_FACTOR * micro_batch_size(config), worker_count(config.num_workers)
-    return Classifier(model, precision, names, decoder, normalizer, device, batch_size, workers, weights.epoch)
+    return Classifier(model, precision, task, outputs, decoder, normalizer, device, batch_size, workers, weights.epoch)

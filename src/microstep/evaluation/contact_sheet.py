@@ -1,4 +1,4 @@
-"""Contact sheet of classified images: thumbnails with the predicted class and its confidence."""
+"""Contact sheet of classified images: thumbnails with their predictions."""
 
 from collections.abc import Sequence
 from math import ceil, sqrt
@@ -6,6 +6,7 @@ from math import ceil, sqrt
 import numpy as np
 from matplotlib.axes import Axes
 
+from microstep.components.task.classification.task import UNSURE_BELOW
 from microstep.evaluation.predictions import ClassifiedImages
 from microstep.utils.plotting import GREY, INK, RED, pixel_axes, pixel_figure, plain_text, png_bytes
 from microstep.utils.text import format_count, truncate_middle
@@ -16,7 +17,6 @@ THUMBNAIL_GAP = 12  #: pixels between thumbnails
 CAPTION_PIXELS = 34  #: pixels below a thumbnail, for two lines
 TITLE_PIXELS = 44  #: pixels above all thumbnails
 CAPTION_LETTERS = 19  #: letters that fit under a thumbnail
-UNSURE_BELOW = 0.5  #: a caption is red if the confidence is below this
 
 
 def shown_indices(count: int) -> list[int]:
@@ -32,7 +32,7 @@ def fit_thumbnail(height: int, width: int) -> tuple[int, int]:
 def draw_contact_sheet(
     classified: ClassifiedImages, indices: Sequence[int], thumbnails: np.ndarray, name: str
 ) -> bytes:
-    """Return a PNG of the thumbnails (N × C × H × W, uint8) of some rows, above class, confidence and file name."""
+    """Return a PNG of the thumbnails (N × C × H × W, uint8) of some rows, above prediction and file name."""
     height, width = thumbnails.shape[2:]
     canvas, corners = tile_thumbnails(thumbnails)
     down, across = canvas.shape[:2]
@@ -62,17 +62,17 @@ def tile_thumbnails(thumbnails: np.ndarray) -> tuple[np.ndarray, list[tuple[int,
 
 
 def write_caption(axes: Axes, classified: ClassifiedImages, row: int, middle: float, bottom: float) -> None:
-    name, confidence = classified.class_names[int(classified.classes[row, 0])], float(classified.confidence[row, 0])
-    color = INK if confidence >= UNSURE_BELOW else RED
-    file = truncate_middle(classified.files[int(classified.rows[row])].rpartition("/")[2], CAPTION_LETTERS + 4)
-    prediction = f"{truncate_middle(name, CAPTION_LETTERS - 5)} {confidence:.0%}"
-    axes.text(middle, bottom + 11, prediction, ha="center", va="center", color=color, fontsize=8)
+    answer = classified.answers[classified.rows[row]]
+    color = RED if answer.unsure else INK
+    file = truncate_middle(classified.files[classified.rows[row]].rpartition("/")[2], CAPTION_LETTERS + 4)
+    caption = truncate_middle(answer.caption, CAPTION_LETTERS)
+    axes.text(middle, bottom + 11, caption, ha="center", va="center", color=color, fontsize=8)
     axes.text(middle, bottom + 25, file, ha="center", va="center", color=GREY, fontsize=6)
 
 
 def format_sheet_title(classified: ClassifiedImages, num_shown: int, name: str) -> str:
     count = len(classified.rows)
     extent = f"{num_shown} of {count:,} shown" if num_shown < count else format_count(count, "image")
-    unsure = int((classified.confidence[:, 0] < UNSURE_BELOW).sum())
+    unsure = sum(answer.unsure for answer in classified.answers.values())
     note = f"; confidence below {UNSURE_BELOW:.0%} in red ({unsure:,} of {count:,})" if unsure else ""
     return f"{truncate_middle(name, 30)}: {extent}{note}"

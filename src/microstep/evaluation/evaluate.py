@@ -17,7 +17,7 @@ from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation.views import ViewAverage
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import SavedWeights, read_exported_weights, read_temperature
+from microstep.run.weights import SavedWeights, read_exported_weights, read_fitted
 from microstep.training.builders import build_components
 from microstep.training.components import Components
 from microstep.training.device import torch_errors
@@ -60,12 +60,11 @@ def evaluate_run(
     """
     directory = get_report_directory(run_dir, split, checkpoint, tta)
     components, epoch = load_run(run_dir, allowlist, device, checkpoint, overrides)
-    temperature = None if tta else read_temperature(run_dir / WEIGHTS_FILENAME, epoch)
     if tta:
         components = replace(components, model=ViewAverage(components.model, components.task, tta))
     if split not in components.dataset.splits:
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
-    return EvaluatedRun(evaluate_split(components, split, directory, bars, temperature), directory, epoch)
+    return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
 
 
 def load_run(
@@ -95,6 +94,8 @@ def load_run(
     components = build_components(config, allowlist, device, False, saved_name=name, normalization=normalization)
     saved.check_data(components.dataset.fingerprint)
     load_weights(components.model, read())
+    if fitted := read_fitted(read(), directory):
+        components.task.fitted = fitted  # type: ignore[attr-defined]
     return components, read().epoch
 
 
@@ -127,11 +128,9 @@ def get_report_directory(run_dir: Path, name: str, checkpoint: str, tta: str | N
     return directory
 
 
-def evaluate_split(
-    components: Components, name: str, directory: Path, bars: ProgressBars, temperature: float | None = None
-) -> SplitResult:
+def evaluate_split(components: Components, name: str, directory: Path, bars: ProgressBars) -> SplitResult:
     split, metrics = components.dataset.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)
     batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running_values)
-    shared = components.precision, components.task, metrics, directory, temperature
+    shared = components.precision, components.task, metrics, directory
     return SplitResult(*evaluate_and_report(components.model, split, batches, *shared))

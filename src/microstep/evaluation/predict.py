@@ -1,4 +1,4 @@
-"""Classifies images without labels with a saved run, or with exported weights."""
+"""Predicts images without labels with a saved run, or with exported weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +23,10 @@ from microstep.errors import ConfigError, DataError, escape_unprintable
 from microstep.evaluation.classifier import IMAGE_RUN_REMEDY, Classifier, load_classifier, load_exported_classifier
 from microstep.evaluation.contact_sheet import draw_contact_sheet, fit_thumbnail, shown_indices
 from microstep.evaluation.evaluate import Overrides, get_report_directory
-from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, top_classes, warn_errors
+from microstep.evaluation.predictions import ClassifiedImages, format_predictions_csv, warn_errors
 from microstep.training.device import torch_errors
 from microstep.training.evaluation_loop import iter_outputs
+from microstep.types.data import Answer
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tensors import finite_rows
@@ -52,13 +53,13 @@ def predict_input(
     """Classify images with the model, image size, normalization and precision of a run.
 
     Writes `reports/input-<folder>/predictions.csv` and `contact_sheet.png` into the run directory, and replaces those
-    of an earlier call with that folder name. An image that cannot be read gets a warning and a row without classes.
+    of an earlier call with that folder name. An image that cannot be read gets a warning and an empty row.
 
     Args:
         input_path: a folder, searched recursively, or one image. For the other arguments see `load_classifier`.
 
     Raises:
-        ConfigError: if the run does not classify images; see also `load_classifier`.
+        ConfigError: if the run does not predict images; see also `load_classifier`.
         DataError: if there are no images, or none can be read.
         StorageError: if the files cannot be written.
     """
@@ -98,18 +99,17 @@ def classify_images(classifier: Classifier, files: ImageFiles, read: ReadResults
     """Return the predictions of the model."""
     size, device = classifier.batch_size, classifier.device
     batches = ReadableBatches(read, size, files.shape, classifier.normalizer, device)
-    errors, found = batches.unreadable_reasons, []
+    errors, answers = batches.unreadable_reasons, dict[int, Answer]()
     for batch, logits in iter_outputs(classifier.model, batches, classifier.precision):
-        if logits.shape[1:] != (len(classifier.class_names),):
-            reason = f"the outputs are of shape {tuple(logits.shape)}, not one per class"
+        if logits.shape[1:] != (classifier.outputs,):
+            reason = f"the outputs are of shape {tuple(logits.shape)}, not N × {classifier.outputs}"
             raise ConfigError(f"input={files.root}", reason, IMAGE_RUN_REMEDY)
         finite, rows = finite_rows(logits).cpu(), batch.indices.cpu()
         errors |= dict.fromkeys(rows[~finite].tolist(), "the model's outputs are not finite")
-        found.append([column[finite] for column in (rows, *top_classes(logits, classifier.temperature))])
+        answers |= zip(rows[finite].tolist(), classifier.task.answer(logits.cpu()[finite]), strict=True)
     if len(errors) == len(files):
         raise no_prediction_error(files, errors)
-    rows, classes, confidence = (torch.cat(column) for column in zip(*found, strict=True))
-    return ClassifiedImages(files.files.tolist(), classifier.class_names, rows, classes, confidence, errors)
+    return ClassifiedImages(files.files.tolist(), answers, errors)
 
 
 def no_prediction_error(files: ImageFiles, errors: Mapping[int, str]) -> DataError:
@@ -123,7 +123,7 @@ def write_prediction_files(
 ) -> None:
     """Write the table and the contact sheet, each atomically, after both are complete in memory."""
     indices = shown_indices(len(classified.rows))
-    thumbnails = read_thumbnails(files, classified.rows[indices].tolist(), classifier)
+    thumbnails = read_thumbnails(files, [classified.rows[index] for index in indices], classifier)
     sheet = draw_contact_sheet(classified, indices, thumbnails, name)
     table = format_predictions_csv(classified)
     with storage_errors(directory):

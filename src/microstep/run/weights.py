@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ from torch import Tensor, nn
 
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.decoding import OWN_FIT
-from microstep.components.model.metadata import HEADER_LENGTH_BYTES, split_header
+from microstep.components.model.metadata import HEADER_LENGTH_BYTES, parse_json, split_header
 from microstep.components.model.torchvision_models import unwrap
 from microstep.config.experiment import WEIGHTS_FILENAME, public_experiment, without_later
 from microstep.errors import CheckpointRefused, escape_unprintable
-from microstep.types.data import MAX_TEMPERATURE, MIN_TEMPERATURE
 from microstep.types.protocols import Dataset
 from microstep.utils.files import write_atomic
 from microstep.utils.json_files import replace_nonfinite
@@ -47,17 +47,15 @@ class WeightsFile:
     file: Path
     metadata: Mapping[str, str]  #: known before the run starts
 
-    def write(
-        self, model: nn.Module, epoch: int, metrics: Mapping[str, float], temperature: float | None = None
-    ) -> None:
-        """Write a model's state, epoch, validation metrics and temperature, or warn if safetensors cannot hold it.
+    def write(self, model: nn.Module, epoch: int, metrics: Mapping[str, float], task: object = None) -> None:
+        """Write a model's state, epoch, validation metrics and fitted values, or warn if safetensors cannot hold it.
 
         Names and dtypes are those of `state_dict()`; a model of torchvision has torchvision's names. Each name of tied
         weights has its own tensor, so that `load_state_dict` needs nothing else. Equal weights give equal bytes. A
         write that fails leaves no partial file.
         """
         metadata = {**self.metadata, "epoch": str(epoch), "metrics": json.dumps(replace_nonfinite(metrics))}
-        metadata |= {"temperature": repr(temperature)} if temperature else {}
+        metadata |= fitted_metadata(task)
         try:
             content = serialize_weights(unwrap(model).state_dict(), metadata)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
@@ -85,6 +83,27 @@ def weights_file(directory: Path, config: DictConfig, dataset: Dataset, name: st
 def drop_later_defaults(model: dict[str, Any]) -> dict[str, Any]:
     """Return a model's node without the later keys whose value is its constructor's default."""
     return without_later(model, "model.") | {key: model[key] for key in model if key == "aux_logits"}
+
+
+def fitted_metadata(task: object) -> dict[str, str]:
+    """Return the metadata of a task that has fitted values, see `Task`."""
+    return {"fitted": json.dumps(fitted)} if (fitted := getattr(task, "fitted", None)) else {}
+
+
+def parse_fitted(metadata: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the lists of numbers that a task has fitted; none if they are missing or malformed."""
+    fitted = parse_json(metadata, "fitted", dict)
+    numbers = [number for numbers in fitted.values() for number in (numbers if isinstance(numbers, list) else [None])]
+    return fitted if all(isinstance(number, float) and isfinite(number) for number in numbers) else {}
+
+
+def read_fitted(weights: SavedWeights, run_dir: Path) -> dict[str, list[float]]:
+    """Return what the task fitted at the end of the run if model.safetensors is of the same epoch as the weights."""
+    file, found = run_dir / WEIGHTS_FILENAME, weights.metadata
+    with suppress(OSError, SafetensorError, TypeError), safe_open(file, "pt") as exported:
+        metadata = exported.metadata()
+        found = metadata if metadata.get("epoch") == str(weights.epoch) else found
+    return parse_fitted(found)
 
 
 def serialize_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -115,15 +134,6 @@ def read_exported_weights(file: Path, subject: str | None = None, remedy: str = 
     if sha256(data).hexdigest() != digest:
         raise CheckpointRefused(subject, "its checksum is not the one in its header", remedy)
     return SavedWeights(file, state, epoch, metadata)
-
-
-def read_temperature(file: Path, epoch: int) -> float | None:
-    """Return the temperature in exported weights; None if they are of another epoch, or have none that is valid."""
-    with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError), safe_open(file, "pt") as weights:
-        temperature, metadata = float(weights.metadata()["temperature"]), weights.metadata()
-        if metadata["epoch"] == str(epoch) and MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
-            return temperature
-    return None
 
 
 def first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedul
 from microstep.run.directory import lock_new_run
 from microstep.run.layout import LOGGER_FILES, remove_path, remove_temporaries
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
-from microstep.run.weights import weights_file
+from microstep.run.weights import fitted_metadata, weights_file
 from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components
 from microstep.training.device import torch_errors
@@ -100,7 +100,7 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
-    identity["metadata"] = dict(weights.metadata)
+    identity["metadata"] = {**weights.metadata, **fitted_metadata(components.task)}
     return Trainer(components, optimization, *output, identity, weights, run.directory, config.epochs)
 
 

@@ -124,7 +124,8 @@ def build_transform(config: DictConfig, allowlist: Allowlist) -> Transform | Non
 def build_step(
     config: DictConfig, allowlist: Allowlist, task: Task, transform: Transform | None, precision: Precision
 ) -> Step:
-    shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": task.metrics(), "transform": transform}
+    metrics = getattr(task, "train_metrics", task.metrics)()
+    shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": metrics, "transform": transform}
     step = build_component(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
     if transform is not None and "transform" not in inspect.signature(type(step)).parameters:
         reason = f"{type(step).__name__} has no argument `transform`, so it can't transform the gradient"

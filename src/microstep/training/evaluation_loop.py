@@ -113,16 +113,15 @@ def evaluate_and_report(
     task: Task,
     metrics: Metrics,
     directory: Path,
-    temperature: float | None = None,
-    fit_temperature: bool = False,
+    fit: bool = False,
 ) -> tuple[dict[str, float], Report]:
-    """Return a split's metrics and write its report to `directory`, both from the same outputs."""
+    """Return a split's metrics and write its report to `directory`, both from the same outputs; fit the task first."""
     kept = PredictionCollector()
     values = evaluate(model, batches, precision, task, metrics, kept)
     predictions = kept.predictions(split)
-    if fit_temperature and hasattr(task, "fit_temperature"):
-        temperature = task.fit_temperature(predictions)
+    if fit and hasattr(task, "fit"):
+        task.fit(predictions)
     with write_directory(directory) as draft:
-        report = task.report(replace(predictions, temperature=temperature), draft)
+        report = task.report(predictions, draft)
     moved = {title: directory / file.relative_to(draft) for title, file in report.images.items()}
-    return values, replace(report, images=moved, temperature=temperature)
+    return values, replace(report, images=moved)

@@ -91,21 +91,20 @@ class Trainer:
         seconds = self.total_seconds()
         self.progress.check_best_is_finite()
         self.model.load_state_dict(self.checkpoints.load("best")["model"])
-        splits = {"val": self.report("val")}
-        temperature = splits["val"].report.temperature
-        splits |= {"test": self.report("test", temperature)} if "test" in self.loaders.splits else {}
-        self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics, temperature)
+        splits = {name: self.report(name) for name in ("val", "test") if name in self.loaders.splits}
+        self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics, self.task)
         values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
         values |= {"peak_memory_bytes": memory.bytes(), "saving": self.checkpoints.saving, "splits": splits}
         results = Results(self.run_dir, self.progress.best_epoch, train_seconds=seconds, **values)
         self.loggers.finish(results)
         return results
 
-    def report(self, name: str, temperature: float | None = None) -> SplitResult:
+    def report(self, name: str) -> SplitResult:
         metrics, directory = self.task.metrics(), self.run_dir / "reports" / name
         split, batches = self.loaders.splits[name], self.batches(name, metrics)
-        shared = self.precision, self.task, metrics, directory, temperature, name == "val"
-        return SplitResult(*evaluate_and_report(self.model, split, batches, *shared))
+        model, precision = self.model, self.precision
+        shared = model, split, batches, precision, self.task, metrics, directory
+        return SplitResult(*evaluate_and_report(*shared, fit=name == "val"))
 
     def windows(self, epoch: int) -> Iterator[LoadedWindow]:
         windows = self.loaders.train(epoch, self.progress.window, getattr(self.step, "passes", 1))

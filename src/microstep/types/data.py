@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  #: of a classifier's logits
 Positions = Sequence[int]  #: indices into the order of an epoch
 
 
@@ -81,7 +80,6 @@ class Predictions:
     indices: Tensor  #: N, int64, indices in the official split
     split: Split
     device: torch.device  #: device of the split's batches
-    temperature: float | None = None  #: of `SupportsTemperature`, for the calibrated confidences of a report
 
     @property
     def files(self) -> Sequence[str] | None:
@@ -110,7 +108,24 @@ class Report:
     curves: Mapping[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict, repr=False
     )  #: name → (N, bool: is positive; N: score), for PR curves
-    temperature: float | None = None  #: that of the predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A task's prediction for a sample without a target."""
+
+    cells: Mapping[str, str]  #: of its row in predictions.csv, by column
+    caption: str  #: on the contact sheet
+    names: tuple[str, ...] = ()  #: predicted classes, which the terminal counts
+    unsure: bool = False  #: the caption is red
+
+
+@runtime_checkable
+class SupportsAnswers(Protocol):
+    """A task that predicts samples without targets."""
+
+    def answer(self, outputs: Tensor) -> Sequence[Answer]:
+        """Return the predictions for N outputs, on the CPU."""
 
 
 FetchRequest = tuple[Tensor, Tensor]  #: (rows, positions) of `Split.fetch`

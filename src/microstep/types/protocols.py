@@ -165,8 +165,10 @@ class Task(Protocol):
     """Defines loss, metrics and report. Only the task interprets targets.
 
     A task with an attribute `outputs`, the numbers that a model returns for a sample, sets the model's `num_classes`.
-    A task may have `fit_temperature(predictions) -> float | None`, which returns what to divide its logits by for
-    calibrated confidences, and `average_views(outputs)`, which averages V × N × … outputs of V views of each sample.
+    A task with a method `average_views(outputs)` averages V × N × … outputs of V views of each sample. One with
+    `train_metrics` measures the training samples by these instead of `metrics`. One with `fitted`, lists of numbers
+    such as thresholds, gets them as an argument when weights are loaded. Its method `fit(predictions)` may change them
+    at the end of training, for the best checkpoint on `val`.
     """
 
     def weight(self, targets: Tensor) -> Tensor:

@@ -2,5 +2,7 @@
 
 from microstep.components.task.classification.task import Classification
 from microstep.components.task.losses import bce, focal
+from microstep.components.task.multilabel import MultiLabel
+from microstep.components.task.regression import Regression
 
-__all__ = ["Classification", "bce", "focal"]
+__all__ = ["Classification", "MultiLabel", "Regression", "bce", "focal"]

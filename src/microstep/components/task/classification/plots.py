@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,6 @@ def write_numbers(axes: Axes, matrix: np.ndarray, share: np.ndarray) -> None:
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
 
 
-@plotting.plain_text()
 def draw_worst_mistakes(
     predictions: Predictions, predicted: Tensor, probabilities: Tensor, class_names: Sequence[str], file: Path
 ) -> bool:
@@ -70,19 +70,26 @@ def draw_worst_mistakes(
     wrong = ((predicted != predictions.targets) & (predicted != NO_CLASS)).nonzero().flatten()
     confidence = probabilities[wrong, predicted[wrong]]
     rows = wrong[confidence.argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
-    images = predictions.images(rows)
-    if images is None:
-        return False
     headline = f"{file.parent.name}: {len(wrong)} mistakes" + (", the most confident first" if rows else "")
     names = [truncate_middle(name, MISTAKE_NAME_LETTERS) for name in class_names]
-    files = [None] * len(predicted) if predictions.files is None else predictions.files
-    found_by = (sample_caption(files[row], int(predictions.indices[row]), MISTAKE_NAME_LETTERS) for row in rows)
     captions = [
         f"{names[int(predicted[row])]} ({probabilities[row, predicted[row]]:.0%})\n"
-        f"true: {names[int(predictions.targets[row])]}{found}"
-        for row, found in zip(rows, found_by, strict=True)
+        f"true: {names[int(predictions.targets[row])]}"
+        for row in rows
     ]
-    file.write_bytes(plotting.png_bytes(draw_image_grid(images, captions, headline)))
+    return draw_samples(predictions, rows, captions, headline, file)
+
+
+@plotting.plain_text()
+def draw_samples(
+    predictions: Predictions, rows: Sequence[int], captions: Sequence[str], headline: str, file: Path
+) -> bool:
+    """Draw the samples of some rows below captions and file names. Return False if they are not images."""
+    if (images := predictions.images(rows)) is None:
+        return False
+    files = [None] * len(predictions.indices) if predictions.files is None else predictions.files
+    found_by = [sample_caption(files[row], int(predictions.indices[row]), MISTAKE_NAME_LETTERS) for row in rows]
+    file.write_bytes(plotting.png_bytes(draw_image_grid(images, list(map(add, captions, found_by)), headline)))
     return True
 
 

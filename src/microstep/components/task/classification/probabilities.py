@@ -1,11 +1,11 @@
 """Probabilities of a classifier, and the temperature that calibrates them."""
 
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from microstep.types.data import MAX_TEMPERATURE, MIN_TEMPERATURE
 from microstep.utils.tensors import finite_rows
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def finite_softmax(outputs: Tensor, temperature: float = 1.0) -> Tensor:
@@ -19,6 +19,8 @@ def fit_temperature(outputs: Tensor, targets: Tensor) -> float | None:
     It is convex in 1 / temperature, so the minimum between the bounds is the only one. Outputs that are not finite are
     left out. Return None if all others are right: the likelihood then has no minimum, and 0 is no temperature.
     """
+    from scipy.optimize import minimize_scalar  # slow to import
+
     finite = finite_rows(outputs)
     logits, labels = outputs[finite].double(), targets[finite]
     if (logits.argmax(1) == labels).all():

@@ -21,7 +21,9 @@ log = logging.getLogger("microstep.notice")
 MAX_CURVES = 20  #: classes with a precision-recall curve; TensorBoard stores 127 × 6 numbers for each
 
 
-def write_report(predictions: Predictions, class_names: Sequence[str], directory: Path) -> Report:
+def write_report(
+    predictions: Predictions, class_names: Sequence[str], directory: Path, temperature: float | None = None
+) -> Report:
     """Write all files of `reports/<split>/`. Warn if a class has no samples: its scores are 0.
 
     The outputs of the predictions are logits (N × classes). If those of a sample are not finite, its prediction is
@@ -41,7 +43,7 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     right = (predicted == truth).long()
     write_columns({"index": predictions.indices.tolist(), "right": right.tolist()}, directory / "scores.csv")
     write_columns(bins, directory / "calibration.csv")
-    if note := format_calibrated_error(predictions, predicted == truth):
+    if note := format_calibrated_error(predictions.outputs, predicted == truth, temperature):
         text += f"\nexpected calibration error {plots.expected_calibration_error(bins):.4f}{note}\n"
     image_files = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
     plots.draw_confusion(matrix, class_names, image_files["confusion_matrix"])
@@ -52,12 +54,12 @@ def write_report(predictions: Predictions, class_names: Sequence[str], directory
     return Report(text, image_files, curves)
 
 
-def format_calibrated_error(predictions: Predictions, right: Tensor) -> str:
-    """Return the expected calibration error at the temperature of the run; nothing if it has none."""
-    if predictions.temperature is None:
+def format_calibrated_error(outputs: Tensor, right: Tensor, temperature: float | None) -> str:
+    """Return the expected calibration error at a temperature; nothing without one."""
+    if temperature is None:
         return ""
-    bins = plots.bin_confidences(finite_softmax(predictions.outputs, predictions.temperature).amax(1), right)
-    return f", {plots.expected_calibration_error(bins):.4f} at temperature {predictions.temperature:.3f}"
+    bins = plots.bin_confidences(finite_softmax(outputs, temperature).amax(1), right)
+    return f", {plots.expected_calibration_error(bins):.4f} at temperature {temperature:.3f}"
 
 
 def warn_absent_classes(truth: Tensor, class_names: Sequence[str], split: str) -> None:

@@ -1,6 +1,6 @@
 """Classification task: a weighted loss with label smoothing, accuracy and F1, scikit-learn's report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import log
 from pathlib import Path
@@ -10,9 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from microstep.components.task.classification.metrics import ClassificationMetrics
+from microstep.components.task.classification.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from microstep.components.task.known_targets import check_train_targets
 from microstep.components.task.losses import LOSSES, sum_losses
 from microstep.errors import ConfigError, DataError
-from microstep.types.data import Mix, Predictions, Report
+from microstep.types.data import Answer, Mix, Predictions, Report
+from microstep.utils.text import truncate_middle
+
+TOP_K = 5  #: classes listed for each image without a label
+UNSURE_BELOW = 0.5  #: a caption is red if the confidence is below this
+CAPTION_LETTERS = 14  #: of a class in a caption
 
 
 class Classification:
@@ -26,6 +33,7 @@ class Classification:
         label_smoothing: fraction of the target spread evenly over all classes (Szegedy et al., CVPR 2016).
         loss: null or `cross_entropy`, `focal`, `bce`, or a function of logits and labels that returns N losses.
         metrics: names of metrics beyond loss, accuracy and F1. `nll` is added if the loss or its labels are others.
+        fitted: temperature fitted to a validation split.
 
     Raises:
         ConfigError: if `class_weights` is another word, or not one positive number per class.
@@ -41,7 +49,10 @@ class Classification:
         label_smoothing: float = 0.0,
         loss: Callable[[Tensor, Tensor], Tensor] | str | None = None,
         metrics: Sequence[str] | str | None = None,
+        fitted: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
+        check_train_targets(train_targets, "classification", "classes", not train_targets.is_floating_point())
+        self.fitted: Mapping[str, Sequence[float]] = fitted or {}
         self.class_names, self.label_smoothing, self.device = tuple(class_names), label_smoothing, device
         self.class_weights = resolve_class_weights(class_weights, train_targets, len(self.class_names))
         dtype = torch.float32 if device.type == "mps" else torch.float64
@@ -81,10 +92,15 @@ class Classification:
         """Return the label with the largest logit of each row, the first one of equals."""
         return outputs.argmax(1)
 
-    def fit_temperature(self, predictions: Predictions) -> float | None:
-        from microstep.components.task.classification.probabilities import fit_temperature  # imports scipy
+    @property
+    def temperature(self) -> float | None:
+        """What to divide the logits by for calibrated confidences; None if it is not known."""
+        found = self.fitted.get("temperature", [0.0])[0]
+        return found if MIN_TEMPERATURE <= found <= MAX_TEMPERATURE else None
 
-        return fit_temperature(predictions.outputs, predictions.targets)
+    def fit(self, predictions: Predictions) -> None:
+        found = fit_temperature(predictions.outputs, predictions.targets)
+        self.fitted = {} if found is None else {"temperature": [found]}
 
     def average_views(self, outputs: Tensor) -> Tensor:
         """Return the logits of the mean probabilities of V × N × classes logits; of equal views, their own logits."""
@@ -92,10 +108,26 @@ class Classification:
         scale = logits.logsumexp(2, keepdim=True)
         return (logits - scale).logsumexp(0) - log(len(logits)) + scale.mean(0)
 
+    def answer(self, outputs: Tensor) -> list[Answer]:
+        """Return the most probable classes for N × C logits, calibrated; of equally probable ones, the first wins."""
+        probabilities = (outputs.double() / (self.temperature or 1.0)).softmax(1)
+        confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
+        found = confidence[:, :TOP_K].tolist(), classes[:, :TOP_K].tolist()
+        return [make_answer([self.class_names[c] for c in row], shares) for shares, row in zip(*found, strict=True)]
+
     def report(self, predictions: Predictions, directory: Path) -> Report:
         from microstep.components.task.classification.report import write_report  # imports matplotlib
 
-        return write_report(predictions, self.class_names, directory)
+        return write_report(predictions, self.class_names, directory, self.temperature)
+
+
+def make_answer(names: Sequence[str], confidence: Sequence[float]) -> Answer:
+    pairs = enumerate(zip(names, confidence, strict=True), 1)
+    cells = {
+        key: cell for n, (name, p) in pairs for key, cell in ((f"class_{n}", name), (f"confidence_{n}", f"{p:.6f}"))
+    }
+    caption = f"{truncate_middle(names[0], CAPTION_LETTERS)} {confidence[0]:.0%}"
+    return Answer(cells, caption, (names[0],), confidence[0] < UNSURE_BELOW)
 
 
 def resolve_class_weights(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from microstep.components.dataset.cropping import LARGE_CUT, compute_cut_shares
 from microstep.components.dataset.images import ImageSource
+from microstep.dataset_report.sampling import list_memberships
 from microstep.dataset_report.survey import SplitSurvey
 from microstep.errors import escape_unprintable
 
@@ -29,7 +30,8 @@ class ImageReference:
 
 def make_image_reference(split_survey: SplitSurvey, row: int) -> ImageReference:
     source = split_survey.source
-    name, label = source.get_name(row), source.class_names[source.labels[row]]
+    name, classes = source.get_name(row), list_memberships(source.labels[[row]])[1]
+    label = "|".join(source.class_names[one] for one in classes)
     return ImageReference(split_survey.split, escape_unprintable(name), escape_unprintable(label))
 
 
@@ -157,5 +159,6 @@ class HealthReport:
 def count_readable_images(source: ImageSource, surveys: Sequence[SplitSurvey], split: str) -> dict[str, int]:
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
     classes = len(source.class_names)
-    counts = np.bincount(source.labels, minlength=classes) - np.bincount(source.labels[bad], minlength=classes)
+    readable = list_memberships(np.delete(source.labels, bad, axis=0))[1]
+    counts = np.bincount(readable, minlength=classes)
     return dict(zip(map(escape_unprintable, source.class_names), counts.tolist(), strict=True))

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microstep.components.dataset.images import ImageSource
+from microstep.dataset_report.sampling import list_memberships
 from microstep.errors import DataError, escape_unprintable
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.text import truncate_middle
@@ -60,7 +61,8 @@ def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageS
 
 def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
     classes = len(next(iter(official_splits.values())).class_names)
-    counts = np.stack([np.bincount(one.labels, minlength=classes)[: len(names)] for one in official_splits.values()])
+    labels = (list_memberships(one.labels)[1] for one in official_splits.values())
+    counts = np.stack([np.bincount(one, minlength=classes)[: len(names)] for one in labels])
     thick = 0.72 / len(counts)
     for index, values in enumerate(counts):
         middles = np.arange(len(names)) + (index - (len(counts) - 1) / 2) * thick
@@ -93,7 +95,8 @@ def draw_samples(axes: Axes, source: ImageSource, classes: int) -> None:
 
 def iter_class_samples(source: ImageSource, label: int) -> Iterator[np.ndarray]:
     def iter_readable() -> Iterator[np.ndarray]:
-        for row in np.flatnonzero(source.labels == label).tolist():
+        rows, classes = list_memberships(source.labels)
+        for row in rows[classes == label].tolist():
             with suppress(DataError):
                 yield source.read([row])[0]
 

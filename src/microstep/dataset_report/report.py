@@ -8,6 +8,7 @@ from microstep.components.dataset.image_dataset import ImageDataset, hash_splits
 from microstep.dataset_report import text
 from microstep.dataset_report.health import HealthReport
 from microstep.dataset_report.plot import draw_overview
+from microstep.dataset_report.sampling import group_numbers
 from microstep.dataset_report.statistics import SplitStatistics, measure_surveys, survey_splits
 from microstep.dataset_report.survey import ChunkProgressBar
 from microstep.errors import ConfigError
@@ -42,9 +43,10 @@ def write_dataset_report(
     """
     if not isinstance(dataset, ImageDataset):
         raise ConfigError(f"dataset={name}", "it does not contain images", "choose one that does, see conf/dataset/")
+    fingerprint, dataset = hash_splits(dataset.official_splits), group_numbers(dataset)
     surveys, official_splits = survey_splits(dataset, split.split(","), ratio, seed, bar), dataset.official_splits
     statistics, health = measure_surveys(surveys), HealthReport.from_surveys(surveys, official_splits)
-    file = output / f"{name}-{hash_splits(official_splits)[:12]}.json"
+    file = output / f"{name}-{fingerprint[:12]}.json"
     image = draw_overview(name, official_splits)
     with storage_errors(file):
         output.mkdir(parents=True, exist_ok=True)

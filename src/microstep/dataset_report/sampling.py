@@ -1,10 +1,13 @@
 """Statistics by class, and the standard errors of statistics of a sample of images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from microstep.components.dataset.image_dataset import ImageDataset
 from microstep.components.dataset.statistics import ChannelStatistics
 
 
@@ -73,11 +76,35 @@ class ClassStatistics:
         return cls(counts.tolist(), [[t / area / scale for t in total] if area else None for total, area in means])
 
 
+def list_memberships(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and classes of N class numbers, or of N × C labels: an image may have several, or none."""
+    if labels.ndim == 1:
+        return np.arange(len(labels)), labels
+    rows, classes = np.nonzero(labels == 1)
+    return rows, classes
+
+
+def group_numbers(dataset: ImageDataset) -> ImageDataset:
+    """Return a data set of numbers (of several the first) with ten equal parts of its first split as classes."""
+    splits = dataset.official_splits
+    columns = {name: source.labels.reshape(len(source), -1)[:, 0] for name, source in splits.items()}
+    first = next(iter(splits.values())).labels
+    if np.issubdtype(first.dtype, np.integer) or (first.ndim == 2 and np.isin(first[~np.isnan(first)], (0, 1)).all()):
+        return dataset
+    borders = np.unique(np.nanquantile(next(iter(columns.values())), np.linspace(0, 1, 11), method="nearest"))
+    names = tuple(f"{low:.4g} to {high:.4g}" for low, high in pairwise(borders)) or (f"{borders[0]:.4g}",)
+    tenths = {name: np.searchsorted(borders[1:-1], values, side="right") for name, values in columns.items()}
+    sources: dict[str, Any] = dict(splits)
+    classes = {name: replace(source, labels=tenths[name], class_names=names) for name, source in sources.items()}
+    return replace(dataset, official_splits=classes)
+
+
 def count_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
     """Return the number of images of each class, int64. Raise a ValueError for invalid labels."""
-    if labels.shape != (images,):
+    if labels.shape not in ((images,), (images, classes)):
         raise ValueError(f"labels of shape {labels.shape} for {images} images: give each image one label")
-    if images and not 0 <= labels.min() <= labels.max() < classes:
+    labels = list_memberships(labels)[1]
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()}: they go from 0 to {classes - 1}")
     return np.bincount(labels, minlength=classes)
 
@@ -86,5 +113,6 @@ def sum_by_class(images: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
     """Return the sums of pixels by class and channel: classes × C, int64 for integers, else float64."""
     dtype = np.int64 if np.issubdtype(images.dtype, np.integer) else np.float64
     totals = np.zeros((classes, images.shape[1]), dtype)
-    np.add.at(totals, labels, images.sum((2, 3), dtype=dtype))
+    rows, classes_of_rows = list_memberships(labels)
+    np.add.at(totals, classes_of_rows, images.sum((2, 3), dtype=dtype)[rows])
     return totals

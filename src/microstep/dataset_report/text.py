@@ -7,6 +7,7 @@ import numpy as np
 
 from microstep.components.dataset.images import ImageSource
 from microstep.dataset_report.health import MIN_CLASS_SIZE, DuplicateGroup, HealthReport
+from microstep.dataset_report.sampling import list_memberships
 from microstep.dataset_report.statistics import SplitStatistics
 from microstep.utils.tables import format_table
 
@@ -53,7 +54,8 @@ def find_main_split(statistics: Mapping[str, SplitStatistics]) -> tuple[str, Spl
 
 def format_class_table(statistics: Mapping[str, SplitStatistics], official_splits: Mapping[str, ImageSource]) -> str:
     name, one = find_main_split(statistics)
-    counts = [np.bincount(source.labels, minlength=len(one.class_names)) for source in official_splits.values()]
+    memberships = (list_memberships(source.labels)[1] for source in official_splits.values())
+    counts = [np.bincount(labels, minlength=len(one.class_names)) for labels in memberships]
     lines = [["classes", *official_splits, f"mean ({name})"]]
     for label, mean in enumerate(one.classes.means):
         cells = [f"{count[label]:,}" for count in counts]

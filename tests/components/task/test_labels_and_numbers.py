@@ -17,6 +17,7 @@ from microstep.config.compose import compose
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
 from microstep.training.trainer import Trainer
+from tests.components.task.targets import labels_of
 from tests.conftest import error_of
 from tests.faults.interruptions import stop_at
 from tests.faults.runs import metrics_of
@@ -191,3 +192,19 @@ def test_a_task_with_other_targets_is_one_line(zygote, tmp_path, words) -> None:
     done = zygote.call("train.py", *CONF, *words, cwd=tmp_path)
     assert done.returncode == 2
     assert "choose another task" in error_of(done)
+
+
+@pytest.mark.parametrize("name", ["labeled_digits", "numbered_digits"])
+def test_statistics_of_labels_and_numbers(zygote, tmp_path, name) -> None:
+    """compute_stats.py counts each label's images, and those of each tenth of the numbers."""
+    done = zygote.call("compute_stats.py", *CONF, f"dataset={name}", "split=train,test", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "outputs/stats").glob("*.json")
+    counts = {label: one["count"] for label, one in json.loads(file.read_text())["splits"]["train"]["classes"].items()}
+    if name == "labeled_digits":
+        digits = load_digits().target[:600]
+        targets = labels_of(digits)[np.arange(600) % 5 > 0]
+        assert list(counts.values()) == (targets == 1).sum(0).tolist()
+    else:
+        assert sum(counts.values()) == 480
+        assert min(counts.values()) > 30

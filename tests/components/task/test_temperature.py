@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -15,12 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load
 from torch import Tensor
 
+from microstep.components.task import Classification
 from microstep.components.task.classification.probabilities import fit_temperature
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.evaluation.evaluate import evaluate_run, load_run
 from microstep.evaluation.predict import predict_input
-from microstep.evaluation.predictions import top_classes
-from microstep.run.weights import read_temperature, serialize_weights
+from microstep.run.weights import SavedWeights, read_fitted, serialize_weights
 from microstep.training.evaluation_loop import iter_outputs
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import fit
@@ -82,11 +84,22 @@ def test_what_is_all_right_has_no_temperature():
     assert fit_temperature(right[:1], targets[:1]) is None
 
 
+def task_at(*temperature: float) -> Classification:
+    return Classification("abcde", torch.arange(5), torch.device("cpu"), fitted={"temperature": temperature})
+
+
 def test_no_decision_changes():
     """The classes and their order are the same at any temperature."""
-    logits, _ = drawn()
+    logits = drawn()[0] / 10
+    names = [[cell for cell in answer.cells.values() if cell in "abcde"] for answer in task_at(1.0).answer(logits)]
     for temperature in (0.05, 0.4, 20.0):
-        assert torch.equal(top_classes(logits / 10, temperature)[0], top_classes(logits / 10)[0])
+        found = task_at(temperature).answer(logits)
+        assert [[cell for cell in answer.cells.values() if cell in "abcde"] for answer in found] == names
+
+
+def read_temperature(run: Path, epoch: int) -> float | None:
+    """Return the temperature that weights of an epoch get, if their own metadata have none."""
+    return task_at(*read_fitted(SavedWeights(run, {}, epoch, {}), run).get("temperature", ())).temperature
 
 
 def test_it_is_that_of_the_validation_outputs(run):
@@ -97,10 +110,10 @@ def test_it_is_that_of_the_validation_outputs(run):
         pairs = list(iter_outputs(components.model, components.loaders.evaluation(split), components.precision))
         targets = torch.cat([batch.targets for batch, _ in pairs])
         fitted[split] = fit_temperature(torch.cat([outputs for _, outputs in pairs]), targets)
-    stored = read_temperature(run / "model.safetensors", epoch)
+    stored = read_temperature(run, epoch)
     assert stored == pytest.approx(fitted["val"], rel=1e-9)
     assert stored != pytest.approx(fitted["test"], rel=1e-3)
-    assert read_temperature(run / "model.safetensors", epoch + 1) is None
+    assert read_temperature(run, epoch + 1) is None
 
 
 def confidences(file: Path, column: str) -> list[float]:
@@ -115,7 +128,7 @@ def test_reports_keep_raw_confidences_and_show_both_errors(run):
     assert before == {file: file.read_bytes() for file in sorted((run / "reports" / "val").iterdir())}
     numbers = re.search(r"calibration error (\S+), (\S+) at temperature (\S+)", done.result.report.text)
     raw, calibrated, temperature = map(float, numbers.groups())
-    assert temperature == pytest.approx(read_temperature(run / "model.safetensors", done.epoch), abs=5e-4)
+    assert temperature == pytest.approx(read_temperature(run, done.epoch), abs=5e-4)
     assert calibrated < raw
     p = np.array(confidences(done.directory / "predictions.csv", "confidence"))
     accuracy = float(re.search(r"accuracy +(\S+)", done.result.report.text)[1])
@@ -128,14 +141,14 @@ def test_predictions_are_calibrated(run, tmp_path, photos):
     images = str(next((photos / "test").iterdir()))
     calibrated = predict_input(copy, images, "best", ALLOW_ALL, None, BARS).classified
     state, about = load((copy / "model.safetensors").read_bytes()), metadata(copy)
-    temperature = float(about.pop("temperature"))
+    (temperature,) = json.loads(about.pop("fitted"))["temperature"]
     (copy / "model.safetensors").write_bytes(serialize_weights(state, about))
     raw = predict_input(copy, images, "model.safetensors", ALLOW_ALL, None, BARS).classified
-    assert torch.equal(raw.classes, calibrated.classes)
-    logits = raw.confidence.log()
-    ratio = (logits[:, 0] - logits[:, 1]) / temperature
-    expected = calibrated.confidence.log()
-    torch.testing.assert_close(expected[:, 0] - expected[:, 1], ratio, rtol=1e-6, atol=1e-6)
+    for row, answer in calibrated.answers.items():
+        one, other = answer.cells, raw.answers[row].cells
+        assert (one["class_1"], one["class_2"]) == (other["class_1"], other["class_2"])
+        ratios = [math.log(float(cells["confidence_1"]) / float(cells["confidence_2"])) for cells in (one, other)]
+        assert ratios[0] == pytest.approx(ratios[1] / temperature, rel=1e-2)
 
 
 def metadata(directory: Path) -> dict[str, str]:
@@ -143,12 +156,15 @@ def metadata(directory: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e-300", "no", "[]"])
+@pytest.mark.parametrize("value", ["[0.0]", "[-1.0]", "[NaN]", "[Infinity]", "[1e-300]", '"no"', "[]", "1.0"])
 def test_a_temperature_that_is_none_is_ignored(run, tmp_path, value):
     """Anyone may have written the file: a number out of bounds is no temperature."""
-    state, about = load((run / "model.safetensors").read_bytes()), metadata(run) | {"temperature": value}
+    state, about = (
+        load((run / "model.safetensors").read_bytes()),
+        metadata(run) | {"fitted": f'{{"temperature": {value}}}'},
+    )
     (tmp_path / "model.safetensors").write_bytes(serialize_weights(state, about))
-    assert read_temperature(tmp_path / "model.safetensors", 1) is None
+    assert read_temperature(tmp_path, 1) is None
 
 
 def test_an_older_run_is_reported_as_before(tmp_path):
@@ -156,4 +172,3 @@ def test_an_older_run_is_reported_as_before(tmp_path):
     shutil.copytree(OLD, run := tmp_path / "run")
     done = evaluate_run(run, "val", "best", ALLOW_ALL, None, BARS)
     assert "calibration error" not in done.result.report.text
-    assert done.result.report.temperature is None

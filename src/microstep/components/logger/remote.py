@@ -17,9 +17,8 @@ from microstep.utils.json_files import read_json_or_empty, write_json
 
 log = logging.getLogger("microstep.notice")
 INTERVAL = 0.1  #: seconds between two looks into the event files
-OPENING = 5.0  #: seconds after the start in which a sink may open: it may have to make a database
-PATIENCE, LONGEST_WAIT = 1.0, 60.0  #: seconds that the end of a run waits for an answer, and in all
-SLOWEST_UPLOAD = 1e7  #: bytes per second of a file that it waits for
+OPENING, PATIENCE, LONGEST_WAIT = 5.0, 1.0, 60.0  #: seconds for `open`, for another request, and for all at the end
+SLOWEST_UPLOAD = 1e7  #: bytes per second of a file, which has more time
 
 
 class RemoteLogger:
@@ -27,8 +26,7 @@ class RemoteLogger:
 
     def __init__(self, sink: Sink, name: str, node: object, run_dir: Path, settings: Mapping[str, Any]) -> None:
         self.sink, self.name, self.node, self.run_dir, self.settings = sink, name, node, run_dir, settings
-        self.file = run_dir / f"logger.{name}.json"
-        self.mark = read_json_or_empty(self.file)  #: what the sink has: last step of each stream
+        self.mark = read_json_or_empty(run_dir / f"logger.{name}.json")  #: what the sink has: last step of each stream
         self.thread, self.ended = Thread(target=self.send_all, daemon=True), Event()
         self.run_failed = self.given_up = False
         self.best_epoch, self.deadline = 0, 0.0  #: of a finished run; by which the sink should answer
@@ -85,7 +83,7 @@ class RemoteLogger:
         if self.given_up:
             raise TimeoutError("the run may have ended, and another process may have resumed it")
         self.mark = mark
-        write_json(self.file, mark)
+        write_json(self.run_dir / f"logger.{self.name}.json", mark)
 
     def give_up(self, reason: str) -> None:
         if not self.given_up:

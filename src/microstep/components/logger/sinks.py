@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,7 @@ class JsonLines:
         self.append(failed=failed)
 
     def append(self, **content: Any) -> None:
-        line = json.dumps(replace_nonfinite({"run": self.run, **content}), ensure_ascii=False)
-        append_bytes(self.path, f"{line}\n".encode())
+        append_bytes(self.path, json.dumps(replace_nonfinite({"run": self.run, **content})).encode() + b"\n")
 
 
 class MLflow:
@@ -53,9 +53,11 @@ class MLflow:
         if tracking_uri.startswith("sqlite:///"):
             self.artifacts = str(Path(tracking_uri.removeprefix("sqlite:///")).absolute().with_name("mlartifacts"))
             Path(self.artifacts).mkdir(parents=True, exist_ok=True)
+            with suppress(Exception):  # make the database, which takes seconds; `open` raises the error again
+                self.tracking.MlflowClient(tracking_uri)
 
     def open(self, known: str | None, name: str, settings: Mapping[str, Any]) -> str:
-        self.client = self.tracking.MlflowClient(self.uri)  # it makes the database
+        self.client = self.tracking.MlflowClient(self.uri)
         self.id, self.is_resumed = str(known), known is not None
         if not self.is_resumed:
             found = self.client.get_experiment_by_name(self.experiment)

@@ -41,15 +41,17 @@ def test_every_root_composes_and_checks(name: str) -> None:
     assert OmegaConf.get_type(compose(REQUIRED.get(name, []), config_name=name)) is SCHEMAS[name]
 
 
-NEEDED = {
+NEEDED = {  # values that no yaml can know
     "dataset/image_folder": ["dataset.root=photos"],
     "augment/torchvision": ["augment.transforms=[]"],
-}  # no defaults
+    "stop/at": ["stop.epoch=3"],
+    "stop/budget": ["stop.minutes=30"],
+}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_checks(option: str) -> None:
-    """Each yaml of each group can be chosen, and passes every check; only one's own pictures need a root."""
+    """Each yaml of each group can be chosen, and passes every check; only one's own pictures and ends need a value."""
     group, _, name = option.rpartition("/")
     config = compose([f"{group}={name}", *NEEDED.get(option, [])])
     shipped = yaml.safe_load((CONF / f"{option}.yaml").read_text("utf-8"))

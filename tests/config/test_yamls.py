@@ -15,6 +15,8 @@ EXTRA = {
     "model/torchvision": ["batch_size=3"],
     "precision/auto": ["model=mlp"],
     "augment/torchvision": ["augment.transforms=[{_target_:torchvision.transforms.v2.RandomRotation,degrees:9}]"],
+    "stop/at": ["stop.epoch=3"],
+    "stop/budget": ["stop.minutes=30"],
     "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],
 }
 

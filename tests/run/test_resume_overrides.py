@@ -59,7 +59,7 @@ def test_every_key_that_may_be_changed_is_tried() -> None:
     """The list above is complete, except for keys of some datasets."""
     tried = {row[1] for row in test_what_does_not_change_the_result_may_be_changed.pytestmark[0].args[1]}
     others = {f"dataset.{name}" for name in ("budget_gib", "cache", "download", "file", "max_pixels")}
-    assert tried | others == OVERRIDABLE_KEYS
+    assert tried | others | {"steps"} == OVERRIDABLE_KEYS
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,17 @@ def test_epochs_can_not_shrink() -> None:
     """Fewer epochs are refused; as many as before is no change."""
     assert refusal("epochs=2") == "epochs=2: the run has 3; choose as many or more"
     assert changes("epochs=3") == {}
+
+
+def test_steps_grow_as_epochs_do() -> None:
+    """A run may get more of the unit that it is counted in, and nothing of the other."""
+    run = ("steps=50", "scheduler=constant")
+    assert changes("steps=60", run=run) == {"steps": 60}
+    assert refusal("steps=40", run=run) == "steps=40: the run has 50; choose as many or more"
+    assert refusal("epochs=40", run=run) == "epochs=40: the length of the run is steps=50; type steps=N"
+    assert refusal("steps=40") == "steps=40: the length of the run is epochs=3; type epochs=N"
+    planned = "its learning rate was planned for 50 steps; start a new run, or use scheduler=constant next time"
+    assert refusal("steps=60", run=("steps=50",)) == f"steps=60: {planned}"
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "linear", "onecycle"])

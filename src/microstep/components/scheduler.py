@@ -3,11 +3,18 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import cos, pi
+from typing import Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingWarmRestarts,
+    LambdaLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
 
-__all__ = ["constant", "cosine", "linear", "multistep", "onecycle", "warm_restarts"]
+__all__ = ["Plateau", "constant", "cosine", "linear", "multistep", "onecycle", "warm_restarts"]
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:
@@ -79,3 +86,32 @@ def warm_restarts(optimizer: Optimizer, steps_per_epoch: int, cycle_epochs: floa
     The first cycle has `cycle_epochs`, and each is `cycle_mult` times as long as the one before.
     """
     return CosineAnnealingWarmRestarts(optimizer, max(1, count_steps(cycle_epochs, steps_per_epoch)), cycle_mult)
+
+
+class Plateau(ReduceLROnPlateau):
+    """Lowers the learning rate when the monitored metric stops improving, as torch's schedule does.
+
+    Args:
+        direction: max or min, of the monitored metric.
+        factor: what the learning rate is multiplied by.
+        patience: validations in a row without an improvement that are tolerated.
+        threshold: an improvement exceeds the best value by more than this share of it.
+        min_lr: lowest learning rate.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        direction: Literal["min", "max"],
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(optimizer, direction, factor, patience, threshold, min_lr=min_lr)
+
+    def step(self, metrics: object = None, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Keep the learning rate after an optimizer step."""
+
+    def after_validation(self, value: float) -> None:
+        super().step(value if self.mode == "max" else -value)

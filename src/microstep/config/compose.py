@@ -26,7 +26,7 @@ from microstep.config.experiment import VERBATIM_KEYS
 from microstep.config.loader import CachingLoader
 from microstep.config.names import sweep_name
 from microstep.config.overrides import (
-    check_batch_size_keys,
+    check_exclusive_keys,
     check_group_options,
     check_override,
     check_plain_overrides,
@@ -111,7 +111,7 @@ class Composer:
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
         """Return one job's checked config, including Hydra's own node."""
         _, values = self.split_overrides(overrides)
-        check_batch_size_keys(values)
+        check_exclusive_keys(values)
         base = self.compose_base(overrides)
         for override in values:
             check_override(override, base)

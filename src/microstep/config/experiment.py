@@ -21,7 +21,7 @@ DATA_PATH_KEYS = frozenset({"dataset.root", "dataset.file", "dataset.cache"})
 #: Keys that can't change a result while the data's fingerprint is the same. Hashes have the fingerprint instead.
 DATA_KEYS = DATA_PATH_KEYS | {"dataset.max_pixels"}
 #: Further keys that may change when a run is resumed.
-RESUMABLE_KEYS = frozenset({"epochs", "device", "threads"}) | DATA_KEYS
+RESUMABLE_KEYS = frozenset({"epochs", "steps", "device", "threads"}) | DATA_KEYS
 #: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
 #: hashes and comparisons, so that older runs still match. A root key or group that a run lacks is set to it.
 LATER: dict[str, Any] = {
@@ -36,6 +36,8 @@ LATER: dict[str, Any] = {
     "model.norm_samples": 16,
     "task.loss": None,
     "task.metrics": None,
+    "stop": {"_target_": "microstep.components.stop.Never"},
+    **dict.fromkeys(("monitor", "steps", "validate_every_steps")),
 }
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(

@@ -18,6 +18,8 @@ from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
 
 TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+#: Keys that another key overrides.
+EXCLUSIVE_KEYS = {"batch_size": "effective_batch_size", "epochs": "steps"}
 TYPE_DESCRIPTIONS |= {"str": "text", "None": "null", "list": "a list"}
 
 
@@ -37,13 +39,12 @@ def check_plain_overrides(overrides: Iterable[Override]) -> None:
             raise ConfigError(typed, "several values", remedy)
 
 
-def check_batch_size_keys(overrides: Sequence[Override]) -> None:
-    """Raise ConfigError if `batch_size` is typed beside `effective_batch_size`, which would override it silently."""
+def check_exclusive_keys(overrides: Sequence[Override]) -> None:
+    """Raise ConfigError if a key is typed beside another one that would override it silently."""
     typed = {o.key_or_group: o for o in overrides}
-    effective = typed.get("effective_batch_size")
-    if effective is not None and effective.value() is not None and "batch_size" in typed:
-        subject = typed["batch_size"].input_line or "batch_size"
-        raise ConfigError(subject, "effective_batch_size sets it", "give one of the two")
+    for key, other in EXCLUSIVE_KEYS.items():
+        if key in typed and other in typed and typed[other].value() is not None:
+            raise ConfigError(typed[key].input_line or key, f"{other} sets it", "give one of the two")
 
 
 def check_group_options(overrides: Iterable[Override]) -> None:

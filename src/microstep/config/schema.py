@@ -58,6 +58,9 @@ class TrainConfig:
         None, BATCH, "samples per optimizer step; sets batch_size to this divided by accum", POSITIVE_INT
     )
     epochs: int = key(20, OPTIMIZATION, "passes over the training split", POSITIVE_INT)
+    steps: int | None = key(None, OPTIMIZATION, "optimizer steps instead of epochs, skipped ones too", POSITIVE_INT)
+    validate_every_steps: int | None = key(None, RUN, "steps between two validations; null: an epoch", POSITIVE_INT)
+    monitor: str | None = key(None, RUN, "metric that chooses the best: NAME, max:NAME, min:NAME; null: the task's")
     seed: int = key(0, RUN, "seeds initial weights, order, augmentation and dropout", SEEDS)
     device: str = key("auto", PRECISION, "where to train; cuda:1 selects the second GPU")
     threads: int | None = key(None, PRECISION, "CPU threads; null: torch's choice", Range(minimum=1, maximum=MAX_COUNT))
@@ -91,6 +94,7 @@ class TrainConfig:
     average: Any = key(MISSING, OPTIMIZATION, "average of the weights, which is validated and kept")
     scheduler: Any = key(MISSING, OPTIMIZATION, "learning rate schedule, by optimizer step")
     logger: dict[str, Any] = key(dict, OUTPUT, "more loggers; several: 'logger=[jsonl,mlflow]'")
+    stop: Any = key(MISSING, OPTIMIZATION, "what ends a run before its last epoch")
 
 
 @dataclass

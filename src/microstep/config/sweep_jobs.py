@@ -7,14 +7,14 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from microstep.config.compose import Composer
-from microstep.config.overrides import check_batch_size_keys
+from microstep.config.overrides import check_exclusive_keys
 from microstep.errors import ConfigError
 
 
 def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfig]:
     """Return the checked config of every job of a sweep; of one job if a sweeper of Hydra's chooses the values."""
     typed = [composer.parse(o) for o in overrides]
-    check_batch_size_keys(typed)  # here as well, so that the error names what was typed, not one job of it
+    check_exclusive_keys(typed)  # here as well, so that the error names what was typed, not one job of it
     sweeper = composer.compose_base(overrides).hydra.sweeper
     if not lists_its_jobs(sweeper):
         check_swept_values(typed)

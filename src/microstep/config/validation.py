@@ -129,6 +129,8 @@ def check_diagnostic_keys(config: DictConfig) -> None:
     if config.check in MICRO_BATCH_CHECKS and config.accum == 1:
         reason = f"check={config.check} compares a batch with its micro-batches, and there is one"
         raise ConfigError("accum=1", reason, "give accum=2 or more")
+    if config.check == "drift" and config.steps is not None:
+        raise ConfigError(f"steps={config.steps}", "check=drift compares whole epochs", "give epochs=")
     if config.rule == "clip_each" and config.max_grad_norm is None:
         raise ConfigError("rule=clip_each", "it clips, and max_grad_norm is null", "add max_grad_norm=1.0")
 

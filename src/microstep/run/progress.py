@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, isnan, nan
+from math import isnan
 
 from microstep.errors import Diverged
+from microstep.run.monitor import Monitor
 from microstep.types.data import LoadedWindow, StepResult
-from microstep.types.protocols import Metrics
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Position from which a run can be resumed."""
+    """Position from which a run can be resumed. An epoch ends with a validation, also if that follows every M steps."""
 
     epoch: int = 0  #: epochs finished
     window: int = 0  #: windows finished of the next epoch
@@ -27,7 +27,7 @@ class Position:
 class Progress:
     """Counts of a run and its best epoch so far. A checkpoint stores all fields, so they are primitives."""
 
-    epoch: int = 0  #: epochs finished
+    epoch: int = 0  #: epochs finished; with `validate_every_steps`, validations
     window: int = 0  #: windows finished of the current epoch, reset after its validation
     windows: int = 0  #: of the whole run, including skipped ones
     optimizer_steps: int = 0  #: without skipped ones
@@ -40,13 +40,14 @@ class Progress:
     best_epoch: int = 0
     best_value: float = 0.0
     seconds: float = 0.0  #: training time of earlier processes
+    stopped: str | None = None  #: why the run stopped before its last epoch
 
     @property
     def position(self) -> Position:
         return Position(self.epoch, self.window)
 
     def count(self, window: LoadedWindow, result: StepResult, lr: float) -> None:
-        self.window = window.number + 1
+        self.window += 1
         self.windows += 1
         self.samples_seen += window.samples
         self.epoch_samples += window.samples
@@ -57,13 +58,12 @@ class Progress:
         if not result.updated:
             log.info("window %d skipped: its gradient overflowed (%d so far)", self.windows, self.skipped_steps)
 
-    def finish_epoch(self, epoch: int, val: Mapping[str, float], metrics: Metrics) -> bool:
+    def finish_epoch(self, epoch: int, val: Mapping[str, float], monitor: Monitor) -> bool:
         """Count an epoch, and return whether it is the best so far.
 
         Of equal epochs the latest is the best. An epoch whose loss is not finite is the best only until a finite one.
         """
-        value = val[metrics.monitor] if metrics.direction == "max" else -val[metrics.monitor]
-        self.value = value if isfinite(val.get("loss", 0.0)) else nan  # with a finite accuracy: outputs that are NaN
+        self.value = monitor.value(val)
         self.epoch, self.window, self.epoch_samples = epoch, 0, 0
         if self.best_epoch and not (self.value >= self.best_value or isnan(self.best_value)):  # a NaN is never the best
             return False

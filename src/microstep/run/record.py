@@ -73,6 +73,11 @@ class RunRecord:
         )
 
     @property
+    def stopped(self) -> str | None:
+        """Why the run stopped before its last epoch."""
+        return short_text(of_type(self.content.get("stopped"), dict).get("by"))
+
+    @property
     def overrides(self) -> dict[str, Any]:
         """Config values set by resumes, by dotted key; the last resume wins. Empty if the list is malformed."""
         with suppress(KeyError, TypeError, ValueError):

@@ -50,7 +50,8 @@ class RunRecordLogger:
             metrics = metrics | {"best": {"epoch": report.epoch, **report.val}}
         names = ("epoch", "optimizer_steps", "skipped_steps", "samples_seen")
         counts = {name: getattr(report, name) for name in names}
-        self.update(**counts, samples_per_second=round(report.samples_per_second, 1), metrics=metrics)
+        stopped = {} if report.stopped is None else {"stopped": {"by": report.stopped, "epoch": report.epoch}}
+        self.update(**counts, **stopped, samples_per_second=round(report.samples_per_second, 1), metrics=metrics)
 
     def finish(self, results: Results) -> None:
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}

@@ -15,6 +15,7 @@ from microstep.config.targets import current, renamed
 from microstep.errors import ConfigError
 from microstep.run.saved_run import OVERRIDABLE_KEYS, RESUME_KEYS, SavedRun, apply_overrides
 
+LENGTH_KEYS = ("epochs", "steps")  #: keys that make a run longer
 AUTO_RESUME = "auto"  #: resume=auto: resume the run of the job's directory if there is one, else start one
 
 
@@ -51,9 +52,13 @@ def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> 
 
 
 def make_plan(run: SavedRun, config: DictConfig, job: DictConfig, keys: list[str], allowlist: Allowlist) -> ResumePlan:
+    length = {key: job[key] for key in LENGTH_KEYS if key in keys and job[key] != config[key]}
+    if length and run.record.stopped:
+        typed = " ".join(f"{key}={value}" for key, value in length.items())
+        raise ConfigError(typed, f"the run has stopped: {run.record.stopped}", "start a new run with another stop=")
     overrides = resume_overrides(config, run.absolute_paths(job, directory=Path.cwd()), keys, run.subject)
     resumed = apply_overrides(config, overrides, run.subject)
-    finished = run.record.status == "finished" and "epochs" not in overrides
+    finished = run.record.status == "finished" and not length
     return ResumePlan(run.directory.resolve(), resumed, overrides, finished, allowlist)
 
 
@@ -74,8 +79,8 @@ def resume_overrides(run: DictConfig, job: DictConfig, keys: Sequence[str], subj
     different = neutral | experiment_differences(run, job).keys()
     changed = {key: value for key, value in typed.items() if key in different}
     check_no_changes(changed, OVERRIDABLE_KEYS, run, subject)
-    if "epochs" in changed:
-        check_epochs(run, changed["epochs"])
+    for key in changed.keys() & LENGTH_KEYS:
+        check_length(run, key, changed[key])
     return changed
 
 
@@ -96,18 +101,21 @@ def check_no_changes(changed: Mapping[str, Any], except_keys: Set[str], run: Dic
         raise ConfigError(subject, f"this is another experiment: {values}", "leave it as it was, or start a new run")
 
 
-def check_epochs(run: DictConfig, epochs: int) -> None:
-    """Refuse fewer epochs, and more epochs if learning rate or average depend on their number."""
-    if epochs < run.epochs:
-        raise ConfigError(f"epochs={epochs}", f"the run has {run.epochs}", "choose as many or more")
+def check_length(run: DictConfig, key: str, length: int | None) -> None:
+    """Refuse fewer epochs or steps, and more of them if learning rate or average depend on their number."""
+    unit = "epochs" if run.steps is None else "steps"
+    if key != unit or length is None:
+        raise ConfigError(f"{key}={length}", f"the length of the run is {unit}={run[unit]}", f"type {unit}=N")
+    if length < run[unit]:
+        raise ConfigError(f"{unit}={length}", f"the run has {run[unit]}", "choose as many or more")
     for group, name, other in (("scheduler", "learning rate", "constant"), ("average", "average", "ema")):
         signature = find_signature(str(run[group].get("_target_")))
-        if signature is None or "total_steps" in signature.parameters or depends_on_epochs(run):
-            reason = f"its {name} was planned for {run.epochs} epochs"
-            raise ConfigError(f"epochs={epochs}", reason, f"start a new run, or use {group}={other} next time")
+        if signature is None or "total_steps" in signature.parameters or depends_on_length(run, unit):
+            reason = f"its {name} was planned for {run[unit]} {unit}"
+            raise ConfigError(f"{unit}={length}", reason, f"start a new run, or use {group}={other} next time")
 
 
-def depends_on_epochs(run: DictConfig) -> bool:
-    longer = OmegaConf.merge(run, {"epochs": run.epochs + 1})
-    one, other = (drop_keys(extract_experiment(config), {"epochs"}) for config in (run, longer))  # type: ignore[arg-type]
+def depends_on_length(run: DictConfig, unit: str) -> bool:
+    longer = OmegaConf.merge(run, {unit: run[unit] + 1})
+    one, other = (drop_keys(extract_experiment(config), {unit}) for config in (run, longer))  # type: ignore[arg-type]
     return one != other

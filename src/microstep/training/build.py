@@ -26,6 +26,7 @@ from microstep.training.components import Components
 from microstep.training.device import torch_errors
 from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
+from microstep.training.periods import Periods
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.trainer import Trainer
@@ -101,7 +102,8 @@ def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
     output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     identity["metadata"] = {**weights.metadata, **fitted_metadata(components.task)}
-    return Trainer(components, optimization, *output, identity, weights, run.directory, config.epochs)
+    periods = Periods.of(config, components.steps)
+    return Trainer(components, optimization, *output, identity, weights, run.directory, periods)
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:

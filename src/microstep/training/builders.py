@@ -19,6 +19,7 @@ from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import micro_batch_size
 from microstep.config.param_groups import group_parameters, read_param_groups
 from microstep.errors import ConfigError
+from microstep.run.monitor import choose_monitor
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
 from microstep.training.components import Components, Optimization, PartialComponents
@@ -26,6 +27,7 @@ from microstep.training.evaluation_loop import recompute_statistics
 from microstep.training.instantiation import build_component
 from microstep.training.loaders import Loaders
 from microstep.training.normalization import choose_normalization, find_normalization
+from microstep.training.periods import Periods
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
@@ -39,6 +41,7 @@ from microstep.types.protocols import (
     Sampler,
     Scheduler,
     Step,
+    Stopping,
     Task,
     Transform,
 )
@@ -171,10 +174,13 @@ def build_optimization(
 ) -> Optimization:
     """Build the components that change the weights. `steps_per_epoch` is given if an epoch is cut short."""
     optimizer, steps = build_optimizer(config, allowlist, components.model), steps_per_epoch or components.steps
-    length = {"total_steps": steps * config.epochs, "steps_per_epoch": steps}
-    scheduler = build_component(config, "scheduler", Scheduler, allowlist, optimizer=optimizer, **length)
+    monitor = choose_monitor(config.monitor, components.task.metrics())
+    length = {"total_steps": Periods.of(config, steps).total, "steps_per_epoch": steps}
+    offered = length | {"optimizer": optimizer, "direction": monitor.direction}
+    scheduler = build_component(config, "scheduler", Scheduler, allowlist, **offered)
     transform = build_transform(config, allowlist)
     step = build_step(config, allowlist, components.task, transform, components.precision)
     available = length | {"recompute_statistics": partial(recompute_statistics, components)}
     average = build_component(config, "average", Averaging, allowlist, **available)
-    return Optimization(optimizer, scheduler, step, transform, average)
+    stop = build_component(config, "stop", Stopping, allowlist)
+    return Optimization(optimizer, scheduler, step, transform, average, stop, monitor)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from microstep.errors import CheckpointRefused
+from microstep.run.monitor import Monitor
 from microstep.training.loaders import Loaders
 from microstep.types.data import LoadedWindow
 from microstep.types.protocols import (
@@ -20,6 +21,7 @@ from microstep.types.protocols import (
     Scheduler,
     Stateful,
     Step,
+    Stopping,
     Task,
     Transform,
 )
@@ -54,28 +56,25 @@ PROFILED_EPOCH = 1  #: epoch that the profiled windows and their seeds come from
 
 @dataclass(frozen=True)
 class Optimization:
-    """Components that change the weights of one run."""
+    """Components that change the weights of one run, or choose among them."""
 
     optimizer: Optimizer
     scheduler: Scheduler
     step: Step
     transform: Transform | None
     average: Averaging
+    stop: Stopping
+    monitor: Monitor
 
 
 def named_components(components: Components, optimization: Optimization) -> dict[str, Any]:
+    """Return the components that training uses, by the names of their states in a checkpoint."""
+    step, loaders = optimization.step, components.loaders
     found: dict[str, Any] = {"model": components.model, "optimizer": optimization.optimizer}
-    found |= {
-        "scheduler": optimization.scheduler,
-        "precision": components.precision,
-        "metrics": optimization.step.metrics,
-    }
-    found |= {"step": optimization.step, "gradient": optimization.transform, "average": optimization.average}
-    return found | {
-        "task": components.task,
-        "sampler": components.loaders.sampler,
-        "augment": components.loaders.augment,
-    }
+    found |= {"scheduler": optimization.scheduler, "precision": components.precision, "metrics": step.metrics}
+    found |= {"step": step, "gradient": optimization.transform, "average": optimization.average}
+    found |= {"stop": optimization.stop, "task": components.task}
+    return found | {"sampler": loaders.sampler, "augment": loaders.augment}
 
 
 def stateful_components(components: Components, optimization: Optimization) -> dict[str, Any]:

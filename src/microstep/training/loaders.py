@@ -38,10 +38,10 @@ class Loaders:
         self.weights = self.task.weight(self.splits["train"].targets)
         self.wait_timer = DataWaitTimer()
 
-    def train(self, epoch: int, first: int = 0, passes: int = 1) -> Iterator[LoadedWindow]:
-        """Yield the windows of an epoch from index `first` on, each to be iterated `passes` times, and then fetched."""
+    def train(self, epoch: int, first: int = 0, passes: int = 1, last: int | None = None) -> Iterator[LoadedWindow]:
+        """Yield windows `first` to `last` (excluded) of an epoch, each to be iterated `passes` times, then fetched."""
         plan = self.plan_epoch(epoch)
-        windows = list(self.accumulation.windows(range(plan.samples)))[first:]
+        windows = list(self.accumulation.windows(range(plan.samples)))[first:last]
         requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
         plan.split.expect([request for window in requests for request in window * passes])
         for number, window in enumerate(windows):

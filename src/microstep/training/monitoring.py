@@ -52,7 +52,7 @@ class LoggerCollection:
             logger.window(report)
 
     def epoch(self, report: EpochReport) -> None:
-        self.bars.show_epoch({f"val_{name}": value for name, value in list(report.val.items())[:2]})
+        self.bars.show_epoch({f"val_{name}": value for name, value in report.shown_val.items()})
         for logger in self.loggers:
             logger.epoch(report)
 

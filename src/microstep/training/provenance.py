@@ -97,6 +97,7 @@ def possible_precisions(config: DictConfig, elsewhere: bool = False) -> tuple[st
 def recommendation_key(config: DictConfig, device: torch.device, data_fingerprint: str) -> dict[str, Any]:
     """Return what a recommended precision depends on; not the seed, so that all seeds have one precision."""
     files, others = digest_files(config), {"seed", "optimizer.lr", "scheduler", "precision", "effective_batch_size"}
+    others |= {"stop", "monitor", "validate_every_steps"}
     parts = drop_keys(extract_experiment(config), RESUMABLE_KEYS | others | files.keys())
     measured = {"batch_size": micro_batch_size(config), "data": data_fingerprint, "source": source_hash(config)}
     return {**parts, **measured, "files": files, **environment(device)}

@@ -105,6 +105,8 @@ def resume_record(plan: ResumePlan, recovered_state: RecoveredState | None) -> d
     kept = {name: run.record.content[name] for name in names if name in run.record.content}
     if recovered_state and (best := best_metrics(run, recovered_state.progress.best_epoch)):
         kept["metrics"] = {"best": best}
+    if recovered_state and (reason := recovered_state.progress.stopped):
+        kept["stopped"] = {"by": reason, "epoch": recovered_state.progress.epoch}
     return kept | {"resumed": [*run.record.resumed, now]}
 
 

@@ -15,9 +15,12 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.components.model.ghost_norm import GhostBatchNorm
 from microstep.config.experiment import micro_batch_size
+from microstep.run.monitor import choose_monitor
+from microstep.run.progress import Progress
 from microstep.training import device as machine
 from microstep.training import provenance
 from microstep.training.components import Components
+from microstep.training.periods import Periods
 from microstep.utils.text import display_path, format_count
 
 log = logging.getLogger("microstep.notice")
@@ -27,17 +30,17 @@ def run_facts(
     config: DictConfig, components: Components, choices: Mapping[str, str], identity: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the facts that run.json holds from the start; `choices` maps groups to options."""
-    metrics, dataset = components.task.metrics(), components.dataset
+    monitor, dataset = choose_monitor(config.monitor, components.task.metrics()), components.dataset
     return {
-        "epochs": config.epochs,
+        "epochs": Periods.of(config, components.steps).count(Progress()),
         "effective_batch_size": micro_batch_size(config) * config.accum,
         **{name: identity[name] for name in ("precision", "files", "versions")},
         "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
         "world_size": 1,
         "parameters": components.num_parameters,
-        "monitor": metrics.monitor,
-        "direction": metrics.direction,
+        "monitor": monitor.name,
+        "direction": monitor.direction,
         "data": {"fingerprint": dataset.fingerprint, "samples": {name: len(s) for name, s in dataset.splits.items()}},
         "experiment_hash": identity["experiment"],
         "source_hash": identity["source"],
@@ -51,7 +54,7 @@ def run_facts(
 def start_summary(
     config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path
 ) -> dict[str, str]:
-    precision, epochs = components.precision, format_count(config.epochs, "epoch")
+    precision, length = components.precision, "all" if config.steps else format_count(config.epochs, "epoch")
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
         **unusual_rows(config, choices),
@@ -59,17 +62,18 @@ def start_summary(
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe_device(components.device),
         "batch": format_batch_size(config),
-        "steps": f"{components.steps:,} an epoch, {components.steps * config.epochs:,} in {epochs}",
+        "steps": f"{components.steps:,} an epoch, {Periods.of(config, components.steps).total:,} in {length}",
+        **({"validated": f"every {config.validate_every_steps:,} steps"} if config.validate_every_steps else {}),
+        **({"monitor": config.monitor} if config.monitor else {}),
         "run directory": display_path(run_dir),
     }
 
 
 def unusual_rows(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
-    """Return how samples and weights are changed, for the groups that don't have their usual option or class."""
-    found = {
-        group: option_name(config, choices, group) for group in ("sampler", "augment", "step", "gradient", "average")
-    }
-    usual = ("shuffle", "none", "standard", "standardstep", "identity", "noaverage")
+    """Return the groups that don't have their usual option or class."""
+    groups = ("sampler", "augment", "step", "gradient", "average", "stop")
+    found = {group: option_name(config, choices, group) for group in groups}
+    usual = ("shuffle", "none", "standard", "standardstep", "identity", "noaverage", "never")
     return {group: choice for group, choice in found.items() if choice.lower() not in usual}
 
 

@@ -15,7 +15,8 @@ from microstep.training.components import Components, Optimization, collect_stat
 from microstep.training.device import PeakMemory, torch_errors
 from microstep.training.evaluation_loop import averaged_model, evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
-from microstep.training.training_loop import train_epoch
+from microstep.training.periods import Periods
+from microstep.training.training_loop import finish_epoch, train_epoch
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
 from microstep.types.protocols import Metrics
@@ -34,7 +35,7 @@ class Trainer:
     identity: Mapping[str, Any]  #: identifies the run in its checkpoints
     weights: WeightsFile
     run_dir: Path
-    epochs: int
+    periods: Periods
 
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
@@ -42,6 +43,11 @@ class Trainer:
         self.step = self.optimization.step
         self.progress = Progress()
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
+
+    @property
+    def epochs(self) -> int:
+        """Number of the last epoch. With `validate_every_steps`, each validation ends an epoch."""
+        return self.periods.count(self.progress)
 
     def fit(self) -> Results:
         """Train the epochs that are left, then evaluate the best checkpoint on the validation and any test split.
@@ -60,20 +66,24 @@ class Trainer:
         memory = PeakMemory(self.loaders.device)
         with defer_signals(), self.loggers, torch_errors(), self.save_when_stopped():
             for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
+                if self.progress.stopped:
+                    break
                 self.run_epoch(epoch)
             return self.conclude(memory)
 
     def run_epoch(self, epoch: int) -> None:
         self.train_epoch(epoch)
         val = self.evaluate("val")
-        best = self.progress.finish_epoch(epoch, val, self.step.metrics)
+        best = finish_epoch(epoch, val, self.optimization, self.progress)
+        self.progress.stopped = self.optimization.stop.after(epoch, self.progress.value, self.total_seconds())
         self.log_epoch(val, best)
-        if best or epoch == self.epochs or self.checkpoint_schedule.is_due_after_epoch(epoch):
+        if best or epoch == self.epochs or self.progress.stopped or self.checkpoint_schedule.is_due_after_epoch(epoch):
             self.save(best)
 
     def train_epoch(self, epoch: int) -> None:
         self.throughput.start_epoch(self.progress.samples_seen)
-        train_epoch(epoch, self.windows(epoch), self.components, self.optimization, self.progress, self.after_window)
+        for data_pass, windows in self.windows(epoch):
+            train_epoch(data_pass, windows, self.components, self.optimization, self.progress, self.after_window)
         self.throughput.end_training(self.progress.samples_seen)
 
     def after_window(self, result: StepResult) -> None:
@@ -106,10 +116,13 @@ class Trainer:
         shared = model, split, batches, precision, self.task, metrics, directory
         return SplitResult(*evaluate_and_report(*shared, fit=name == "val"))
 
-    def windows(self, epoch: int) -> Iterator[LoadedWindow]:
-        windows = self.loaders.train(epoch, self.progress.window, getattr(self.step, "passes", 1))
-        done, samples = self.progress.epoch_samples, self.loaders.samples
-        return self.loggers.windows(windows, epoch, done, samples, self.step.metrics)
+    def windows(self, epoch: int) -> Iterator[tuple[int, Iterator[LoadedWindow]]]:
+        """Yield each pass over the data that an epoch is part of, with the windows that are left to train."""
+        (start, end), metrics = self.periods.bounds(self.progress), self.step.metrics
+        samples = self.loaders.samples * (end - start) // self.periods.data_pass  # estimated if it is not one pass
+        for data_pass, first, last in self.periods.parts(self.progress):
+            windows = self.loaders.train(data_pass, first, getattr(self.step, "passes", 1), last)
+            yield data_pass, self.loggers.windows(windows, epoch, self.progress.epoch_samples, samples, metrics)
 
     def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
         return self.loggers.batches(self.loaders.evaluation(name), name, len(self.loaders.splits[name]), metrics)
@@ -161,5 +174,6 @@ class Trainer:
     def log_epoch(self, val: dict[str, float], best: bool) -> None:
         train, lr, meter = self.step.metrics.compute(), self.progress.lr, self.throughput
         values: dict[str, Any] = {"epochs": self.epochs, "train": train, "val": val, "lr": lr, "best": best}
+        values |= {"monitor": self.optimization.monitor.name, "stopped": self.progress.stopped}
         values |= {"samples_per_second": meter.samples_per_second, "seconds": meter.epoch_seconds()}
         self.loggers.epoch(EpochReport(**self.progress.counts() | values))

@@ -1,7 +1,7 @@
 """Optimizer steps over the windows of an epoch."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -9,6 +9,7 @@ from microstep.errors import Diverged
 from microstep.run.progress import Progress
 from microstep.training.components import Components, Optimization
 from microstep.types.data import LoadedWindow, StepResult
+from microstep.types.protocols import FollowsValidation
 from microstep.utils.randomness import reseed
 
 log = logging.getLogger(__name__)
@@ -25,14 +26,14 @@ def train_epoch(
 ) -> None:
     """Take one optimizer step for each of the given windows of an epoch.
 
-    `epoch` counts from 1. A resumed epoch passes only its remaining windows.
+    `epoch` counts passes over the data from 1. A resumed epoch passes only its remaining windows.
     The random numbers of a step depend on the seed, the epoch and the window only. Scheduler and average follow the
     steps that are not skipped. `after_window` is called last. Diverged is raised if more windows in a row than the
     precision allows have no finite gradient.
     """
     model, optimizer, step = components.model.train(), optimization.optimizer, optimization.step
     for window in windows:
-        if window.number == 0:
+        if progress.window == 0:
             step.metrics.reset()
         reseed(components.device, components.loaders.seed, epoch, window.number)
         result = step(model, optimizer, window.batches, window.weight)
@@ -43,6 +44,14 @@ def train_epoch(
             optimization.scheduler.step()
             optimization.average.update(model, progress.optimizer_steps)
         after_window(result)
+
+
+def finish_epoch(epoch: int, val: Mapping[str, float], optimization: Optimization, progress: Progress) -> bool:
+    """Count a validated epoch, tell the schedule, and return whether the epoch is the best so far."""
+    best = progress.finish_epoch(epoch, val, optimization.monitor)
+    if isinstance(optimization.scheduler, FollowsValidation):
+        optimization.scheduler.after_validation(progress.value)
+    return best
 
 
 def divergence_error(epoch: int, window: LoadedWindow, result: StepResult, precision: str) -> Diverged:

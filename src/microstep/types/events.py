@@ -39,6 +39,13 @@ class EpochReport:
     samples_per_second: float  #: of training alone
     seconds: float  #: of training and validation
     best: bool  #: the checkpoint is the best so far
+    monitor: str = ""  #: metric that chooses the best
+    stopped: str | None = None  #: why the run ends with this epoch, if it is not the last
+
+    @property
+    def shown_val(self) -> dict[str, float]:
+        """The first two validation metrics and the monitored one."""
+        return {name: self.val[name] for name in self.val if name in [*list(self.val)[:2], self.monitor]}
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,12 @@ class Augment(Protocol):
 
 
 class Metrics(Protocol):
-    """Accumulates metrics on the device. Only `compute` and `running_values` may wait for it."""
+    """Accumulates metrics on the device. Only `compute` and `running_values` may wait for it.
 
-    monitor: str  #: name of the metric that chooses the best checkpoint
+    Metrics with an attribute `directions`, a mapping of names to `max` or `min`, can be monitored by name alone.
+    """
+
+    monitor: str  #: name of the metric that chooses the best checkpoint, unless the key `monitor` is set
     direction: Literal["max", "min"]  #: whether a larger or a smaller value of it is better
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
@@ -271,3 +274,25 @@ class Scheduler(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class FollowsValidation(Protocol):
+    """A schedule that also follows the monitored metric."""
+
+    def after_validation(self, value: float) -> None:
+        """Adjust the learning rate after a validation; `value` as in `Stopping.after`."""
+
+
+@runtime_checkable
+class Stopping(Protocol):
+    """Decides whether a run stops before its last epoch."""
+
+    def after(self, epoch: int, value: float, seconds: float) -> str | None:
+        """Return why the run stops after an epoch, in a few words, or None if it goes on. Called after each validation.
+
+        Args:
+            epoch: number of the epoch, from 1; with `validate_every_steps`, that of the validation.
+            value: the monitored metric, negated if smaller is better; NaN if the metric or the loss is not finite.
+            seconds: training time of the run, including earlier processes.
+        """

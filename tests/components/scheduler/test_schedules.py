@@ -5,8 +5,9 @@ import inspect
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from microstep.components.scheduler import constant, cosine, linear, multistep, onecycle, warm_restarts
+from microstep.components.scheduler import Plateau, constant, cosine, linear, multistep, onecycle, warm_restarts
 
 
 def optimizer_at(lr: float) -> torch.optim.Optimizer:
@@ -116,3 +117,34 @@ def test_every_schedule_scales_the_rate_of_each_group(schedule) -> None:
         plan.step()
     assert [small / large for large, small in rates] == pytest.approx([0.1] * 50, rel=1e-3)
     assert max(large for large, _ in rates) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("max", 1), ("min", -1)])
+def test_plateau_is_torchs(direction: str, sign: int) -> None:
+    """The rates are those of `ReduceLROnPlateau` with the metric itself, of either direction and also if it is NaN."""
+    values = [2.0, 2.1, 2.1001, 2.1, float("nan"), 2.0, 2.5, 2.5, 2.5, 2.5]
+    ours, theirs = optimizer_at(1.0), optimizer_at(1.0)
+    schedule = Plateau(ours, direction, factor=0.5, patience=1, min_lr=0.2)
+    reference = ReduceLROnPlateau(theirs, direction, factor=0.5, patience=1, min_lr=0.2)
+    rates = []
+    for value in values:
+        schedule.step()
+        schedule.after_validation(sign * value)  # larger is better
+        reference.step(value)
+        rates.append(ours.param_groups[0]["lr"])
+        assert rates[-1] == theirs.param_groups[0]["lr"]
+    assert rates[0] == 1.0 and rates[-1] == 0.2
+
+
+def test_plateau_goes_on_from_its_state() -> None:
+    """Interrupted after any validation, it lowers the rate after the same one."""
+    for cut in range(4):
+        optimizer = optimizer_at(1.0)
+        before, after = (Plateau(optimizer, "max", patience=2) for _ in range(2))
+        for _ in range(cut):
+            before.after_validation(0.5)
+        after.load_state_dict(before.state_dict())
+        for _ in range(4 - cut):
+            assert optimizer.param_groups[0]["lr"] == 1.0
+            after.after_validation(0.5)
+        assert optimizer.param_groups[0]["lr"] == 0.1

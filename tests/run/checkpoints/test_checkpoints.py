@@ -17,7 +17,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microstep.components.task import Classification
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused, StorageError
@@ -26,6 +25,7 @@ from microstep.run.checkpoints import checkpoints as checkpoint
 from microstep.run.checkpoints.archive import serialize_state
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.lock import directory_lock
+from microstep.run.monitor import Monitor
 from microstep.run.progress import Position, Progress
 from microstep.training.build import build_trainer
 from microstep.utils.progress_bar import ProgressBars
@@ -235,10 +235,8 @@ def test_of_equally_good_epochs_the_later_is_kept(tmp_path):
 @given(values=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12), down=st.booleans())
 def test_the_best_of_any_sequence_is_its_latest_optimum(values, down):
     """The direction of the monitored metric decides."""
-    metrics = Classification(("a", "b"), torch.tensor([0, 1]), CPU).metrics()
-    metrics.direction = "min" if down else "max"
-    progress = Progress()
-    taken = [progress.finish_epoch(epoch, {"accuracy": v}, metrics) for epoch, v in enumerate(values, 1)]
+    monitor, progress = Monitor("accuracy", "min" if down else "max"), Progress()
+    taken = [progress.finish_epoch(epoch, {"accuracy": v}, monitor) for epoch, v in enumerate(values, 1)]
     optimum = min(values) if down else max(values)
     latest = len(values) - values[::-1].index(optimum)
     assert progress.best_epoch == latest
@@ -248,10 +246,9 @@ def test_the_best_of_any_sequence_is_its_latest_optimum(values, down):
 
 def test_a_nan_is_never_the_best():
     """An epoch whose metric is NaN, even the first, is replaced by any with a number."""
-    metrics = Classification(("a", "b"), torch.tensor([0, 1]), CPU).metrics()
     progress = Progress()
     for epoch, value in enumerate([float("nan"), 0.5, float("nan"), 0.25], 1):
-        progress.finish_epoch(epoch, {"accuracy": value}, metrics)
+        progress.finish_epoch(epoch, {"accuracy": value}, Monitor("accuracy", "max"))
     assert progress.best_epoch == 2
 
 

@@ -25,6 +25,8 @@ class Console:
         log.info(line)
         if not self.bars_shown:
             print_above_bars(line)
+        if report.stopped is not None:
+            print_and_log(f"stopped after epoch {report.epoch} of {report.epochs}: {report.stopped}")
 
     def finish(self, results: Results) -> None:
         print_and_log(format_results(results))
@@ -33,7 +35,8 @@ class Console:
 
 
 def format_epoch(report: EpochReport) -> str:
-    train, val = (" ".join(f"{n} {v:.4f}" for n, v in list(m.items())[:2]) for m in (report.train, report.val))
+    shown = dict(list(report.train.items())[:2]), report.shown_val
+    train, val = (" ".join(f"{name} {value:.4f}" for name, value in metrics.items()) for metrics in shown)
     epoch = f"epoch {report.epoch:>{len(str(report.epochs))}}/{report.epochs}"
     rate = f"{report.samples_per_second:,.0f} samples/s"
     return f"{epoch}  train {train}  val {val}  {rate}  {report.seconds:.1f} s{'  best' if report.best else ''}"

@@ -24,8 +24,8 @@ class Regression:
         class_names: names of the numbers; empty if there is one.
         train_targets: float32, N or N × C; NaN means unknown.
         device: device of the outputs and targets.
-        loss: `mse`, `huber` (Huber, Annals of Mathematical Statistics 35, 1964), or a callable from N × C outputs and
-            targets to losses, N × C or N.
+        loss: null or `mse`, `huber` (Huber, Annals of Mathematical Statistics 35, 1964), or a callable from N × C
+            outputs and targets to losses, N × C or N.
         delta: error above which huber is linear, in standard deviations.
         fitted: means and standard deviations; None takes those of `train_targets`.
 
@@ -39,11 +39,12 @@ class Regression:
         class_names: Sequence[str],
         train_targets: Tensor,
         device: torch.device,
-        loss: known.Loss | str = "mse",
+        loss: Callable[[Tensor, Tensor], Tensor] | str | None = None,
         delta: float = 1.0,
         fitted: Mapping[str, Any] | None = None,
     ) -> None:
         losses: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "huber": partial(F.huber_loss, delta=delta)}
+        loss = loss or "mse"
         if isinstance(loss, str) and loss not in losses:
             raise ConfigError(f"task.loss={loss}", "no such option", f"the options are {', '.join(losses)}")
         self.loss = partial(losses[loss], reduction="none") if isinstance(loss, str) else loss

@@ -12,7 +12,7 @@ from microstep.training.builders import build_components, build_optimization
 from microstep.training.components import Components, Optimization
 from microstep.training.evaluation_loop import PredictionCollector, averaged_model, evaluate
 from microstep.training.profiling.gradients import relative_distance
-from microstep.training.training_loop import train_epoch
+from microstep.training.training_loop import finish_epoch, train_epoch
 from microstep.types.protocols import SupportsDecide
 from microstep.utils.progress_bar import ProgressBars
 
@@ -54,6 +54,7 @@ class DriftTraining:
         batches, metrics = components.loaders.evaluation("val"), components.task.metrics()
         model = averaged_model(components.model, self.optimization.average)
         values = evaluate(model, batches, components.precision, components.task, metrics, collector)
+        finish_epoch(self.progress.epoch + 1, values, self.optimization, self.progress)
         outputs = collector.predictions(components.loaders.splits["val"]).outputs
         decisions = components.task.decide(outputs) if isinstance(components.task, SupportsDecide) else None
         return ValidationOutputs(outputs, decisions, values)

@@ -80,8 +80,9 @@ class ComparisonResult:
         """Return the statistics of scores: by the bootstrap over samples, or over seeds and samples."""
         run, baseline = float(paired.run.mean()), float(paired.baseline.mean())
         if paired.seeds > 1:
-            variance = SeedSampleVariance.from_values(paired.differences, paired.unit)
-            ends, p_value = variance.interval(SIGNIFICANCE_LEVEL), variance.p_value()
+            variance = SeedSampleVariance.from_values(paired.differences / paired.unit)
+            (low, high), p_value = variance.interval(SIGNIFICANCE_LEVEL), variance.p_value()
+            ends = paired.unit * low, paired.unit * high
         else:
             means = bootstrap_means(paired.differences[0], paired.unit, RESAMPLES)
             tail = min((means <= 0).sum(), (means >= 0).sum())
@@ -110,7 +111,8 @@ class ComparisonResult:
         level = SIGNIFICANCE_LEVEL / comparisons  # Bonferroni's level, the first step of Holm's
         differences, samples = self.paired.differences, self.paired.samples
         if self.paired.seeds > 1:
-            return SeedSampleVariance.from_values(differences, self.paired.unit).smallest_difference(level, POWER)
+            variance = SeedSampleVariance.from_values(differences / self.paired.unit)
+            return self.paired.unit * variance.smallest_difference(level, POWER)
         if isinstance(self.paired, PairedPredictions):
             return significance.find_smallest_difference(samples, float(np.abs(differences).mean()), level)
         return float((norm.isf(level / 2) + norm.ppf(POWER)) * differences.std(ddof=1) / np.sqrt(samples))

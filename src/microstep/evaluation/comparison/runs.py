@@ -89,7 +89,7 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
 def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:
     """Return a run with its report. A ConfigError has the command that makes a missing one; damage is a DataError."""
     saved = SavedRun.read(directory, request.key, request.overrides)
-    config = saved.config(allowlist, keys={"epochs"})  # the only override of a resume that changes the result
+    config = saved.config(allowlist, keys={"epochs", "steps"})  # the only override of a resume that changes the result
     fingerprint, splits = saved.fingerprint, saved.record.splits
     if request.split not in splits:
         raise ConfigError(f"split={request.split}", "no such split", f"the options are {', '.join(splits)}")

@@ -95,25 +95,22 @@ class SeedSampleVariance:
     seeds: int
 
     @classmethod
-    def from_covariance(
-        cls, differences: Array, covariance: Array, samples: int, unit: float = 1.0
-    ) -> "SeedSampleVariance":
+    def from_covariance(cls, differences: Array, covariance: Array, samples: int) -> "SeedSampleVariance":
         """Return the variance of the mean of S differences, with their S × S covariance over resampled samples.
 
         The part over samples is at least that of one additional sample that only the run gets right with every seed,
         and one that only the baseline does. Otherwise seeds that never disagree would give an interval of width 0.
-        `unit` is the difference that this makes to the score of a sample.
         """
         seeds = len(differences)
         shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
-        least = 2 * unit**2 / samples**2
+        least = 2 / samples**2
         return cls(float(differences.mean()), float(differences.var(ddof=1)) / seeds, max(shared, least), seeds)
 
     @classmethod
-    def from_values(cls, values: Array, unit: float = 1.0) -> "SeedSampleVariance":
+    def from_values(cls, values: Array) -> "SeedSampleVariance":
         """Return the variance of the mean of S × N values; their covariance needs no resampling."""
         samples = values.shape[1]
-        return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples, unit)
+        return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples)
 
     def tail_probability(self, distance: float) -> float:
         """Return the probability that the error exceeds a distance in one direction."""

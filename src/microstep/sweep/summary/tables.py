@@ -102,7 +102,8 @@ def make_run_row(run: SweepRun, monitor: str) -> tuple[str, ...]:
     epochs = [f"{value:,.0f}" for name in ("epoch", "epochs") if (value := run.record.numbers.get(name)) is not None]
     metrics = (format_number(run.get_metrics(split).get(monitor)) for split in SPLITS)
     seconds = format_rounded(run.record.numbers.get("train_seconds"))
-    return Code(run.name), run.status, " of ".join(epochs) or MISSING, *metrics, seconds
+    stopped = ", stopped" if run.record.stopped else ""
+    return Code(run.name), run.status, (" of ".join(epochs) or MISSING) + stopped, *metrics, seconds
 
 
 def format_summary_csv(sweep: SweepTable) -> bytes:

@@ -1,5 +1,6 @@
 """Classification metrics, computed from a confusion matrix that stays on the device."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -23,6 +24,7 @@ class ClassificationMetrics:
 
     monitor = "accuracy"
     direction: Literal["max", "min"] = "max"
+    directions: Mapping[str, str] = {"loss": "min", "accuracy": "max", "f1_macro": "max", "f1_weighted": "max"}
 
     def __init__(self, classes: int, class_weights: Tensor | None, device: torch.device, *extra: str) -> None:
         self.classes, self.class_weights = classes, class_weights

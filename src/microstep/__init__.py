@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from microstep.components.augment.pipeline import Pipeline
+    from microstep.components.dataset.file_dataset import file_dataset
+    from microstep.components.dataset.files import ImageFiles
     from microstep.components.dataset.image_dataset import image_dataset
     from microstep.components.dataset.images import Images
     from microstep.components.step.standard import accumulate_gradient
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application configures logging
 
 MODULES = {
+    "ImageFiles": "microstep.components.dataset.files",
     "Images": "microstep.components.dataset.images",
     "Pipeline": "microstep.components.augment.pipeline",
     "Report": "microstep.types.data",
@@ -38,11 +41,13 @@ MODULES = {
     "accumulate_gradient": "microstep.components.step.standard",
     "build_trainer": "microstep.training.build",
     "compose": "microstep.config.compose",
+    "file_dataset": "microstep.components.dataset.file_dataset",
     "image_dataset": "microstep.components.dataset.image_dataset",
     "resume": "microstep.training.resume",
     "write_summary": "microstep.sweep.summary.write",
 }
 __all__ = [
+    "ImageFiles",
     "Images",
     "Pipeline",
     "Report",
@@ -51,6 +56,7 @@ __all__ = [
     "accumulate_gradient",
     "build_trainer",
     "compose",
+    "file_dataset",
     "image_dataset",
     "resume",
     "write_summary",

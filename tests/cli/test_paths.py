@@ -235,8 +235,14 @@ def test_other_data_in_their_place_are_refused(moved: Path) -> None:
         ("dataset.rot=x", "dataset.rot=x: no such key; did you mean dataset.root"),
         ("dataset.max_pixels=x", "dataset.max_pixels=x: it is text; give null or a whole number"),
         ("dataset.max_pixels=0", "dataset.max_pixels=0: out of range; "),
-        ("dataset.file=x", "dataset (microstep.components.dataset.image_folder): image_folder() got an unexpected "),
-        ("dataset.resident=maybe", "dataset.resident=maybe: no such option; the options are auto, true, false"),
+        (
+            "dataset.root=new dataset.file=x",
+            "dataset (microstep.components.dataset.image_folder): file_dataset() got an unexpected ",
+        ),
+        (
+            "dataset.root=new dataset.resident=maybe",
+            "dataset.resident=maybe: no such option; the options are auto, true, false",
+        ),
     ],
 )
 def test_a_wrong_key_of_the_data_is_one_line(zygote: Zygote, moved: Path, word: str, said: str) -> None:

@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 from microstep.config.compose import compose
 from microstep.config.experiment import NEUTRAL_KEYS, extract_experiment, flatten, micro_batch_size
 from microstep.config.ranges import RANGES, Range
-from microstep.config.schema import SCHEMAS, CheckpointConfig, TrainConfig
+from microstep.config.schema import SCHEMAS, CheckpointConfig, EvaluateOtherConfig, TrainConfig
 from microstep.config.search_path import CONF
 from microstep.config.signatures import find_signature
 from microstep.config.validation import check_config, check_value
 from microstep.errors import ConfigError
 
-REQUIRED = {"evaluate": ["run=x"]}
+REQUIRED = {"evaluate": ["run=x"], "evaluate_other": ["run=x", "dataset.file=labels.csv"]}
 ROOTS = [file.stem for file in sorted(CONF.glob("*.yaml"))]
 YAMLS = [file.relative_to(CONF) for file in sorted(CONF.glob("*/**/*.yaml"))]
 OPTIONS = [str(file.with_suffix("")) for file in YAMLS if file.parts[0] != "hydra"]  # tests/sweep has those
@@ -38,11 +38,13 @@ def outside(allowed: Range) -> list[float]:
 @pytest.mark.parametrize("name", ROOTS)
 def test_every_root_composes_and_checks(name: str) -> None:
     """Each program's config is right as it is shipped, and typed by its schema."""
-    assert OmegaConf.get_type(compose(REQUIRED.get(name, []), config_name=name)) is SCHEMAS[name]
+    schema = {**SCHEMAS, "evaluate_other": EvaluateOtherConfig}[name]
+    assert OmegaConf.get_type(compose(REQUIRED.get(name, []), config_name=name)) is schema
 
 
 NEEDED = {  # values that no yaml can know
     "dataset/image_folder": ["dataset.root=photos"],
+    "dataset/table": ["dataset.file=labels.csv"],
     "augment/torchvision": ["augment.transforms=[]"],
     "stop/at": ["stop.epoch=3"],
     "stop/budget": ["stop.minutes=30"],
@@ -172,7 +174,8 @@ def test_every_neutral_key_is_a_key() -> None:
     """A misspelt neutral key would change hashes in silence: each one is in some schema."""
     roots = {field.name for schema in SCHEMAS.values() for field in fields(schema)}
     parameters = {
-        f"dataset.{name}" for name in (find_signature("microstep.components.dataset.image_folder").parameters)
+        f"dataset.{name}"
+        for name in (find_signature("microstep.components.dataset.file_dataset.file_dataset").parameters)
     }
     saving = {f"checkpoint.{field.name}" for field in fields(CheckpointConfig)}
     assert roots | parameters | saving | {"dataset.download"} >= NEUTRAL_KEYS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,4 +164,6 @@ def test_of_one_image_no_error_is_known(tmp_path):
 
 def folder_of_train(root: Path) -> ImageDataset:
     """Return a data set with a training split only."""
-    return ImageDataset(find_splits(root, Decoder(4, 4, 3)), dict, CPU, num_workers=0)
+    return ImageDataset(
+        {n: replace(f, decoder=Decoder(4, 4, 3)) for n, f in find_splits(root).items()}, dict, CPU, num_workers=0
+    )

@@ -123,7 +123,7 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
 
 
 def check_primary_config(composer: Composer, program: Program, overrides: list[str]) -> None:
-    if OmegaConf.get_type(composer.compose_base(overrides)) is not SCHEMAS[program.name]:
+    if SCHEMAS[program.name] not in getattr(OmegaConf.get_type(composer.compose_base(overrides)), "__mro__", ()):
         reason, remedy = f"it is no config of {program.name}.py", f"begin its defaults with {program.name}"
         raise ConfigError(f"--config-name {composer.config_name}", reason, remedy)
 

@@ -64,6 +64,7 @@ def run_evaluate(config: DictConfig) -> None:
 
         python evaluate.py run=RUN_DIR                     the test split, the best checkpoint by validation
         python evaluate.py run=RUN_DIR split=val           or train
+        python evaluate.py run=RUN_DIR dataset=table dataset.file=FILE   other labeled images: reports/table-<file>/
         python evaluate.py run=RUN_DIR checkpoint=last     written to reports/<split>-last/
         python evaluate.py run=RUN_DIR checkpoint=model.safetensors   the exported weights: reports/<split>-model/
         python evaluate.py run=RUN_DIR tta=flip            each image and its mirror image: reports/<split>-tta-flip/
@@ -99,10 +100,14 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         from microstep.components.logger.console import format_metrics, format_report
         from microstep.evaluation.evaluate import evaluate_run
 
-    run, overrides = Path(config.run), get_overrides(config)
-    done = evaluate_run(run, config.split, config.checkpoint, allowlist, config.device, bars, overrides, config.tta)
+    run, overrides, other = Path(config.run), get_overrides(config), None
+    if "_target_" in config.dataset:
+        file = Path(config.dataset.get("file") or config.dataset.get("root") or "")
+        other = get_choices()["dataset"] + f"-{file.resolve().stem}-{config.split}".removesuffix("-test"), config
+    evaluated = run, config.split, config.checkpoint, allowlist, config.device, bars, overrides
+    done = evaluate_run(*evaluated, tta=config.tta, other=other)
     rows = {
-        config.split: format_metrics(done.result.metrics),
+        config.split if other is None else other[0]: format_metrics(done.result.metrics),
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "report": display_path(done.directory),
     }
@@ -111,7 +116,8 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
 
 def get_overrides(config: DictConfig) -> dict[str, Any]:
     """Return the values that evaluate.py was given instead of a run's own, by dotted key."""
-    given = flatten(OmegaConf.masked_copy(config, ["dataset", "num_workers", "allocator"]))
+    nodes = ["num_workers", "allocator", *(["dataset"] if "_target_" not in config.dataset else [])]
+    given = flatten(OmegaConf.masked_copy(config, nodes))
     return {key: value for key, value in given if value is not None}
 
 

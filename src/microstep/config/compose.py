@@ -156,10 +156,12 @@ class Composer:
         return self.compose_unchecked([str(o.input_line) for o in typed if o in named or o.key_or_group in BASE_KEYS])
 
     def compose_unchecked(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+        other_data = self.config_name == "evaluate" and any(o.startswith("dataset=") for o in overrides)
+        name = "evaluate_other" if other_data else self.config_name
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", f"provider={SEARCH_PATH_KEY}")  # Hydra's warning of a missing one
-                return self.hydra.compose_config(self.config_name, list(overrides), mode, from_shell=False)
+                return self.hydra.compose_config(name, list(overrides), mode, from_shell=False)
         except YAMLError as error:
             raise ConfigError("conf", " ".join(str(error).split()), "correct the yaml") from None
         except UserWarning as warning:

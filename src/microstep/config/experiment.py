@@ -29,6 +29,8 @@ LATER: dict[str, Any] = {
     "param_groups": None,
     "model.aux_logits": False,
     "dataset.fit": "crop",
+    "dataset.folds": None,
+    "dataset.fold": None,
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
     "average": {"_target_": "microstep.components.average.NoAverage"},
     "model.freeze": None,
@@ -39,6 +41,7 @@ LATER: dict[str, Any] = {
     "stop": {"_target_": "microstep.components.stop.Never"},
     **dict.fromkeys(("monitor", "steps", "validate_every_steps")),
 }
+REPEAT_KEYS = ("seed", "dataset.fold")  #: keys in which the repeats of an experiment differ
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"init", "resume", "run", "weights", "baseline", "split", "input", "output", "logger.jsonl.path", *DATA_PATH_KEYS}

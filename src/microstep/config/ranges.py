@@ -49,5 +49,6 @@ RANGES = {
     "augment.hole": Range(above=0, maximum=1),
     "augment.magnitude": Range(minimum=0, maximum=30),
     "dataset.split_seed": Range(minimum=0, maximum=2**32 - 1),
-    "dataset.classes": Range(minimum=2),
+    **dict.fromkeys(("dataset.classes", "dataset.folds"), Range(minimum=2)),
+    "dataset.fold": NON_NEGATIVE,
 }

@@ -130,6 +130,13 @@ class EvaluateConfig:
 
 
 @dataclass
+class EvaluateOtherConfig(EvaluateConfig):
+    """Root of evaluate_other.yaml, which takes the place of evaluate.yaml if `dataset=` names other data."""
+
+    dataset: Any = key(MISSING, DATA, "other data to evaluate on")
+
+
+@dataclass
 class ComputeStatsConfig:
     """Root of compute_stats.yaml."""
 
@@ -162,5 +169,5 @@ CLASSIFICATION_CHOICES = {
 
 
 def register_schemas() -> None:
-    for name, schema in SCHEMAS.items():
+    for name, schema in {**SCHEMAS, "evaluate_other": EvaluateOtherConfig}.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)

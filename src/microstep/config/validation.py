@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from microstep.config.experiment import LITERAL_KEYS, micro_batch_size
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
-from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, SCHEMAS
+from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
 from microstep.config.targets import CLASSIFICATION, current
 from microstep.errors import ConfigError
 
@@ -22,7 +22,7 @@ from microstep.errors import ConfigError
 def check_config(config: DictConfig) -> None:
     """Check ranges, finiteness and choices, and that everything can be resolved."""
     schema: Any = OmegaConf.get_type(config)
-    own = fields(schema) if schema in SCHEMAS.values() else ()
+    own = fields(schema) if is_dataclass(schema) else ()
     ranges = RANGES | {field.name: field.metadata["range"] for field in own if "range" in field.metadata}
     task = current(str(OmegaConf.select(config, "task._target_", throw_on_resolution_failure=False)))
     choices = CHOICES | (CLASSIFICATION_CHOICES if task == CLASSIFICATION else {})
@@ -42,6 +42,7 @@ def check_config(config: DictConfig) -> None:
         check_norm_samples(config)
         check_diagnostic_keys(config)
         read_param_groups(config)
+        check_folds(config.dataset)
     if task == CLASSIFICATION:
         check_label_smoothing(config.task)
 
@@ -57,6 +58,9 @@ def check_evaluated(config: DictConfig) -> None:
     if config.tta is not None and not config.input is config.baseline is None:
         raise ConfigError(f"tta={config.tta}", "it makes the report of a split", "leave out input= and baseline=")
     subject = f"weights={config.weights}"
+    if "_target_" in config.dataset and (config.baseline or config.input):
+        reason = "it is for run= alone"
+        raise ConfigError(f"dataset._target_={config.dataset._target_}", reason, "leave out baseline= and input=")
     if config.weights is None:
         if config.run is None:
             raise ConfigError("run=???", "it has no value", "give one: run=…, or weights=FILE with input=FOLDER")
@@ -92,6 +96,15 @@ def check_norm_samples(config: DictConfig) -> None:
     reason = f"{key}={config[key]} makes micro-batches of {size}, which it doesn't divide"
     larger = math.ceil(size / samples) * samples * factor
     raise ConfigError(f"model.norm_samples={samples}", reason, f"choose a divisor, or {key}={larger}")
+
+
+def check_folds(dataset: DictConfig) -> None:
+    if "folds" not in dataset or "fold" not in dataset:  # of a data set of the user's own, or an older run
+        return
+    folds, fold = dataset.folds, dataset.fold
+    if not (folds is None is fold or (type(folds) is type(fold) is int and fold < folds)):
+        subject, remedy = f"dataset.fold={fold} dataset.folds={folds}", "give both: dataset.folds=5 dataset.fold=0"
+        raise ConfigError(subject, "a fold is a number below folds, from 0", remedy)
 
 
 def check_value(key: str, value: Any, allowed: Range | None, choices: tuple[str, ...] | None) -> None:

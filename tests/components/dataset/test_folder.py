@@ -147,9 +147,7 @@ def test_an_empty_class_is_named(root):
     """An empty class folder in training is an error."""
     filled(root / "train", COUNTS)
     (root / "train" / "dog").mkdir()
-    assert refusal(root) == (
-        f"dataset.root={root}: class dog has no images to train on; add some, or remove its folder"
-    )
+    assert refusal(root) == (f"dataset.root={root}: class dog has no images to train on; add some, or remove the class")
 
 
 def test_hidden_and_other_files_are_passed_over(root):
@@ -309,6 +307,7 @@ def test_fit_is_one_of_its_options(root, zygote):
 
 def test_resident_is_true_false_or_auto(root):
     """Anything else is refused with the options."""
+    filled(root, COUNTS)
     with pytest.raises(ConfigError, match=r"^dataset.resident=yes: no such option; the options are auto, true, false$"):
         opened(root, resident="yes")
 

@@ -7,6 +7,7 @@ from microstep.components.dataset.image_dataset import ImageDataset, image_datas
 from microstep.components.dataset.images import Images, ImageSource
 from microstep.components.dataset.mnist import mnist
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
+from microstep.components.dataset.table import table
 
 __all__ = ["ImageDataset", "ImageSource", "Images", "ResidentSplit", "StreamingSplit"]
-__all__ += ["cifar", "digits", "image_dataset", "image_folder", "mnist", "synthetic"]
+__all__ += ["cifar", "digits", "image_dataset", "image_folder", "mnist", "synthetic", "table"]

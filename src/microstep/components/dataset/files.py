@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,9 +30,10 @@ class ImageFiles:
     files: np.ndarray  #: N: paths relative to `root`
     labels: Targets
     class_names: tuple[str, ...]  #: as for `Images`
-    decoder: Decoder | OwnDecoder
-    published_indices: Int64Array  #: N: index of each file in the sorted list of its split
+    decoder: Decoder | OwnDecoder = field(default=Decoder(64, 64, 3))
+    indices: Int64Array | None = None  #: N: index of each file in its official split; None means 0, 1, 2, …
     cache: ImageCache | None = None  #: of the official split
+    groups: np.ndarray | None = None  #: N: files of one group stay in one split; None: each is its own
     scale: ClassVar[float] = 255.0
     in_memory: ClassVar[bool] = False
 
@@ -43,9 +44,13 @@ class ImageFiles:
     def shape(self) -> tuple[int, int, int]:
         return self.decoder.shape
 
+    @property
+    def published_indices(self) -> Int64Array:
+        return np.arange(len(self)) if self.indices is None else self.indices
+
     def select(self, rows: Int64Array) -> ImageFiles:
-        indices = self.published_indices[rows]
-        return replace(self, files=self.files[rows], labels=self.labels[rows], published_indices=indices)
+        indices, groups = self.published_indices[rows], None if self.groups is None else self.groups[rows]
+        return replace(self, files=self.files[rows], labels=self.labels[rows], indices=indices, groups=groups)
 
     def read(self, rows: Sequence[int] | slice) -> UInt8Array:
         """Decode these files and return their pixels: N × C × H × W. Raise a DataError if a file can't be read."""

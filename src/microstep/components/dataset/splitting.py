@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from warnings import catch_warnings
 
 import numpy as np
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from microstep.components.dataset.images import ImageSource, Int64Array, Targets
 from microstep.components.dataset.strata import name_strata, strata_of
@@ -60,10 +62,13 @@ def split_rare(labels: Int64Array, sizes: Sequence[int], seed: int) -> list[Int6
 def split_by_fractions(train: ImageSource, fractions: Mapping[str, float], seed: int) -> dict[str, ImageSource]:
     """Return the images that are left as `train`, and a part of them for each fraction that is not 0.
 
-    Each class is in proportion. If a class is too small for that, it goes where it can, with a warning.
+    Each class is in proportion. If a class is too small for that, it goes where it can, with a warning. Groups are not
+    divided, so their parts are only about as large as asked.
     """
     check_fractions(fractions)
     sizes = {name: round(fraction * len(train)) for name, fraction in fractions.items() if fraction}
+    if getattr(train, "groups", None) is not None:
+        return hold_out_groups(train, sizes, seed, format_fractions(fractions))
     splits = {"train": train}
     try:
         for name, size in sizes.items():
@@ -75,6 +80,37 @@ def split_by_fractions(train: ImageSource, fractions: Mapping[str, float], seed:
         splits = {name: train.select(rows) for name, rows in zip([*sizes, "train"], parts, strict=True)}
         warn_small_classes(splits, fractions)
     return splits
+
+
+def hold_out_groups(train: ImageSource, sizes: Mapping[str, int], seed: int, subject: str) -> dict[str, ImageSource]:
+    """Return the images that are left as `train`, and a part of about each size. Each group is in one of them."""
+    splits = {"train": train}
+    for name, size in sizes.items():
+        rest = splits["train"]
+        count = min(round(len(rest) / max(1, size)), len(np.unique(rest.groups)))  # type: ignore[attr-defined]
+        folds = make_folds(rest, max(2, count), seed, subject)
+        splits |= hold_out(rest, min(folds, key=lambda rows: abs(len(rows) - size)), name)
+    return splits
+
+
+def hold_out_fold(train: ImageSource, folds: int, fold: int, seed: int) -> dict[str, ImageSource]:
+    """Return one of some equal parts as `val`, and the others as `train`. Each group is in one part."""
+    return hold_out(train, make_folds(train, folds, seed, f"dataset.folds={folds}")[fold], "val")
+
+
+def hold_out(train: ImageSource, rows: Int64Array, name: str) -> dict[str, ImageSource]:
+    return {"train": train.select(np.setdiff1d(np.arange(len(train)), rows)), name: train.select(rows)}
+
+
+def make_folds(train: ImageSource, count: int, seed: int, subject: str) -> list[Int64Array]:
+    """Return the sorted rows of each of so many equal parts, with each class in proportion as far as groups allow."""
+    groups, folds = getattr(train, "groups", None), []
+    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
+    with catch_warnings(action="ignore"), suppress(ValueError):  # some class, or every one, is smaller than `count`
+        folds = [rows for _, rows in splitter.split(np.zeros(len(train)), strata_of(train.labels), groups)]
+    if not folds or not all(map(len, folds)):
+        raise DataError(subject, f"there are too few samples or groups for {count} parts", "ask for fewer parts")
+    return folds
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:

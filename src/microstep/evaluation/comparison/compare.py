@@ -77,7 +77,7 @@ def compare_runs(
         run_paths = exclude_runs(run_paths, baseline_paths, run_request)
     groups = group_runs([read_compared_run(path, run_request, allowlist) for path in run_paths], "run")
     for one in (one for group in (baseline_group, *groups) for one in group.runs):
-        check_same_data(one, baseline_group.first)
+        check_same_data(one, baseline_group.runs)
     comparisons = make_comparisons(groups, baseline_group, split)
     return WrittenComparisons(comparisons, [write_comparison(one, allowlist) for one in comparisons])
 

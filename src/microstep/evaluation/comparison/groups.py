@@ -1,4 +1,4 @@
-"""Groups runs that differ only in their seed, and gives each group a distinct name."""
+"""Groups runs that differ only in seed and fold, and gives each group a distinct name."""
 
 import json
 import logging
@@ -26,12 +26,12 @@ SEED_IN_NAME = re.compile(r"(^|_)seed-\d+(-[0-9a-f]{8}$)?(?=_|$)")
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one experiment that differ only in their seed."""
+    """Runs of one experiment that differ only in seed and fold."""
 
     runs: tuple[ReportedRun, ...]  #: sorted by seed
 
     @property
-    def seeds(self) -> list[int]:
+    def seeds(self) -> list[Any]:
         return [run.seed for run in self.runs]
 
     @property
@@ -42,7 +42,7 @@ class RunGroup:
     def first(self) -> ReportedRun:
         return self.runs[0]
 
-    def select_seeds(self, seeds: Sequence[int]) -> "RunGroup":
+    def select_seeds(self, seeds: Sequence[Any]) -> "RunGroup":
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
     def stack_column(self, name: str) -> Array:
@@ -91,7 +91,7 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
     if len(run.runs) == len(baseline.runs) == 1:
         if run.seeds != baseline.seeds:
             seeds = (*run.seeds, *baseline.seeds)
-            log.warning("run=%s: its seed is %d, the baseline's %d: chance in training differs too", directory, *seeds)
+            log.warning("run=%s: its seed is %s, the baseline's %s: chance in training differs too", directory, *seeds)
         return GroupPair(run, baseline)
     common = sorted({*run.seeds} & {*baseline.seeds})
     if not common:
@@ -103,7 +103,7 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
     return GroupPair(run.select_seeds(common), baseline.select_seeds(common))
 
 
-def format_seed_list(seeds: Sequence[int]) -> str:
+def format_seed_list(seeds: Sequence[Any]) -> str:
     return ", ".join(map(str, seeds))
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import DATA_KEYS, drop_keys, extract_experiment, micro_batch_size
+from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, extract_experiment, micro_batch_size
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
@@ -25,7 +25,7 @@ from microstep.utils.text import display_path
 log = logging.getLogger("microstep.notice")
 
 #: Keys in which runs of one group may differ. The fingerprint tells whether the data are the same.
-IGNORED_KEYS = DATA_KEYS | {"seed"}
+IGNORED_KEYS = DATA_KEYS.union(REPEAT_KEYS)
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class ReportedRun:
     """A saved run with its report on a split."""
 
     saved: SavedRun
-    seed: int
-    settings: Mapping[str, Any]  #: the experiment without its seed, with the epochs of the last resume
+    seed: Any  #: a number; of one of several folds a text such as `0 of fold 2`
+    fold: int | None
+    settings: Mapping[str, Any]  #: the experiment without seed and fold, with the epochs of the last resume
     effective_batch_size: int
     fingerprint: str  #: of the data and their splits
     report: SavedPredictions | SavedScores
@@ -105,7 +106,9 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
     batch_size = micro_batch_size(config) * config.accum
-    return ReportedRun(saved, config.seed, settings, batch_size, fingerprint, report, request.checkpoint)
+    fold = config.dataset.get("fold")
+    seed = config.seed if fold is None else f"{config.seed} of fold {fold}"
+    return ReportedRun(saved, seed, fold, settings, batch_size, fingerprint, report, request.checkpoint)
 
 
 def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> ConfigError:
@@ -118,10 +121,12 @@ def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> 
     return ConfigError(saved.subject, reason, f"{request.evaluate_command(saved.directory)} makes it")
 
 
-def check_same_data(run: ReportedRun, baseline: ReportedRun) -> None:
+def check_same_data(run: ReportedRun, baselines: Sequence[ReportedRun]) -> None:
+    """Check that a run has the data of the baselines of its fold, and the test samples of all."""
+    baseline = next((one for one in baselines if one.fold == run.fold), run)
     fingerprints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
     other = f"baseline={baseline.directory} {fingerprints}"
-    one, two = run.report, baseline.report
+    one, two = run.report, baselines[0].report
     if run.fingerprint != baseline.fingerprint:
         reason, remedy = f"its data are not those of {other}", "compare runs on the same data"
     elif one.class_names != two.class_names:

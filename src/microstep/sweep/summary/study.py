@@ -1,4 +1,4 @@
-"""Tabulates the runs of a sweep by the keys that vary, and groups runs that differ only in their seed."""
+"""Tabulates the runs of a sweep by the keys that vary, and groups runs that differ only in seed and fold."""
 
 import json
 import re
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
-from microstep.config.experiment import flatten, is_neutral
+from microstep.config.experiment import REPEAT_KEYS, flatten, is_neutral
 from microstep.errors import escape_unprintable
 from microstep.sweep.summary.reading import SavedSweep, SweepRun
 
-SEED_KEY = "seed"
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 UNKNOWN_VALUE = "default"  #: value of a key that was not typed, if no file contains it
 MAX_VALUE_LETTERS = 80  #: length to which a value is cut
@@ -36,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Finished runs that differ only in their seed: a setting."""
+    """Finished runs that differ only in seed and fold: a setting."""
 
     label: str
     runs: tuple[SweepRun, ...]
@@ -55,7 +54,7 @@ class SweepTable:
     name: str
     command: str
     runs: tuple[SweepRun, ...]
-    keys: tuple[str, ...]  #: keys with more than one value over the runs, `seed` last
+    keys: tuple[str, ...]  #: keys with more than one value over the runs, `REPEAT_KEYS` last
     rows: Mapping[str, Mapping[str, str]]  #: name of a run → its values by key
     monitor: str  #: metric that most runs monitor; empty if there is none
     direction: str  #: max or min
@@ -78,20 +77,20 @@ class SweepTable:
         typed = [value for value in parse_typed_values(self.command, key) if value in values]
         return tuple(dict.fromkeys([*typed, *values]))
 
-    def other_values(self, run: SweepRun, key: str) -> tuple[str, ...]:
-        return tuple(value for other, value in self.rows[run.name].items() if other != key)
+    def other_values(self, run: SweepRun, *keys: str) -> tuple[str, ...]:
+        return tuple(value for other, value in self.rows[run.name].items() if other not in keys)
 
     @cached_property
     def groups(self) -> tuple[RunGroup, ...]:
         """Groups of runs, the best mean of the monitored validation metric first. Test metrics are not considered."""
         runs: dict[tuple[str, ...], list[SweepRun]] = {}
         for run in self.scored_runs:
-            runs.setdefault(self.other_values(run, SEED_KEY), []).append(run)
+            runs.setdefault(self.other_values(run, *REPEAT_KEYS), []).append(run)
         sign = -1 if self.direction == "max" else 1
         return tuple(sorted(map(self.make_group, runs.values()), key=lambda g: (sign * g.val.mean, g.label)))
 
     def make_group(self, runs: list[SweepRun]) -> RunGroup:
-        label = " ".join(f"{key}={value}" for key, value in self.rows[runs[0].name].items() if key != SEED_KEY)
+        label = " ".join(f"{key}={value}" for key, value in self.rows[runs[0].name].items() if key not in REPEAT_KEYS)
         tested = [value for run in runs if (value := run.get_metrics("test").get(self.monitor)) is not None]
         test = Sample(tuple(tested)) if len(tested) == len(runs) else None
         return RunGroup(label or "the one setting", tuple(runs), Sample(tuple(map(self.get_score, runs))), test)
@@ -100,7 +99,7 @@ class SweepTable:
 def tabulate(sweep: SavedSweep) -> SweepTable:
     typed = dict.fromkeys(escape_unprintable(key) for run in sweep.runs for key in run.overrides)
     values = {key: get_key_values(key, sweep.runs) for key in typed if not is_neutral(key)}
-    swept = sorted((key for key, column in values.items() if len(set(column)) > 1), key=lambda key: key == SEED_KEY)
+    swept = sorted((key for key, column in values.items() if len(set(column)) > 1), key=REPEAT_KEYS.__contains__)
     rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
     monitors = Counter(run.monitored_metric for run in sweep.runs if run.monitored_metric)
     monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")

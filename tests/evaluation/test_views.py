@@ -62,7 +62,7 @@ def test_the_size_of_evaluation_batches_does_not_matter(run):
 
 @pytest.mark.parametrize("checkpoint", ["best", "last", "model.safetensors"])
 def test_the_plain_report_stays(run, checkpoint):
-    """The report has a directory of its own, without a temperature, and the plain one keeps its bytes."""
+    """The report has a directory of its own, and the plain one keeps its bytes."""
     before = {file: file.read_bytes() for file in sorted((run / "reports" / "test").iterdir())}
     done = evaluate_run(run, "test", checkpoint, ALLOW_ALL, None, ProgressBars(False), tta="flip")
     weights = {"best": "", "last": "-last", "model.safetensors": "-model"}[checkpoint]
@@ -70,7 +70,6 @@ def test_the_plain_report_stays(run, checkpoint):
     assert {file.name for file in done.directory.iterdir()} == {file.name for file in before}
     assert before == {file: file.read_bytes() for file in before}
     assert (done.directory / "predictions.csv").read_bytes() != before[run / "reports" / "test" / "predictions.csv"]
-    assert done.result.report.temperature is None
 
 
 def test_streamed_images_have_the_same_views(photos, tmp_path):

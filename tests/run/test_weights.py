@@ -88,7 +88,7 @@ def test_the_file_says_what_it_is(trained) -> None:
     mean, std = json.loads(about.pop("mean")), json.loads(about.pop("std"))
     assert (mean, std) == ([pytest.approx(0.3055, abs=1e-4)], [pytest.approx(0.3761, abs=1e-4)])
     assert json.loads(about.pop("metrics")) == record["metrics"]["val"]
-    assert 0.05 <= float(about.pop("temperature")) <= 20
+    assert 0.05 <= json.loads(about.pop("fitted"))["temperature"][0] <= 20
     content = (trained / "model.safetensors").read_bytes()
     assert about.pop("sha256") == sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
     assert about == {

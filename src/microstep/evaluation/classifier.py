@@ -29,6 +29,7 @@ from microstep.types.data import SupportsAnswers
 from microstep.types.protocols import Dataset, Precision, Task
 from microstep.utils.randomness import reseed
 
+NO_CLASSIFIER = "its weights do not say that they classify images"
 IMAGE_RUN_REMEDY = "give a run that classifies grayscale or color images"
 EXPORTED_REMEDY = "give the model.safetensors of a run that classifies images, or run=RUN_DIR"
 EXPORTED_PARTS = {"precision": {"_target_": "microstep.components.precision.full"}, "dataset": {}, "batch_size": 16}
@@ -118,10 +119,10 @@ def parse_image_facts(metadata: Mapping[str, Any], config: DictConfig, subject: 
     """Return the facts in the metadata of weights. Raise ConfigError if they are missing or malformed."""
     names, shape = parse_json(metadata, "class_names", list), parse_json(metadata, "input_shape", list)
     mean, std = parse_normalization(metadata) or ((), ())
-    is_named = (names or "fitted" in metadata) and all(isinstance(name, str) for name in names)
+    is_named = all(isinstance(name, str) for name in names)  # a regression has none
     is_sized = len(shape) == 3 and all(type(side) is int and 0 < side <= MAX_SIDE for side in shape)
     if not (is_named and is_sized and shape[0] == len(mean)):
-        raise ConfigError(subject, "its weights do not say that they classify images", IMAGE_RUN_REMEDY)
+        raise ConfigError(subject, NO_CLASSIFIER, IMAGE_RUN_REMEDY)
     channels, height, width = shape
     decoder = Decoder(height, width, channels, config.dataset.get("max_pixels", MAX_PIXELS), metadata["fit"])
     return ImageFacts(tuple(names), mean, std, decoder)
@@ -160,6 +161,8 @@ def build_classifier(
     if not isinstance(task, SupportsAnswers):
         raise ConfigError(subject, f"the run's task is {type(task).__name__}, which has no `answer`", IMAGE_RUN_REMEDY)
     available["num_classes"] = outputs = getattr(task, "outputs", len(names))
+    if not outputs:
+        raise ConfigError(subject, NO_CLASSIFIER, IMAGE_RUN_REMEDY)
     reseed(device, config.seed, INITIALIZATION_KEY)
     model = build_component(config, "model", nn.Module, allowlist, **available, load_weights=False)
     precision = build_component(config, "precision", Precision, allowlist, device=device, saved_name=precision_name)

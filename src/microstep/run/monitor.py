@@ -34,7 +34,7 @@ def choose_monitor(typed: str | None, metrics: Metrics) -> Monitor:
     direction, name = (prefix, rest) if prefix in ("max", "min") and rest else (None, typed or metrics.monitor)
     names: Iterable[str] = [name]
     with suppress(Exception):  # a user's metrics may need a sample: the first validation tells then
-        names = metrics.compute() if typed else names
+        names = {**metrics.compute(), **known} if typed else names
     if name not in names:
         raise unknown_metric(str(typed), names)
     if direction is None and name not in known:

@@ -23,7 +23,7 @@ def check_train_targets(targets: Tensor, task: str, kind: str, is_kind: bool) ->
 
 def as_columns(targets: Tensor) -> Tensor:
     """Return N × C targets; N numbers are a column."""
-    return targets.reshape(len(targets), -1)
+    return targets[:, None] if targets.ndim == 1 else targets
 
 
 def count_known(targets: Tensor) -> Tensor:

@@ -50,10 +50,36 @@ def area_under_roc(parts: Sequence[Tensor]) -> float:
     return fmean(roc_auc_score(labels == c, scores[:, c]) for c in sorted(classes))
 
 
+OwnMetric = Callable[[Tensor, Tensor], float]  #: of N × C outputs and N labels, on the CPU
+Summary = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Sequence[Tensor]], float]]
+
+
+def join_columns(outputs: Tensor, targets: Tensor) -> Tensor:
+    return torch.cat([outputs, targets[:, None]], 1).float().cpu()
+
+
+def keep_outputs(metric: OwnMetric) -> Summary:
+    """Return what to keep for a metric of all outputs and labels, and its value."""
+
+    def compute(parts: Sequence[Tensor]) -> float:
+        rows = torch.cat(list(parts))
+        return float(metric(rows[:, :-1], rows[:, -1].long()))
+
+    return join_columns, compute
+
+
+def get_name(metric: str | OwnMetric) -> str:
+    """Return a name as it is, or that of a function, also in a `functools.partial`, or of an object's class."""
+    if isinstance(metric, str):
+        return metric
+    function = getattr(metric, "func", metric)
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 #: What to keep of the N × C logits and N labels of a batch, and the value of all that was kept.
-EXTRA_METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Sequence[Tensor]], float]]] = {
+EXTRA_METRICS: dict[str, Summary] = {
     "top5": (sum_top5, average_sums),
-    "auroc": (lambda logits, targets: torch.cat([logits, targets[:, None]], 1).float().cpu(), area_under_roc),
+    "auroc": (join_columns, area_under_roc),
     "nll": (lambda logits, targets: count_sums(F.cross_entropy(logits, targets, reduction="none")), average_sums),
     "ece": (sum_bins, average_sums),
 }

@@ -1,12 +1,11 @@
 """Classification metrics, computed from a confusion matrix that stays on the device."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from microstep.components.task.classification.extra_metrics import EXTRA_METRICS
+from microstep.components.task.classification.extra_metrics import EXTRA_METRICS, OwnMetric, get_name, keep_outputs
 from microstep.types.data import Mix
 
 STATE_KEYS = ("confusion", "nonfinite", "loss_sum", "extra_weight")
@@ -18,19 +17,23 @@ class ClassificationMetrics:
 
     The scores equal scikit-learn's with `zero_division=0`, without copying labels to the CPU in every step. A sample
     whose outputs are not finite counts as wrong, and as predicted to be of no class. The class weights are those of the
-    loss, on `device`; None weights all classes by 1. `extra` names further metrics. Those in `EXTRA_METRICS` are
-    computed for evaluated batches only, whose losses have no gradient, so that training is not slowed down.
+    loss, on `device`; None weights all classes by 1. `extra` are further metrics: names, or functions of outputs and
+    labels. Those beyond the confusion matrix are computed for evaluated batches only, whose losses have no gradient, so
+    that training is not slowed down.
     """
 
     monitor = "accuracy"
     direction: Literal["max", "min"] = "max"
-    directions: Mapping[str, str] = {"loss": "min", "accuracy": "max", "f1_macro": "max", "f1_weighted": "max"}
 
-    def __init__(self, classes: int, class_weights: Tensor | None, device: torch.device, *extra: str) -> None:
+    def __init__(
+        self, classes: int, class_weights: Tensor | None, device: torch.device, *extra: str | OwnMetric
+    ) -> None:
         self.classes, self.class_weights = classes, class_weights
-        names = *DEFAULTS, *extra
+        found = {get_name(m): keep_outputs(m) if callable(m) else EXTRA_METRICS.get(m) for m in extra}
+        names = dict.fromkeys([*DEFAULTS, *found])
         self.directions: dict[str, Literal["max", "min"]] = {n: "min" if n in MINIMIZED else "max" for n in names}
-        self.kept: dict[str, list[Tensor]] = {name: [] for name in names if name in EXTRA_METRICS}
+        self.summaries = {name: summary for name, summary in found.items() if summary}
+        self.kept: dict[str, list[Tensor]] = {name: [] for name in self.summaries}
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.nonfinite = torch.zeros(classes, dtype=torch.int64, device=device)  #: samples by true class
@@ -57,7 +60,7 @@ class ClassificationMetrics:
         self.nonfinite.index_add_(0, targets, 1 - finite)
         self.loss_sum += loss_sum.detach()
         for name, parts in () if loss_sum.requires_grad else self.kept.items():
-            parts.append(EXTRA_METRICS[name][0](outputs.to(self.sum_dtype), targets))
+            parts.append(self.summaries[name][0](outputs.to(self.sum_dtype), targets))
         if mix is not None and self.class_weights is not None:
             own, partners = self.class_weights[targets], self.class_weights[mix.targets]
             self.extra_weight += ((1 - mix.share) * (partners - own)).sum()
@@ -71,7 +74,7 @@ class ClassificationMetrics:
         weighted = (f1 * support).sum() / support.sum().clamp(min=1)
         recall = (hits / support.clamp(min=1)).sum() / support.count_nonzero().clamp(min=1)
         found = {"f1_macro": f1.mean().item(), "f1_weighted": weighted.item(), "balanced_accuracy": recall.item()}
-        found |= {name: EXTRA_METRICS[name][1](parts) for name, parts in self.kept.items() if parts}
+        found |= {name: self.summaries[name][1](parts) for name, parts in self.kept.items() if parts}
         found |= self.running_values()
         return {name: found[name] for name in self.directions if name in found}
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from microstep.components.task.classification.extra_metrics import OwnMetric
 from microstep.components.task.classification.metrics import ClassificationMetrics
 from microstep.components.task.classification.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from microstep.components.task.known_targets import check_train_targets
@@ -32,7 +33,8 @@ class Classification:
         class_weights: null (all 1), `balanced` (samples / (classes × count), as in scikit-learn), or one per class.
         label_smoothing: fraction of the target spread evenly over all classes (Szegedy et al., CVPR 2016).
         loss: null or `cross_entropy`, `focal`, `bce`, or a function of logits and labels that returns N losses.
-        metrics: names of metrics beyond loss, accuracy and F1. `nll` is added if the loss or its labels are others.
+        metrics: metrics beyond loss, accuracy and F1: names, or functions of all outputs and labels. `nll` is
+            added if the loss or its labels are others.
         fitted: temperature fitted to a validation split.
 
     Raises:
@@ -48,7 +50,7 @@ class Classification:
         class_weights: Sequence[float] | str | None = None,
         label_smoothing: float = 0.0,
         loss: Callable[[Tensor, Tensor], Tensor] | str | None = None,
-        metrics: Sequence[str] | str | None = None,
+        metrics: Sequence[str | OwnMetric] | str | None = None,
         fitted: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         check_train_targets(train_targets, "classification", "classes", not train_targets.is_floating_point())

@@ -32,7 +32,7 @@ UNKNOWN = "no component is seen to lose anything: look for state outside them, a
 
 def run_resume_check(config: DictConfig) -> CheckResult:
     """Train some windows straight through and with resumes in between; pass if no bit differs."""
-    config = change_config(config, epochs=EPOCHS)
+    config = change_config(config, epochs=EPOCHS, steps=None)
     with share_datasets():
         straight = start_training("straight", config, steps_per_epoch=EPOCH_WINDOWS)
         with silenced():

@@ -16,18 +16,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from microstep.components.augment.pipeline import Pipeline
-    from microstep.components.dataset.file_dataset import file_dataset
-    from microstep.components.dataset.files import ImageFiles
-    from microstep.components.dataset.image_dataset import image_dataset
-    from microstep.components.dataset.images import Images
-    from microstep.components.step.standard import accumulate_gradient
-    from microstep.config.compose import compose
-    from microstep.sweep.summary.write import write_summary
-    from microstep.training.build import build_trainer
-    from microstep.training.resume import resume
-    from microstep.types.data import Report, StepResult
-    from microstep.types.events import Results
+    from microstep.components.augment.pipeline import Pipeline as Pipeline
+    from microstep.components.dataset.file_dataset import file_dataset as file_dataset
+    from microstep.components.dataset.files import ImageFiles as ImageFiles
+    from microstep.components.dataset.image_dataset import image_dataset as image_dataset
+    from microstep.components.dataset.images import Images as Images
+    from microstep.components.step.standard import accumulate_gradient as accumulate_gradient
+    from microstep.config.compose import compose as compose
+    from microstep.sweep.summary.write import write_summary as write_summary
+    from microstep.training.build import build_trainer as build_trainer
+    from microstep.training.resume import resume as resume
+    from microstep.types.data import Report as Report
+    from microstep.types.data import StepResult as StepResult
+    from microstep.types.events import Results as Results
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application configures logging
 
@@ -46,21 +47,7 @@ MODULES = {
     "resume": "microstep.training.resume",
     "write_summary": "microstep.sweep.summary.write",
 }
-__all__ = [
-    "ImageFiles",
-    "Images",
-    "Pipeline",
-    "Report",
-    "Results",
-    "StepResult",
-    "accumulate_gradient",
-    "build_trainer",
-    "compose",
-    "file_dataset",
-    "image_dataset",
-    "resume",
-    "write_summary",
-]
+__all__ = list(MODULES)
 
 
 def __getattr__(name: str) -> Any:

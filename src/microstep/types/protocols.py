@@ -21,7 +21,7 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Restore the state. Its tensors are on the CPU, so copy their values to the device of the model."""
 
 
@@ -47,7 +47,7 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
-class Precision(Protocol):
+class Precision(Stateful, Protocol):
     """Computes and applies gradients: dtypes, autocast, loss scaling, clipping, optimizer step."""
 
     name: str
@@ -78,10 +78,6 @@ class Precision(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Return name, dtype and scaler for run.json."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
 
 @runtime_checkable
 class Accumulation(Protocol):
@@ -99,14 +95,10 @@ class Sampler(Protocol):
     """Chooses the samples of an epoch and their order."""
 
     def order(self, *key: int) -> Tensor:
-        """Return the row at each position of an epoch.
+        """Return the rows of the training split at the N positions of an epoch (int64, on the CPU).
 
-        Args:
-            key: (seed, epoch). The result must depend on nothing else.
-
-        Returns:
-            N rows of the training split (int64, on the CPU). Rows may be repeated or left out. N is at least 1 and may
-            differ from the length of the split, but it must be the same in every epoch.
+        The result must depend on `key`, (seed, epoch), alone. Rows may be repeated or left out. N is at least 1 and may
+        differ from the length of the split, but it must be the same in every epoch.
         """
 
 
@@ -131,7 +123,7 @@ class Augment(Protocol):
         """Return the mixing of an epoch with that many positions, or None if samples are not mixed."""
 
 
-class Metrics(Protocol):
+class Metrics(Stateful, Protocol):
     """Accumulates metrics on the device. Only `compute` and `running_values` may wait for it.
 
     Metrics with an attribute `directions`, a mapping of names to `max` or `min`, can be monitored by name alone.
@@ -141,13 +133,7 @@ class Metrics(Protocol):
     direction: Literal["max", "min"]  #: whether a larger or a smaller value of it is better
 
     def update(self, outputs: Tensor, targets: Tensor, loss_sum: Tensor, mix: Mix | None = None) -> None:
-        """Add one batch of N samples.
-
-        Args:
-            outputs, targets: N × ….
-            loss_sum: `Task.loss_sum` of the batch, a scalar.
-            mix: passed only for mixed batches.
-        """
+        """Add a batch: N × … outputs and targets, and `Task.loss_sum` of both. Only mixed batches have a `mix`."""
 
     def compute(self) -> dict[str, float]:
         """Return every metric, including `loss`, over all samples since the last reset."""
@@ -156,11 +142,6 @@ class Metrics(Protocol):
         """Return a few metrics for the progress bar. It must be fast."""
 
     def reset(self) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values, for checkpoints during an epoch."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @runtime_checkable
@@ -178,14 +159,9 @@ class Task(Protocol):
         """Return the samples' weights (N, float64, on the targets' device) for N × … targets."""
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
-        """Return the weighted sum of the samples' losses.
+        """Return the weighted sum of the losses of N × … outputs and targets: a scalar with a gradient.
 
-        Args:
-            outputs, targets: N × ….
-            mix: passed only for mixed batches. A task without this parameter doesn't support mixing.
-
-        Returns:
-            A scalar with a gradient.
+        Only mixed batches have a `mix`. A task without this parameter doesn't support mixing.
         """
 
     def metrics(self) -> Metrics:
@@ -208,13 +184,9 @@ class Transform(Protocol):
     """Transforms the gradient of a window in place, before it is clipped."""
 
     def __call__(self, parameters: Sequence[nn.Parameter], norm: float) -> None:
-        """Change the gradients of the parameters.
+        """Change the gradients of the parameters, those of the optimizer; `grad` may be None.
 
-        It is called once for each window whose gradient is finite, with the gradient of the whole window, unscaled.
-
-        Args:
-            parameters: all parameters of the optimizer. Those without a gradient have `grad` None.
-            norm: L2 norm of the gradient.
+        The gradient is that of the whole window, unscaled and finite, and `norm` is its L2 norm.
         """
 
 
@@ -266,14 +238,10 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Scheduler(Protocol):
+class Scheduler(Stateful, Protocol):
     """Learning rate schedule in optimizer steps, as in `torch.optim.lr_scheduler`."""
 
     def step(self) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 @runtime_checkable
@@ -289,7 +257,7 @@ class Stopping(Protocol):
     """Decides whether a run stops before its last epoch."""
 
     def after(self, epoch: int, value: float, seconds: float) -> str | None:
-        """Return why the run stops after an epoch, in a few words, or None if it goes on. Called after each validation.
+        """Return why the run stops after a validation, in a few words, or None if it goes on.
 
         Args:
             epoch: number of the epoch, from 1; with `validate_every_steps`, that of the validation.

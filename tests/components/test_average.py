@@ -1,5 +1,7 @@
 """Tests of the averages of weights."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,13 @@ def test_swa_is_the_mean_after_the_epochs_from_the_start_on() -> None:
         assert (average.weights(net) is None) is (number + 1 < 4)
     expected = torch.stack([nets[step - 1].one.weight for step in (4, 6, 8)]).mean(0)
     assert torch.allclose(average.weights(nets[0])["one.weight"], expected)
+
+
+@pytest.mark.parametrize(("total", "every", "refused"), [(15, None, True), (20, None, False), (15, 5, False)])
+def test_swa_that_would_average_nothing_is_refused(total, every, refused) -> None:
+    """A run of few steps whose last quarter has no multiple of `every_steps` is refused: no weights would count."""
+    with pytest.raises(ValueError, match=r"every_steps=10: steps 12 to 15 ") if refused else nullcontext():
+        swa(total, 10, lambda weights, samples: {}, every_steps=every)
 
 
 def test_swa_recomputes_statistics_once_a_new_average() -> None:

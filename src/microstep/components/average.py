@@ -93,10 +93,12 @@ def swa(
 
     Args:
         start: share of all steps before the first weights are included.
-        every_steps: steps between the weights that are included; None: an epoch.
+        every_steps: the weights after each multiple of these steps are included; None: an epoch.
         bn_samples: samples in a batch that BatchNorm's statistics are computed from.
     """
     first, every = ceil(Fraction(str(start)) * total_steps), every_steps or steps_per_epoch
+    if total_steps // every * every < first:
+        raise ValueError(f"every_steps={every}: steps {first:,} to {total_steps:,} have no multiple of it to average")
 
     def decay(steps: int, included: int) -> float | None:
         return included / (included + 1) if steps >= first and steps % every == 0 else None

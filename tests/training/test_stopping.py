@@ -139,7 +139,7 @@ def test_a_wrong_metric_ends_before_the_training(tmp_path: Path) -> None:
     """In one line with the options, and no directory is left."""
     done = call("train.py", "monitor=acuracy", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 2
-    options = "loss, accuracy, f1_macro, f1_weighted"
+    options = "loss, accuracy, f1_macro, f1_weighted, nll"
     assert error_of(done) == f"error: monitor=acuracy: the task has no such metric; the options are {options}"
     assert not (tmp_path / "run").exists()
 

@@ -81,7 +81,7 @@ STEPS = ("steps=10", "scheduler=onecycle")
 
 @pytest.mark.parametrize("words", [(), ALL, FEW, STEPS], ids=["default", "all", "few", "steps"])
 def test_what_ships_restores_its_state(words) -> None:
-    """The check passes, also with two windows an epoch or a run of few steps, and has the digest of each component's state."""
+    """The check passes, also with few windows or steps, and has the digest of each component's state."""
     result = run_resume_check(composed(*words))
     assert result.passed
     assert result.verdict_text == "Exact: after 16 windows and 3 resumes, no bit differs."

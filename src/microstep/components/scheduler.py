@@ -6,13 +6,7 @@ from math import cos, pi
 from typing import Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingWarmRestarts,
-    LambdaLR,
-    LRScheduler,
-    OneCycleLR,
-    ReduceLROnPlateau,
-)
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 __all__ = ["Plateau", "constant", "cosine", "linear", "multistep", "onecycle", "warm_restarts"]
 

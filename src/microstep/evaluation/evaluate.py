@@ -178,5 +178,4 @@ def evaluate_split(components: Components, name: str, directory: Path, bars: Pro
     split, metrics = components.loaders.splits[name], components.task.metrics()
     evaluation = components.loaders.evaluation(name)
     batches = bars.samples(evaluation, name, len(split), lambda batch: len(batch.indices), metrics.running_values)
-    shared = components.precision, components.task, metrics, directory
-    return SplitResult(*evaluate_and_report(components.model, split, batches, *shared))
+    return evaluate_and_report(components, name, batches, metrics, directory)

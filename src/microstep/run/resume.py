@@ -47,7 +47,7 @@ def plan_auto_resume(directory: Path, job: DictConfig, allowlist: Allowlist) -> 
     """Return the plan of `resume=auto` for a job's directory. Raise ConfigError if its run is another experiment."""
     run = SavedRun.read(directory, "resume")
     config = run.config(allowlist)
-    check_same_experiment(config, job, run.subject)
+    check_no_changes(experiment_differences(config, job), RESUMABLE_KEYS, config, run.subject)
     return make_plan(run, config, job, sorted(OVERRIDABLE_KEYS), allowlist)
 
 
@@ -82,10 +82,6 @@ def resume_overrides(run: DictConfig, job: DictConfig, keys: Sequence[str], subj
     for key in changed.keys() & LENGTH_KEYS:
         check_length(run, key, changed[key])
     return changed
-
-
-def check_same_experiment(run: DictConfig, job: DictConfig, subject: str) -> None:
-    check_no_changes(experiment_differences(run, job), RESUMABLE_KEYS, run, subject)
 
 
 def experiment_differences(run: DictConfig, job: DictConfig) -> dict[str, Any]:

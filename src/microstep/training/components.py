@@ -12,19 +12,8 @@ from torch.optim import Optimizer
 from microstep.errors import CheckpointRefused
 from microstep.run.monitor import Monitor
 from microstep.training.loaders import Loaders
+from microstep.types import protocols
 from microstep.types.data import LoadedWindow
-from microstep.types.protocols import (
-    Accumulation,
-    Averaging,
-    Dataset,
-    Precision,
-    Scheduler,
-    Stateful,
-    Step,
-    Stopping,
-    Task,
-    Transform,
-)
 from microstep.utils.randomness import reseed
 
 
@@ -33,11 +22,11 @@ class Components:
     """Components that training and evaluation share."""
 
     device: torch.device
-    precision: Precision
-    dataset: Dataset
-    task: Task
+    precision: protocols.Precision
+    dataset: protocols.Dataset
+    task: protocols.Task
     model: nn.Module
-    accumulation: Accumulation
+    accumulation: protocols.Accumulation
     loaders: Loaders
 
     @property
@@ -59,11 +48,11 @@ class Optimization:
     """Components that change the weights of one run, or choose among them."""
 
     optimizer: Optimizer
-    scheduler: Scheduler
-    step: Step
-    transform: Transform | None
-    average: Averaging
-    stop: Stopping
+    scheduler: protocols.Scheduler
+    step: protocols.Step
+    transform: protocols.Transform | None
+    average: protocols.Averaging
+    stop: protocols.Stopping
     monitor: Monitor
 
 
@@ -81,7 +70,7 @@ def stateful_components(components: Components, optimization: Optimization) -> d
     """Return what a checkpoint holds the state of, by name."""
     found = named_components(components, optimization)
     always = ("model", "optimizer", "scheduler", "precision", "metrics")
-    return {name: part for name, part in found.items() if name in always or isinstance(part, Stateful)}
+    return {name: part for name, part in found.items() if name in always or isinstance(part, protocols.Stateful)}
 
 
 def collect_state(components: Components, optimization: Optimization) -> dict[str, Any]:
@@ -112,14 +101,14 @@ class PartialComponents:
     """Components of an experiment before a precision is chosen: they make its step in any precision."""
 
     device: torch.device
-    dataset: Dataset
-    task: Task
+    dataset: protocols.Dataset
+    task: protocols.Task
     model: nn.Module  #: as built; copied, never changed
-    accumulation: Accumulation
+    accumulation: protocols.Accumulation
     loaders: Loaders
     seed: int
     optimizer: Callable[[nn.Module], Optimizer]
-    step: Callable[[Precision], Step]
+    step: Callable[[protocols.Precision], protocols.Step]
 
     def windows(self) -> tuple[LoadedWindow, LoadedWindow]:
         """Return two windows of equal size with their data: the first two of epoch 1.

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from microstep.training.components import Components
-from microstep.types.data import Batch, Predictions, Report, Split
-from microstep.types.protocols import Averaging, Metrics, Precision, Task
+from microstep.types.data import Batch, Predictions, Split
+from microstep.types.events import SplitResult
+from microstep.types.protocols import Averaging, Metrics, Precision
 from microstep.utils.files import write_directory
 from microstep.utils.signals import interruptible
 from microstep.utils.tensors import finite_rows
 
 log = logging.getLogger("microstep.notice")
+Keep = Callable[[Batch, Tensor], None]  #: called with every batch and its outputs
 
 
 def averaged_model(model: nn.Module, average: Averaging) -> nn.Module:
@@ -58,22 +60,18 @@ def recompute_statistics(components: Components, weights: Mapping[str, Tensor], 
 
 
 def evaluate(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    precision: Precision,
-    task: Task,
-    metrics: Metrics,
-    keep: Callable[[Batch, Tensor], None] = lambda batch, outputs: None,
+    model: nn.Module, components: Components, batches: Iterable[Batch], metrics: Metrics, keep: Keep | None = None
 ) -> dict[str, float]:
-    """Return the metrics over all batches with the model in evaluation mode; `keep` is called with every output.
+    """Return the metrics over all batches with the model in evaluation mode.
 
     A warning counts the samples whose outputs are not finite.
     """
     nonfinite: list[Tensor] = []
-    for batch, outputs in iter_outputs(model, batches, precision):
+    for batch, outputs in iter_outputs(model, batches, components.precision):
         nonfinite.append((~finite_rows(outputs)).sum())
-        metrics.update(outputs, batch.targets, task.loss_sum(outputs, batch.targets))
-        keep(batch, outputs)
+        metrics.update(outputs, batch.targets, components.task.loss_sum(outputs, batch.targets))
+        if keep is not None:
+            keep(batch, outputs)
     if count := int(sum(nonfinite)):
         log.warning("the model's outputs are not finite for %s samples, which count as wrong", f"{count:,}")
     return metrics.compute()
@@ -106,22 +104,15 @@ class PredictionCollector:
 
 
 def evaluate_and_report(
-    model: nn.Module,
-    split: Split,
-    batches: Iterable[Batch],
-    precision: Precision,
-    task: Task,
-    metrics: Metrics,
-    directory: Path,
-    fit: bool = False,
-) -> tuple[dict[str, float], Report]:
-    """Return a split's metrics and write its report to `directory`, both from the same outputs; fit the task first."""
-    kept = PredictionCollector()
-    values = evaluate(model, batches, precision, task, metrics, kept)
-    predictions = kept.predictions(split)
+    components: Components, name: str, batches: Iterable[Batch], metrics: Metrics, directory: Path, fit: bool = False
+) -> SplitResult:
+    """Return a split's metrics and write its report to `directory`, from the same outputs; if `fit`, fit the task."""
+    kept, task = PredictionCollector(), components.task
+    values = evaluate(components.model, components, batches, metrics, kept)
+    predictions = kept.predictions(components.loaders.splits[name])
     if fit and hasattr(task, "fit"):
         task.fit(predictions)
     with write_directory(directory) as draft:
         report = task.report(predictions, draft)
     moved = {title: directory / file.relative_to(draft) for title, file in report.images.items()}
-    return values, replace(report, images=moved)
+    return SplitResult(values, replace(report, images=moved))

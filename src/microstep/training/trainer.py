@@ -95,7 +95,7 @@ class Trainer:
 
     def evaluate(self, name: str) -> dict[str, float]:
         metrics, model = self.task.metrics(), averaged_model(self.model, self.optimization.average)
-        return evaluate(model, self.batches(name, metrics), self.precision, self.task, metrics)
+        return evaluate(model, self.components, self.batches(name, metrics), metrics)
 
     def conclude(self, memory: PeakMemory) -> Results:
         seconds = self.total_seconds()
@@ -111,10 +111,8 @@ class Trainer:
 
     def report(self, name: str) -> SplitResult:
         metrics, directory = self.task.metrics(), self.run_dir / "reports" / name
-        split, batches = self.loaders.splits[name], self.batches(name, metrics)
-        model, precision = self.model, self.precision
-        shared = model, split, batches, precision, self.task, metrics, directory
-        return SplitResult(*evaluate_and_report(*shared, fit=name == "val"))
+        batches, is_fitted = self.batches(name, metrics), name == "val"
+        return evaluate_and_report(self.components, name, batches, metrics, directory, is_fitted)
 
     def windows(self, epoch: int) -> Iterator[tuple[int, Iterator[LoadedWindow]]]:
         """Yield each pass over the data that an epoch is part of, with the windows that are left to train."""

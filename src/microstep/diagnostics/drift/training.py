@@ -53,7 +53,7 @@ class DriftTraining:
         components, collector = self.components, PredictionCollector()
         batches, metrics = components.loaders.evaluation("val"), components.task.metrics()
         model = averaged_model(components.model, self.optimization.average)
-        values = evaluate(model, batches, components.precision, components.task, metrics, collector)
+        values = evaluate(model, components, batches, metrics, collector)
         finish_epoch(self.progress.epoch + 1, values, self.optimization, self.progress)
         outputs = collector.predictions(components.loaders.splits["val"]).outputs
         decisions = components.task.decide(outputs) if isinstance(components.task, SupportsDecide) else None

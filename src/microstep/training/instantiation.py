@@ -1,8 +1,8 @@
 """Builds the `_target_` of a group. All of them are built here, after the allowlist has been checked."""
 
-import inspect
 import re
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from hydra.errors import HydraException
@@ -39,7 +39,7 @@ def build_component(
     allowlist(node, group)
     target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        parameters = inspect.signature(get_object(current(str(target)))).parameters
+        parameters = signature(get_object(current(str(target)))).parameters
         arguments = {name: value for name, value in available.items() if name in parameters}
         settings = constructor_settings(renamed(node, current), group, parameters)
         freeze = settings.pop("freeze", None) if group == "model" and "freeze" not in parameters else None
@@ -54,9 +54,7 @@ def build_component(
     return component
 
 
-def constructor_settings(
-    node: Mapping[str, Any], group: str, parameters: Mapping[str, inspect.Parameter]
-) -> dict[str, Any]:
+def constructor_settings(node: Mapping[str, Any], group: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
     """Return the settings for a constructor with these parameters, with the home directory for `~` in paths.
 
     Later keys that it does not name are left out at their default, so that `GROUP._target_=…` names older components.

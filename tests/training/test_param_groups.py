@@ -98,6 +98,7 @@ REFUSED = {
     "[bias]": "param_groups=['bias']: it is no list of groups",
     "[{match:'(',lr:1}]": "param_groups.0.match=(: it is no regular expression: missing )",
     "[{match:3,lr:1}]": "param_groups.0.match=3: it is no regular expression: ",
+    "[{match:0,lr:1}]": "param_groups.0.match=0: it is no regular expression: ",
     "[{match:bias,lrr:1}]": "param_groups.0.lrr=1: torch.optim.SGD has no such option; did you mean lr?",
     "[{match:bias,betas:[1,1]}]": "param_groups.0.betas=[1, 1]: torch.optim.SGD has no such option; the options are ",
     "[{match:bias,params:1}]": "param_groups.0.params=1: torch.optim.SGD has no such option",

@@ -34,7 +34,7 @@ def check_option(key: str, value: Any, optimizer: str) -> None:
     name, subject, signature = key.rpartition(".")[2], f"{key}={value}", find_signature(optimizer)
     if name == "match":
         try:
-            re.compile(value or "")
+            re.compile("" if value is None else value)
         except (re.error, TypeError) as error:
             raise ConfigError(subject, f"it is no regular expression: {error}", "correct it") from None
     elif signature and not signature.accepts_any_keyword:

@@ -150,9 +150,10 @@ def test_a_column_may_have_any_name(tmp_path):
         opened_table(file, path="file", label="bred")
 
 
-def test_the_images_of_training_are_of_every_label(tmp_path):
-    """A label that only validation images have is refused."""
-    rows = [("a.png", "cat", "train"), ("b.png", "dog", "val")]
+@pytest.mark.parametrize("labels", ["cat", "cat|?dog"])
+def test_the_images_of_training_are_of_every_label(tmp_path, labels):
+    """A label that only validation images are known to have is refused."""
+    rows = [("a.png", labels, "train"), ("b.png", "dog", "val")]
     with pytest.raises(DataError, match="class dog has no images to train on"):
         _ = opened_table(listed(tmp_path, "path,labels,split", rows), test_fraction=0).image_sources
 
@@ -178,6 +179,7 @@ def test_folds_share_out_all_but_the_test_images(tmp_path, has_val):
     split = ",split" if has_val else ""
     rows = [(f"{n:02}.png", CLASSES[n % 3], *(["val" if n < 9 else "train"] if has_val else [])) for n in range(60)]
     file = listed(tmp_path, f"path,label{split}", rows)
+    assert "val" not in opened_table(file, folds=5, fold=0).official_splits
     folds = [opened_table(file, folds=5, fold=fold) for fold in range(5)]
     parts = [names(fold, "val") for fold in folds]
     (test,) = {tuple(names(fold, "test")) for fold in folds}

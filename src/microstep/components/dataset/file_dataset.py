@@ -15,7 +15,7 @@ from microstep.components.dataset.files import ImageFiles, cache_decoded
 from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
 from microstep.components.dataset.images import ProgressBar, no_progress_bar
 from microstep.components.dataset.layout import SPLIT_FOLDERS
-from microstep.components.dataset.splitting import hold_out_fold, split_by_fractions
+from microstep.components.dataset.splitting import hold_out, make_folds, split_by_fractions
 from microstep.errors import ConfigError, DataError
 
 BUDGET_GIB = 2.0  #: most memory for pixels with `resident: auto`
@@ -72,9 +72,8 @@ def file_dataset(
     if cache == "":
         raise ConfigError("dataset.cache=", "an empty name is no directory", "name one, or type dataset.cache=null")
     decode = decoder or Decoder(size, size, 1 if grey else 3, max_pixels, fit)
-    official = {
-        name: replace(files, decoder=decode) for name, files in (merge_val(splits) if folds else splits).items()
-    }
+    splits = merge_val(splits) if folds else splits
+    official = {name: replace(files, decoder=decode) for name, files in splits.items()}
     official = official if cache is None else cache_decoded(official, Path(cache))
     fractions = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
     make_splits = partial(make_missing_splits, fractions=fractions, seed=split_seed, folds=folds, fold=fold or 0)
@@ -85,11 +84,12 @@ def file_dataset(
 
 
 def merge_val(splits: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:
-    """Return the splits with the images of `val` after those of `train`."""
+    """Return the splits without `val`, whose images come after those of `train`."""
     parts = [splits[name] for name in ("train", "val") if name in splits]
     names = [name for name in ("files", "labels", "groups") if getattr(parts[0], name) is not None]
     joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return {**splits, "train": replace(parts[0], indices=None, **joined)}
+    rest = {name: splits[name] for name in splits if name != "val"}
+    return rest | {"train": replace(parts[0], indices=None, **joined)}
 
 
 def make_missing_splits(
@@ -97,7 +97,9 @@ def make_missing_splits(
 ) -> ImageSplits:
     missing = {name: fraction for name, fraction in fractions.items() if name not in official_splits}
     splits = {**official_splits, **split_by_fractions(official_splits["train"], missing, seed)}
-    splits |= hold_out_fold(splits["train"], folds, fold, seed) if folds else {}
+    if folds:
+        rows = make_folds(splits["train"], folds, seed, f"dataset.folds={folds}")[fold]
+        splits |= hold_out(splits["train"], rows, "val")
     check_train_classes(splits["train"])
     return {name: splits[name] for name in SPLIT_FOLDERS if name in splits}
 
@@ -107,7 +109,7 @@ def check_train_classes(train: Any) -> None:
     labels, classes, subject = train.labels, train.class_names, f"dataset.root={train.root}"
     if labels.dtype == np.int64 and len(classes) < 2:
         raise DataError(subject, f"{classes[0]} is the only class", "add images of another")
-    used = labels.any(0) if labels.ndim == 2 else np.isin(np.arange(len(classes)), labels)
+    used = np.nan_to_num(labels).any(0) if labels.ndim == 2 else np.isin(np.arange(len(classes)), labels)
     if not used.all():
         reason = f"class {classes[used.argmin()]} has no images to train on"
         raise DataError(subject, reason, "add some, or remove the class")

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from microstep.components.dataset.images import ImageSource, Int64Array, Targets
-from microstep.components.dataset.strata import name_strata, strata_of
+from microstep.components.dataset.strata import strata_of
 from microstep.errors import ConfigError, DataError
 from microstep.utils.text import format_names
 
@@ -24,7 +24,8 @@ def split_stratified(
     Raise a DataError if a class would be missing from one of the parts. `subject` is the setting that it names, such as
     `dataset.val_samples=180`.
     """
-    labels, class_names = strata_of(targets), name_strata(targets, class_names)
+    labels = strata_of(targets)
+    class_names = class_names if labels is targets else [f"stratum {n}" for n in range(len(labels))]
     counts = np.bincount(labels)
     samples, classes = len(labels), np.count_nonzero(counts)
     for rare in np.flatnonzero(counts == 1).tolist():
@@ -91,11 +92,6 @@ def hold_out_groups(train: ImageSource, sizes: Mapping[str, int], seed: int, sub
         folds = make_folds(rest, max(2, count), seed, subject)
         splits |= hold_out(rest, min(folds, key=lambda rows: abs(len(rows) - size)), name)
     return splits
-
-
-def hold_out_fold(train: ImageSource, folds: int, fold: int, seed: int) -> dict[str, ImageSource]:
-    """Return one of some equal parts as `val`, and the others as `train`. Each group is in one part."""
-    return hold_out(train, make_folds(train, folds, seed, f"dataset.folds={folds}")[fold], "val")
 
 
 def hold_out(train: ImageSource, rows: Int64Array, name: str) -> dict[str, ImageSource]:

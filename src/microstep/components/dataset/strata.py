@@ -1,7 +1,5 @@
 """Classes of targets, for stratified splits and balanced sampling."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 MIN_SAMPLES = 10  #: rarer strata join the most frequent one
@@ -23,12 +21,6 @@ def strata_of(targets: np.ndarray) -> np.ndarray:
     counts = np.bincount(strata)
     strata[counts[strata] < min(MIN_SAMPLES, counts.max())] = counts.argmax()
     return np.unique(strata, return_inverse=True)[1].astype(np.int64)
-
-
-def name_strata(targets: np.ndarray, class_names: Sequence[str]) -> Sequence[str]:
-    """Return the name of each stratum, for messages."""
-    is_classes = np.issubdtype(targets.dtype, np.integer)
-    return class_names if is_classes else [f"stratum {n}" for n in range(max(NUM_QUANTILES, len(class_names) + 1))]
 
 
 def rarest_labels(targets: np.ndarray) -> np.ndarray:

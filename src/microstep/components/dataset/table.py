@@ -58,8 +58,8 @@ def table(
     files, (targets, names) = np.array(table.read_paths(directory)), table.read_targets()
     source = ImageFiles(directory, files, targets, names, groups=None if groups is None else np.array(groups))
     order, splits = files.argsort(), np.array(table.read_splits())
-    parts = {name: source.select(order[splits[order] == name]) for name in SPLIT_FOLDERS if name in splits}
-    official = {name: replace(part, indices=None) for name, part in parts.items()}
+    rows = {name: order[splits[order] == name] for name in SPLIT_FOLDERS if name in splits}
+    official = {name: replace(source.select(rows[name]), indices=None) for name in rows}
     return file_dataset(official, device, resident=resident, num_workers=num_workers, bar=bar, **options)
 
 
@@ -110,9 +110,8 @@ class Table:
 
     def read_splits(self) -> list[str]:
         """Return the split of each row. Raise a DataError for an unknown name, or a group in two splits."""
-        splits = [
-            SPLIT_NAMES.get(cell.lower(), cell) for cell in self.columns.get("split", ["train"] * len(self.places))
-        ]
+        cells = self.columns.get("split", ["train"] * len(self.places))
+        splits = [SPLIT_NAMES.get(cell.lower(), cell) for cell in cells]
         split_of = dict(zip(groups := self.columns.get("group", self.places), splits, strict=True))
         for row, (split, group) in enumerate(zip(splits, groups, strict=True)):
             if split not in SPLIT_FOLDERS:

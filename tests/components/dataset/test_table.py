@@ -146,8 +146,12 @@ def test_a_column_may_have_any_name(tmp_path):
     """A key names it; a misspelt name is refused with the nearest one."""
     file = listed(tmp_path, "file,breed,target", [("a.png", "ant", 1), ("b.png", "bee", 2)])
     assert opened_table(file, path="file", label="breed").official_splits["train"].class_names == ("ant", "bee")
+    numbered = listed(tmp_path, "path,0,1", [("a.png", "ant", 1), ("b.png", "bee", 2)], "numbered.csv")
+    assert opened_table(numbered, label=0).official_splits["train"].class_names == ("ant", "bee")
     with pytest.raises(DataError, match=r"dataset.label=bred: .* has no such column; did you mean breed\?"):
         opened_table(file, path="file", label="bred")
+    with pytest.raises(DataError, match=r"dataset.target=\['x', 'y'\]: .* has no such column; did you mean one of "):
+        opened_table(file, path="file", target=["x", "y"])
 
 
 @pytest.mark.parametrize("labels", ["cat", "cat|?dog"])

@@ -81,7 +81,7 @@ class Table:
             reason = getattr(error, "strerror", None) or f"it holds no table: {error}"
             raise DataError(f"dataset.file={file}", reason, "give UTF-8 CSV with a header, or Parquet") from None
         places, rows = zip(*found, strict=True)
-        given = {key: name for key, name in named.items() if name is not None}
+        given = {key: str(name) for key, name in named.items() if name is not None}
         omitted = TARGET_KEYS if given.keys() & TARGET_KEYS else ()
         used = {key: key for key in named if key in {"path", *rows[0]}.difference(omitted)} | given
         for key, name in used.items():

@@ -25,21 +25,14 @@ RESUMABLE_KEYS = frozenset({"epochs", "steps", "device", "threads"}) | DATA_KEYS
 #: Dotted keys added after 0.1.0, with the values that runs without them used. At that value a key is left out of
 #: hashes and comparisons, so that older runs still match. A root key or group that a run lacks is set to it.
 LATER: dict[str, Any] = {
-    "init": None,
-    "param_groups": None,
+    **dict.fromkeys(("init", "param_groups", "monitor", "steps", "validate_every_steps")),
+    **dict.fromkeys(("dataset.folds", "dataset.fold", "model.freeze", "model.norm", "task.loss", "task.metrics")),
     "model.aux_logits": False,
+    "model.norm_samples": 16,
     "dataset.fit": "crop",
-    "dataset.folds": None,
-    "dataset.fold": None,
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
     "average": {"_target_": "microstep.components.average.NoAverage"},
-    "model.freeze": None,
-    "model.norm": None,
-    "model.norm_samples": 16,
-    "task.loss": None,
-    "task.metrics": None,
     "stop": {"_target_": "microstep.components.stop.Never"},
-    **dict.fromkeys(("monitor", "steps", "validate_every_steps")),
 }
 REPEAT_KEYS = ("seed", "dataset.fold")  #: keys in which the repeats of an experiment differ
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.

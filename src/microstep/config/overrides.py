@@ -10,16 +10,16 @@ from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.override_parser.types import Override, QuotedString
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from microstep.config.experiment import LOGGER, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
 
-TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 #: Keys that another key overrides.
 EXCLUSIVE_KEYS = {"batch_size": "effective_batch_size", "epochs": "steps"}
+TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 TYPE_DESCRIPTIONS |= {"str": "text", "None": "null", "list": "a list"}
 
 
@@ -144,7 +144,6 @@ def suggest_names(name: str, names: Sequence[str], other_names: Sequence[str] = 
 
 def drop_hydra_node(job: DictConfig) -> DictConfig:
     copy = job.copy()
-    OmegaConf.set_struct(copy, False)
-    copy.pop("hydra", None)
-    OmegaConf.set_struct(copy, True)
+    with open_dict(copy):
+        copy.pop("hydra", None)
     return copy

@@ -12,6 +12,8 @@ from microstep.components.augment.operations import CropFlip, ImageSize
 from microstep.components.augment.pipeline import Pipeline
 from microstep.errors import ConfigError
 
+REMEDY = "give a list for one uint8 image of one size: no ToDtype, Normalize or MixUp, and Resize at the end"
+
 
 @dataclass(frozen=True)
 class SeededTransform:
@@ -31,10 +33,7 @@ class SeededTransform:
             if (changed.dtype, changed.shape) != (image.dtype, image.shape):
                 raise ValueError(f"they make {changed.dtype}, {(*changed.shape,)} of {image.dtype}, {(*image.shape,)}")
         except Exception as error:  # transforms raise any kind
-            remedy = (
-                "give a list for one uint8 image of one size: no ToDtype, Normalize or MixUp, and Resize at the end"
-            )
-            raise ConfigError("augment.transforms", str(error), remedy) from error
+            raise ConfigError("augment.transforms", str(error), REMEDY) from error
         return changed
 
 

@@ -5,15 +5,8 @@ from bisect import bisect_left
 import torch
 from torch import nn
 from torch.func import functional_call
-from torchvision.models import get_model_weights
 
 from microstep.errors import ConfigError
-
-
-def published_sizes(name: str) -> tuple[int, int]:
-    """Return the usual and the smallest size of images for a model of torchvision; they are equal for a transformer."""
-    weights = get_model_weights(name).DEFAULT
-    return weights.transforms().crop_size[0], weights.meta["min_size"][0]
 
 
 def check_image_size(model: nn.Module, name: str, usual: int, stated: int, height: int, width: int) -> None:

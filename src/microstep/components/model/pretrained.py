@@ -38,10 +38,6 @@ def published_normalization(name: str, file: str) -> MeanAndStd | None:
     return next(((tuple(transforms.mean), tuple(transforms.std)) for transforms in found), None)
 
 
-def default_normalization(name: str) -> MeanAndStd | None:
-    return published_normalization(name, Path(get_model_weights(name).DEFAULT.url).name)
-
-
 class EmptyParameterMode(TorchFunctionMode):
     """Allocates no memory for parameters, which `torch.empty` creates on the device `meta`.
 

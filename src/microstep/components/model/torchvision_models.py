@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
 
@@ -84,17 +85,19 @@ def torchvision_model(
     from torchvision import models  # takes two seconds
 
     from microstep.components.model import pretrained
-    from microstep.components.model.image_size import check_image_size, published_sizes
+    from microstep.components.model.image_size import check_image_size
 
     check_model_name(name, models.list_models(module=models), "torchvision")
     check_options(freeze, weights, options)
     build = partial(models.get_model, name, **(default_options(name, input_shape, weights, aux_logits) | options))
     model, head, normalization = build(num_classes=num_classes), frozenset[str](), None
+    published = models.get_model_weights(name).DEFAULT
     if load_weights:
-        check_image_size(model, name, *published_sizes(name), *input_shape[1:])
+        usual, stated = published.transforms().crop_size[0], published.meta["min_size"][0]  # equal for a transformer
+        check_image_size(model, name, usual, stated, *input_shape[1:])
     if weights is not None:
         head = pretrained.find_head_names(model, build, num_classes)
-        normalization = pretrained.default_normalization(name)
+        normalization = pretrained.published_normalization(name, Path(published.url).name)
         if load_weights:
             normalization = pretrained.load_torchvision_weights(model, head, name, weights)
     return wrap_model(model, head, freeze, normalization, input_shape[0])

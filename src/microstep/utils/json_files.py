@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -70,8 +70,8 @@ def read_json_or_empty(file: Path, max_bytes: int = 2**20) -> dict[str, Any]:
     return {}
 
 
-def write_json(file: Path, content: Mapping[str, Any], durable: bool = False) -> None:
-    """Write an indented JSON object. NaN and infinities become null."""
+def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any], durable: bool = False) -> None:
+    """Write indented JSON. NaN and infinities become null."""
     text = json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(file, f"{text}\n".encode(), durable)
 

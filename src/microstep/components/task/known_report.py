@@ -1,6 +1,5 @@
 """Report on targets of which some may be unknown (NaN)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,10 +8,10 @@ from torch import Tensor
 
 import microstep.utils.plotting as plotting
 from microstep.components.task.classification.plots import MAX_MISTAKES, MISTAKE_NAME_LETTERS, draw_samples
-from microstep.components.task.classification.report import write_columns
+from microstep.components.task.classification.report import write_samples
 from microstep.errors import escape_unprintable
 from microstep.types.data import Predictions, Report, SupportsAnswers
-from microstep.utils.json_files import replace_nonfinite
+from microstep.utils.json_files import write_json
 from microstep.utils.tables import csv_bytes, format_table
 from microstep.utils.text import truncate_middle
 
@@ -38,17 +37,12 @@ def write_report(
     rows = list(zip(*table.values(), strict=True))
     cells = [list(table), *([f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in rows)]
     text = "\n".join(format_table([list(map(escape_unprintable, row)) for row in cells], "<>"))
-    content = [replace_nonfinite(dict(zip(table, row, strict=True))) for row in rows]
-    (directory / "report.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(directory / "report.json", [dict(zip(table, row, strict=True)) for row in rows])
     (directory / "report.txt").write_text(text + "\n", encoding="utf-8")
     (directory / "report.csv").write_bytes(csv_bytes(cells))
-    answers, index, (name, values) = task.answer(predictions.outputs), predictions.indices, sample_scores
+    answers, (name, values), file = task.answer(predictions.outputs), sample_scores, directory / "worst_mistakes.png"
     answered = {column: [answer.cells[column] for answer in answers] for column in answers[0].cells}
-    files = {} if predictions.files is None else {"file": predictions.files}
-    write_columns({"index": index.tolist(), "target": targets, **answered, **files}, directory / "predictions.csv")
-    known, file = ~values.isnan(), directory / "worst_mistakes.png"
-    scores = {"index": index[known].tolist(), name: [f"{value:.9g}" for value in values[known].tolist()]}
-    write_columns(scores, directory / "scores.csv")
+    write_samples(predictions, {"target": targets, **answered}, sample_scores, directory)
     worst = values.nan_to_num(torch.inf).argsort(stable=True)[:MAX_MISTAKES].tolist()
     shown = [(answers[row].caption, targets[row]) for row in worst]
     captions = ["\ntrue: ".join(truncate_middle(text, MISTAKE_NAME_LETTERS) for text in pair) for pair in shown]

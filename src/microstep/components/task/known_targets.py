@@ -1,11 +1,13 @@
 """Losses and metrics over known targets. NaN means unknown: such a target has no loss and no weight."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from microstep.components.task.losses import sum_losses
 from microstep.errors import ConfigError, DataError
 from microstep.types.data import Mix
 
@@ -30,13 +32,10 @@ def count_known(targets: Tensor) -> Tensor:
     return as_columns(~targets.isnan()).sum(1)
 
 
-def sum_losses(loss: Loss, outputs: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
-    """Return the sum of the losses of known targets (0-d); mixed samples have a share of both losses."""
+def sum_known_losses(loss: Loss, outputs: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
+    """Return the sum of the losses of known targets (0-d)."""
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    own = compute_losses(loss, outputs, targets)
-    if mix is None:
-        return own.sum()
-    return torch.lerp(compute_losses(loss, outputs, mix.targets), own, mix.share.to(own.dtype)).sum()
+    return sum_losses(partial(compute_losses, loss), outputs, targets, mix)
 
 
 def compute_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -12,22 +12,19 @@ from microstep.types.data import Mix
 SampleLoss = Callable[[Tensor, Tensor], Tensor]  #: (outputs of N × …, targets of N × …) → N losses
 
 
-def sum_losses(
-    loss: SampleLoss, outputs: Tensor, targets: Tensor, mix: Mix | None = None, class_weights: Tensor | None = None
-) -> Tensor:
-    """Return the sum of the samples' losses, each times the weight of its class. Raise ConfigError if they are not N.
+def sum_losses(loss: SampleLoss, outputs: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
+    """Return the sum of the losses (0-d). That of a mixed sample is share · own loss + (1 − share) · the partner's."""
+    own = loss(outputs, targets)
+    return own.sum() if mix is None else torch.lerp(loss(outputs, mix.targets), own, mix.share.to(own.dtype)).sum()
 
-    The loss of a mixed sample is share · own loss + (1 − share) · loss for the partner's target.
-    """
-    losses = []
-    for labels in (targets,) if mix is None else (mix.targets, targets):
-        losses.append(found := loss(outputs, labels))
-        if found.shape != labels.shape[:1]:
-            reason = f"for {len(labels)} samples it returns a tensor of shape {tuple(found.shape)}, not one number each"
-            raise ConfigError("task.loss", reason, "let it return the loss of each sample, as reduction='none' does")
-        if class_weights is not None:
-            losses[-1] = found * class_weights[labels]
-    return losses[0].sum() if mix is None else torch.lerp(losses[0], losses[1], mix.share.to(losses[0].dtype)).sum()
+
+def weigh_losses(loss: SampleLoss, class_weights: Tensor | None, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the losses of N samples, each times the weight of its class. Raise ConfigError if they are not N."""
+    losses = loss(outputs, targets)
+    if losses.shape != targets.shape[:1]:
+        reason = f"for {len(targets)} samples it returns a tensor of shape {tuple(losses.shape)}, not one number each"
+        raise ConfigError("task.loss", reason, "let it return the loss of each sample, as reduction='none' does")
+    return losses if class_weights is None else losses * class_weights[targets]
 
 
 def smooth_targets(targets: Tensor, outputs: Tensor, label_smoothing: float) -> Tensor:

@@ -65,7 +65,7 @@ class MultiLabel:
         return known.count_known(targets).double()
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
-        return known.sum_losses(self.loss, outputs, targets, mix)
+        return known.sum_known_losses(self.loss, outputs, targets, mix)
 
     def metrics(self, keep: bool = True) -> known.KnownTargetMetrics:
         """Return loss, f1_micro and f1_macro at a probability of 0.5, and map, the mean average precision."""

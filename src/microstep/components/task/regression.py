@@ -59,7 +59,7 @@ class Regression:
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
         mix = None if mix is None else Mix(self.standardize(mix.targets), mix.share)
-        return known.sum_losses(self.loss, outputs, self.standardize(targets), mix)
+        return known.sum_known_losses(self.loss, outputs, self.standardize(targets), mix)
 
     def standardize(self, targets: Tensor) -> Tensor:
         return (known.as_columns(targets).to(self.mean.dtype) - self.mean) / self.std

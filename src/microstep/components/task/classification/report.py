@@ -1,6 +1,5 @@
 """Classification report: scikit-learn's scores, CSV files and plots."""
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import microstep.components.task.classification.plots as plots
 from microstep.components.task.classification.probabilities import finite_softmax
 from microstep.errors import escape_unprintable
 from microstep.types.data import Predictions, Report
+from microstep.utils.json_files import write_json
 from microstep.utils.tables import csv_bytes
 from microstep.utils.tensors import finite_rows
 
@@ -38,12 +38,12 @@ def write_report(
     warn_absent_classes(truth, class_names, directory.name)
     text = write_scores(truth.numpy(), predicted.numpy(), class_names, directory)
     matrix = write_confusion_matrix(truth, predicted, class_names, directory / "confusion_matrix.csv")
-    write_predictions(predictions, predicted, confidence, directory / "predictions.csv")
-    bins = plots.bin_confidences(confidence, predicted == truth)
-    right = (predicted == truth).long()
-    write_columns({"index": predictions.indices.tolist(), "right": right.tolist()}, directory / "scores.csv")
+    columns = {"label": truth.tolist(), "prediction": predicted.tolist(), "confidence": confidence.tolist()}
+    right = predicted == truth
+    write_samples(predictions, columns, ("right", right), directory)
+    bins = plots.bin_confidences(confidence, right)
     write_columns(bins, directory / "calibration.csv")
-    if note := format_calibrated_error(predictions.outputs, predicted == truth, temperature):
+    if note := format_calibrated_error(predictions.outputs, right, temperature):
         text += f"\nexpected calibration error {plots.expected_calibration_error(bins):.4f}{note}\n"
     image_files = {name: directory / f"{name}.png" for name in ("confusion_matrix", "reliability")}
     plots.draw_confusion(matrix, class_names, image_files["confusion_matrix"])
@@ -73,8 +73,7 @@ def write_scores(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
     text = str(classification_report(truth, predicted, digits=4, **options))
     scores = classification_report(truth, predicted, output_dict=True, **options)
     (directory / "classification_report.txt").write_text(text, encoding="utf-8")
-    scores_json = json.dumps(scores, indent=2, ensure_ascii=False) + "\n"
-    (directory / "classification_report.json").write_text(scores_json, encoding="utf-8")
+    write_json(directory / "classification_report.json", scores)
     return text
 
 
@@ -88,10 +87,16 @@ def write_confusion_matrix(truth: Tensor, predicted: Tensor, class_names: Sequen
     return matrix
 
 
-def write_predictions(predictions: Predictions, predicted: Tensor, confidence: Tensor, file: Path) -> None:
-    labels = {"index": predictions.indices, "label": predictions.targets, "prediction": predicted}
-    columns = {name: tensor.numpy() for name, tensor in (labels | {"confidence": confidence}).items()}
-    write_columns(columns | ({} if predictions.files is None else {"file": predictions.files}), file)
+def write_samples(
+    predictions: Predictions, columns: Mapping[str, Sequence[object]], scores: tuple[str, Tensor], directory: Path
+) -> None:
+    """Write predictions.csv, and scores.csv: a number a sample, the higher the better; NaN leaves a sample out."""
+    indices, (name, values) = predictions.indices, scores
+    files = {} if predictions.files is None else {"file": predictions.files}
+    write_columns({"index": indices.tolist(), **columns, **files}, directory / "predictions.csv")
+    known = ~values.isnan()
+    cells = [f"{value:.9g}" for value in values[known].tolist()]
+    write_columns({"index": indices[known].tolist(), name: cells}, directory / "scores.csv")
 
 
 def write_columns(columns: Mapping[str, Iterable[object]], file: Path) -> None:

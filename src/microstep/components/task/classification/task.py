@@ -13,7 +13,7 @@ from microstep.components.task.classification.extra_metrics import OwnMetric
 from microstep.components.task.classification.metrics import ClassificationMetrics
 from microstep.components.task.classification.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from microstep.components.task.known_targets import check_train_targets
-from microstep.components.task.losses import LOSSES, sum_losses
+from microstep.components.task.losses import LOSSES, sum_losses, weigh_losses
 from microstep.errors import ConfigError, DataError
 from microstep.types.data import Answer, Mix, Predictions, Report
 from microstep.utils.text import truncate_middle
@@ -81,7 +81,7 @@ class Classification:
         logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         weights = None if self.device_class_weights is None else self.device_class_weights.to(logits.dtype)
         if self.loss is not None:
-            return sum_losses(self.loss, logits, targets, mix, weights)
+            return sum_losses(partial(weigh_losses, self.loss, weights), logits, targets, mix)
         cross_entropy = partial(F.cross_entropy, weight=weights, label_smoothing=self.label_smoothing)
         if mix is None:
             return cross_entropy(logits, targets, reduction="sum")

@@ -22,7 +22,7 @@ from torchvision.transforms import ToTensor
 
 from microstep.components.dataset.mnist import read_idx_split
 from microstep.components.dataset.statistics import ChannelStatistics, iter_chunks
-from microstep.dataset_report.sampling import ClassStatistics
+from microstep.dataset_report.sampling import ClassStatistics, count_labels, sum_by_class
 
 COUNT, SHAPE, CLASSES = 50_000, (3, 32, 32), 10
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -53,7 +53,9 @@ def ours(pixels: np.ndarray) -> ChannelStatistics:
 
 def by_class(pixels: np.ndarray) -> ClassStatistics:
     labels = np.arange(len(pixels)) % CLASSES
-    return ClassStatistics.streamed(zip(iter_chunks(pixels), iter_chunks(labels), strict=True), CLASSES, 255.0)
+    totals = sum(sum_by_class(*part, CLASSES) for part in zip(iter_chunks(pixels), iter_chunks(labels), strict=True))
+    counts = count_labels(labels, len(pixels), CLASSES)
+    return ClassStatistics.of(counts, counts * pixels[0, 0].size, totals, 255.0)
 
 
 CONTESTANTS: dict[str, Callable] = {

@@ -32,6 +32,11 @@ def count_known(targets: Tensor) -> Tensor:
     return as_columns(~targets.isnan()).sum(1)
 
 
+def weigh_samples(targets: Tensor) -> Tensor:
+    """Return the number of known targets of each sample (N, float64 on the CPU: mps has no float64)."""
+    return count_known(targets).cpu().double()
+
+
 def sum_known_losses(loss: Loss, outputs: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
     """Return the sum of the losses of known targets (0-d)."""
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -56,13 +56,11 @@ class MultiLabel:
             raise ConfigError(subject, f"it must be {self.outputs} positive numbers, one a label", "or null")
         self.loss, self.pos_weight = loss or self.cross_entropy, torch.tensor(pos_weight or 1.0, device=device)
 
+    weight = staticmethod(known.weigh_samples)
+
     def cross_entropy(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weight = self.pos_weight.to(outputs.dtype)
         return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none", pos_weight=weight)
-
-    def weight(self, targets: Tensor) -> Tensor:
-        """Return the number of known labels of each sample (N, float64)."""
-        return known.count_known(targets).double()
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
         return known.sum_known_losses(self.loss, outputs, targets, mix)

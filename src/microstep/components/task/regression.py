@@ -53,9 +53,7 @@ class Regression:
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.mean, self.std = (torch.tensor(self.fitted[k], dtype=dtype, device=device) for k in ("mean", "std"))
 
-    def weight(self, targets: Tensor) -> Tensor:
-        """Return the number of known targets of each sample (N, float64)."""
-        return known.count_known(targets).double()
+    weight = staticmethod(known.weigh_samples)
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
         mix = None if mix is None else Mix(self.standardize(mix.targets), mix.share)

@@ -19,9 +19,8 @@ def count_sums(values: Tensor) -> Tensor:
 
 def sum_top5(logits: Tensor, targets: Tensor) -> Tensor:
     """Return hits and samples. Of equal logits the first one ranks higher."""
-    own, classes = logits.gather(1, targets[:, None]), torch.arange(logits.shape[1], device=logits.device)
-    rank = ((logits > own) | ((logits == own) & (classes < targets[:, None]))).sum(1)
-    return count_sums(((rank < 5) & finite_rows(logits)).long())
+    best = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
+    return count_sums(((best == targets[:, None]).any(1) & finite_rows(logits)).long())
 
 
 def sum_bins(logits: Tensor, targets: Tensor) -> Tensor:
@@ -43,8 +42,8 @@ def area_under_roc(parts: Sequence[Tensor]) -> float:
     """Return the mean area under the ROC curve of each class against all others, over classes with both kinds."""
     from sklearn.metrics import roc_auc_score
 
-    rows = torch.cat(list(parts)).double()
-    labels, scores = rows[:, -1].long(), rows[:, :-1].softmax(1)
+    outputs, labels = split_columns(parts)
+    scores = outputs.double().softmax(1)
     if scores.isnan().any() or len(classes := set(labels.tolist())) < 2:
         return float("nan")
     return fmean(roc_auc_score(labels == c, scores[:, c]) for c in sorted(classes))
@@ -58,14 +57,14 @@ def join_columns(outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([outputs, targets[:, None]], 1).float().cpu()
 
 
+def split_columns(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    rows = torch.cat(list(parts))
+    return rows[:, :-1], rows[:, -1].long()
+
+
 def keep_outputs(metric: OwnMetric) -> Summary:
     """Return what to keep for a metric of all outputs and labels, and its value."""
-
-    def compute(parts: Sequence[Tensor]) -> float:
-        rows = torch.cat(list(parts))
-        return float(metric(rows[:, :-1], rows[:, -1].long()))
-
-    return join_columns, compute
+    return join_columns, lambda parts: float(metric(*split_columns(parts)))
 
 
 def get_name(metric: str | OwnMetric) -> str:

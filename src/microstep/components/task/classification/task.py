@@ -114,8 +114,8 @@ class Classification:
         """Return the most probable classes for N × C logits, calibrated; of equally probable ones, the first wins."""
         probabilities = (outputs.double() / (self.temperature or 1.0)).softmax(1)
         confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
-        found = confidence[:, :TOP_K].tolist(), classes[:, :TOP_K].tolist()
-        return [make_answer([self.class_names[c] for c in row], shares) for shares, row in zip(*found, strict=True)]
+        found = zip(confidence[:, :TOP_K].tolist(), classes[:, :TOP_K].tolist(), strict=True)
+        return [make_answer([self.class_names[c] for c in row], shares) for shares, row in found]
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
         from microstep.components.task.classification.report import write_report  # imports matplotlib
@@ -124,18 +124,17 @@ class Classification:
 
 
 def make_answer(names: Sequence[str], confidence: Sequence[float]) -> Answer:
-    pairs = enumerate(zip(names, confidence, strict=True), 1)
-    cells = {
-        key: cell for n, (name, p) in pairs for key, cell in ((f"class_{n}", name), (f"confidence_{n}", f"{p:.6f}"))
-    }
+    cells: dict[str, str] = {}
+    for n, (name, p) in enumerate(zip(names, confidence, strict=True), 1):
+        cells |= {f"class_{n}": name, f"confidence_{n}": f"{p:.6f}"}
     caption = f"{truncate_middle(names[0], CAPTION_LETTERS)} {confidence[0]:.0%}"
     return Answer(cells, caption, (names[0],), confidence[0] < UNSURE_BELOW)
 
 
 def resolve_class_weights(class_weights: Sequence[float] | str | None, targets: Tensor, classes: int) -> Tensor | None:
-    subject = f"task.class_weights={class_weights}"
     if class_weights is None:
         return None
+    subject = f"task.class_weights={class_weights if isinstance(class_weights, str) else list(class_weights)}"
     if class_weights == "balanced":
         counts = torch.bincount(targets, minlength=classes).double()
         if not counts.all():
@@ -146,5 +145,5 @@ def resolve_class_weights(class_weights: Sequence[float] | str | None, targets: 
     weights = torch.tensor([float(w) for w in class_weights], dtype=torch.float64)
     if len(weights) != classes or not (weights > 0).all() or not weights.isfinite().all():
         reason = f"it must be {classes} positive numbers, one a class"
-        raise ConfigError(f"task.class_weights={list(class_weights)}", reason, "or balanced, or null")
+        raise ConfigError(subject, reason, "or balanced, or null")
     return weights

@@ -10,8 +10,11 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from microstep.components.dataset import Images
+from microstep.evaluation.evaluate import match_classes
 from tests.components.dataset.tables import CLASSES, grouped, listed
 from tests.conftest import error_of
 from tests.faults.runs import differences, manifest_of
@@ -75,6 +78,22 @@ def test_what_a_run_does_not_know_is_refused(home, zygote, header, cells, said):
     done = zygote.call("evaluate.py", "run=run", "dataset=table", "dataset.file=odd/labels.csv", cwd=home)
     assert (done.returncode, error_of(done)[:7]) == (2, "error: ")
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("targets", "missing"), [([[0, 1], [1, 0]], 0.0), ([[0, np.nan], [1, 0]], 0.0), ([[0.5, 2], [1, 3]], np.nan)]
+)
+def test_a_column_that_the_images_lack_is_unknown_unless_it_is_a_label(targets, missing):
+    """Other images without one of the run's labels do not have it; of a number that they lack, nothing is known."""
+    train = Images(np.zeros((2, 1, 4, 4), np.uint8), np.array(targets, np.float32), ("a", "b"))
+    other = Images(np.zeros((2, 1, 4, 4), np.uint8), np.ones((2, 1), np.float32), ("b",))
+    np.testing.assert_array_equal(match_classes(other, train), np.array([[missing, 1]] * 2, np.float32))
+
+
+def test_a_number_with_a_name_is_kept():
+    """Targets that are one number each are those of the table, whether the number has a name or not."""
+    source = Images(np.zeros((2, 1, 4, 4), np.uint8), np.array([0.5, 7], np.float32), ("age",))
+    assert match_classes(source, source).tolist() == [0.5, 7]
 
 
 def test_a_run_is_on_with_a_moved_table_and_not_with_another_label(home, zygote, tmp_path):

@@ -21,7 +21,7 @@ from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation.views import ViewAverage
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.saved_run import SavedRun
-from microstep.run.weights import SavedWeights, read_exported_weights, read_fitted
+from microstep.run.weights import SavedWeights, first_line, read_exported_weights, read_fitted
 from microstep.training.builders import build_components, build_dataset
 from microstep.training.components import Components
 from microstep.training.device import torch_errors
@@ -139,8 +139,9 @@ def match_classes(source: ImageSource, train: ImageSource) -> Targets:
         raise ConfigError("dataset", "its targets are not of the run's kind", "give classes, labels or numbers alike")
     places = np.array([known.index(name) for name in source.class_names], dtype=np.int64)
     if labels.ndim == 1:
-        return places[labels] if known else labels
-    matched = np.zeros((len(labels), len(known)), dtype=labels.dtype)
+        return places[labels] if labels.dtype == np.int64 else labels
+    is_labels = np.isin(np.nan_to_num(train.labels), (0, 1)).all()
+    matched = np.full((len(labels), len(known)), 0 if is_labels else np.nan, dtype=labels.dtype)
     matched[:, places] = labels
     return matched
 
@@ -157,7 +158,7 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
     try:
         load_state(model, weights.state)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = f"it is not this model's: {str(error).splitlines()[0]}"
+        reason = f"it is not this model's: {first_line(error)}"
         raise CheckpointRefused(str(weights.source), reason, "check model.* in config.yaml") from None
 
 

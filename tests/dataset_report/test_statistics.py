@@ -16,7 +16,7 @@ from microstep.components.dataset.images import CHUNK_BYTES
 from microstep.config.compose import compose
 from microstep.dataset_report.statistics import SplitStatistics, draw_rows, measure_surveys, survey_splits
 from microstep.dataset_report.survey import ImageChunk
-from microstep.dataset_report.text import format_statistics_rows, format_yaml_snippet
+from microstep.dataset_report.text import format_statistics_row, format_yaml_snippet
 from microstep.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -208,8 +208,8 @@ def test_the_snippet_is_yaml_for_the_config():
 
 def test_the_rows_say_whether_they_are_exact():
     """An exact result is marked as such; a sampled one shows its errors and the number of images drawn."""
-    exact = format_statistics_rows(measure_dataset(numbered(), ["test"], None, 0, Seen()))["test"]
-    sampled = format_statistics_rows(measure_dataset(numbered(), ["test"], 0.1, 0, Seen()))["test"]
+    exact = format_statistics_row(measure_dataset(numbered(), ["test"], None, 0, Seen())["test"])
+    sampled = format_statistics_row(measure_dataset(numbered(), ["test"], 0.1, 0, Seen())["test"])
     assert exact.endswith("(300 images, exact)")
     assert "±" not in exact
     assert sampled.endswith("(30 of 300 images)")

@@ -11,7 +11,7 @@ import numpy as np
 
 from microstep.components.dataset.cropping import LARGE_CUT, compute_cut_shares
 from microstep.components.dataset.images import ImageSource
-from microstep.dataset_report.sampling import list_memberships
+from microstep.dataset_report.sampling import count_labels, list_memberships
 from microstep.dataset_report.survey import SplitSurvey
 from microstep.errors import escape_unprintable
 
@@ -85,20 +85,22 @@ class ImageProblem(ImageReference):
         return f"{self.split}: {self.name}: {self.reason}"
 
 
+def make_image_problem(survey: SplitSurvey, row: int, reason: str) -> ImageProblem:
+    return ImageProblem(**vars(make_image_reference(survey, row)), reason=reason)
+
+
 def find_worst_crops(surveys: Sequence[SplitSurvey]) -> list[ImageProblem]:
     """Return the images that a crop cuts most, at most MAX_CROPPED."""
     crops = []
     for survey in surveys:
-        cuts = compute_cut_shares(survey.source, survey.facts.sizes)
-        crops += [(cut, survey, index) for index, cut in enumerate(cuts) if cut >= LARGE_CUT]
+        rows, sizes = survey.facts.rows, survey.facts.sizes
+        cuts = zip(compute_cut_shares(survey.source, sizes), rows, sizes, strict=True)
+        crops += [(cut, survey, row, size) for cut, row, size in cuts if cut >= LARGE_CUT]
     worst = sorted(crops, key=lambda crop: -crop[0])[:MAX_CROPPED]
-    return [make_crop_problem(survey, index, cut) for cut, survey, index in worst]
-
-
-def make_crop_problem(survey: SplitSurvey, index: int, cut: float) -> ImageProblem:
-    width, height = survey.facts.sizes[index]
-    reason = f"{width:,} × {height:,}, {100 * cut:.0f} % cut off"
-    return ImageProblem(**vars(make_image_reference(survey, survey.facts.rows[index])), reason=reason)
+    return [
+        make_image_problem(survey, row, f"{width:,} × {height:,}, {100 * cut:.0f} % cut off")
+        for cut, survey, row, (width, height) in worst
+    ]
 
 
 @dataclass(frozen=True)
@@ -116,23 +118,15 @@ class HealthReport:
     @classmethod
     def from_surveys(cls, surveys: Sequence[SplitSurvey], official_splits: Mapping[str, ImageSource]) -> "HealthReport":
         """Return the problems of the surveyed splits. Classes are counted in all official splits."""
-        unreadable = [
-            ImageProblem(**vars(make_image_reference(one, row)), reason=reason)
-            for one in surveys
-            for row, reason in one.unreadable.items()
-        ]
+        unreadable = [make_image_problem(one, *bad) for one in surveys for bad in one.unreadable.items()]
         constant = [make_image_reference(one, row) for one in surveys for row in one.facts.rows[one.facts.constant]]
         counts = {name: count_readable_images(source, surveys, name) for name, source in official_splits.items()}
         small = {name: count for name, count in counts.get("train", {}).items() if 0 < count < MIN_CLASS_SIZE}
         absent = {split: [name for name, count in sizes.items() if not count] for split, sizes in counts.items()}
         absent = {split: names for split, names in absent.items() if names}
         checked = {one.split: (one.totals.count + len(one.unreadable), len(one.source)) for one in surveys}
-        cropped = find_worst_crops(surveys)
-        return cls(checked, unreadable, list(find_duplicates(surveys)), constant, small, absent, cropped)
-
-    @property
-    def is_complete(self) -> bool:
-        return all(checked == population for checked, population in self.checked.values())
+        duplicates, cropped = list(find_duplicates(surveys)), find_worst_crops(surveys)
+        return cls(checked, unreadable, duplicates, constant, small, absent, cropped)
 
     def count_groups(self) -> dict[str, Any]:
         """Return the number of groups of duplicates within each split, across splits, and with different labels."""
@@ -158,7 +152,6 @@ class HealthReport:
 
 def count_readable_images(source: ImageSource, surveys: Sequence[SplitSurvey], split: str) -> dict[str, int]:
     bad = [row for survey in surveys if survey.split == split for row in survey.unreadable]
-    classes = len(source.class_names)
-    readable = list_memberships(np.delete(source.labels, bad, axis=0))[1]
-    counts = np.bincount(readable, minlength=classes)
+    readable = np.delete(source.labels, bad, axis=0)
+    counts = count_labels(readable, len(readable), len(source.class_names))
     return dict(zip(map(escape_unprintable, source.class_names), counts.tolist(), strict=True))

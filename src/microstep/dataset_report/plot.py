@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microstep.components.dataset.images import ImageSource
-from microstep.dataset_report.sampling import list_memberships
+from microstep.dataset_report.sampling import count_labels, list_memberships
 from microstep.errors import DataError, escape_unprintable
 from microstep.utils.plotting import GREY, GRID, INK, RED, SERIES, draw_image, new_figure, plain_text, png_bytes
 from microstep.utils.text import truncate_middle
@@ -60,9 +60,8 @@ def write_title(figure: Figure, title: str, official_splits: Mapping[str, ImageS
 
 
 def draw_class_balance(axes: Axes, names: list[str], official_splits: Mapping[str, ImageSource]) -> None:
-    classes = len(next(iter(official_splits.values())).class_names)
-    labels = (list_memberships(one.labels)[1] for one in official_splits.values())
-    counts = np.stack([np.bincount(one, minlength=classes)[: len(names)] for one in labels])
+    sources = official_splits.values()
+    counts = np.stack([count_labels(one.labels, len(one), len(one.class_names))[: len(names)] for one in sources])
     thick = 0.72 / len(counts)
     for index, values in enumerate(counts):
         middles = np.arange(len(names)) + (index - (len(counts) - 1) / 2) * thick

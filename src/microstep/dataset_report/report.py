@@ -9,7 +9,7 @@ from microstep.dataset_report import text
 from microstep.dataset_report.health import HealthReport
 from microstep.dataset_report.plot import draw_overview
 from microstep.dataset_report.sampling import group_numbers
-from microstep.dataset_report.statistics import SplitStatistics, measure_surveys, survey_splits
+from microstep.dataset_report.statistics import measure_surveys, survey_splits
 from microstep.dataset_report.survey import ChunkProgressBar
 from microstep.errors import ConfigError
 from microstep.types.protocols import Dataset
@@ -57,10 +57,11 @@ def write_dataset_report(
     checked = {f"{'+'.join(health.checked)}{draw}": health.to_dict()}
     merged = {"splits": merge_entries(previous, "splits", splits), "health": merge_entries(previous, "health", checked)}
     write_json(file, {"dataset": name, **merged})
+    sizes = {f"  {k}": text.format_image_sizes(one.sizes) for k, one in statistics.items() if "+" not in k}
     parts = [
-        format_fields(text.format_statistics_rows(statistics)),
+        format_fields({label: text.format_statistics_row(one) for label, one in statistics.items()}),
         text.format_class_table(statistics, official_splits),
-        format_all_sizes(statistics),
+        f"  sizes (width × height)\n{format_fields(sizes)}",
         text.format_health(health, list(official_splits)),
         f"# for conf/dataset/{name}.yaml\n{text.format_yaml_snippet(statistics)}",
         f"written to {file.with_suffix('.png')}\nwritten to {file}",
@@ -72,9 +73,3 @@ def merge_entries(previous: Mapping[str, Any], key: str, entries: dict[str, Any]
     """Return the entries with those of an earlier file. A damaged file counts as empty."""
     earlier = previous.get(key)
     return (earlier if isinstance(earlier, dict) else {}) | entries
-
-
-def format_all_sizes(statistics: Mapping[str, SplitStatistics]) -> str:
-    splits = {label: one for label, one in statistics.items() if "+" not in label}
-    fields = {f"  {label}": text.format_image_sizes(one.sizes) for label, one in splits.items()}
-    return f"  sizes (width × height)\n{format_fields(fields)}"

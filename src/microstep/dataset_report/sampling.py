@@ -48,18 +48,13 @@ def compute_standard_errors(strata: Sequence[Stratum], statistics: ChannelStatis
 
 def stratum_variance(drawn: Stratum, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return the variance, 2 × C, of the mean influence of the images drawn from one split."""
-    count = len(drawn.moments)
+    count, first, second = len(drawn.moments), drawn.moments[:, 0], drawn.moments[:, 1]
     if count < 2:
         return np.full(drawn.moments.shape[1:], np.nan)
-    variance: np.ndarray = compute_influences(drawn.moments, mean, std).var(0, ddof=1)
-    return variance * (1 - count / drawn.population) / count
-
-
-def compute_influences(moments: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return the influence of each image on mean and standard deviation: N × 2 × C."""
-    first, second = moments[:, 0], moments[:, 1]
     spread = second - 2 * mean * first + mean**2 - std**2
-    return np.stack([first - mean, spread / (2 * np.where(std > 0, std, 1))], axis=1)
+    influences = np.stack([first - mean, spread / (2 * np.where(std > 0, std, 1))], axis=1)
+    variance: np.ndarray = influences.var(0, ddof=1)
+    return variance * (1 - count / drawn.population) / count
 
 
 @dataclass(frozen=True)

@@ -125,15 +125,13 @@ def read_chunks(
     workers: WorkerPool, split: str, rows: Sequence[int], unreadable: dict[int, str]
 ) -> Iterator[ImageChunk]:
     """Yield images in chunks, those with an unreadable file last and one by one. `unreadable` receives the reasons."""
-    requests = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.sources[split])]
+    first = [ReadRequest(split, chunk) for chunk in chunk_rows(rows, workers.reader.sources[split])]
     retried = list[ReadRequest]()
-    for request, result in zip(requests, workers.stream(requests), strict=True):
-        if isinstance(result, MicrostepError):
-            retried += [ReadRequest(split, [row]) for row in request.rows]
-        else:
-            yield ImageChunk(request.rows, result.numpy())
-    for request, result in zip(retried, workers.stream(retried), strict=True):
-        if isinstance(result, MicrostepError):
-            unreadable[request.rows[0]] = str(result.args[1])
-        else:
-            yield ImageChunk(request.rows, result.numpy())
+    for requests in (first, retried):
+        for request, result in zip(requests, workers.stream(requests), strict=True):
+            if not isinstance(result, MicrostepError):
+                yield ImageChunk(request.rows, result.numpy())
+            elif requests is first:
+                retried += [ReadRequest(split, [row]) for row in request.rows]
+            else:
+                unreadable[request.rows[0]] = str(result.args[1])

@@ -3,20 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from microstep.components.dataset.images import ImageSource
 from microstep.dataset_report.health import MIN_CLASS_SIZE, DuplicateGroup, HealthReport
-from microstep.dataset_report.sampling import list_memberships
+from microstep.dataset_report.sampling import count_labels
 from microstep.dataset_report.statistics import SplitStatistics
 from microstep.utils.tables import format_table
 
 MAX_LISTED_CLASSES = 30
 MAX_LISTED_LINES = 10  #: of each kind of problem
-
-
-def format_statistics_rows(statistics: Mapping[str, SplitStatistics]) -> dict[str, str]:
-    return {name: format_statistics_row(one) for name, one in statistics.items()}
 
 
 def format_statistics_row(split_statistics: SplitStatistics) -> str:
@@ -54,8 +48,7 @@ def find_main_split(statistics: Mapping[str, SplitStatistics]) -> tuple[str, Spl
 
 def format_class_table(statistics: Mapping[str, SplitStatistics], official_splits: Mapping[str, ImageSource]) -> str:
     name, one = find_main_split(statistics)
-    memberships = (list_memberships(source.labels)[1] for source in official_splits.values())
-    counts = [np.bincount(labels, minlength=len(one.class_names)) for labels in memberships]
+    counts = [count_labels(source.labels, len(source), len(one.class_names)) for source in official_splits.values()]
     lines = [["classes", *official_splits, f"mean ({name})"]]
     for label, mean in enumerate(one.classes.means):
         cells = [f"{count[label]:,}" for count in counts]
@@ -132,7 +125,8 @@ def format_passed_checks(health: HealthReport) -> list[str]:
 
 
 def format_advice(health: HealthReport, options: Sequence[str]) -> list[str]:
-    advice = [] if health.is_complete else ["only a sample was checked: omit ratio= to check all images"]
+    is_sample = any(checked < population for checked, population in health.checked.values())
+    advice = ["only a sample was checked: omit ratio= to check all images"] if is_sample else []
     if len(health.checked) < len(options):
         advice.append(f"to find leaks between splits: split={','.join(options)}")
     return advice

@@ -124,27 +124,21 @@ def format_class_files(comparison: Comparison, allowlist: Allowlist) -> dict[str
         "per_class.csv": output_files.format_per_class_csv(comparison),
         "flips.csv": format_flips_csv(flips, class_names, seeds),
     }
-    images = load_flip_images(comparison, decisive_flips(flips), allowlist)
-    if images is not None:
+    if flips and (images := fetch_flip_images(comparison, decisive_flips(flips), allowlist)) is not None:
         files["flips.png"] = draw_flips(flips, images, class_names, seeds, comparison.names)
     return files
 
 
-def load_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
-    """Return the samples as images; None if they are no images, or with a warning if they cannot be loaded."""
+def fetch_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
+    """Return the samples as images; None if they are no images, or with a warning if their data have changed."""
+    run = comparison.match.baseline.first.saved
     try:
-        return fetch_flip_images(comparison, flips, allowlist) if flips else None
+        dataset = build_dataset(run.config(allowlist), torch.device("cpu"), allowlist, num_workers=0)
+        run.check_data(dataset.fingerprint)
+        split = dataset.splits[comparison.split]
+        row_of_index = {index: row for row, index in enumerate(split.indices.tolist())}
+        rows = torch.tensor([row_of_index[flip.index] for flip in flips])
+        return split.to_images(split.fetch(rows, rows).inputs)
     except MicrostepError as error:
         log.warning("flips.png is left out: %s", error)
         return None
-
-
-def fetch_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: Allowlist) -> Tensor | None:
-    """Return the samples as images; raise a MicrostepError if the baseline's data are missing or have changed."""
-    run = comparison.match.baseline.first.saved
-    dataset = build_dataset(run.config(allowlist), torch.device("cpu"), allowlist, num_workers=0)
-    run.check_data(dataset.fingerprint)
-    split = dataset.splits[comparison.split]
-    row_of_index = {index: row for row, index in enumerate(split.indices.tolist())}
-    rows = torch.tensor([row_of_index[flip.index] for flip in flips])
-    return split.to_images(split.fetch(rows, rows).inputs)

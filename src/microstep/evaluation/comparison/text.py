@@ -91,9 +91,9 @@ def format_seeds(match: GroupPair) -> str:
 
 def format_scores(result: ComparisonResult) -> list[str]:
     head = ["", "run", "baseline", "difference", "95 % interval"]
-    rows = [[name, *pair_cells(one.run, one.baseline, result)] for name, one in result.scores.items()]
-    ends = [format_interval(one, result) for one in result.scores.values()]
-    return format_table([head, *([*row, interval] for row, interval in zip(rows, ends, strict=True))], "<>")
+    scores = result.scores.items()
+    rows = [[name, *pair_cells(one.run, one.baseline, result), format_interval(one, result)] for name, one in scores]
+    return format_table([head, *rows], "<>")
 
 
 def pair_cells(run: float, baseline: float, result: ComparisonResult) -> list[str]:

@@ -81,15 +81,10 @@ def make_verdicts(results: Sequence[ComparisonResult]) -> list[Verdict]:
     return [Verdict(result, p, len(results)) for result, p in zip(results, corrected, strict=True)]
 
 
-def format_points(difference: float) -> str:
-    """Return a difference of ratios in percentage points, with its sign."""
-    text = f"{100 * difference:+.1f}"
-    return "+0.0" if float(text) == 0 else text.replace("-", "−")
-
-
 def format_difference(difference: float, result: ComparisonResult) -> str:
-    """Return a difference in the score: in points for classes, else as a number."""
-    return format_points(difference) if result.macro_f1 else f"{difference:+.3g}".replace("-", "−")
+    """Return a difference in the score: in percentage points for classes, else as a number."""
+    text = f"{100 * difference:+.1f}" if result.macro_f1 else f"{difference:+.3g}"
+    return text.replace("-", "−" if float(text) else "+")
 
 
 def format_interval(score: ScoreComparison, result: ComparisonResult) -> str:

@@ -101,7 +101,7 @@ def read_fitted(weights: SavedWeights, run_dir: Path) -> dict[str, list[float]]:
     """Return what the task fitted at the end of the run if model.safetensors is of the same epoch as the weights."""
     file, found = run_dir / WEIGHTS_FILENAME, weights.metadata
     with suppress(OSError, SafetensorError, TypeError), safe_open(file, "pt") as exported:
-        metadata = exported.metadata()
+        metadata = exported.metadata() or {}
         found = metadata if metadata.get("epoch") == str(weights.epoch) else found
     return parse_fitted(found)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor
 
 from microstep.components.task import Classification
@@ -165,6 +165,13 @@ def test_a_temperature_that_is_none_is_ignored(run, tmp_path, value):
     )
     (tmp_path / "model.safetensors").write_bytes(serialize_weights(state, about))
     assert read_temperature(tmp_path, 1) is None
+
+
+def test_weights_without_metadata_leave_those_of_the_checkpoint(tmp_path):
+    """A model.safetensors that another program wrote has no metadata, and is ignored."""
+    (tmp_path / "model.safetensors").write_bytes(save({"weight": torch.zeros(1)}))
+    weights = SavedWeights(tmp_path, {}, 1, {"fitted": '{"temperature": [2.0]}'})
+    assert read_fitted(weights, tmp_path) == {"temperature": [2.0]}
 
 
 def test_an_older_run_is_reported_as_before(tmp_path):

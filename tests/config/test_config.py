@@ -232,13 +232,19 @@ def mended(tmp_path: Path, file: str, text: str, *words: str) -> str:
         ("width: ???", "model.width=???: it has no value; "),
         ("width: ${nope}", "model.width: can't be resolved: "),
         ("width: .nan", "model.width=nan: not a finite number; "),
-        ("width: 0", "model.width=0: out of range; "),
         ("deep: {width: -.inf}", "model.deep.width=-inf: not a finite number; "),
     ],
 )
 def test_a_yaml_of_ones_own_is_checked_like_a_word(tmp_path: Path, text: str, said: str) -> None:
     """An error in a yaml is named by its key, as if it had been typed."""
     assert mended(tmp_path, "model/mine.yaml", f"_target_: mine.Net\n{text}", "model=mine").startswith(said)
+
+
+def test_a_key_of_a_foreign_component_has_no_range(tmp_path: Path) -> None:
+    """A component of one's own may give another meaning to a key that ours have, too."""
+    shutil.copytree(CONF, conf := tmp_path / "conf")
+    (conf / "model" / "mine.yaml").write_text("_target_: mine.Net\nwidth: 0\n", encoding="utf-8")
+    assert compose(["model=mine"], conf).model.width == 0
 
 
 def test_a_range_holds_in_a_yaml_too(tmp_path: Path) -> None:

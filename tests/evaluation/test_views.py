@@ -89,7 +89,7 @@ def test_streamed_images_have_the_same_views(photos, tmp_path):
 @pytest.mark.parametrize(("task", "shape"), [(TASK, (4, 12)), (object(), (4, 1, 3, 4))])
 def test_what_has_no_views_is_refused(task, shape):
     """Samples that are no images, and a task that averages nothing, are refused with one line."""
-    with pytest.raises(ConfigError, match=r"^tta=flip: .* has no views to average; leave it out$"):
+    with pytest.raises(ConfigError, match=r"^tta=flip: .* has no views to average, .*; leave it out$"):
         ViewAverage(nn.Identity(), task, "flip")(torch.zeros(shape))
 
 

@@ -103,7 +103,9 @@ def check_folds(dataset: DictConfig) -> None:
         return
     folds, fold = dataset.folds, dataset.fold
     if not (folds is None is fold or (type(folds) is type(fold) is int and fold < folds)):
-        subject, remedy = f"dataset.fold={fold} dataset.folds={folds}", "give both: dataset.folds=5 dataset.fold=0"
+        typed = {"dataset.fold": fold, "dataset.folds": folds}
+        subject = " ".join(f"{key}={'null' if value is None else value}" for key, value in typed.items())
+        remedy = "give both: dataset.folds=5 dataset.fold=0"
         raise ConfigError(subject, "a fold is a number below folds, from 0", remedy)
 
 

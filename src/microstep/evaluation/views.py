@@ -23,7 +23,7 @@ class ViewAverage(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dim() != 4 or not hasattr(self.task, "average_views"):
-            reason = f"{type(self.task).__name__} of inputs with {images.dim() - 1} dimensions has no views to average"
+            reason = f"{type(self.task).__name__} has no views to average, as classification of images has"
             raise ConfigError(f"tta={self.tta}", reason, "leave it out")
         views = torch.stack([self.model(view(images)) for view in VIEWS[self.tta]])
         return self.task.average_views(views)  # type: ignore[no-any-return]

@@ -64,6 +64,7 @@ class RemoteLogger:
                 self.send(str(file.relative_to(self.run_dir)), self.best_epoch, self.sink.file, file)
             self.sink.end(self.run_failed)
         except BaseException as error:
+            logging.getLogger(__name__).info("logger.%s failed", self.name, exc_info=True)
             self.give_up(truncate(format_error(error), 300))
 
     def send_points(self, loaders: list[LegacyEventFileLoader]) -> None:

@@ -46,7 +46,7 @@ def write_report(
     worst = values.nan_to_num(torch.inf).argsort(stable=True)[:MAX_MISTAKES].tolist()
     shown = [(answers[row].caption, targets[row]) for row in worst]
     captions = ["\ntrue: ".join(truncate_middle(text, MISTAKE_NAME_LETTERS) for text in pair) for pair in shown]
-    headline = f"{directory.name}: lowest {name.replace('_', ' ')} first"
+    headline = f"{directory.name}: the worst {name.replace('_', ' ').removeprefix('negative ')} first"
     return Report(text, {file.stem: file} if draw_samples(predictions, worst, captions, headline, file) else {})
 
 
@@ -57,7 +57,9 @@ def draw_scatter(targets: Tensor, values: Tensor, names: Sequence[str], file: Pa
     figure = plotting.new_figure(PANEL_INCHES * panels, PANEL_INCHES)
     panel_axes = figure.subplots(1, panels, squeeze=False)[0]
     for axes, name, true, value in zip(panel_axes, names, targets.T, values.T, strict=False):
-        axes.axline((float(true.nanmean()),) * 2, slope=1, color=plotting.GREY, linewidth=1, linestyle="--")
+        shown = torch.cat([true, value]).nan_to_num(float(true.nanmean()))
+        limits = float(shown.min()), float(shown.max())  # of both axes, so that the diagonal is one
+        axes.plot(limits, limits, color=plotting.GREY, linewidth=1, linestyle="--")
         axes.scatter(true, value, s=9, alpha=0.5, color=plotting.BLUE, linewidths=0)
         title = f"{file.parent.name}: {truncate_middle(escape_unprintable(name), 40)}"
         axes.set(xlabel="true", ylabel="predicted", title=title)

@@ -10,6 +10,8 @@ from tests.components.dataset.tables import grouped
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
+TASKS_CONF = ROOT / "tests" / "components" / "task" / "conf"
+TARGETS = {"task/multilabel": "labeled_digits", "task/regression": "numbered_digits"}
 EXTRA = {
     "model/resnet18": ["model.norm=group"],
     "model/timm": ["batch_size=3"],
@@ -48,7 +50,8 @@ def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch,
         words += [f"dataset.file={grouped(tmp_path / 'listed')}", "batch_size=16"]
     if "image_folder" in yaml:
         words += [f"dataset.root={photos}"]
-    trainer = build_trainer(compose(words), tmp_path / "run")
+    words += [f"dataset={TARGETS[yaml]}"] if yaml in TARGETS else []
+    trainer = build_trainer(compose(words, TASKS_CONF if yaml in TARGETS else CONF), tmp_path / "run")
     window = next(trainer.loaders.train(epoch=1))
     trainer.model.train()
     assert trainer.step(trainer.model, trainer.optimization.optimizer, window.batches, window.weight).updated

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from tests.components.dataset.tables import grouped
 from tests.conftest import ROOT
 
 COMMANDS = "".join((ROOT / name).read_text() for name in ("README.md", "docs/commands.md"))
@@ -33,7 +34,7 @@ def code_blocks(text: str) -> list[str]:
     return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip() for block in blocks if block.strip()]
 
 
-LONG = ("model=resnet18", "accum=1,2,4", "sweep=amp_study")  #: in commands that take long
+LONG = ("steps=2000", "model=resnet18", "accum=1,2,4", "sweep=amp_study")  #: in commands that take long
 COMMANDS_TO_RUN = [
     pytest.param(command, marks=[pytest.mark.long] if any(word in command for word in LONG) else [])
     for command in commands()
@@ -49,6 +50,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     """
     run = shutil.copytree(trained, tmp_path / "its run")  # other tests look at what is in the original
     places = {"RUN_DIR": run, "RUN_B": trained, "=DIR": f"={photos}", "FOLDER": photos / "test"}
+    places |= {"labels.csv": grouped(tmp_path / "listed")} if "labels.csv" in command else {}
     words = command.split()
     for word, place in places.items():
         words = [typed.replace(word, str(place)) for typed in words]
@@ -58,6 +60,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
         words += ["epochs=1"] if program == "train.py" else []
     if "image_folder" in command and program == "train.py":
         words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
+    words += ["epochs=1", "batch_size=16"] if "dataset=table" in words else []
     words += ["epochs=1"] if "-m" in words or "check=drift" in words else []
     done = zygote.call(program, *words, cwd=tmp_path)
     assert done.returncode == int("rule=" in command), done.stderr

@@ -83,6 +83,7 @@ def test_a_host_that_is_not_there_is_named(url, home) -> None:
     assert not list(home.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # urllib's own, about the connection of an earlier test
 def test_a_file_that_the_server_has_not_is_an_error_too(server) -> None:
     """404 is said."""
     assert "File not found" in refusal(f"{server}/weights-01234567.pth")

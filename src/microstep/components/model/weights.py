@@ -11,7 +11,7 @@ from hashlib import file_digest
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 
 import torch
@@ -60,6 +60,8 @@ def download_weights(url: str, file: Path) -> None:
         try:
             torch.hub.download_url_to_file(url, str(file), expected_digest(file), progress=sys.stderr.isatty())
         except CONNECTION_ERRORS as error:
+            if isinstance(error, HTTPError):
+                error.close()  # its connection would stay open
             reason = str(getattr(error, "reason", error)) or type(error).__name__
             raise download_error(url, file, f"{host} can't be reached ({reason})") from None
         except RuntimeError:

@@ -1,4 +1,4 @@
-"""What ends a run before its last epoch, decided after each validation."""
+"""Decides after each validation whether a run ends before its last epoch."""
 
 from math import inf
 from typing import Any

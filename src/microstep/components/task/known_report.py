@@ -1,4 +1,4 @@
-"""Report on targets of which some may be unknown (NaN)."""
+"""Writes the report on targets of which some may be unknown (NaN)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -96,7 +96,7 @@ class Classification:
 
     @property
     def temperature(self) -> float | None:
-        """What to divide the logits by for calibrated confidences; None if it is not known."""
+        """Return what to divide the logits by for calibrated confidences; None if it is not known."""
         found = (self.fitted.get("temperature") or [0.0])[0]
         return found if MIN_TEMPERATURE <= found <= MAX_TEMPERATURE else None
 

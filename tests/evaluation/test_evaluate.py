@@ -72,6 +72,14 @@ def test_the_test_report_is_written_again_byte_for_byte(run):
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
+def test_only_what_evaluates_is_built(run):
+    """A step, a gradient transform or an average that is gone, or not trusted, does not hinder an evaluation."""
+    edited(run, "microstep.components.step.StandardStep", "gone.Step")
+    edited(run, "microstep.components.gradient.Identity", "gone.Transform")
+    edited(run, "microstep.components.average.NoAverage", "gone.Average")
+    assert again(run).result.metrics["accuracy"] > 0.5
+
+
 def test_the_rest_of_a_run_is_left_as_it_was(run):
     """Evaluation writes into reports/ and changes no other file of the run."""
     kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "reports" not in path.parts}

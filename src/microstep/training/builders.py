@@ -107,8 +107,11 @@ def build_partial_components(
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
     if new_run:
         check_single_samples(config, model, loaders)
-    step = partial(build_step, config, allowlist, task, build_transform(config, allowlist))
-    makers = partial(build_optimizer, config, allowlist), step
+
+    def make_step(precision: Precision) -> Step:
+        return build_step(config, allowlist, task, build_transform(config, allowlist), precision)
+
+    makers = partial(build_optimizer, config, allowlist), make_step
     return PartialComponents(selected_device, dataset, task, model, accumulation, loaders, config.seed, *makers)
 
 

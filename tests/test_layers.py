@@ -90,10 +90,10 @@ def points_down(source: str, target: str) -> bool:
 
 
 def across_groups(graph: Graph) -> list[str]:
-    """Return the imports from one group of components by another; a data set may augment."""
+    """Return the imports from one group of components by another; a data set may augment, a step sum over ranks."""
     pairs = [(name, other) for name, other in edges(graph) if room(name) == room(other) == "components"]
     groups = [(name, other, [*name.split("."), ""][2], [*other.split("."), ""][2]) for name, other in pairs]
-    allowed = {("dataset", "augment")}
+    allowed = {("dataset", "augment"), ("step", "strategy")}
     return [f"{n} → {o}" for n, o, one, another in groups if one not in ("", another) and (one, another) not in allowed]
 
 

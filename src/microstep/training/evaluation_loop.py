@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from microstep.training.components import Components
 from microstep.types.data import Batch, Predictions, Split
 from microstep.types.events import SplitResult
-from microstep.types.protocols import Averaging, Metrics, Precision
+from microstep.types.protocols import Averaging, Metrics, Precision, Strategy
 from microstep.utils.files import write_directory
 from microstep.utils.signals import interruptible
 from microstep.utils.tensors import finite_rows
 
 log = logging.getLogger("microstep.notice")
-Keep = Callable[[Batch, Tensor], None]  #: called with every batch and its outputs
+T = TypeVar("T")
+Keep = Callable[[Tensor, Tensor, Tensor], None]  #: called with the outputs, targets and indices of every batch
 
 
 def averaged_model(model: nn.Module, average: Averaging) -> nn.Module:
@@ -66,15 +68,28 @@ def evaluate(
 
     A warning counts the samples whose outputs are not finite.
     """
-    nonfinite: list[Tensor] = []
-    for batch, outputs in iter_outputs(model, batches, components.precision):
+    nonfinite, own = list[Tensor](), evaluated_batches(model, batches, components)
+    for outputs, targets, loss_sum, indices in take_turns(own, components.loaders.strategy):
         nonfinite.append((~finite_rows(outputs)).sum())
-        metrics.update(outputs, batch.targets, components.task.loss_sum(outputs, batch.targets))
+        metrics.update(outputs, targets, loss_sum)
         if keep is not None:
-            keep(batch, outputs)
+            keep(outputs, targets, indices)
     if count := int(sum(nonfinite)):
         log.warning("the model's outputs are not finite for %s samples, which count as wrong", f"{count:,}")
     return metrics.compute()
+
+
+def evaluated_batches(model: nn.Module, batches: Iterable[Batch], components: Components) -> Iterator[tuple[Tensor, ...]]:
+    """Yield outputs, targets, sum of losses and indices of each batch."""
+    for batch, outputs in iter_outputs(model, batches, components.precision):
+        yield outputs, batch.targets, components.task.loss_sum(outputs, batch.targets), batch.indices
+
+
+def take_turns(items: Iterable[T], strategy: Strategy) -> Iterator[T]:
+    """Yield the items of all ranks in turn, in every rank: the first of each rank, then the second of each, …"""
+    own = iter(items)
+    while found := [item for item in strategy.gather(next(own, None)) if item is not None]:
+        yield from found
 
 
 def iter_outputs(model: nn.Module, batches: Iterable[Batch], precision: Precision) -> Iterator[tuple[Batch, Tensor]]:
@@ -93,10 +108,10 @@ class PredictionCollector:
     rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))  #: of the batches
 
-    def __call__(self, batch: Batch, outputs: Tensor) -> None:
+    def __call__(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> None:
         dtype = torch.promote_types(outputs.dtype, torch.float32)
-        self.device = batch.indices.device
-        self.rows.append((outputs.to("cpu", dtype), batch.targets.cpu(), batch.indices.cpu()))
+        self.device = indices.device
+        self.rows.append((outputs.to("cpu", dtype), targets.cpu(), indices.cpu()))
 
     def predictions(self, split: Split) -> Predictions:
         outputs, targets, indices = (torch.cat(column) for column in zip(*self.rows, strict=True))

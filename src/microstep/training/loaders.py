@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from math import fsum
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
+from microstep.components.strategy import Single
 from microstep.errors import ConfigError
 from microstep.training.monitoring import DataWaitTimer
 from microstep.types.data import Batch, FetchRequest, LoadedWindow, Mix, Positions, Split
-from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Task
+from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Strategy, Task
+from microstep.utils.randomness import reseed
 
 
 @dataclass(eq=False)
@@ -33,6 +35,7 @@ class Loaders:
     eval_batch_size: int  #: samples of an evaluation batch
     seed: int
     device: torch.device
+    strategy: Strategy = field(default_factory=Single)
 
     def __post_init__(self) -> None:
         self.weights = self.task.weight(self.splits["train"].targets)
@@ -42,12 +45,16 @@ class Loaders:
         """Yield windows `first` to `last` (excluded) of an epoch, each to be iterated `passes` times, then fetched."""
         plan = self.plan_epoch(epoch)
         windows = list(self.accumulation.windows(range(plan.samples)))[first:last]
-        requests = [[plan.request(positions) for positions in window.micro_batches] for window in windows]
+        shares = [self.strategy.share(len(window.micro_batches)) for window in windows]
+        pairs = zip(windows, shares, strict=True)
+        requests = [[plan.request(window.micro_batches[number]) for number in share] for window, share in pairs]
         plan.split.expect([request for window in requests for request in window * passes])
         for number, window in enumerate(windows):
             weight = fsum(take_positions(plan.weights, positions).sum().item() for positions in window.micro_batches)
             samples = sum(map(len, window.micro_batches))
-            yield LoadedWindow(first + number, samples, weight, LazyBatches(plan, requests[number], self.wait_timer))
+            seeds = MicroBatchSeeds(self.device, (self.seed, epoch, first + number), len(window.micro_batches))
+            batches = LazyBatches(plan, requests[number], shares[number], seeds, self.wait_timer)
+            yield LoadedWindow(first + number, samples, weight, batches)
 
     def plan_epoch(self, epoch: int) -> EpochPlan:
         key, train, order, samples = (self.seed, epoch), self.splits["train"], self.draw_order(epoch), self.samples
@@ -82,9 +89,10 @@ class Loaders:
         return plan.split.to_images(batch.inputs)
 
     def evaluation(self, name: str) -> Iterator[Batch]:
+        """Yield the evaluation batches of this rank: every `world_size`-th one."""
         split = self.splits[name]
         batches = torch.split(torch.arange(len(split), device=self.device), self.eval_batch_size)
-        requests = [(rows, rows) for rows in batches]
+        requests = [(rows, rows) for rows in batches[self.strategy.rank :: self.strategy.world_size]]
         split.expect(requests)
         return (split.fetch(*request) for request in requests)
 
@@ -124,20 +132,44 @@ def mix_batch(both: Batch, mixing: Mixing) -> Batch:
 
 
 @dataclass(frozen=True)
+class MicroBatchSeeds:
+    """Seeds the random generators for each micro-batch of a window, so that it doesn't matter which process has it.
+
+    A window of one micro-batch is seeded once. The first micro-batch has the seed of its window.
+    """
+
+    device: torch.device
+    window: tuple[int, ...]  #: (seed, epoch, window)
+    micro_batches: int  #: of the window
+
+    def reseed(self, micro_batch: int, iteration: int) -> None:
+        if iteration == 0:
+            reseed(self.device, *self.window, *([micro_batch] if micro_batch else []))
+        elif self.micro_batches > 1:
+            reseed(self.device, *self.window, micro_batch, iteration)
+
+
+@dataclass
 class LazyBatches:
-    """Batches of a window. Each iteration fetches them again, one at a time."""
+    """Batches of a window. Each iteration fetches them again, one at a time, and seeds the generators for each."""
 
     plan: EpochPlan
     requests: list[FetchRequest]
+    numbers: Sequence[int]  #: of the micro-batches in the window
+    seeds: MicroBatchSeeds
     wait_timer: DataWaitTimer
+    iterations: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.fetch, self.requests)  # map keeps no reference to what it has yielded
+        iteration, self.iterations = self.iterations, self.iterations + 1
+        fetch = partial(self.fetch, iteration=iteration)
+        return map(fetch, self.requests, self.numbers)  # map keeps no reference to what it has yielded
 
-    def fetch(self, request: FetchRequest) -> Batch:
+    def fetch(self, request: FetchRequest, number: int, iteration: int) -> Batch:
         start = perf_counter()
         batch = self.plan.fetch(request)
         self.wait_timer.waited += perf_counter() - start
+        self.seeds.reseed(number, iteration)
         return batch
 
 

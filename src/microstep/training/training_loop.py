@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
+from microstep.components.strategy import use_strategy
 from microstep.errors import Diverged
 from microstep.run.progress import Progress
 from microstep.training.components import Components, Optimization
@@ -36,10 +37,11 @@ def train_epoch(
         if progress.window == 0:
             step.metrics.reset()
         reseed(components.device, components.loaders.seed, epoch, window.number)
-        result = step(model, optimizer, window.batches, window.weight)
+        with use_strategy(components.loaders.strategy):
+            result = step(model, optimizer, window.batches, window.weight)
         progress.count(window, result, lr=optimizer.param_groups[0]["lr"])
         if progress.skipped_in_a_row > components.precision.max_skipped:
-            raise divergence_error(epoch, window, result, components.precision.name)
+            raise divergence_error(epoch, window, result, components)
         if result.updated:
             optimization.scheduler.step()
             optimization.average.update(model, progress.optimizer_steps)
@@ -54,13 +56,14 @@ def finish_epoch(epoch: int, val: Mapping[str, float], optimization: Optimizatio
     return best
 
 
-def divergence_error(epoch: int, window: LoadedWindow, result: StepResult, precision: str) -> Diverged:
+def divergence_error(epoch: int, window: LoadedWindow, result: StepResult, components: Components) -> Diverged:
     """Return an error that names a window's samples by their index in the official data; fetch them again for it."""
-    indices = torch.cat([batch.indices.cpu() for batch in window.batches]).tolist()
+    ranks = components.loaders.strategy.gather(tuple(batch.indices for batch in window.batches))
+    indices = torch.cat([batch.cpu() for batches in ranks for batch in batches]).tolist()
     subject = f"epoch {epoch}, step {window.number + 1}"
     log.error("%s is made of samples %s", subject, indices)
     named = ", ".join(map(str, indices[:MAX_NAMED_SAMPLES]))
     more = f", … ({len(indices)}, all in train.log)" if indices[MAX_NAMED_SAMPLES:] else ""
     figures = f"the loss ({result.loss.item():.4g}) or its gradient ({result.grad_norm:.4g})"
-    reason = f"{figures} is not finite in {precision}, over samples {named}{more}"
+    reason = f"{figures} is not finite in {components.precision.name}, over samples {named}{more}"
     return Diverged(subject, reason, "lower optimizer.lr or set max_grad_norm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -52,6 +52,22 @@ class LoadedWindow:
     samples: int
     weight: float  #: sum of the samples' weights
     batches: Iterable[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchResult:
+    """Result of a forward and a backward pass. Nothing in it refers to the graph of the pass."""
+
+    loss: Tensor  #: `loss_sum` divided by the weight of the window
+    outputs: Tensor  #: N × …
+    targets: Tensor  #: N × …
+    loss_sum: Tensor  #: it asks for a gradient, which tells metrics that the batch was trained on
+    mix: Mix | None = None
+
+    @property
+    def metrics_arguments(self) -> tuple[Any, ...]:
+        """The arguments of `Metrics.update`."""
+        return self.outputs, self.targets, self.loss_sum, *(() if self.mix is None else (self.mix,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from microstep.types.data import Batch, Mix, Positions, Predictions, Report, Split, StepResult, UpdateResult, Window
+from microstep.types.data import (
+    Batch,
+    MicroBatchResult,
+    Mix,
+    Positions,
+    Predictions,
+    Report,
+    Split,
+    StepResult,
+    UpdateResult,
+    Window,
+)
 
 
 @runtime_checkable
@@ -205,6 +216,37 @@ class Averaging(Protocol):
 
     def load(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Restore the average from the state dict of the averaged model. A checkpoint holds it as `model`."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Distributes the micro-batches of a window over processes, the ranks, and adds up their gradients.
+
+    All ranks hold the same weights and states, and make the same steps.
+    """
+
+    rank: int  #: of this process; 0 writes the run directory
+    world_size: int  #: number of ranks
+
+    def share(self, micro_batches: int) -> range:
+        """Return which of a window's micro-batches this rank computes; maybe none."""
+
+    def reduce(self, model: nn.Module, results: Iterable[MicroBatchResult], metrics: Metrics | None) -> Tensor:
+        """Compute this rank's micro-batches of a window, and add up the gradients of all ranks in every rank.
+
+        Args:
+            results: makes one pass over this rank's micro-batches, which adds to the gradients of the parameters.
+            metrics: updated with the micro-batches of all ranks, in the order of the window.
+
+        Returns:
+            The sum of the micro-batches' losses (0-d).
+        """
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in order. A value is made of tensors, tuples and plain values."""
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0."""
 
 
 @runtime_checkable

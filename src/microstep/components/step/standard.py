@@ -1,42 +1,39 @@
 """Standard step: accumulates the gradient of a window, then updates the parameters once."""
 
 from collections.abc import Iterable
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from microstep.types.data import Batch, StepResult
+from microstep.components.strategy import get_strategy
+from microstep.types.data import Batch, MicroBatchResult, StepResult
 from microstep.types.protocols import Metrics, Precision, Task, Transform
 
 
 def accumulate_gradient(
     model: nn.Module, window: Iterable[Batch], weight: float, precision: Precision, task: Task, metrics: Metrics | None
 ) -> Tensor:
-    """Add the gradient of the window's weighted mean loss to the parameters.
+    """Add the gradient of the window's weighted mean loss to the parameters, and return that loss (0-d, detached).
 
     Each micro-batch contributes `loss_sum / weight`. As `weight` is that of the window, the sum does not depend on the
-    split into micro-batches. One micro-batch is in memory at a time. Return that loss, detached (0-d).
+    split into micro-batches. One micro-batch is in memory at a time. If the window is distributed over processes, all
+    of them must call this function, and get the sum of all their gradients.
     """
-    total = torch.zeros(())
-    for batch in window:
-        total = add_gradient(model, precision.cast(batch), weight, precision, task, metrics) + total
-        del batch  # frees its memory before the next is fetched
-    return total
+    compute = partial(add_gradient, model, weight=weight, precision=precision, task=task)
+    results = map(compute, map(precision.cast, window))  # map keeps no reference to a batch
+    return get_strategy().reduce(model, results, metrics)
 
 
-def add_gradient(
-    model: nn.Module, batch: Batch, weight: float, precision: Precision, task: Task, metrics: Metrics | None
-) -> Tensor:
-    """Add the gradient of one micro-batch's `loss_sum / weight`. Return that loss, detached."""
+def add_gradient(model: nn.Module, batch: Batch, weight: float, precision: Precision, task: Task) -> MicroBatchResult:
+    """Add the gradient of one micro-batch's `loss_sum / weight`."""
     with precision.forward():
         outputs = model(batch.inputs)
     loss_sum = task.loss_sum(outputs, batch.targets, *batch.mix_arguments)
     loss = loss_sum / weight
     precision.backward(loss)
-    if metrics is not None:
-        metrics.update(outputs.detach(), batch.targets, loss_sum, *batch.mix_arguments)
-    return loss.detach()
+    total = loss_sum.detach().requires_grad_()
+    return MicroBatchResult(loss.detach(), outputs.detach(), batch.targets, total, batch.mix)
 
 
 class StandardStep:

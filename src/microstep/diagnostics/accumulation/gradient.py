@@ -59,7 +59,7 @@ def compute_window_gradient(
             scaler.update(2 * scaler.get_scale())
         factor, shifted = loop.factor(number), ShiftedTask(task, shifts, batch.positions - first)
         divisor = weight / factor if factor else math.inf
-        add_gradient(model, batch, divisor, precision, cast(Task, shifted), None)  # only calls loss_sum
+        add_gradient(model, batch, divisor, precision, cast(Task, shifted))  # only calls loss_sum
         if loop.clips_each and number < last:
             clip_gradient(clipped, max_grad_norm)
     scaler.unscale_(optimizer)

@@ -47,6 +47,10 @@ class Diverged(MicrostepError):  # noqa: N818
     exit_code = 3
 
 
+class ProcessLost(MicrostepError):  # noqa: N818
+    """Another process of the run has failed or died."""
+
+
 class StorageError(MicrostepError):
     """A file can't be written, or the system can't read it."""
 

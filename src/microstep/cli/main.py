@@ -3,6 +3,7 @@
 `hydra.main` is not used: for every error it exits with 1, prints several lines, and creates a directory first.
 """
 
+import atexit
 import logging
 import os
 import shlex
@@ -39,6 +40,7 @@ from microstep.utils import signals
 from microstep.utils.json_files import store_text
 from microstep.utils.terminal import TerminalState, called, log_python_warnings
 from microstep.utils.text import display_path
+from microstep.utils.world import World, find_world
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Program:
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Check the command line, by default the process's, run it, and exit with 0 or the error's exit code."""
+        if self.run_sweep is not None and (world := find_world()) is not None:
+            join_world(world)
         signals.install_signal_handlers()
         if isinstance(sys.stdout, TextIOWrapper):  # the terminal may not be able to show × and →
             sys.stdout.reconfigure(errors="replace")
@@ -75,6 +79,16 @@ class Program:
                 raise
             exit_with_error(format_unexpected(error, self.name), 1)
         sys.exit(code)
+
+
+def join_world(world: World) -> None:
+    """Let this process take part in rank 0's runs until that ends, and exit; return if it is rank 0."""
+    from microstep.training.helper import main
+    from microstep.training.processes import end_helpers
+
+    if world.rank:
+        sys.exit(main(world))
+    atexit.register(end_helpers, world)
 
 
 def format_unexpected(error: Exception, program: str) -> str:

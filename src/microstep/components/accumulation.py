@@ -9,14 +9,14 @@ __all__ = ["Fixed"]
 
 
 class Fixed:
-    """Windows of `micro_batches` micro-batches with `batch_size` samples each.
+    """Windows of `micro_batches` micro-batches with `batch_size` samples each, for each of the planned `processes`.
 
     No sample is dropped: the last window of an epoch, and its last micro-batch, may be smaller.
     """
 
-    def __init__(self, micro_batches: int, batch_size: int) -> None:
+    def __init__(self, micro_batches: int, batch_size: int, processes: int = 1) -> None:
         self.batch_size = batch_size
-        self.window_size = micro_batches * batch_size
+        self.window_size = micro_batches * batch_size * processes
 
     def windows(self, order: Positions) -> Iterator[Window]:
         """Yield the windows of an order. Micro-batches are slices of `order`."""

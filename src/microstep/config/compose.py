@@ -33,6 +33,7 @@ from microstep.config.overrides import (
     drop_hydra_node,
     suggest_names,
 )
+from microstep.config.processes import plan_processes
 from microstep.config.schema import register_schemas
 from microstep.config.search_path import CONF, search_path
 from microstep.config.validation import check_config
@@ -116,6 +117,7 @@ class Composer:
         for override in values:
             check_override(override, base)
         job = self.compose_unchecked(overrides)
+        plan_processes(job)
         check_config(drop_hydra_node(job))
         for key in VERBATIM_KEYS.intersection(job):
             job[key] = job[key] and expand_home(job[key])

@@ -14,7 +14,7 @@ LOGGER = "logger"  #: node that can't change a result, whatever it holds; its gr
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
     | {LOGGER, "checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
-    | {"dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
+    | {"strategy.run_on", "dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
 )
 #: Keys of a data set's constructor that say where the data are.
 DATA_PATH_KEYS = frozenset({"dataset.root", "dataset.file", "dataset.cache"})
@@ -33,6 +33,7 @@ LATER: dict[str, Any] = {
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
     "average": {"_target_": "microstep.components.average.NoAverage"},
     "stop": {"_target_": "microstep.components.stop.Never"},
+    "strategy": {"_target_": "microstep.components.strategy.Single"},
 }
 REPEAT_KEYS = ("seed", "dataset.fold")  #: keys in which the repeats of an experiment differ
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
@@ -48,14 +49,30 @@ def is_neutral(key: str) -> bool:
     return key in NEUTRAL_KEYS or key.partition(".")[0] == LOGGER
 
 
+def planned_processes(config: DictConfig) -> int:
+    """Return the number of processes that the experiment is planned for, however many run it."""
+    return int(config.strategy.get("processes") or 1)
+
+
+def micro_batches(config: DictConfig) -> int:
+    """Return the number of micro-batches in a full window."""
+    return int(config.accum) * planned_processes(config)
+
+
 def micro_batch_size(config: DictConfig) -> int:
     if config.effective_batch_size is None:
         return int(config.batch_size)
-    size, rest = divmod(config.effective_batch_size, config.accum)
+    size, rest = divmod(config.effective_batch_size, micro_batches(config))
     if rest or not size:
-        subject = f"effective_batch_size={config.effective_batch_size}"
-        raise ConfigError(subject, f"it is not a multiple of accum={config.accum}", "change one of the two")
+        subject, processes = f"effective_batch_size={config.effective_batch_size}", planned_processes(config)
+        divisor = f"accum={config.accum}" + (f" × strategy.processes={processes}" if processes > 1 else "")
+        raise ConfigError(subject, f"it is not a multiple of {divisor}", "change one of them")
     return int(size)
+
+
+def effective_batch_size(config: DictConfig) -> int:
+    """Return the number of samples in a full window."""
+    return micro_batch_size(config) * micro_batches(config)
 
 
 def precision_is_measured(config: DictConfig) -> bool:

@@ -34,6 +34,7 @@ RANGES = {
     **dict.fromkeys(("dataset.channels", "dataset.size", "dataset.max_pixels", "dataset.samples"), POSITIVE_INT),
     **dict.fromkeys(("dataset.val_samples", "dataset.test_samples", "stop.epochs", "stop.epoch"), POSITIVE_INT),
     **dict.fromkeys(("model.norm_samples", "model.width", "scheduler.cycle_mult"), POSITIVE_INT),
+    **dict.fromkeys(("strategy.processes", "strategy.run_on"), Range(minimum=1, maximum=MAX_COUNT)),
     **dict.fromkeys(("augment.alpha", "checkpoint.every_minutes", "gradient.clipping", "gradient.eps"), POSITIVE),
     **dict.fromkeys(("optimizer.lr", "precision.init_scale", "step.rho", "stop.minutes", "task.delta"), POSITIVE),
     **dict.fromkeys(("scheduler.cycle_epochs", "scheduler.gamma", "scheduler.milestones"), POSITIVE),

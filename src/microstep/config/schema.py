@@ -83,6 +83,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = key(CheckpointConfig, RUN, "when to save; the best and last epoch always are")
     precision: Any = key(MISSING, PRECISION, "number format")
     accumulation: Any = key(MISSING, BATCH, "how an epoch is cut into optimizer steps")
+    strategy: Any = key(MISSING, BATCH, "processes that a step's micro-batches are distributed over")
     step: Any = key(MISSING, OPTIMIZATION, "optimizer step")
     dataset: Any = key(MISSING, DATA, "data set")
     sampler: Any = key(MISSING, DATA, "order of the training samples")

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from microstep.config.experiment import LITERAL_KEYS, micro_batch_size
+from microstep.config.experiment import LITERAL_KEYS, micro_batch_size, micro_batches
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
 from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
@@ -92,7 +92,9 @@ def check_norm_samples(config: DictConfig) -> None:
     size, samples = micro_batch_size(config), config.model.get("norm_samples", 1)
     if config.model.get("norm") != "ghost" or size % samples == 0:
         return
-    key, factor = ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", config.accum)
+    key, factor = (
+        ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", micro_batches(config))
+    )
     reason = f"{key}={config[key]} makes micro-batches of {size}, which it doesn't divide"
     larger = math.ceil(size / samples) * samples * factor
     raise ConfigError(f"model.norm_samples={samples}", reason, f"choose a divisor, or {key}={larger}")
@@ -141,7 +143,7 @@ def check_diagnostic_keys(config: DictConfig) -> None:
     if config.rule != DEFAULT_RULE and config.check != "accumulation":
         reason = "it is a loop to examine, and no training uses it"
         raise ConfigError(f"rule={config.rule}", reason, "add check=accumulation")
-    if config.check in MICRO_BATCH_CHECKS and config.accum == 1:
+    if config.check in MICRO_BATCH_CHECKS and micro_batches(config) == 1:
         reason = f"check={config.check} compares a batch with its micro-batches, and there is one"
         raise ConfigError("accum=1", reason, "give accum=2 or more")
     if config.check == "drift" and config.steps is not None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from microstep.diagnostics import accumulation, drift, resume
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import CheckResult, write_result
+from microstep.diagnostics.variants import in_one_process
 from microstep.training.device import torch_errors
 from microstep.utils.terminal import install_notice_handler
 
@@ -30,6 +31,6 @@ def run_check(config: DictConfig, directory: Path) -> int:
         MicrostepError: training would refuse the config, the data or the machine.
     """
     install_notice_handler()
-    result = CHECK_FUNCTIONS[config.check](config)
+    result = CHECK_FUNCTIONS[config.check](in_one_process(config))
     write_result(result, config.check, directory)
     return 0 if result.passed else 1

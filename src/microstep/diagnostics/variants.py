@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, open_dict, read_write
 from torch import nn
 
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import LATER, effective_batch_size, micro_batches
 from microstep.config.hydra_job import get_choices
 from microstep.errors import ConfigError
 from microstep.training.run_info import option_name, unusual_rows
@@ -40,12 +40,13 @@ def get_model_name(config: DictConfig) -> str:
     return str(config.model.get("name") or option_name(config, get_choices(), "model"))
 
 
-def get_effective_batch_size(config: DictConfig) -> int:
-    return micro_batch_size(config) * int(config.accum)
+def in_one_process(config: DictConfig) -> DictConfig:
+    """Return the experiment with the same micro-batches, planned for one process."""
+    return change_config(config, accum=micro_batches(config), strategy=LATER["strategy"])
 
 
 def check_window_fits(config: DictConfig, samples: int) -> None:
-    if (size := get_effective_batch_size(config)) > samples:
+    if (size := effective_batch_size(config)) > samples:
         reason = f"uncut, that is one batch of {size:,}, and an epoch has {samples:,} samples"
         raise ConfigError(format_window_size_key(config), reason, "choose fewer")
 

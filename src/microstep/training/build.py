@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,8 +14,10 @@ from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.remote import RemoteLogger
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
+from microstep.config.experiment import micro_batches
 from microstep.config.hparams import extract_hparams
 from microstep.config.hydra_job import get_choices, get_run_directory
+from microstep.config.processes import find_run_world
 from microstep.config.search_path import users_options
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.directory import lock_new_run
@@ -27,14 +30,16 @@ from microstep.training.device import torch_errors
 from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.periods import Periods
+from microstep.training.processes import Connect, connect_helpers, describe_job, run_alone
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.trainer import Trainer
-from microstep.types.protocols import Sink
+from microstep.types.protocols import Sink, Strategy
 from microstep.utils.files import write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_and_log
+from microstep.utils.world import World
 
 NUM_LOGGED_IMAGES = 32  #: training images shown in TensorBoard
 
@@ -87,23 +92,34 @@ def build_new_trainer(run: RunSpec) -> Trainer:
     remove_temporaries(run.directory)
     truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
-    return assemble_trainer(run, build_components(run.config, run.allowlist))
+    world = find_run_world(run.config)
+    local_processes = world.local_size if world else 1
+    components = build_components(run.config, run.allowlist, local_processes=local_processes)
+    return assemble_trainer(run, components, world)
 
 
-def assemble_trainer(run: RunSpec, components: Components) -> Trainer:
+def assemble_trainer(run: RunSpec, components: Components, world: World | None = None) -> Trainer:
+    """Build the trainer of a run, which trains in the processes of `world`."""
     config = run.config
-    identity = {"run": compute_identity(config, components, run.files), "choices": dict(run.names)}
+    make_strategy = partial(build_component, config, "strategy", Strategy, run.allowlist)
+    components.loaders.strategy = make_strategy(connection=None)
+    world_size = world.size if world else 1
+    identity = {"run": compute_identity(config, components, run.files, world_size), "choices": dict(run.names)}
     run.record.update(**run_facts(config, components, run.names, identity["run"]))
-    rows = start_summary(config, run.names, components, run.directory)
+    rows = start_summary(config, run.names, components, run.directory, world_size)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
-    warn_inexact_accumulation(components.model, config.accum)
+    warn_inexact_accumulation(components.model, micro_batches(config))
     optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     identity["metadata"] = {**weights.metadata, **fitted_metadata(components.task)}
+    connect: Connect = run_alone
+    if world is not None:
+        job = describe_job(config, components, identity, run.directory)
+        connect = partial(connect_helpers, world=world, job=job, make_strategy=make_strategy)
     periods = Periods.of(config, components.steps)
-    return Trainer(components, optimization, *output, identity, weights, run.directory, periods)
+    return Trainer(components, optimization, *output, identity, weights, run.directory, periods, connect)
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:

@@ -12,11 +12,12 @@ from torch.optim import Optimizer
 
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
+from microstep.components.dataset.workers import worker_count
 from microstep.components.gradient import Identity
 from microstep.components.model.initial_weights import load_initial_weights
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import micro_batch_size, planned_processes
 from microstep.config.param_groups import group_parameters, read_param_groups
 from microstep.errors import ConfigError
 from microstep.run.monitor import choose_monitor
@@ -60,14 +61,15 @@ def build_components(
     saved_dtype: str | None = None,
     saved_name: str | None = None,
     normalization: MeanAndStd | None = None,
+    local_processes: int = 1,
 ) -> Components:
     """Build the components that training and evaluation share.
 
     If `new_run`, pretrained weights are loaded and precision=auto may measure; otherwise a checkpoint follows.
     `saved_dtype` and `saved_name` are those of the resumed run's precision; `normalization` is what the run has
-    recorded.
+    recorded. Cores are divided among the `local_processes` of the run on this machine.
     """
-    components = build_partial_components(config, allowlist, device, new_run, normalization)
+    components = build_partial_components(config, allowlist, device, new_run, normalization, local_processes)
     selected_device, dataset, task = components.device, components.dataset, components.task
 
     def measure() -> tuple[str, str]:
@@ -86,12 +88,14 @@ def build_partial_components(
     device: str | None = None,
     new_run: bool = True,
     normalization: MeanAndStd | None = None,
+    local_processes: int = 1,
 ) -> PartialComponents:
     """Build the components that don't depend on the precision; load pretrained weights if `new_run`."""
     configure_allocator(config.allocator)
-    machine.configure_torch(config.threads, config.deterministic)
+    machine.configure_torch(config.threads, config.deterministic, local_processes)
     selected_device = machine.choose_device(device or config.device)
-    dataset = build_dataset(config, selected_device, allowlist, num_workers=config.num_workers)
+    workers = config.num_workers if local_processes == 1 else divide_workers(config.num_workers, local_processes)
+    dataset = build_dataset(config, selected_device, allowlist, num_workers=workers)
     facts = {**dataset.facts, "device": selected_device}
     task = build_component(config, "task", Task, allowlist, **facts)
     reseed(selected_device, config.seed, INITIALIZATION_KEY)
@@ -103,7 +107,7 @@ def build_partial_components(
         dataset = choose_normalization(config, model, dataset, initial)
     elif isinstance(dataset, ImageDataset) and (found := normalization or find_normalization(model)):
         dataset = dataset.with_normalization(*found, "the run's own")  # 0.1.0 recorded none, and used the model's
-    accumulation = build_component(config, "accumulation", Accumulation, allowlist, batch_size=micro_batch_size(config))
+    accumulation = build_accumulation(config, allowlist)
     loaders = build_loaders(config, dataset, accumulation, task, selected_device, allowlist)
     if new_run:
         check_single_samples(config, model, loaders)
@@ -113,6 +117,20 @@ def build_partial_components(
 
     makers = partial(build_optimizer, config, allowlist), make_step
     return PartialComponents(selected_device, dataset, task, model, accumulation, loaders, config.seed, *makers)
+
+
+def divide_workers(requested: int | None, processes: int) -> int:
+    """Return the processes that read images, of one of several processes of a run on this machine."""
+    return worker_count(None) // processes if requested is None else requested
+
+
+def build_accumulation(config: DictConfig, allowlist: Allowlist) -> Accumulation:
+    size, processes = micro_batch_size(config), planned_processes(config)
+    plan = build_component(config, "accumulation", Accumulation, allowlist, batch_size=size, processes=processes)
+    if processes > 1 and "processes" not in inspect.signature(type(plan)).parameters:
+        reason = f"{type(plan).__name__} has no argument `processes`, so its windows are those of one process"
+        raise ConfigError(f"strategy.processes={processes}", reason, "let it take them, or choose strategy=single")
+    return plan
 
 
 def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:

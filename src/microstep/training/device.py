@@ -18,9 +18,9 @@ from microstep.errors import ConfigError
 DEFAULT_THREADS = torch.get_num_threads()  #: torch's own choice, before any run changed it
 
 
-def configure_torch(threads: int | None, deterministic: bool) -> None:
+def configure_torch(threads: int | None, deterministic: bool, local_processes: int = 1) -> None:
     """Set thread count and determinism of the process, whatever an earlier run has set."""
-    torch.set_num_threads(threads or DEFAULT_THREADS)
+    torch.set_num_threads(threads or max(1, DEFAULT_THREADS // local_processes))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
     if "torch._inductor" in sys.modules:
         torch.use_deterministic_algorithms(deterministic)

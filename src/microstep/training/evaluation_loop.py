@@ -79,7 +79,9 @@ def evaluate(
     return metrics.compute()
 
 
-def evaluated_batches(model: nn.Module, batches: Iterable[Batch], components: Components) -> Iterator[tuple[Tensor, ...]]:
+def evaluated_batches(
+    model: nn.Module, batches: Iterable[Batch], components: Components
+) -> Iterator[tuple[Tensor, ...]]:
     """Yield outputs, targets, sum of losses and indices of each batch."""
     for batch, outputs in iter_outputs(model, batches, components.precision):
         yield outputs, batch.targets, components.task.loss_sum(outputs, batch.targets), batch.indices

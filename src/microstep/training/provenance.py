@@ -28,10 +28,13 @@ from microstep.training import device as machine
 from microstep.training.components import Components
 from microstep.training.source import digest_files, find_packages, find_source_files
 
+SEEDING = "by micro-batch"  #: what dropout is seeded by; by window in 0.1.0
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
 
-def compute_identity(config: DictConfig, components: Components, files: Mapping[str, str] | None) -> dict[str, Any]:
+def compute_identity(
+    config: DictConfig, components: Components, files: Mapping[str, str] | None, world_size: int = 1
+) -> dict[str, Any]:
     """Return the identity of a run; `files` are those that it began with, None if it begins now."""
     data, precision = components.dataset.fingerprint, chosen_precision(config, components)
     files = digest_files(config) if files is None else files
@@ -43,6 +46,8 @@ def compute_identity(config: DictConfig, components: Components, files: Mapping[
         "data": data,
         "classes": list(components.dataset.facts.get("class_names", ())),
         "precision": dict(components.precision.describe()),
+        "seeding": SEEDING,
+        "processes": world_size,
         **environment(components.device),
         "versions": get_package_versions(("timm",) if "timm" in str(config.model.get("_target_")) else ()),
     }
@@ -125,7 +130,8 @@ def get_package_versions(others: Collection[str] = ()) -> dict[str, str]:
 
 def format_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the differences that may change bits, in words; config and data are checked elsewhere."""
-    names = ("device", "machine", "threads", "deterministic", "precision")
+    names = ("device", "machine", "processes", "threads", "deterministic", "precision")
+    before = {"processes": 1, **before}  # 0.1.0 did not write it
     differences = [f"{name} {now[name]} (was {before.get(name)})" for name in names if before.get(name) != now[name]]
     if before.get("source") != now["source"]:
         differences.append("the source")

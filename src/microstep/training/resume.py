@@ -13,6 +13,8 @@ from typing import Any
 from microstep.components.model.metadata import parse_normalization
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import Composer, quote_verbatim
+from microstep.config.experiment import micro_batches
+from microstep.config.processes import find_run_world
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable
 from microstep.run.checkpoints.checkpoints import Checkpoints
@@ -28,8 +30,10 @@ from microstep.run.resume import ResumePlan, plan_resume
 from microstep.run.saved_run import CHANGED_DATA, SavedRun
 from microstep.training.build import RunSpec, assemble_trainer, build_new_trainer
 from microstep.training.builders import build_components
+from microstep.training.components import Components
 from microstep.training.device import torch_errors
-from microstep.training.provenance import compute_identity, config_hash, format_differences
+from microstep.training.provenance import SEEDING, compute_identity, config_hash, format_differences
+from microstep.training.run_info import find_training_modules
 from microstep.training.source import digest_files
 from microstep.training.trainer import Trainer
 from microstep.utils.terminal import install_notice_handler, print_and_log
@@ -39,6 +43,7 @@ log = logging.getLogger("microstep.notice")
 IDENTITY_FACTS = ("data", "experiment_hash", "source_hash", "files", "working_directory")
 #: Keys in the config hash of runs that were started before they could be changed by a resume.
 ONCE_HASHED_KEYS = ("dataset.file", "dataset.max_pixels")
+RANDOM_LAYERS = ("Dropout", "StochasticDepth", "DropPath")  #: how the names of layers that draw random numbers begin
 COUNT_FACTS = ("epoch", "optimizer_steps", "skipped_steps", "samples_seen", "samples_per_second")
 #: Raised when the state of another run is loaded.
 FOREIGN_STATE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -129,13 +134,17 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         dtype, name = (str(before["precision"][key]) for key in ("dtype", "name"))
         files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
         normalization = parse_normalization(recovered_state.state.get("metadata", {}))
-    components = build_components(run.config, run.allowlist, None, False, dtype, name, normalization)
+    world = find_run_world(run.config)
+    local_processes = world.local_size if world else 1
+    built = (run.allowlist, None, False, dtype, name, normalization, local_processes)
+    components = build_components(run.config, *built)
     located = SavedRun.read(run.directory).absolute_paths(run.config, files)
-    now = compute_identity(run.config, components, digest_files(located))
+    now = compute_identity(run.config, components, digest_files(located), world.size if world else 1)
     check_unchanged(before, now, run)
+    check_seeding(before, run, components)
     remove_temporaries(run.directory)
     truncate_logs(run.directory, sizes)
-    trainer = assemble_trainer(replace(run, names=names, files=files), components)
+    trainer = assemble_trainer(replace(run, names=names, files=files), components, world)
     with foreign_state_refused(checkpoints):
         trainer.load_state_dict(recovered_state.state, recovered_state.progress)
     log_resume_point(before, now, recovered_state.progress)
@@ -157,6 +166,14 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], run: RunS
     written = load_run_config(run.directory, run.allowlist, "resume")
     if before.get("config") not in (now["config"], config_hash(written, kept=ONCE_HASHED_KEYS)):
         raise CheckpointRefused(str(run.directory / "config.yaml"), "it was changed since the run", "start a new run")
+
+
+def check_seeding(before: Mapping[str, Any], run: RunSpec, components: Components) -> None:
+    """Refuse a run whose dropout was seeded by window, if its windows have several micro-batches."""
+    draws = any(type(m).__name__.startswith(RANDOM_LAYERS) for m in find_training_modules(components.model))
+    if before.get("seeding") != SEEDING and draws and micro_batches(run.config) > 1:
+        reason = "its model has dropout, which this version seeds for each micro-batch, and accum is over 1"
+        raise CheckpointRefused(f"resume={run.directory}", reason, "start a new run")
 
 
 def log_resume_point(before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:

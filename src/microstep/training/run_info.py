@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.components.model.ghost_norm import GhostBatchNorm
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import effective_batch_size, micro_batch_size, planned_processes
 from microstep.run.monitor import choose_monitor
 from microstep.run.progress import Progress
 from microstep.training import device as machine
@@ -33,11 +33,11 @@ def run_facts(
     monitor, dataset = choose_monitor(config.monitor, components.task.metrics()), components.dataset
     return {
         "epochs": Periods.of(config, components.steps).count(Progress()),
-        "effective_batch_size": micro_batch_size(config) * config.accum,
+        "effective_batch_size": effective_batch_size(config),
         **{name: identity[name] for name in ("precision", "files", "versions")},
         "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": identity["processes"],
         "parameters": components.num_parameters,
         "monitor": monitor.name,
         "direction": monitor.direction,
@@ -52,7 +52,7 @@ def run_facts(
 
 
 def start_summary(
-    config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path
+    config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path, processes: int
 ) -> dict[str, str]:
     precision, length = components.precision, "all" if config.steps else format_count(config.epochs, "epoch")
     return {
@@ -61,12 +61,19 @@ def start_summary(
         "model": f"{option_name(config, choices, 'model')}: {components.num_parameters:,} parameters",
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe_device(components.device),
+        **format_processes(planned_processes(config), processes),
         "batch": format_batch_size(config),
         "steps": f"{components.steps:,} an epoch, {Periods.of(config, components.steps).total:,} in {length}",
         **({"validated": f"every {config.validate_every_steps:,} steps"} if config.validate_every_steps else {}),
         **({"monitor": config.monitor} if config.monitor else {}),
         "run directory": display_path(run_dir),
     }
+
+
+def format_processes(planned: int, processes: int) -> dict[str, str]:
+    if planned == processes == 1:
+        return {}
+    return {"processes": f"{processes}" + (f" (planned for {planned})" if planned != processes else "")}
 
 
 def unusual_rows(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
@@ -83,18 +90,19 @@ def option_name(config: DictConfig, choices: Mapping[str, str], group: str) -> s
 
 
 def format_batch_size(config: DictConfig) -> str:
-    size = micro_batch_size(config)
-    row = f"{size} × accum {config.accum} → effective {size * config.accum}"
+    processes = planned_processes(config)
+    planned = f" × {processes} processes" if processes > 1 else ""
+    row = f"{micro_batch_size(config)} × accum {config.accum}{planned} → effective {effective_batch_size(config)}"
     if config.effective_batch_size is not None:
         return f"{row} (effective_batch_size is given: accum only cuts it)"
     return f"{row} (accum multiplies batch_size)" if config.accum > 1 else row
 
 
-def warn_inexact_accumulation(model: nn.Module, accum: int) -> None:
+def warn_inexact_accumulation(model: nn.Module, micro_batches: int) -> None:
     said = find_inexact_layers(model)
-    if accum > 1 and said:
+    if micro_batches > 1 and said:
         remedy = "a larger batch_size with a smaller accum narrows it, check=accumulation measures it"
-        log.warning("accum=%d: %s; %s", accum, "; ".join(said), remedy)
+        log.warning("%d micro-batches a step: %s; %s", micro_batches, "; ".join(said), remedy)
 
 
 def find_inexact_layers(model: nn.Module) -> list[str]:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import micro_batch_size, micro_batches
 from microstep.errors import ConfigError
 from microstep.training.loaders import Loaders
 from microstep.training.run_info import find_training_modules
@@ -21,7 +21,9 @@ def check_single_samples(config: DictConfig, model: nn.Module, loaders: Loaders)
     if all(len(one) > 1 for window in windows for one in window.micro_batches) or trains_on_one(model, loaders):
         return
     better = next((larger for larger in range(size + 1, samples) if samples % larger != 1), samples)
-    key, factor = ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", config.accum)
+    key, factor = (
+        ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", micro_batches(config))
+    )
     reason = f"{samples:,} samples leave a micro-batch of one, and BatchNorm needs more than 1 value per channel"
     remedy = f"choose {key}={better * factor}, or a model without BatchNorm (of resnet18: model.norm=group)"
     raise ConfigError(f"{key}={config[key]}", reason, remedy)

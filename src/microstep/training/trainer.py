@@ -1,7 +1,7 @@
 """Trainer: runs epochs, validates, saves checkpoints, and evaluates the best checkpoint at the end."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from microstep.training.device import PeakMemory, torch_errors
 from microstep.training.evaluation_loop import averaged_model, evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
 from microstep.training.periods import Periods
-from microstep.training.training_loop import finish_epoch, train_epoch
+from microstep.training.training_loop import check_equal_weights, finish_epoch, train_epoch
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
-from microstep.types.protocols import Metrics
+from microstep.types.protocols import Metrics, Strategy
 from microstep.utils.signals import defer_signals
 
 
@@ -36,6 +36,7 @@ class Trainer:
     weights: WeightsFile
     run_dir: Path
     periods: Periods
+    connect: Callable[["Trainer"], AbstractContextManager[None]]  #: the other processes of the run
 
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
@@ -43,6 +44,10 @@ class Trainer:
         self.step = self.optimization.step
         self.progress = Progress()
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
+
+    @property
+    def strategy(self) -> Strategy:
+        return self.loaders.strategy
 
     @property
     def epochs(self) -> int:
@@ -61,10 +66,10 @@ class Trainer:
             Diverged: if the loss or its gradient is no longer finite. Earlier checkpoints are kept.
             StorageError: if a checkpoint or a log can't be written. Earlier checkpoints are kept.
         """
-        self.throughput.start_run()
-        self.checkpoint_schedule.restart_timer()
         memory = PeakMemory(self.loaders.device)
-        with defer_signals(), self.loggers, torch_errors(), self.save_when_stopped():
+        with defer_signals(), self.loggers, torch_errors(), self.connect(self), self.save_when_stopped():
+            self.throughput.start_run()
+            self.checkpoint_schedule.restart_timer()
             for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
                 if self.progress.stopped:
                     break
@@ -75,7 +80,8 @@ class Trainer:
         self.train_epoch(epoch)
         val = self.evaluate("val")
         best = finish_epoch(epoch, val, self.optimization, self.progress)
-        self.progress.stopped = self.optimization.stop.after(epoch, self.progress.value, self.total_seconds())
+        seconds = self.strategy.broadcast(self.total_seconds())
+        self.progress.stopped = self.optimization.stop.after(epoch, self.progress.value, seconds)
         self.log_epoch(val, best)
         if best or epoch == self.epochs or self.progress.stopped or self.checkpoint_schedule.is_due_after_epoch(epoch):
             self.save(best)
@@ -84,6 +90,7 @@ class Trainer:
         self.throughput.start_epoch(self.progress.samples_seen)
         for data_pass, windows in self.windows(epoch):
             train_epoch(data_pass, windows, self.components, self.optimization, self.progress, self.after_window)
+        check_equal_weights(self.model, self.strategy)
         self.throughput.end_training(self.progress.samples_seen)
 
     def after_window(self, result: StepResult) -> None:
@@ -100,7 +107,7 @@ class Trainer:
     def conclude(self, memory: PeakMemory) -> Results:
         seconds = self.total_seconds()
         self.progress.check_best_is_finite()
-        self.model.load_state_dict(self.checkpoints.load("best")["model"])
+        self.model.load_state_dict(self.strategy.broadcast(self.checkpoints.load("best")["model"]))
         splits = {name: self.report(name) for name in ("val", "test") if name in self.loaders.splits}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics, self.task)
         values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}

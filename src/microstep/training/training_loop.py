@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch import nn
 
 from microstep.components.strategy import use_strategy
-from microstep.errors import Diverged
+from microstep.errors import Diverged, ProcessLost
 from microstep.run.progress import Progress
 from microstep.training.components import Components, Optimization
 from microstep.types.data import LoadedWindow, StepResult
-from microstep.types.protocols import FollowsValidation
+from microstep.types.protocols import FollowsValidation, Strategy
 from microstep.utils.randomness import reseed
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,17 @@ def finish_epoch(epoch: int, val: Mapping[str, float], optimization: Optimizatio
     if isinstance(optimization.scheduler, FollowsValidation):
         optimization.scheduler.after_validation(progress.value)
     return best
+
+
+def check_equal_weights(model: nn.Module, strategy: Strategy) -> None:
+    """Raise ProcessLost if a rank holds other weights or buffers than rank 0."""
+    if strategy.world_size == 1:
+        return
+    digests = strategy.gather([torch.hash_tensor(value).item() for value in model.state_dict().values()])
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            remedy = "look for random numbers without a seed, and for a component that keeps a state of its own batches"
+            raise ProcessLost(f"rank {rank}", "its weights differ from those of rank 0", remedy)
 
 
 def divergence_error(epoch: int, window: LoadedWindow, result: StepResult, components: Components) -> Diverged:

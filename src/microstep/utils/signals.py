@@ -20,10 +20,16 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class PendingSignal:
-    """A signal that has arrived and waits for a safe point."""
+    """A signal that has arrived and waits for a safe point.
+
+    If several processes train together, it also waits until all of them know of it, so that all stop at one point.
+    """
 
     is_deferred = False
     signum: int | None = None
+    is_shared = False  #: whether it waits for the other processes
+    is_known = False  #: whether they know of it
+    is_repeated = False  #: whether the process that started this one sends several signals to stop it once
 
 
 def install_signal_handlers() -> None:
@@ -33,15 +39,16 @@ def install_signal_handlers() -> None:
 
 
 def handle_stop_signal(signum: int, _frame: FrameType | None) -> None:
-    if not PendingSignal.is_deferred or PendingSignal.signum is not None:
+    is_second = PendingSignal.signum is not None
+    if not PendingSignal.is_deferred or (is_second and not PendingSignal.is_repeated):
         raise Stopped(signum)
-    PendingSignal.signum = signum
+    PendingSignal.signum = PendingSignal.signum or signum
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
     """Let signals wait for the next safe point, or for the end of this block."""
-    PendingSignal.is_deferred, PendingSignal.signum = True, None
+    PendingSignal.is_deferred, PendingSignal.signum, PendingSignal.is_known = True, None, False
     try:
         yield
         raise_pending_signal()
@@ -50,7 +57,7 @@ def defer_signals() -> Iterator[None]:
 
 
 def raise_pending_signal() -> None:
-    if PendingSignal.signum is not None:
+    if PendingSignal.signum is not None and (PendingSignal.is_known or not PendingSignal.is_shared):
         raise Stopped(PendingSignal.signum, safe=True)
 
 
@@ -59,3 +66,11 @@ def interruptible(items: Iterable[T]) -> Iterator[T]:
     for item in items:
         raise_pending_signal()
         yield item
+
+
+def describe_exit(code: int) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{hint}"
+    return f"its process ended with exit code {code} and reported no result"

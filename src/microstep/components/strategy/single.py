@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -35,18 +34,18 @@ class Single:
         return value
 
 
-STRATEGY: ContextVar[Strategy] = ContextVar("strategy", default=Single())
+IN_USE: list[Strategy] = [Single()]  #: the last one is in use
 
 
 def get_strategy() -> Strategy:
     """Return the strategy that `accumulate_gradient` uses. Steps need not know of it."""
-    return STRATEGY.get()
+    return IN_USE[-1]
 
 
 @contextmanager
 def use_strategy(strategy: Strategy) -> Iterator[None]:
-    token = STRATEGY.set(strategy)
+    IN_USE.append(strategy)
     try:
         yield
     finally:
-        STRATEGY.reset(token)
+        IN_USE.pop()

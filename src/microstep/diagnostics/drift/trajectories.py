@@ -8,8 +8,9 @@ import torch
 from omegaconf import DictConfig
 
 from microstep.components.dataset.sharing import share_datasets
+from microstep.config.experiment import effective_batch_size
 from microstep.diagnostics.drift.training import Distance, DriftTraining, measure_distance, start_training
-from microstep.diagnostics.variants import FP64, change_config, check_window_fits, get_effective_batch_size
+from microstep.diagnostics.variants import FP64, change_config, check_window_fits
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.terminal import silenced
 
@@ -27,7 +28,7 @@ class Trajectories:
 
 def make_compared_configs(config: DictConfig) -> Mapping[str, DictConfig]:
     """Return the configs to compare with `config`: uncut, uncut with the next seed, and both cuts in fp64."""
-    whole = change_config(config, accum=1, batch_size=get_effective_batch_size(config))
+    whole = change_config(config, accum=1, batch_size=effective_batch_size(config))
     return {
         "whole": whole,
         "seed": change_config(whole, seed=config.seed + 1),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, extract_experiment, micro_batch_size
+from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, effective_batch_size, extract_experiment
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
@@ -105,7 +105,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     settings |= {"files": files} if files else {}
     if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
-    batch_size = micro_batch_size(config) * config.accum
+    batch_size = effective_batch_size(config)
     fold = config.dataset.get("fold")
     seed = config.seed if fold is None else f"{config.seed} of fold {fold}"
     return ReportedRun(saved, seed, fold, settings, batch_size, fingerprint, report, request.checkpoint)

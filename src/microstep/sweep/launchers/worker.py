@@ -23,6 +23,7 @@ from microstep.run.record import mark_failed
 from microstep.sweep.definition import STOP_FILE
 from microstep.sweep.reporter import JobOutcome
 from microstep.utils import signals
+from microstep.utils.signals import describe_exit
 from microstep.utils.terminal import log_python_warnings, silenced
 
 CHILD_POLL_SECONDS = 0.2  #: seconds between two checks of the child
@@ -131,11 +132,3 @@ def find_stop_signal(sweep: Path) -> int | None:
     with suppress(OSError, ValueError):
         return int((sweep / STOP_FILE).read_text())
     return None
-
-
-def describe_exit(code: int) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
-        return f"its process was killed by {name}{hint}"
-    return f"its process ended with exit code {code} and reported no result"

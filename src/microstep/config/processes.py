@@ -1,0 +1,44 @@
+"""Decides how many processes an experiment is planned for, and how many run it."""
+
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from microstep.config.experiment import planned_processes
+from microstep.errors import ConfigError
+from microstep.utils.world import World, count_gpus, find_world
+
+
+def plan_processes(config: DictConfig) -> None:
+    """Set `strategy.processes` of a new experiment, if it has the key and no value."""
+    node: Any = config.get("strategy", {})
+    if "processes" not in node or node.processes is not None:
+        return
+    world = find_world()
+    processes = world.size if world else count_gpus() * (config.device == "auto" or config.device.startswith("cuda"))
+    if not processes:
+        reason = "it can't be guessed: no torchrun or srun has started this program, and there is no GPU"
+        raise ConfigError("strategy.processes=null", reason, "type how many: strategy.processes=2")
+    with open_dict(config):
+        node.processes = processes
+
+
+def find_run_world(config: DictConfig) -> World | None:
+    """Return the processes that run an experiment, as rank 0 sees them; None if it runs in this process alone.
+
+    Its port is 0 if the others are not started yet.
+    """
+    world, node = find_world(), config.strategy
+    is_parallel = "run_on" in node
+    if world is not None and not is_parallel:
+        reason = f"{world.launcher} started {world.size} processes, and the run has one"
+        raise ConfigError("strategy=single", reason, f"add strategy=ddp, or start it without {world.launcher}")
+    if not is_parallel:
+        return None
+    size = node.run_on or (world.size if world else planned_processes(config))
+    if world is not None and size != world.size:
+        reason = f"{world.launcher} started {world.size} processes"
+        raise ConfigError(f"strategy.run_on={size}", reason, "leave it out")
+    if size > 1 and ":" in config.device:
+        raise ConfigError(f"device={config.device}", "each process takes a GPU of its own", "choose device=cuda")
+    return world or (World(0, size, 0, size, "127.0.0.1", 0, True, "train") if size > 1 else None)

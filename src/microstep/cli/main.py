@@ -83,6 +83,7 @@ class Program:
 
 def join_world(world: World) -> None:
     """Let this process take part in rank 0's runs until that ends, and exit; return if it is rank 0."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # without C++'s warnings
     from microstep.training.helper import main
     from microstep.training.processes import end_helpers
 

@@ -93,7 +93,7 @@ def start_helper(rank: int, size: int, port: int) -> "subprocess.Popen[bytes]":
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MASTER_ADDR": "127.0.0.1"}
     environment = {**os.environ, **{name: str(value) for name, value in world.items()}, **paths}
     command = [sys.executable, "-m", "microstep.training.helper"]
-    environment |= {"MICROSTEP_LAUNCHER": "train"}
+    environment |= {"MICROSTEP_LAUNCHER": "train", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # without C++'s warnings
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 

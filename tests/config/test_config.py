@@ -47,6 +47,7 @@ NEEDED = {  # values that no yaml can know
     "dataset/table": ["dataset.file=labels.csv"],
     "augment/torchvision": ["augment.transforms=[]"],
     "stop/at": ["stop.epoch=3"],
+    "strategy/ddp": ["strategy.processes=2"],
     "stop/budget": ["stop.minutes=30"],
 }
 
@@ -178,7 +179,7 @@ def test_every_neutral_key_is_a_key() -> None:
         for name in (find_signature("microstep.components.dataset.file_dataset.file_dataset").parameters)
     }
     saving = {f"checkpoint.{field.name}" for field in fields(CheckpointConfig)}
-    assert roots | parameters | saving | {"dataset.download"} >= NEUTRAL_KEYS
+    assert roots | parameters | saving | {"dataset.download", "strategy.run_on"} >= NEUTRAL_KEYS
 
 
 def test_a_misspelt_root_attribute_is_an_error() -> None:

@@ -19,6 +19,7 @@ EXTRA = {
     "precision/auto": ["model=mlp"],
     "augment/torchvision": ["augment.transforms=[{_target_:torchvision.transforms.v2.RandomRotation,degrees:9}]"],
     "stop/at": ["stop.epoch=3"],
+    "strategy/ddp": ["strategy.processes=2", "strategy.run_on=1"],
     "stop/budget": ["stop.minutes=30"],
     "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],
 }

@@ -47,12 +47,14 @@ def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
         ("dataset.resident=false", "dataset.resident", False),
         ("logger=jsonl", "logger", {"jsonl": JSONL}),
         ("epochs=4", "epochs", 4),
+        ("strategy.run_on=1", "strategy.run_on", 1),
     ],
 )
 def test_what_does_not_change_the_result_may_be_changed(word: str, key: str, value: object) -> None:
     """Workers, bars, logging, when it saves, where it runs, where the data lie, and more epochs."""
-    folder = ["dataset=image_folder"] if key == "dataset.root" else []  # digits need none
-    assert changes(*folder, word, run=(*RUN, *folder, *[f"{key}=/data" for _ in folder])) == {key: value}
+    folder, parallel = ["dataset=image_folder", f"{key}=/data"], ["strategy=ddp", "strategy.processes=2"]
+    needed = {"dataset.root": folder, "strategy.run_on": parallel}.get(key, [])
+    assert changes(*[one for one in needed if not one.startswith(key)], word, run=(*RUN, *needed)) == {key: value}
 
 
 def test_every_key_that_may_be_changed_is_tried() -> None:

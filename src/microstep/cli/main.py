@@ -3,13 +3,13 @@
 `hydra.main` is not used: for every error it exits with 1, prints several lines, and creates a directory first.
 """
 
-import atexit
 import logging
 import os
 import shlex
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ENAMETOOLONG
 from functools import partial
@@ -50,11 +50,13 @@ class Program:
     name: str  #: also of its primary config: `train`, `evaluate` or `compute_stats`
     task: JobFunction  #: runs a job; its docstring introduces the text of `--help`
     run_sweep: RunSweep | None = None  #: runs the jobs of `-m`
+    join_world: Callable[[World], None] | None = None  #: called if torchrun or srun has started several processes
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Check the command line, by default the process's, run it, and exit with 0 or the error's exit code."""
-        if self.run_sweep is not None and (world := find_world()) is not None:
-            join_world(world)
+        if self.join_world is not None and (world := find_world()) is not None:
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # without C++'s warnings if another process dies
+            self.join_world(world)
         signals.install_signal_handlers()
         if isinstance(sys.stdout, TextIOWrapper):  # the terminal may not be able to show × and →
             sys.stdout.reconfigure(errors="replace")
@@ -79,17 +81,6 @@ class Program:
                 raise
             exit_with_error(format_unexpected(error, self.name), 1)
         sys.exit(code)
-
-
-def join_world(world: World) -> None:
-    """Let this process take part in rank 0's runs until that ends, and exit; return if it is rank 0."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # without C++'s warnings
-    from microstep.training.helper import main
-    from microstep.training.processes import end_helpers
-
-    if world.rank:
-        sys.exit(main(world))
-    atexit.register(end_helpers, world)
 
 
 def format_unexpected(error: Exception, program: str) -> str:

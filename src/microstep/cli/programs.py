@@ -19,6 +19,7 @@ from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_above_bars
 from microstep.utils.text import display_path
+from microstep.utils.world import World
 
 if TYPE_CHECKING:
     from microstep.run.resume import ResumePlan
@@ -182,6 +183,12 @@ def run_sweep(*arguments: Any) -> None:
     run_sweep(*arguments)
 
 
-train = Program("train", run_train, run_sweep)
+def join_world(world: World) -> None:
+    from microstep.training.helper import join
+
+    join(world)
+
+
+train = Program("train", run_train, run_sweep, join_world)
 evaluate = Program("evaluate", run_evaluate)
 compute_stats = Program("compute_stats", run_compute_stats)

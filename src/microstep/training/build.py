@@ -24,11 +24,12 @@ from microstep.run.directory import lock_new_run
 from microstep.run.layout import LOGGER_FILES, remove_path, remove_temporaries
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import fitted_metadata, weights_file
-from microstep.training.builders import build_components, build_optimization
+from microstep.training.builders import build_components
 from microstep.training.components import Components
 from microstep.training.device import torch_errors
 from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
+from microstep.training.optimization import build_optimization
 from microstep.training.periods import Periods
 from microstep.training.processes import Connect, connect_helpers, describe_job, run_alone
 from microstep.training.provenance import compute_identity

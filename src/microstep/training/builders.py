@@ -3,32 +3,26 @@
 import inspect
 import json
 from functools import partial
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim import Optimizer
 
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
 from microstep.components.dataset.workers import worker_count
-from microstep.components.gradient import Identity
 from microstep.components.model.initial_weights import load_initial_weights
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.experiment import micro_batch_size, planned_processes
-from microstep.config.param_groups import group_parameters, read_param_groups
 from microstep.errors import ConfigError
-from microstep.run.monitor import choose_monitor
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
-from microstep.training.components import Components, Optimization, PartialComponents
-from microstep.training.evaluation_loop import recompute_statistics
+from microstep.training.components import Components, PartialComponents
 from microstep.training.instantiation import build_component
 from microstep.training.loaders import Loaders
 from microstep.training.normalization import choose_normalization, find_normalization
-from microstep.training.periods import Periods
+from microstep.training.optimization import build_optimizer, build_step, build_transform
 from microstep.training.profiling.recommendation import recommend_or_load
 from microstep.training.provenance import recommendation_key
 from microstep.training.single_samples import check_single_samples
@@ -36,15 +30,11 @@ from microstep.training.source import find_initial_weights
 from microstep.types.protocols import (
     Accumulation,
     Augment,
-    Averaging,
     Dataset,
     Precision,
     Sampler,
-    Scheduler,
     Step,
-    Stopping,
     Task,
-    Transform,
 )
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.randomness import reseed
@@ -133,30 +123,6 @@ def build_accumulation(config: DictConfig, allowlist: Allowlist) -> Accumulation
     return plan
 
 
-def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:
-    groups = read_param_groups(config)
-    allowlist(groups, "param_groups")  # Hydra builds nodes in arguments, too
-    params = group_parameters(dict(model.named_parameters()), groups)
-    return build_component(config, "optimizer", Optimizer, allowlist, params=params)
-
-
-def build_transform(config: DictConfig, allowlist: Allowlist) -> Transform | None:
-    transform = build_component(config, "gradient", Transform, allowlist)
-    return None if isinstance(transform, Identity) else transform
-
-
-def build_step(
-    config: DictConfig, allowlist: Allowlist, task: Task, transform: Transform | None, precision: Precision
-) -> Step:
-    metrics = getattr(task, "train_metrics", task.metrics)()
-    shared: dict[str, Any] = {"precision": precision, "task": task, "metrics": metrics, "transform": transform}
-    step = build_component(config, "step", Step, allowlist, **shared, max_grad_norm=config.max_grad_norm)
-    if transform is not None and "transform" not in inspect.signature(type(step)).parameters:
-        reason = f"{type(step).__name__} has no argument `transform`, so it can't transform the gradient"
-        raise ConfigError("gradient", reason, "pass it on to precision.update, or type gradient=none")
-    return step
-
-
 def build_dataset(
     config: DictConfig, device: torch.device, allowlist: Allowlist = ALLOW_ALL, num_workers: int | None = None
 ) -> Dataset:
@@ -188,20 +154,3 @@ def check_trainable(model: nn.Module) -> None:
 def check_mixable(augment: Augment, task: Task) -> None:
     if getattr(augment, "mixing_rule", None) and "mix" not in inspect.signature(task.loss_sum).parameters:
         raise ConfigError("augment", f"{type(task).__name__} can't be mixed", "choose one without mixing")
-
-
-def build_optimization(
-    config: DictConfig, components: Components, allowlist: Allowlist = ALLOW_ALL, steps_per_epoch: int | None = None
-) -> Optimization:
-    """Build the components that change the weights. `steps_per_epoch` is given if an epoch is cut short."""
-    optimizer, steps = build_optimizer(config, allowlist, components.model), steps_per_epoch or components.steps
-    monitor = choose_monitor(config.monitor, components.task.metrics())
-    length = {"total_steps": Periods.of(config, steps).total, "steps_per_epoch": steps}
-    offered = length | {"optimizer": optimizer, "direction": monitor.direction}
-    scheduler = build_component(config, "scheduler", Scheduler, allowlist, **offered)
-    transform = build_transform(config, allowlist)
-    step = build_step(config, allowlist, components.task, transform, components.precision)
-    available = length | {"recompute_statistics": partial(recompute_statistics, components)}
-    average = build_component(config, "average", Averaging, allowlist, **available)
-    stop = build_component(config, "stop", Stopping, allowlist)
-    return Optimization(optimizer, scheduler, step, transform, average, stop, monitor)

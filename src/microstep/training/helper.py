@@ -1,5 +1,6 @@
 """Runs a helper's part of a run. It computes its share of each window and of each evaluation, and writes nothing."""
 
+import atexit
 import io
 import os
 import signal
@@ -22,11 +23,12 @@ from microstep.config.schema import TrainConfig
 from microstep.errors import DataError, MicrostepError, ProcessLost, Stopped, format_error
 from microstep.run.checkpoints.checkpoints import CheckpointSchedule
 from microstep.run.progress import Progress
-from microstep.training.builders import build_components, build_optimization
+from microstep.training.builders import build_components
 from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
+from microstep.training.optimization import build_optimization
 from microstep.training.periods import Periods
-from microstep.training.processes import COMPARED
+from microstep.training.processes import COMPARED, end_helpers
 from microstep.training.provenance import compute_identity
 from microstep.training.rendezvous import Rendezvous
 from microstep.training.trainer import Trainer
@@ -156,6 +158,13 @@ def main(world: World) -> int:
     with silenced():
         Helper(world).serve()
     return 0
+
+
+def join(world: World) -> None:
+    """Let this process take part in rank 0's runs until that ends, and exit; return if it is rank 0."""
+    if world.rank:
+        sys.exit(main(world))
+    atexit.register(end_helpers, world)
 
 
 if __name__ == "__main__" and (own_world := find_world()):

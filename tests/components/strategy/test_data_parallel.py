@@ -46,7 +46,9 @@ def test_the_reports_are_the_same(runs) -> None:
 
 def test_one_process_keeps_the_run(runs) -> None:
     """There is one log, one event file, one row an epoch, and no file of a helper."""
-    one, two = (sorted(p.name.split(".vm")[0].partition(".tfevents")[0] for p in run.iterdir()) for run in runs.values())
+    one, two = (
+        sorted(p.name.split(".vm")[0].partition(".tfevents")[0] for p in run.iterdir()) for run in runs.values()
+    )
     assert one == two
     assert len((runs["2 × 2"] / "metrics.csv").read_text().splitlines()) == 3
 

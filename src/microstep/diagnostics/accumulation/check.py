@@ -15,8 +15,9 @@ from microstep.diagnostics.accumulation.sample_weights import group_by_layer
 from microstep.diagnostics.accumulation.verdict import accumulation_verdict_text
 from microstep.diagnostics.result import CheckResult
 from microstep.training import device as machine
-from microstep.training.builders import build_components, build_transform
+from microstep.training.builders import build_components
 from microstep.training.components import Components
+from microstep.training.optimization import build_transform
 from microstep.training.run_info import format_batch_size, option_name
 from microstep.utils.terminal import print_and_log
 

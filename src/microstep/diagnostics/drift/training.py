@@ -8,9 +8,10 @@ from torch import Tensor
 
 from microstep.errors import Diverged
 from microstep.run.progress import Progress
-from microstep.training.builders import build_components, build_optimization
+from microstep.training.builders import build_components
 from microstep.training.components import Components, Optimization
 from microstep.training.evaluation_loop import PredictionCollector, averaged_model, evaluate
+from microstep.training.optimization import build_optimization
 from microstep.training.profiling.gradients import relative_distance
 from microstep.training.training_loop import finish_epoch, train_epoch
 from microstep.types.protocols import SupportsDecide

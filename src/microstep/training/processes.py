@@ -77,9 +77,11 @@ class Helpers:
         reason = "its process died" if silent else f"the connection broke: {str(error).splitlines()[0]}"
         return self.find_reported() or ProcessLost(f"rank {silent[0] if silent else 'unknown'}", reason, self.remedy)
 
-    def close(self) -> None:
-        """Tell the helpers that the run has ended, and end those that don't."""
+    def announce_end(self) -> None:
         self.rendezvous.set(self.name("closed", 0), True)
+
+    def end(self) -> None:
+        """Wait until the started helpers end, and kill those that don't."""
         for process in self.started.values():
             try:
                 process.wait(END_SECONDS)
@@ -147,6 +149,7 @@ def connect_helpers(
         trainer.strategy.broadcast(serialize_state(snapshot(trainer.state_dict())))
         yield
     finally:
+        helpers.announce_end()
         if connection is not None:
             connection.close()
-        helpers.close()
+        helpers.end()

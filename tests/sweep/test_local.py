@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,17 @@ from tests.sweep.test_sweeps import CONF, LEAST, SWEEP, ran, record
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install -e .[local]")
 LOCAL = ("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
-FAULTS = str(ROOT / "tests" / "faults" / "conf")
 FATES = ("fine", "good", "well", "raises", "dies", "leaves")
-UNLUCKY = ("--config-dir", CONF, *LOCAL, *LEAST, "model=unlucky", f"model.fate={','.join(FATES)}", "sweep=s")
+MODEL = ("--config-dir", CONF, *LEAST, "model=unlucky", "checkpoint.every_steps=5")
+UNLUCKY = (*LOCAL, *MODEL, f"model.fate={','.join(FATES)}", "sweep=s")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of six runs, of which one raised, one was killed and one called sys.exit."""
+def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of six runs, of which one takes long, one raised, one was killed and one called sys.exit."""
     home = tmp_path_factory.mktemp("local")
-    done = call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
+    environment = {"LUCK": str(home / "luck"), "DELAY": "2", "CUDA_VISIBLE_DEVICES": "3,GPU-5f"}
+    done = zygote.call("train.py", *UNLUCKY, cwd=home, **environment)
     (home / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
     return home
 
@@ -45,6 +47,22 @@ def test_the_others_finish(home: Path) -> None:
     assert told["dies"][0] == "failed" and "was killed by SIGKILL" in told["dies"][1]
 
 
+def active_at_once(*two: Path) -> bool:
+    """Return whether both runs had built their models before one of them wrote its last record."""
+    began, ended = ([(run / name).stat().st_mtime_ns for run in two] for name in ("gpu.txt", "run.json"))
+    return max(began) < min(ended)
+
+
+def test_runs_that_are_active_at_once_have_different_gpus(home: Path) -> None:
+    """While one takes long, others follow each other on the other GPU. The model sees its own alone."""
+    finished = [runs(home)[fate] for fate in ("fine", "good", "well")]
+    gpus = {run: (run / "gpu.txt").read_text() for run in finished}
+    pairs = [(a, b) for a, b in combinations(finished, 2) if active_at_once(a, b)]
+    assert set(gpus.values()) == {"3", "GPU-5f"}
+    assert pairs
+    assert all(gpus[a] != gpus[b] for a, b in pairs)
+
+
 def test_all_six_are_told_of(home: Path) -> None:
     """The output has a line per run, a list of the failed runs and one line of error; the exit code is 1."""
     code, stdout, stderr = json.loads((home / "done.json").read_text())
@@ -60,35 +78,23 @@ def test_all_six_are_told_of(home: Path) -> None:
 
 def test_a_run_beside_others_is_the_same_as_alone(home: Path, zygote: Zygote) -> None:
     """Weights, reports and curves are equal bit for bit."""
-    words = ("--config-dir", CONF, *LEAST, "model=unlucky", "model.fate=fine", "hydra.run.dir=alone")
-    assert zygote.run("train.py", *words, cwd=home, LUCK="none") == 0
+    assert zygote.run("train.py", *MODEL, "model.fate=fine", "hydra.run.dir=alone", cwd=home, LUCK="none") == 0
     assert differences(home / "alone", runs(home)["fine"]) == []
 
 
-def test_the_same_command_runs_just_the_other_three(home: Path) -> None:
-    """Only the unfinished runs are run again; the others are not changed."""
+def test_the_same_command_runs_just_the_other_three(zygote: Zygote, home: Path) -> None:
+    """The others are not changed. The killed run goes on from its checkpoint, and ends with the bits of a whole run."""
     before = {fate: (run / "run.json").stat().st_mtime_ns for fate, run in runs(home).items()}
     (home / "luck").write_text("")
-    done = call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
+    done = zygote.call("train.py", *UNLUCKY, cwd=home, LUCK=str(home / "luck"))
     assert done.returncode == 0, done.stderr
     assert set(ran(done.stdout.splitlines())) == {runs(home)[fate].name for fate in ("raises", "dies", "leaves")}
     after = {fate: (run / "run.json").stat().st_mtime_ns for fate, run in runs(home).items()}
     assert {fate for fate in FATES if after[fate] == before[fate]} == {"fine", "good", "well"}
     assert {record(run)["status"] for run in runs(home).values()} == {"finished"}
-
-
-def test_a_killed_run_goes_on_from_its_checkpoint(zygote: Zygote, tmp_path: Path) -> None:
-    """The same command resumes it, and it ends with the bits of an uninterrupted run."""
-    words = ("--config-dir", FAULTS, "model=signalled", "threads=1", "epochs=3", "seed=0")
-    sweep = (*LOCAL, *words, "sweep=s")
-    assert zygote.run("train.py", *sweep, cwd=tmp_path, SIGNALLED="9 53 training 1") == 1
-    (run,) = (tmp_path / SWEEP).glob("*seed-0*")
-    assert record(run)["status"] == "failed"
-    assert zygote.run("train.py", *sweep, cwd=tmp_path) == 0
-    (resumed,) = record(run)["resumed"]
-    assert resumed["after"] in ("epoch 1", "epoch 2")  # the save of epoch 2 waits for that of epoch 1
-    assert zygote.run("train.py", *words, "hydra.run.dir=alone", cwd=tmp_path) == 0
-    assert differences(run, tmp_path / "alone") == []
+    (resumed,) = record(runs(home)["dies"])["resumed"]
+    assert re.fullmatch(r"epoch 1, window (10|15)", resumed["after"])
+    assert differences(runs(home)["dies"], runs(home)["fine"]) == []
 
 
 @pytest.mark.long

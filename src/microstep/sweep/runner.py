@@ -14,6 +14,7 @@ from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
 from microstep.sweep.job import JobFunction, run_job
+from microstep.sweep.launchers.gpus import list_gpus
 from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
 from microstep.sweep.progress import SweepProgress
@@ -33,7 +34,8 @@ def run_sweep(sweep: Sweep, task: JobFunction, config: DictConfig, context: Hydr
         Stopped: after a signal, once the active runs have saved.
     """
     in_process = str(config.hydra.launcher._target_).startswith("hydra._internal.")
-    function = partial(run_job, task) if in_process else Worker(partial(run_job, task), sweep.directory)
+    gpus = list_gpus() if config.hydra.launcher._target_.endswith(".JoblibLauncher") else ()
+    function = partial(run_job, task) if in_process else Worker(partial(run_job, task), sweep.directory, gpus)
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=config)
     (sweep.directory / STOP_FILE).unlink(missing_ok=True)
     plan = make_sweep_plan(sweep)

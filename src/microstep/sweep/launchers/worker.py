@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +18,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from microstep.config.hydra_job import get_run_directory
-from microstep.errors import Stopped
+from microstep.errors import Stopped, StorageError, format_error
 from microstep.run.record import mark_failed
 from microstep.sweep.definition import STOP_FILE
+from microstep.sweep.launchers.gpus import claim_gpu
 from microstep.sweep.reporter import JobOutcome
 from microstep.utils import signals
 from microstep.utils.signals import describe_exit
@@ -42,6 +43,7 @@ class Worker:
 
     function: Callable[[DictConfig], str | None]  #: runs a job, and returns its error
     directory: Path  #: of the sweep
+    gpus: Sequence[str] = ()  #: to share among the runs of this machine; empty if the launcher does it
 
     def __call__(self, config: DictConfig) -> JobOutcome:
         """Run a job, and return its outcome. It is not started if the sweep was stopped or its process is gone."""
@@ -51,7 +53,7 @@ class Worker:
         import_run_modules()
         fork = multiprocessing.get_context("fork")
         memory = mmap(-1, MAX_OUTCOME_BYTES)  # shared with the child, which a full pipe would block
-        child = fork.Process(target=run_in_child, args=(self.function, config, memory))
+        child = fork.Process(target=run_in_child, args=(self, config, memory))
         gc.freeze()  # garbage collection in the child would copy the memory of all imports
         child.start()
         gc.unfreeze()
@@ -83,7 +85,7 @@ def ignore_group_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfig, memory: mmap) -> None:
+def run_in_child(worker: Worker, config: DictConfig, memory: mmap) -> None:
     os.setpgid(0, 0)  # Ctrl-C does not reach it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
@@ -93,9 +95,13 @@ def run_in_child(function: Callable[[DictConfig], str | None], config: DictConfi
 
     with silenced() as warnings:
         try:
-            error = function(config)
+            if worker.gpus and config.device in ("auto", "cuda"):
+                claim_gpu(worker.gpus, worker.directory)
+            error = worker.function(config)
         except Stopped:
             error = None  # recorded in run.json
+        except (OSError, StorageError) as failure:  # no GPU could be claimed
+            error = format_error(failure)
         finally:
             stop_workers()  # this process runs no atexit handlers
         memory.write(pickle.dumps(JobOutcome.of(error, warnings)))

@@ -8,6 +8,7 @@ What such a process can't tell is what a program imports, or would: that is for 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -18,23 +19,41 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Whatever a run will need, but for cli and a launcher's worker, which note whose process it is.
+IMPORTED = (
+    "torchvision",
+    "hydra._internal.hydra",
+    "microstep.components.task.classification.report",
+    "microstep.diagnostics",
+    "microstep.evaluation.evaluate",
+    "microstep.training.resume",
+)
 TIMEOUT = 300  #: seconds, after which a program that `call` waits for is killed
 
 
 def serve() -> None:
     """Answer requests until stdin is closed."""
+    for name in IMPORTED:
+        import_module(name)
+    import PIL.Image
     import torch
-    import torchvision  # noqa: F401
+    from hydra.core.plugins import Plugins
 
-    # whatever a run will need, but for cli, which notes whose process it is
-    import microstep.components.task.classification.report  # noqa: F401
+    from microstep.utils.plotting import new_figure, png_bytes
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports what any optimizer does
+    figure = new_figure(1, 1)
+    figure.add_subplot()
+    png_bytes(figure)  # the first image searches the fonts
+    PIL.Image.init()
+    Plugins.instance()
+    gc.freeze()  # a collection in a program would copy the memory of all imports
     print(os.getpid(), flush=True)  # ready
     while asked := json.loads(sys.stdin.readline() or "null"):
         pid = asked.get("wait") or begin(**asked)

@@ -9,12 +9,12 @@ from tests.conftest import fit
 from tests.mutants import RULES, sum_of_means
 from tests.tasks.weights import identical, last_weights, relative
 
-FP64 = ("precision=fp64", "epochs=3", "model.width=8")
+FP64 = ("precision=fp64", "epochs=2", "model.width=8")
 
 
 @pytest.fixture(scope="module")
 def whole(zygote, tmp_path_factory):
-    """A run over whole windows of 21: `batch_size=21 accum=1`, three epochs of digits, whose last window is ragged."""
+    """A run over whole windows of 21: `batch_size=21 accum=1`, two epochs of digits, whose last window is ragged."""
     return run(zygote, tmp_path_factory.mktemp("whole"), *FP64, "batch_size=21", "accum=1")
 
 
@@ -29,7 +29,7 @@ def test_seven_times_three_is_twenty_one(zygote, whole, tmp_path) -> None:
     cut = run(zygote, tmp_path, *FP64, "batch_size=7", "accum=3")
     assert relative(last_weights(cut), last_weights(whole)) < 1e-10
     steps = [json.loads((r / "run.json").read_text())["optimizer_steps"] for r in (cut, whole)]
-    assert steps == [3 * 69, 3 * 69]
+    assert steps == [2 * 69, 2 * 69]
 
 
 def test_an_effective_batch_is_cut_by_accum_alone(zygote, whole, tmp_path) -> None:
@@ -51,7 +51,7 @@ def test_each_wrong_rule_is_caught_by_a_whole_run(whole, monkeypatch, tmp_path, 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(zygote, tmp_path) -> None:
     """Two runs of one command end with bit-identical weights; another seed doesn't."""
-    words = ("epochs=2", "model.width=8", "progress=false")
+    words = ("epochs=1", "model.width=8", "progress=false")
     runs = {}
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         assert zygote.call("train.py", *words, f"seed={seed}", f"hydra.run.dir={name}", cwd=tmp_path).returncode == 0
@@ -79,8 +79,9 @@ def test_logging_and_progress_change_no_bit(tmp_path) -> None:
     assert found[0] == found[1]
 
 
-def test_digits_with_defaults_reaches_98_per_cent(tmp_path) -> None:
-    """`python train.py`: at least 98 % of the test digits in the mean of five seeds, never under 96.5 %."""
-    accuracies = [fit([f"seed={seed}"], tmp_path / str(seed)).test["accuracy"] for seed in range(5)]
+@pytest.mark.parametrize("seeds", [2, pytest.param(5, marks=pytest.mark.long)])
+def test_digits_with_defaults_reaches_98_per_cent(tmp_path, seeds) -> None:
+    """`python train.py`: at least 98 % of the test digits in the mean of the seeds, never under 96.5 %."""
+    accuracies = [fit([f"seed={seed}"], tmp_path / str(seed)).test["accuracy"] for seed in range(seeds)]
     assert min(accuracies) >= 0.965
-    assert sum(accuracies) / 5 >= 0.98
+    assert sum(accuracies) / seeds >= 0.98

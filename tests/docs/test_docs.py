@@ -46,7 +46,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     """Typed as it stands, it ends with exit code 0, or 1 where a loop is looked at that isn't exact.
 
     Only Fashion-MNIST is replaced by a few made-up pictures. A sweep's runs are of one epoch here, as are those of
-    check=drift: the first commands train such runs to their end.
+    check=drift: the first commands train such runs to their end. One at a time is active.
     """
     run = shutil.copytree(trained, tmp_path / "its run")  # other tests look at what is in the original
     places = {"RUN_DIR": run, "RUN_B": trained, "=DIR": f"={photos}", "FOLDER": photos / "test"}
@@ -61,6 +61,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     if "image_folder" in command and program == "train.py":
         words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
     words += ["epochs=1", "batch_size=16"] if "dataset=table" in words else []
+    words += ["hydra.launcher.n_jobs=1"] if "hydra/launcher=local" in words else []
     words += ["epochs=1"] if "-m" in words or "check=drift" in words else []
     done = zygote.call(program, *words, cwd=tmp_path)
     assert done.returncode == int("rule=" in command), done.stderr

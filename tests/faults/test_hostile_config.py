@@ -165,15 +165,18 @@ def test_a_tag_makes_no_object(tmp_path: Path, marker: Path, text: str) -> None:
     assert not marker.exists()
 
 
-def test_damage_is_one_line_whatever_its_shape(tmp_path: Path) -> None:
+WRONG = (None, -1, 2**63 - 1, 1e308, "", "x\0", "???", [], {}, [[]], {"_target_": None}, {"": ""}, True)
+
+
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 6])
+def test_damage_is_one_line_whatever_its_shape(tmp_path: Path, every: int) -> None:
     """A value of a wrong type in any key is an error of ours: never a traceback, never a hang."""
-    plain = yaml.safe_load(sound())
-    for key in plain:
-        for value in (None, -1, 2**63 - 1, 1e308, "", "x\0", "???", [], {}, [[]], {"_target_": None}, {"": ""}, True):
-            try:
-                evaluate(run_with(tmp_path / "run", **{key: value}))
-            except (ConfigError, CheckpointRefused) as error:
-                assert "\n" not in str(error)
+    cases = [(key, value) for key in yaml.safe_load(sound()) for value in WRONG]
+    for key, value in cases[::every]:  # each key has two values, and each value many keys, as 13 and 6 are coprime
+        try:
+            evaluate(run_with(tmp_path / "run", **{key: value}))
+        except (ConfigError, CheckpointRefused) as error:
+            assert "\n" not in str(error)
 
 
 CALLBACK = "{{evil: {{_target_: tests.faults.planted.stranger, file: '{}'}}}}"

@@ -14,9 +14,8 @@ from tests.faults.runs import differences, manifest_of
 from tests.faults.zygote import Zygote
 
 CONF = Path(__file__).parent / "conf"
-KILLS = 8  #: of each run: 73 in all
-SHORT = ("two workers", "lookahead and ema")  #: runs that `make test` kills, too; `make test-all` kills every one
-ONCE = ("lookahead and ema",)  #: runs that are killed once
+KILLS = 8  #: of each run, in `make test-all`: 80 in all
+SHORT = {"two workers": 3, "lookahead and ema": 1}  #: runs that `make test` kills, and how often
 COMMON = ("threads=1", "progress=false", "checkpoint.every_steps=4", "log_every_steps=3", "augment=crop_flip")
 MLP = ("model=mlp", "model.dropout=0.2", "batch_size=32")
 STREAMED = ("dataset.resident=false", "epochs=4")
@@ -41,19 +40,17 @@ RUNS = {
     ),
     "batch norm": ("--config-dir", str(CONF), "model=normed", "precision=bf16", "epochs=5", "accum=2"),
 }
-NAMES = [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in RUNS]
+CASES = [*SHORT.items(), *(pytest.param(name, KILLS, marks=pytest.mark.long) for name in RUNS)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "kills"), CASES)
+def test_what_is_killed_and_resumed_is_the_same_run(zygote: Zygote, tmp_path: Path, name: str, kills: int) -> None:
     """Weights, optimizer, reports, metrics.csv and TensorBoard scalars are those of an uninterrupted run."""
     words = list({word.split("=")[0]: word for word in (*COMMON, *RUNS[name])}.values())  # the last of a key counts
     began = time.monotonic()
     assert zygote.run("train.py", *words, "hydra.run.dir=whole", cwd=tmp_path) == 0, said(tmp_path)
     seconds, moments, killed, number = time.monotonic() - began, random.Random(name), 0, 0
-    while killed < (
-        1 if name in ONCE else KILLS
-    ):  # of runs at work: where one was finished before it could be killed, another is begun
+    while killed < kills:  # of runs at work: where one was finished before it could be killed, another is begun
         moment = moments.uniform(0.25, 0.65) * seconds
         code = killed_after(moment, zygote, tmp_path, *words, f"hydra.run.dir=run{number}")
         killed, number = killed + (code != 0), number + (code == 0)

@@ -155,6 +155,7 @@ def test_ray_leaves_nothing_running(ray_stopped: Swept) -> None:
 
 
 @needs("hydra_submitit_launcher")
+@pytest.mark.long
 def test_submitit_contains_a_killed_run(zygote: Zygote, tmp_path: Path) -> None:
     """The plugin's own option for one machine: the other run finishes, the killed one is recorded; exit code 1."""
     words = ("-m", "model=killed,mlp", *TINY, "hydra/launcher=submitit_local", "--config-dir", str(CONF))

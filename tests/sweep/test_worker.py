@@ -130,7 +130,7 @@ from microstep.sweep.launchers.worker import import_run_modules
 import_run_modules()
 before = set(sys.modules)
 from tests.conftest import fit
-fit(["model=resnet18", "model.norm=group", "epochs=1", "batch_size=1437"], Path(sys.argv[1]))
+fit(["model=resnet18", "model.norm=group", "steps=1", "batch_size=8"], Path(sys.argv[1]))
 large = {"torchvision", "torch._dynamo", "sympy", "sklearn.metrics", "scipy.stats", "matplotlib.figure", "tensorboard"}
 print(sorted(large & set(sys.modules) - before))
 """

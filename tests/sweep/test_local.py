@@ -4,17 +4,15 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, call
+from tests.conftest import call
 from tests.faults.runs import differences
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import Zygote, killed
 from tests.sweep.test_sweeps import CONF, LEAST, SWEEP, ran, record
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install -e .[local]")
@@ -111,21 +109,17 @@ def test_a_launchers_process_that_is_killed_takes_no_run_with_it(tmp_path: Path)
     assert "the launcher failed: TerminatedWorkerError" in done.stderr
 
 
-def test_a_signal_lets_every_run_save(tmp_path: Path) -> None:
+def test_a_signal_lets_every_run_save(zygote: Zygote, tmp_path: Path) -> None:
     """Exit code 143: active runs are interrupted, no other run starts, and no process is left."""
     words = ("model=mlp", "epochs=100000", "threads=1", "log_every_steps=100000", "seed=0,1,2", "sweep=s")
-    with (tmp_path / "output.txt").open("w") as output:
-        command = [sys.executable, str(ROOT / "train.py"), *LOCAL, *words]
-        program = subprocess.Popen(
-            command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    program = zygote.start("train.py", *LOCAL, *words, cwd=tmp_path)
     try:
         wait_for_epochs(tmp_path / SWEEP, 2)
         started = {path.parent.name for path in (tmp_path / SWEEP).glob("*/run.json")}
-        os.killpg(program.pid, signal.SIGTERM)
-        assert program.wait(60) == 128 + signal.SIGTERM
+        os.killpg(program, signal.SIGTERM)
+        assert zygote.wait(program) == 128 + signal.SIGTERM
     finally:
-        program.kill()
+        killed(program)
     found = {path.parent.name: record(path.parent) for path in (tmp_path / SWEEP).glob("*/run.json")}
     assert {name: facts["status"] for name, facts in found.items()} == dict.fromkeys(started, "interrupted")
     last = (tmp_path / "output.txt").read_text().splitlines()[-1]

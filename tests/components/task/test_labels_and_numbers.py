@@ -176,8 +176,11 @@ def test_a_threshold_is_kept_with_the_weights(home) -> None:
     assert 1400 < numbers["mean"][0] < 1500
 
 
-@TASKS
-@pytest.mark.parametrize("check", ["accumulation", "drift", "precision"])
+SLOW = pytest.param(LABELS, "precision", marks=pytest.mark.long)
+CHECKS = [(words, check) for words in (LABELS, NUMBERS) for check in ("accumulation", "drift")]
+
+
+@pytest.mark.parametrize(("words", "check"), [*CHECKS, (NUMBERS, "precision"), SLOW])
 def test_checks_run(zygote, tmp_path, words, check) -> None:
     """Each check measures both tasks, and finds no fault in them."""
     small = ("dataset.samples=300", "dataset.val_samples=40", "batch_size=16", "accum=2", "epochs=1")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from microstep.sweep.launchers.gpus import LOCKS, claim_gpu, list_gpus
+from microstep.sweep.launchers.gpus import LOCKS, claim_gpus
 from microstep.sweep.launchers.worker import Worker
+from microstep.utils.world import list_gpus
 from tests.config.test_names import within
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -24,7 +25,7 @@ def visible(config: DictConfig | None = None) -> str:
 
 
 def hold(gpus: list[str], sweep: Path, end: Connection) -> None:
-    claim_gpu(gpus, sweep)
+    claim_gpus(gpus, sweep)
     end.send(visible())
     end.recv()
 
@@ -48,6 +49,16 @@ def test_more_runs_than_gpus_share_them_evenly(tmp_path: Path) -> None:
         run.join()
 
 
+@pytest.mark.parametrize(("node", "seen"), [({"processes": 2}, "7,8"), ({"processes": 2, "run_on": 1}, "7")])
+def test_a_run_in_several_processes_is_given_as_many_gpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, node: dict[str, int], seen: str
+) -> None:
+    """It gets one for each process that it starts, not for those that it is planned for."""
+    monkeypatch.setenv(VISIBLE, "7,8,9")
+    config = DictConfig({"device": "auto", "strategy": node})
+    assert Worker(visible, tmp_path, list_gpus())(config).error == seen
+
+
 @pytest.mark.parametrize(
     ("device", "seen"), [("auto", "7"), ("cuda", "7"), ("cuda:1", "7,8"), ("cpu", "7,8"), ("mps", "7,8")]
 )
@@ -56,20 +67,20 @@ def test_only_a_run_that_may_choose_its_gpu_is_given_one(
 ) -> None:
     """A run on the CPU takes none from others, and a typed index counts among all GPUs."""
     monkeypatch.setenv(VISIBLE, "7,8")
-    assert Worker(visible, tmp_path, list_gpus())(DictConfig({"device": device})).error == seen
+    assert Worker(visible, tmp_path, list_gpus())(DictConfig({"device": device, "strategy": {}})).error == seen
     assert (tmp_path / LOCKS).exists() == (seen == "7")
 
 
 def test_other_launchers_deal_their_own_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A worker without a list changes nothing."""
     monkeypatch.setenv(VISIBLE, "7,8")
-    assert Worker(visible, tmp_path)(DictConfig({"device": "cuda"})).error == "7,8"
+    assert Worker(visible, tmp_path)(DictConfig({"device": "cuda", "strategy": {}})).error == "7,8"
 
 
 def test_a_claim_that_fails_is_the_error_of_the_run(tmp_path: Path) -> None:
     """It is one line, and no traceback."""
     (tmp_path / LOCKS).write_text("")
-    error = Worker(visible, tmp_path, ["0"])(DictConfig({"device": "cuda"})).error
+    error = Worker(visible, tmp_path, ["0"])(DictConfig({"device": "cuda", "strategy": {}})).error
     assert error is not None and "Not a directory" in error and "\n" not in error
 
 

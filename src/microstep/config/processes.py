@@ -6,7 +6,7 @@ from omegaconf import DictConfig, open_dict
 
 from microstep.config.experiment import planned_processes
 from microstep.errors import ConfigError
-from microstep.utils.world import World, count_gpus, find_world
+from microstep.utils.world import World, find_world, list_gpus
 
 
 def plan_processes(config: DictConfig) -> None:
@@ -15,12 +15,17 @@ def plan_processes(config: DictConfig) -> None:
     if "processes" not in node or node.processes is not None:
         return
     world = find_world()
-    processes = world.size if world else count_gpus() * (config.device == "auto" or config.device.startswith("cuda"))
+    processes = world.size if world else len(list_gpus()) * (config.device in ("auto", "cuda"))
     if not processes:
         reason = "it can't be guessed: no torchrun or srun has started this program, and there is no GPU"
         raise ConfigError("strategy.processes=null", reason, "type how many: strategy.processes=2")
     with open_dict(config):
         node.processes = processes
+
+
+def real_processes(config: DictConfig) -> int:
+    """Return the number of processes that run an experiment without torchrun or srun."""
+    return int(config.strategy.get("run_on") or planned_processes(config))
 
 
 def find_run_world(config: DictConfig) -> World | None:
@@ -35,7 +40,7 @@ def find_run_world(config: DictConfig) -> World | None:
         raise ConfigError("strategy=single", reason, f"add strategy=ddp, or start it without {world.launcher}")
     if not is_parallel:
         return None
-    size = node.run_on or (world.size if world else planned_processes(config))
+    size = node.run_on or (world.size if world else real_processes(config))
     if world is not None and size != world.size:
         reason = f"{world.launcher} started {world.size} processes"
         raise ConfigError(f"strategy.run_on={size}", reason, "leave it out")

@@ -14,7 +14,6 @@ from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
 from microstep.sweep.job import JobFunction, run_job
-from microstep.sweep.launchers.gpus import list_gpus
 from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
 from microstep.sweep.progress import SweepProgress
@@ -22,6 +21,7 @@ from microstep.sweep.reporter import SweepReporter
 from microstep.utils.imports import imports_without_gc
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
+from microstep.utils.world import list_gpus
 
 
 def run_sweep(sweep: Sweep, task: JobFunction, config: DictConfig, context: HydraContext) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -54,8 +55,8 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\d+)[^]]*\]", r"\1", re.split(r",(?![^[]*\])", nodes)[0])
 
 
-def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of GPUs of NVIDIA that a process may use, without importing torch."""
-    devices = [file for file in Path("/dev").glob("nvidia*") if file.name[6:].isdecimal()]
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    return len(devices) if visible is None else min(len(devices), len([one for one in visible.split(",") if one]))
+def list_gpus() -> list[str]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES lists, or else the indices of those that have a device file."""
+    indices = (str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(indices))
+    return list(takewhile(lambda gpu: gpu not in ("", "-1"), map(str.strip, listed.split(","))))  # CUDA stops there

@@ -18,10 +18,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from microstep.config.hydra_job import get_run_directory
+from microstep.config.processes import real_processes
 from microstep.errors import Stopped, StorageError, format_error
 from microstep.run.record import mark_failed
 from microstep.sweep.definition import STOP_FILE
-from microstep.sweep.launchers.gpus import claim_gpu
+from microstep.sweep.launchers.gpus import claim_gpus
 from microstep.sweep.reporter import JobOutcome
 from microstep.utils import signals
 from microstep.utils.signals import describe_exit
@@ -96,7 +97,7 @@ def run_in_child(worker: Worker, config: DictConfig, memory: mmap) -> None:
     with silenced() as warnings:
         try:
             if worker.gpus and config.device in ("auto", "cuda"):
-                claim_gpu(worker.gpus, worker.directory)
+                claim_gpus(worker.gpus, worker.directory, real_processes(config))
             error = worker.function(config)
         except Stopped:
             error = None  # recorded in run.json

@@ -152,6 +152,7 @@ def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
     neutral = ["num_workers=4", "progress=false", "log_every_steps=3", "sweep=s", "dataset.resident=false"]
     neutral += [
         "allocator=default",
+        "profile=3:4",
         "checkpoint.every_epochs=2",
         "checkpoint.every_minutes=5",
         "checkpoint.every_steps=7",

@@ -43,6 +43,7 @@ def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
         ("device=cpu", "device", "cpu"),
         ("threads=2", "threads", 2),
         ("allocator=default", "allocator", "default"),
+        ("profile=3:4", "profile", "3:4"),
         ("dataset.root=/elsewhere", "dataset.root", "/elsewhere"),
         ("dataset.resident=false", "dataset.resident", False),
         ("logger=jsonl", "logger", {"jsonl": JSONL}),

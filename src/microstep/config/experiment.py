@@ -13,7 +13,7 @@ LOGGER = "logger"  #: node that can't change a result, whatever it holds; its gr
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
-    | {LOGGER, "checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
+    | {LOGGER, "profile", "checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"strategy.run_on", "dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
 )
 #: Keys of a data set's constructor that say where the data are.
@@ -73,6 +73,16 @@ def micro_batch_size(config: DictConfig) -> int:
 def effective_batch_size(config: DictConfig) -> int:
     """Return the number of samples in a full window."""
     return micro_batch_size(config) * micro_batches(config)
+
+
+def profiled_steps(value: bool | str, done: int = 0) -> range:
+    """Return the steps of the run that `profile` records, from 1. True: five, after the first five after `done`."""
+    if isinstance(value, bool):
+        return range(done + 6, done + 6 + 5 * value)
+    first, last = map(int, value.split(":")) if re.fullmatch(r"[1-9]\d{0,8}:[1-9]\d{0,8}", value) else (1, 0)
+    if first > last:
+        raise ConfigError(f"profile={value}", "it names no steps", "give true, false, or two steps: profile=10:15")
+    return range(first, last + 1)
 
 
 def precision_is_measured(config: DictConfig) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from microstep.config.experiment import LITERAL_KEYS, micro_batch_size, micro_batches
+from microstep.config.experiment import LITERAL_KEYS, micro_batch_size, micro_batches, profiled_steps
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
 from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
@@ -42,6 +42,7 @@ def check_config(config: DictConfig) -> None:
         check_norm_samples(config)
         check_diagnostic_keys(config)
         read_param_groups(config)
+        profiled_steps(config.profile)
         check_folds(config.dataset)
     if task == CLASSIFICATION:
         check_label_smoothing(config.task)

@@ -12,10 +12,11 @@ from microstep.utils.files import is_abandoned, storage_errors
 
 LOG_PATTERNS = ("metrics.csv", "events.out.tfevents.*")  #: without train.log, which describes every attempt
 LOGGER_FILES = ("logger.*.json", "log.jsonl")  #: what sinks have of the run; a resume keeps them as they are
-RESULT_FILES = ("config.yaml", *LOG_PATTERNS, *LOGGER_FILES, WEIGHTS_FILENAME, "run.json")
+PROFILE_TRACE, PROFILE_TABLE = PROFILE_FILES = ("profile/trace.json.gz", "profile/table.txt")
+RESULT_FILES = ("config.yaml", *LOG_PATTERNS, *LOGGER_FILES, WEIGHTS_FILENAME, "run.json", *PROFILE_FILES)
 TEMPORARIES = (".logger.*.tmp", "..lock.*.tmp", ".config.yaml.*.tmp", ".run.json.*.tmp", f".{WEIGHTS_FILENAME}.*.tmp")
 FIRST_FILES = (".lock*", "..lock.*.tmp", ".hydra", "train.log")  #: files that a start makes before run.json
-RUN_FILES = (*FIRST_FILES, "checkpoints", "reports", *RESULT_FILES, *TEMPORARIES)
+RUN_FILES = (*FIRST_FILES, "checkpoints", "reports", "profile", *RESULT_FILES, *TEMPORARIES)
 CHECKPOINT_NAME = re.compile(r"epoch-\d{4,}(\+\d{6,})?\.pt")
 
 
@@ -37,7 +38,7 @@ def find_checkpoint_files(directory: Path) -> list[Path]:
 def refuse_links(directory: Path) -> None:
     """Refuse links among the files that a run writes: what they lead to would change."""
     checkpoints = directory / "checkpoints"
-    places = [directory / name for name in (".hydra", "reports/val", "reports/test")]
+    places = [directory / name for name in (".hydra", "reports/val", "reports/test", "profile")]
     own = [directory / name for name in list_names(directory) if matches(name)]
     own += [checkpoints / "manifest.json", *find_checkpoint_files(checkpoints), *places]
     for path in [*own, *(place / name for place in places for name in list_names(place))]:
@@ -50,7 +51,7 @@ def remove_temporaries(directory: Path) -> None:
 
     evaluate.py writes reports without the lock, so a draft there is removed only if its writer is known to be dead.
     """
-    patterns = (*TEMPORARIES, "checkpoints/.manifest.json.*.tmp", "checkpoints/.epoch-*.pt.*.tmp")
+    patterns = (*TEMPORARIES, "checkpoints/.manifest.json.*.tmp", "checkpoints/.epoch-*.pt.*.tmp", "profile/.*.tmp")
     reports = directory / "reports"
     places = [reports, *(reports / name for name in list_names(reports))]
     drafts = [path for place in places for name in list_names(place) if is_abandoned(path := place / name)]
@@ -67,7 +68,7 @@ def remove_run_files(directory: Path) -> None:
     own += [path for pattern in RESULT_FILES for path in directory.glob(pattern)]
     for path in own:
         remove_path(path)
-    for path in (checkpoints, directory / "reports"):
+    for path in (checkpoints, directory / "reports", directory / "profile"):
         with suppress(OSError):  # it holds files of others, or a draft of evaluate.py
             path.rmdir()
 

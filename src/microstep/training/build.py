@@ -21,7 +21,7 @@ from microstep.config.processes import find_run_world
 from microstep.config.search_path import users_options
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.directory import lock_new_run
-from microstep.run.layout import LOGGER_FILES, remove_path, remove_temporaries
+from microstep.run.layout import LOGGER_FILES, PROFILE_FILES, remove_path, remove_temporaries
 from microstep.run.record_logger import RunRecordLogger, truncate_logs
 from microstep.run.weights import fitted_metadata, weights_file
 from microstep.training.builders import build_components
@@ -34,6 +34,7 @@ from microstep.training.periods import Periods
 from microstep.training.processes import Connect, connect_helpers, describe_job, run_alone
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
+from microstep.training.step_profiler import StepProfiler
 from microstep.training.trainer import Trainer
 from microstep.types.protocols import Sink, Strategy
 from microstep.utils.files import write_atomic
@@ -82,7 +83,7 @@ def build_trainer(config: DictConfig, run_dir: str | Path) -> Trainer:
     in_job = HydraConfig.initialized() and get_run_directory() == directory
     record = RunRecordLogger(directory, lock_new_run(directory, in_job), {"working_directory": str(Path.cwd())})
     with record.record_build_failure(), torch_errors():
-        for file in (file for pattern in LOGGER_FILES for file in directory.glob(pattern)):
+        for file in (file for pattern in (*LOGGER_FILES, *PROFILE_FILES) for file in directory.glob(pattern)):
             remove_path(file)  # a new run starts remote runs of its own
         options = users_options(HydraConfig.get()) if HydraConfig.initialized() else ""
         return build_new_trainer(RunSpec(config, directory.resolve(), record, ALLOW_ALL, get_choices(), options))
@@ -120,7 +121,8 @@ def assemble_trainer(run: RunSpec, components: Components, world: World | None =
         job = describe_job(config, components, identity, run.directory)
         connect = partial(connect_helpers, world=world, job=job, make_strategy=make_strategy)
     periods = Periods.of(config, components.steps)
-    return Trainer(components, optimization, *output, identity, weights, run.directory, periods, connect)
+    profiler = StepProfiler(config.profile, periods.total, run.directory) if config.profile else None
+    return Trainer(components, optimization, *output, identity, weights, run.directory, periods, connect, profiler)
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:

@@ -17,6 +17,7 @@ from microstep.training.monitoring import DataWaitTimer
 from microstep.types.data import Batch, FetchRequest, LoadedWindow, Mix, Positions, Split
 from microstep.types.protocols import Accumulation, Augment, Mixing, Sampler, Strategy, Task
 from microstep.utils.randomness import reseed
+from microstep.utils.time_ranges import time_range
 
 
 @dataclass(eq=False)
@@ -167,7 +168,8 @@ class LazyBatches:
 
     def fetch(self, request: FetchRequest, number: int, iteration: int) -> Batch:
         start = perf_counter()
-        batch = self.plan.fetch(request)
+        with time_range("data"):
+            batch = self.plan.fetch(request)
         self.wait_timer.waited += perf_counter() - start
         self.seeds.reseed(number, iteration)
         return batch

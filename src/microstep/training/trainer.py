@@ -1,7 +1,7 @@
 """Trainer: runs epochs, validates, saves checkpoints, and evaluates the best checkpoint at the end."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from microstep.training.device import PeakMemory, torch_errors
 from microstep.training.evaluation_loop import averaged_model, evaluate, evaluate_and_report
 from microstep.training.monitoring import LoggerCollection, ThroughputMeter
 from microstep.training.periods import Periods
+from microstep.training.step_profiler import StepProfiler
 from microstep.training.training_loop import check_equal_weights, finish_epoch, train_epoch
 from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
@@ -37,6 +38,7 @@ class Trainer:
     run_dir: Path
     periods: Periods
     connect: Callable[["Trainer"], AbstractContextManager[None]]  #: the other processes of the run
+    profiler: StepProfiler | None = None
 
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
@@ -70,10 +72,11 @@ class Trainer:
         with defer_signals(), self.loggers, torch_errors(), self.connect(self), self.save_when_stopped():
             self.throughput.start_run()
             self.checkpoint_schedule.restart_timer()
-            for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
-                if self.progress.stopped:
-                    break
-                self.run_epoch(epoch)
+            with closing(self.profiler) if self.profiler else nullcontext():
+                for epoch in self.loggers.epochs(self.progress.epoch + 1, self.epochs):
+                    if self.progress.stopped:
+                        break
+                    self.run_epoch(epoch)
             return self.conclude(memory)
 
     def run_epoch(self, epoch: int) -> None:
@@ -127,7 +130,8 @@ class Trainer:
         samples = self.loaders.samples * (end - start) // self.periods.data_pass  # estimated if it is not one pass
         for data_pass, first, last in self.periods.parts(self.progress):
             windows = self.loaders.train(data_pass, first, getattr(self.step, "passes", 1), last)
-            yield data_pass, self.loggers.windows(windows, epoch, self.progress.epoch_samples, samples, metrics)
+            windows = self.loggers.windows(windows, epoch, self.progress.epoch_samples, samples, metrics)
+            yield data_pass, self.profiler.windows(windows, self.progress.windows) if self.profiler else windows
 
     def batches(self, name: str, metrics: Metrics) -> Iterator[Batch]:
         return self.loggers.batches(self.loaders.evaluation(name), name, len(self.loaders.splits[name]), metrics)

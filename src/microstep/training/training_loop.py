@@ -13,6 +13,7 @@ from microstep.training.components import Components, Optimization
 from microstep.types.data import LoadedWindow, StepResult
 from microstep.types.protocols import FollowsValidation, Strategy
 from microstep.utils.randomness import reseed
+from microstep.utils.time_ranges import time_range
 
 log = logging.getLogger(__name__)
 MAX_NAMED_SAMPLES = 12  #: samples named in an error message; the log names all of them
@@ -44,9 +45,11 @@ def train_epoch(
         if progress.skipped_in_a_row > components.precision.max_skipped:
             raise divergence_error(epoch, window, result, components)
         if result.updated:
-            optimization.scheduler.step()
-            optimization.average.update(model, progress.optimizer_steps)
-        after_window(result)
+            with time_range("update"):
+                optimization.scheduler.step()
+                optimization.average.update(model, progress.optimizer_steps)
+        with time_range("log"):
+            after_window(result)
 
 
 def finish_epoch(epoch: int, val: Mapping[str, float], optimization: Optimization, progress: Progress) -> bool:

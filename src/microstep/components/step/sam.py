@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from microstep.components.step.standard import accumulate_gradient
 from microstep.types.data import Batch, StepResult
 from microstep.types.protocols import Metrics, Precision, Task, Transform
+from microstep.utils.time_ranges import time_range
 
 
 class SAMStep:
@@ -46,7 +47,8 @@ class SAMStep:
         with perturbed_weights(optimizer, self.rho), frozen_running_statistics(model):
             optimizer.zero_grad()
             accumulate_gradient(model, window, weight, self.precision, self.task, None)
-        update = self.precision.update(optimizer, self.max_grad_norm, self.transform)
+        with time_range("update"):
+            update = self.precision.update(optimizer, self.max_grad_norm, self.transform)
         return StepResult(loss, update.updated, update.grad_norm)
 
 

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from microstep.components.strategy import get_strategy
 from microstep.types.data import Batch, MicroBatchResult, StepResult
 from microstep.types.protocols import Metrics, Precision, Task, Transform
+from microstep.utils.time_ranges import time_range
 
 
 def accumulate_gradient(
@@ -27,11 +28,13 @@ def accumulate_gradient(
 
 def add_gradient(model: nn.Module, batch: Batch, weight: float, precision: Precision, task: Task) -> MicroBatchResult:
     """Add the gradient of one micro-batch's `loss_sum / weight`."""
-    with precision.forward():
-        outputs = model(batch.inputs)
-    loss_sum = task.loss_sum(outputs, batch.targets, *batch.mix_arguments)
-    loss = loss_sum / weight
-    precision.backward(loss)
+    with time_range("forward"):
+        with precision.forward():
+            outputs = model(batch.inputs)
+        loss_sum = task.loss_sum(outputs, batch.targets, *batch.mix_arguments)
+        loss = loss_sum / weight
+    with time_range("backward"):
+        precision.backward(loss)
     total = loss_sum.detach().requires_grad_()
     return MicroBatchResult(loss.detach(), outputs.detach(), batch.targets, total, batch.mix)
 
@@ -61,5 +64,6 @@ class StandardStep:
     def __call__(self, model: nn.Module, optimizer: Optimizer, window: Iterable[Batch], weight: float) -> StepResult:
         optimizer.zero_grad()
         loss = accumulate_gradient(model, window, weight, self.precision, self.task, self.metrics)
-        update = self.precision.update(optimizer, self.max_grad_norm, self.transform)
+        with time_range("update"):
+            update = self.precision.update(optimizer, self.max_grad_norm, self.transform)
         return StepResult(loss, update.updated, update.grad_norm)

@@ -11,6 +11,7 @@ from microstep.components.strategy.connection import Connection
 from microstep.components.strategy.running_statistics import RunningStatistics
 from microstep.types.data import MicroBatchResult, Mix
 from microstep.types.protocols import Metrics
+from microstep.utils.time_ranges import time_range
 
 
 class DataParallel:
@@ -43,12 +44,14 @@ class DataParallel:
             computed.append(pack(result, metrics is not None))
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         used = [name for name, p in parameters.items() if p.grad is not None]
-        ranks = self.gather((computed, statistics.changes, used))
+        with time_range("reduce"):
+            ranks = self.gather((computed, statistics.changes, used))
         statistics.apply([change for _, changes, _ in ranks for change in changes])
         total = add_up([one for computed, _, _ in ranks for one in computed], metrics)
         if self.connection is not None:
             used_anywhere = [p for name, p in parameters.items() if any(name in used for *_, used in ranks)]
-            sum_gradients(used_anywhere, total, self.connection)
+            with time_range("reduce"):
+                sum_gradients(used_anywhere, total, self.connection)
         return total
 
     def gather(self, value: Any) -> list[Any]:

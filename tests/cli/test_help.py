@@ -86,6 +86,7 @@ def test_the_page_fits_a_terminal(name: str) -> None:
         ("max_grad_norm", "float or null above 0, default null"),
         ("device", "str (auto, cpu, cuda, mps), default auto"),
         ("deterministic", "bool, default true"),
+        ("compile", "bool, default false"),
         ("profile", "bool | str, default false"),
         ("checkpoint.every_minutes", "float or null above 0, default null"),
         ("model", "default small_cnn"),

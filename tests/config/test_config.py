@@ -158,6 +158,8 @@ def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
         "checkpoint.every_steps=7",
     ]
     assert extract_experiment(compose(neutral)) == extract_experiment(compose())
+    assert extract_experiment(compose(["compile=true"])) != extract_experiment(compose(["compile=false"]))
+    assert extract_experiment(compose(["compile=false"])) == extract_experiment(compose())
     assert extract_experiment(compose(["seed=1"])) != extract_experiment(compose())
     assert extract_experiment(compose(["optimizer.lr=0.031"])) != extract_experiment(compose())
     assert not NEUTRAL_KEYS & extract_experiment(compose()).keys()

@@ -74,6 +74,7 @@ def test_every_key_that_may_be_changed_is_tried() -> None:
         ("optimizer.lr=0.5", "optimizer.lr=0.5 (it has 0.03)"),
         ("max_grad_norm=1", "max_grad_norm=1.0 (it has None)"),
         ("deterministic=false", "deterministic=False (it has True)"),
+        ("compile=true", "compile=True (it has False)"),
         (
             "precision=bf16",
             "precision._target_=microstep.components.precision.bf16 (it has microstep.components.precision.full)",

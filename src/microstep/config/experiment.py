@@ -26,6 +26,7 @@ RESUMABLE_KEYS = frozenset({"epochs", "steps", "device", "threads"}) | DATA_KEYS
 #: hashes and comparisons, so that older runs still match. A root key or group that a run lacks is set to it.
 LATER: dict[str, Any] = {
     **dict.fromkeys(("init", "param_groups", "monitor", "steps", "validate_every_steps")),
+    "compile": False,
     **dict.fromkeys(("dataset.folds", "dataset.fold", "model.freeze", "model.norm", "task.loss", "task.metrics")),
     "model.aux_logits": False,
     "model.norm_samples": 16,

@@ -68,6 +68,7 @@ class TrainConfig:
         "keep", PRECISION, "keep: freed memory stays in the process, which is faster; or glibc's default"
     )
     deterministic: bool = key(True, PRECISION, "use deterministic algorithms only")
+    compile: bool = key(False, PRECISION, "compile the model for training (torch.compile); needs g++")
     num_workers: int | None = key(None, DATA, "processes that load images; null: one per core, at most 8", WORKERS)
     param_groups: Any = key(None, OPTIMIZATION, "[{match: REGEX, lr: 0.1}, …], or norm_bias: these do not decay")
     max_grad_norm: float | None = key(None, OPTIMIZATION, "clip the gradient of a step to this norm", POSITIVE)

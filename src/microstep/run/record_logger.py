@@ -57,6 +57,7 @@ class RunRecordLogger:
         metrics = self.facts.get("metrics", {}) | {name: dict(split.metrics) for name, split in results.splits.items()}
         checkpoints = {name: round(value, 4) for name, value in asdict(results.saving).items()}
         seconds, memory = round(results.train_seconds, 3), results.peak_memory_bytes
+        self.facts |= {"compiling": dict(results.compiling)} if results.compiling else {}
         self.update(train_seconds=seconds, peak_memory_bytes=memory, metrics=metrics, checkpoints=checkpoints)
 
     def close(self, error: BaseException | None) -> None:

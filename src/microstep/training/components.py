@@ -54,6 +54,7 @@ class Optimization:
     average: protocols.Averaging
     stop: protocols.Stopping
     monitor: Monitor
+    compiled: nn.Module | None = None  #: what the step calls instead of the model; it shares the model's tensors
 
 
 def named_components(components: Components, optimization: Optimization) -> dict[str, Any]:

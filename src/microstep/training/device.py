@@ -14,6 +14,7 @@ import torch
 
 from microstep.components.dataset.loader_processes import loader_errors
 from microstep.errors import ConfigError
+from microstep.training.compiler import check_compiler_error
 
 DEFAULT_THREADS = torch.get_num_threads()  #: torch's own choice, before any run changed it
 
@@ -38,6 +39,7 @@ def torch_errors() -> Iterator[None]:
         with loader_errors():
             yield
     except RuntimeError as error:
+        check_compiler_error(error)
         if not (found := re.match(r"(\S+) does not have a deterministic implementation", str(error))):
             raise
         remedy = "train with deterministic=false, or choose another device or model"

@@ -13,6 +13,7 @@ from microstep.config.allowlist import ALLOW_ALL, Allowlist
 from microstep.config.param_groups import group_parameters, read_param_groups
 from microstep.errors import ConfigError
 from microstep.run.monitor import choose_monitor
+from microstep.training.compiler import compile_model
 from microstep.training.components import Components, Optimization
 from microstep.training.evaluation_loop import recompute_statistics
 from microstep.training.instantiation import build_component
@@ -34,7 +35,8 @@ def build_optimization(
     available = length | {"recompute_statistics": partial(recompute_statistics, components)}
     average = build_component(config, "average", Averaging, allowlist, **available)
     stop = build_component(config, "stop", Stopping, allowlist)
-    return Optimization(optimizer, scheduler, step, transform, average, stop, monitor)
+    compiled = compile_model(components.model) if config.compile and config.check is None else None
+    return Optimization(optimizer, scheduler, step, transform, average, stop, monitor, compiled)
 
 
 def build_optimizer(config: DictConfig, allowlist: Allowlist, model: nn.Module) -> Optimizer:

@@ -62,6 +62,7 @@ def start_summary(
         "precision": f"{precision.name} ({precision.reason})",
         "device": machine.describe_device(components.device),
         **format_processes(planned_processes(config), processes),
+        **({"compiled": "for training; the first windows take seconds to a minute more"} if config.compile else {}),
         "batch": format_batch_size(config),
         "steps": f"{components.steps:,} an epoch, {Periods.of(config, components.steps).total:,} in {length}",
         **({"validated": f"every {config.validate_every_steps:,} steps"} if config.validate_every_steps else {}),

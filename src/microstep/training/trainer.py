@@ -11,6 +11,7 @@ from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedul
 from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
 from microstep.run.weights import WeightsFile
+from microstep.training.compiler import CompileTimer
 from microstep.training.components import Components, Optimization, collect_state, load_state
 from microstep.training.device import PeakMemory, torch_errors
 from microstep.training.evaluation_loop import averaged_model, evaluate, evaluate_and_report
@@ -46,6 +47,7 @@ class Trainer:
         self.step = self.optimization.step
         self.progress = Progress()
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
+        self.compile_timer = None if self.optimization.compiled is None else CompileTimer()
 
     @property
     def strategy(self) -> Strategy:
@@ -115,6 +117,7 @@ class Trainer:
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics, self.task)
         values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
         values |= {"peak_memory_bytes": memory.bytes(), "saving": self.checkpoints.saving, "splits": splits}
+        values["compiling"] = self.compile_timer.cost() if self.compile_timer else {}
         results = Results(self.run_dir, self.progress.best_epoch, train_seconds=seconds, **values)
         self.loggers.finish(results)
         return results
@@ -130,6 +133,7 @@ class Trainer:
         samples = self.loaders.samples * (end - start) // self.periods.data_pass  # estimated if it is not one pass
         for data_pass, first, last in self.periods.parts(self.progress):
             windows = self.loaders.train(data_pass, first, getattr(self.step, "passes", 1), last)
+            windows = windows if self.compile_timer is None else self.compile_timer(windows)
             windows = self.loggers.windows(windows, epoch, self.progress.epoch_samples, samples, metrics)
             yield data_pass, self.profiler.windows(windows, self.progress.windows) if self.profiler else windows
 

@@ -35,12 +35,13 @@ def train_epoch(
     precision allows have no finite gradient.
     """
     model, optimizer, step = components.model.train(), optimization.optimizer, optimization.step
+    called = model if optimization.compiled is None else optimization.compiled  # not `or`: it has a length
     for window in windows:
         if progress.window == 0:
             step.metrics.reset()
         reseed(components.device, components.loaders.seed, epoch, window.number)
         with use_strategy(components.loaders.strategy):
-            result = step(model, optimizer, window.batches, window.weight)
+            result = step(called, optimizer, window.batches, window.weight)
         progress.count(window, result, lr=optimizer.param_groups[0]["lr"])
         if progress.skipped_in_a_row > components.precision.max_skipped:
             raise divergence_error(epoch, window, result, components)

@@ -69,6 +69,7 @@ class Results:
     peak_memory_bytes: int | None  #: since `fit` began, of the GPU or the process; None if unknown
     saving: SavingCost
     splits: Mapping[str, SplitResult]  #: `val`, and `test` if the data have it
+    compiling: Mapping[str, float] = field(default_factory=dict)  #: first_windows, first_seconds, later_seconds
 
     @property
     def val(self) -> Mapping[str, float]:

@@ -10,6 +10,7 @@ from microstep.utils.terminal import called, print_above_bars, print_and_log
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
+COMPILED = "{first_seconds:.1f} s for the first window of each size ({first_windows}), then {later_seconds:.3g} s each"
 
 
 class Console:
@@ -53,6 +54,7 @@ def format_results(results: Results) -> str:
         "val": format_metrics(results.val),
         "best checkpoint": f"epoch {results.best_epoch}, chosen by validation",
         "trained": f"{results.optimizer_steps:,} optimizer steps in {results.train_seconds:.1f} s{skipped}",
+        **({"compiled": COMPILED.format(**results.compiling)} if results.compiling else {}),
         "run directory": run,
     }
     again = f"{called('evaluate')} run={run} split={split}"

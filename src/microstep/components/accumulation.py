@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from math import ceil
 
 from microstep.types.data import Positions, Window
+from microstep.types.protocols import Accumulation
 
-__all__ = ["Fixed"]
+__all__ = ["Atoms", "Fixed"]
 
 
 class Fixed:
@@ -25,6 +26,18 @@ class Fixed:
 
     def steps(self, samples: int) -> int:
         return ceil(samples / self.window_size)
+
+
+class Atoms:
+    """Cuts the windows of a plan into micro-batches of `size` samples. The plan's own micro-batches don't matter."""
+
+    def __init__(self, plan: Accumulation, size: int) -> None:
+        self.plan, self.size, self.steps = plan, size, plan.steps
+
+    def windows(self, order: Positions) -> Iterator[Window]:
+        for window in self.plan.windows(order):
+            window_positions = [position for positions in window.micro_batches for position in positions]
+            yield Window(tuple(slice_order(window_positions, self.size)))
 
 
 def slice_order(order: Positions, size: int) -> Iterator[Positions]:

@@ -35,6 +35,8 @@ LATER: dict[str, Any] = {
     "average": {"_target_": "microstep.components.average.NoAverage"},
     "stop": {"_target_": "microstep.components.stop.Never"},
     "strategy": {"_target_": "microstep.components.strategy.Single"},
+    "reduction": "sum",
+    "atom": 32,
 }
 REPEAT_KEYS = ("seed", "dataset.fold")  #: keys in which the repeats of an experiment differ
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
@@ -60,7 +62,18 @@ def micro_batches(config: DictConfig) -> int:
     return int(config.accum) * planned_processes(config)
 
 
+def is_canonical(config: DictConfig) -> bool:
+    return bool(config.reduction == "canonical")
+
+
 def micro_batch_size(config: DictConfig) -> int:
+    """Return the number of samples that pass through the model together in training."""
+    planned = planned_batch_size(config)
+    return int(config.atom) if is_canonical(config) else planned
+
+
+def planned_batch_size(config: DictConfig) -> int:
+    """Return `batch_size`, or the same derived from `effective_batch_size`."""
     if config.effective_batch_size is None:
         return int(config.batch_size)
     size, rest = divmod(config.effective_batch_size, micro_batches(config))
@@ -73,7 +86,14 @@ def micro_batch_size(config: DictConfig) -> int:
 
 def effective_batch_size(config: DictConfig) -> int:
     """Return the number of samples in a full window."""
-    return micro_batch_size(config) * micro_batches(config)
+    return planned_batch_size(config) * micro_batches(config)
+
+
+def size_key(config: DictConfig) -> tuple[str, int]:
+    """Return the key that sets the size of a micro-batch, and how many times that size its value is."""
+    if is_canonical(config) or config.effective_batch_size is None:
+        return "atom" if is_canonical(config) else "batch_size", 1
+    return "effective_batch_size", micro_batches(config)
 
 
 def profiled_steps(value: bool | str, done: int = 0) -> range:

@@ -57,6 +57,8 @@ class TrainConfig:
     effective_batch_size: int | None = key(
         None, BATCH, "samples per optimizer step; sets batch_size to this divided by accum", POSITIVE_INT
     )
+    reduction: str = key("sum", BATCH, "canonical: the same bits for any accum and number of processes; sum: faster")
+    atom: int = key(32, BATCH, "samples that pass through the model together with reduction=canonical", POSITIVE_INT)
     epochs: int = key(20, OPTIMIZATION, "passes over the training split", POSITIVE_INT)
     steps: int | None = key(None, OPTIMIZATION, "optimizer steps instead of epochs, skipped ones too", POSITIVE_INT)
     validate_every_steps: int | None = key(None, RUN, "steps between two validations; null: an epoch", POSITIVE_INT)
@@ -158,6 +160,7 @@ CHOICES = {
     "check": CHECKS,
     "rule": RULES,
     "redo": ("stale",),
+    "reduction": ("sum", "canonical"),
     "tta": ("flip",),
     "allocator": ("keep", "default"),
     "device": ("auto", "cpu", "cuda", "mps"),

@@ -11,10 +11,17 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from microstep.config.experiment import LITERAL_KEYS, micro_batch_size, micro_batches, profiled_steps
+from microstep.config.experiment import (
+    LITERAL_KEYS,
+    is_canonical,
+    micro_batch_size,
+    micro_batches,
+    profiled_steps,
+    size_key,
+)
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
-from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
+from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, TrainConfig
 from microstep.config.targets import CLASSIFICATION, current
 from microstep.errors import ConfigError
 
@@ -39,6 +46,7 @@ def check_config(config: DictConfig) -> None:
     if "accum" in config:
         micro_batch_size(config)
         check_accum_matches(config)
+        check_reduction(config)
         check_norm_samples(config)
         check_diagnostic_keys(config)
         read_param_groups(config)
@@ -88,14 +96,26 @@ def check_accum_matches(config: DictConfig) -> None:
         raise ConfigError(subject, f"accum={config.accum} sets it", f"write accum={count}")
 
 
+def check_reduction(config: DictConfig) -> None:
+    """Check that nothing contradicts `reduction=canonical`, and that `atom` is not given without it."""
+    if not is_canonical(config):
+        if config.atom != TrainConfig.atom:
+            raise ConfigError(f"atom={config.atom}", "only reduction=canonical has atoms", "add it, or leave out atom=")
+    elif not config.deterministic:
+        raise ConfigError("deterministic=false", "reduction=canonical promises equal bits", "leave out one of the two")
+    elif config.check in MICRO_BATCH_CHECKS:
+        reason = "it compares cuts, and reduction=canonical computes all of them alike"
+        raise ConfigError(f"check={config.check}", reason, "leave out one of the two")
+    elif is_foreign(config, "strategy"):
+        raise ConfigError("reduction=canonical", "your own strategy adds up gradients", "choose strategy=single or ddp")
+
+
 def check_norm_samples(config: DictConfig) -> None:
     """Check that groups of ghost normalization divide a micro-batch: otherwise the result depends on the cut."""
     size, samples = micro_batch_size(config), config.model.get("norm_samples", 1)
     if config.model.get("norm") != "ghost" or size % samples == 0:
         return
-    key, factor = (
-        ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", micro_batches(config))
-    )
+    key, factor = size_key(config)
     reason = f"{key}={config[key]} makes micro-batches of {size}, which it doesn't divide"
     larger = math.ceil(size / samples) * samples * factor
     raise ConfigError(f"model.norm_samples={samples}", reason, f"choose a divisor, or {key}={larger}")

@@ -14,7 +14,7 @@ from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.remote import RemoteLogger
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import micro_batches
+from microstep.config.experiment import is_canonical, micro_batches
 from microstep.config.hparams import extract_hparams
 from microstep.config.hydra_job import get_choices, get_run_directory
 from microstep.config.processes import find_run_world
@@ -31,12 +31,12 @@ from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.optimization import build_optimization
 from microstep.training.periods import Periods
-from microstep.training.processes import Connect, connect_helpers, describe_job, run_alone
+from microstep.training.processes import Connect, build_strategy, connect_helpers, describe_job, run_alone
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.step_profiler import StepProfiler
 from microstep.training.trainer import Trainer
-from microstep.types.protocols import Sink, Strategy
+from microstep.types.protocols import Sink
 from microstep.utils.files import write_atomic
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
@@ -103,14 +103,15 @@ def build_new_trainer(run: RunSpec) -> Trainer:
 def assemble_trainer(run: RunSpec, components: Components, world: World | None = None) -> Trainer:
     """Build the trainer of a run, which trains in the processes of `world`."""
     config = run.config
-    make_strategy = partial(build_component, config, "strategy", Strategy, run.allowlist)
-    components.loaders.strategy = make_strategy(connection=None)
+    make_strategy = partial(build_strategy, config, run.allowlist)
+    components.loaders.strategy = make_strategy()
     world_size = world.size if world else 1
     identity = {"run": compute_identity(config, components, run.files, world_size), "choices": dict(run.names)}
     run.record.update(**run_facts(config, components, run.names, identity["run"]))
     rows = start_summary(config, run.names, components, run.directory, world_size)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
-    warn_inexact_accumulation(components.model, micro_batches(config))
+    if not is_canonical(config):
+        warn_inexact_accumulation(components.model, micro_batches(config))
     optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule

@@ -8,13 +8,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from microstep.components.accumulation import Atoms
 from microstep.components.dataset import ImageDataset
 from microstep.components.dataset.sharing import get_shared
 from microstep.components.dataset.workers import worker_count
 from microstep.components.model.initial_weights import load_initial_weights
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import micro_batch_size, planned_processes
+from microstep.config.experiment import is_canonical, micro_batch_size, planned_batch_size, planned_processes
 from microstep.errors import ConfigError
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
@@ -115,12 +116,12 @@ def divide_workers(requested: int | None, processes: int) -> int:
 
 
 def build_accumulation(config: DictConfig, allowlist: Allowlist) -> Accumulation:
-    size, processes = micro_batch_size(config), planned_processes(config)
+    size, processes = planned_batch_size(config), planned_processes(config)
     plan = build_component(config, "accumulation", Accumulation, allowlist, batch_size=size, processes=processes)
     if processes > 1 and "processes" not in inspect.signature(type(plan)).parameters:
         reason = f"{type(plan).__name__} has no argument `processes`, so its windows are those of one process"
         raise ConfigError(f"strategy.processes={processes}", reason, "let it take them, or choose strategy=single")
-    return plan
+    return Atoms(plan, config.atom) if is_canonical(config) else plan
 
 
 def build_dataset(
@@ -135,12 +136,13 @@ def build_dataset(
 def build_loaders(
     config: DictConfig, dataset: Dataset, plan: Accumulation, task: Task, device: torch.device, allowlist: Allowlist
 ) -> Loaders:
-    size, train = micro_batch_size(config), dataset.splits["train"]
+    size, train = planned_batch_size(config), dataset.splits["train"]
+    evaluated = EVALUATION_FACTOR * micro_batch_size(config)
     offered = {"train_targets": train.targets, "train_strata": dataset.facts.get("train_strata", train.targets)}
     sampler = build_component(config, "sampler", Sampler, allowlist, **offered)
     augment = build_component(config, "augment", Augment, allowlist)
     check_mixable(augment, task)
-    loaders = Loaders(dataset.splits, sampler, augment, plan, task, EVALUATION_FACTOR * size, config.seed, device)
+    loaders = Loaders(dataset.splits, sampler, augment, plan, task, evaluated, config.seed, device)
     if size > (samples := loaders.samples):
         raise ConfigError(f"batch_size={size}", f"an epoch has {samples:,} samples", f"choose at most {samples}")
     return loaders

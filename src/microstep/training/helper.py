@@ -24,11 +24,10 @@ from microstep.errors import DataError, MicrostepError, ProcessLost, Stopped, fo
 from microstep.run.checkpoints.checkpoints import CheckpointSchedule
 from microstep.run.progress import Progress
 from microstep.training.builders import build_components
-from microstep.training.instantiation import build_component
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.optimization import build_optimization
 from microstep.training.periods import Periods
-from microstep.training.processes import COMPARED, end_helpers
+from microstep.training.processes import COMPARED, build_strategy, end_helpers
 from microstep.training.provenance import compute_identity
 from microstep.training.rendezvous import Rendezvous
 from microstep.training.trainer import Trainer
@@ -135,7 +134,7 @@ def build_trainer(
     check_same(job["same"], compute_identity(config, components, files={}))
     optimization = build_optimization(config, components)
     loggers = LoggerCollection(ProgressBars(False), (), config.log_every_steps)
-    connected = partial(connect, make_strategy=partial(build_component, config, "strategy", Strategy))
+    connected = partial(connect, make_strategy=partial(build_strategy, config))
     nothing, schedule, periods = cast(Any, None), CheckpointSchedule(), Periods.of(config, components.steps)
     return HelperTrainer(components, optimization, nothing, loggers, schedule, {}, nothing, Path(), periods, connected)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import fsum
 from time import perf_counter
@@ -172,7 +172,7 @@ class LazyBatches:
             batch = self.plan.fetch(request)
         self.wait_timer.waited += perf_counter() - start
         self.seeds.reseed(number, iteration)
-        return batch
+        return replace(batch, number=number)
 
 
 def take_positions(values: Tensor, positions: Positions) -> Tensor:

@@ -15,9 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from microstep.components.strategy.connection import Connection
+from microstep.components.strategy.data_parallel import DataParallel
+from microstep.components.strategy.gradient_sums import TreeSum
+from microstep.config.allowlist import ALLOW_ALL, Allowlist
+from microstep.config.experiment import is_canonical
 from microstep.errors import ProcessLost
 from microstep.run.checkpoints.archive import serialize_state, snapshot
 from microstep.training.components import Components
+from microstep.training.instantiation import build_component
 from microstep.training.rendezvous import Rendezvous
 from microstep.types.protocols import Strategy
 from microstep.utils.signals import PendingSignal, describe_exit
@@ -128,6 +133,16 @@ def describe_job(
 
 def resume_command(run_dir: Path) -> str:
     return f"{called('train')} resume={shlex.quote(display_path(run_dir))}"
+
+
+def build_strategy(
+    config: DictConfig, allowlist: Allowlist = ALLOW_ALL, connection: Connection | None = None
+) -> Strategy:
+    if not is_canonical(config):
+        return build_component(config, "strategy", Strategy, allowlist, connection=connection)
+    strategy = DataParallel(connection)
+    strategy.sum_type = TreeSum
+    return strategy
 
 
 def run_alone(trainer: "Trainer") -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from microstep.components.model.ghost_norm import GhostBatchNorm
-from microstep.config.experiment import effective_batch_size, micro_batch_size, planned_processes
+from microstep.config.experiment import effective_batch_size, is_canonical, planned_batch_size, planned_processes
 from microstep.run.monitor import choose_monitor
 from microstep.run.progress import Progress
 from microstep.training import device as machine
@@ -93,7 +93,9 @@ def option_name(config: DictConfig, choices: Mapping[str, str], group: str) -> s
 def format_batch_size(config: DictConfig) -> str:
     processes = planned_processes(config)
     planned = f" × {processes} processes" if processes > 1 else ""
-    row = f"{micro_batch_size(config)} × accum {config.accum}{planned} → effective {effective_batch_size(config)}"
+    row = f"{planned_batch_size(config)} × accum {config.accum}{planned} → effective {effective_batch_size(config)}"
+    if is_canonical(config):
+        return f"{row}, computed in atoms of {config.atom} (reduction=canonical)"
     if config.effective_batch_size is not None:
         return f"{row} (effective_batch_size is given: accum only cuts it)"
     return f"{row} (accum multiplies batch_size)" if config.accum > 1 else row

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from microstep.config.experiment import micro_batch_size, micro_batches
+from microstep.config.experiment import is_canonical, micro_batch_size, size_key
 from microstep.errors import ConfigError
 from microstep.training.loaders import Loaders
 from microstep.training.run_info import find_training_modules
@@ -17,13 +17,12 @@ NO_VARIANCE = "Expected more than 1 value per channel"  #: how BatchNorm's error
 def check_single_samples(config: DictConfig, model: nn.Module, loaders: Loaders) -> None:
     """Raise ConfigError if an epoch has a micro-batch of one sample, and the model can't be trained on it."""
     samples, size = loaders.samples, micro_batch_size(config)
-    windows = loaders.accumulation.windows(range(samples))
+    windows = list(loaders.accumulation.windows(range(samples)))
     if all(len(one) > 1 for window in windows for one in window.micro_batches) or trains_on_one(model, loaders):
         return
-    better = next((larger for larger in range(size + 1, samples) if samples % larger != 1), samples)
-    key, factor = (
-        ("batch_size", 1) if config.effective_batch_size is None else ("effective_batch_size", micro_batches(config))
-    )
+    cut = {sum(map(len, window.micro_batches)) for window in windows} if is_canonical(config) else {samples}
+    better = next((larger for larger in range(size + 1, samples) if all(n % larger != 1 for n in cut)), samples)
+    key, factor = size_key(config)
     reason = f"{samples:,} samples leave a micro-batch of one, and BatchNorm needs more than 1 value per channel"
     remedy = f"choose {key}={better * factor}, or a model without BatchNorm (of resnet18: model.norm=group)"
     raise ConfigError(f"{key}={config[key]}", reason, remedy)

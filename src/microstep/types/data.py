@@ -30,6 +30,7 @@ class Batch:
     positions: Tensor  #: N, int64: positions in the epoch's order
     indices: Tensor  #: N, int64: indices in the official split
     mix: Mix | None = None  #: None if the samples are not mixed
+    number: int = 0  #: of a micro-batch in its window
 
     @property
     def mix_arguments(self) -> tuple[Mix, ...]:
@@ -63,6 +64,7 @@ class MicroBatchResult:
     targets: Tensor  #: N × …
     loss_sum: Tensor  #: it asks for a gradient, which tells metrics that the batch was trained on
     mix: Mix | None = None
+    number: int = 0  #: of the micro-batch in its window
 
     @property
     def metrics_arguments(self) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ def add_gradient(model: nn.Module, batch: Batch, weight: float, precision: Preci
     with time_range("backward"):
         precision.backward(loss)
     total = loss_sum.detach().requires_grad_()
-    return MicroBatchResult(loss.detach(), outputs.detach(), batch.targets, total, batch.mix)
+    return MicroBatchResult(loss.detach(), outputs.detach(), batch.targets, total, batch.mix, batch.number)
 
 
 class StandardStep:

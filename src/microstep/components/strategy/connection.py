@@ -69,6 +69,11 @@ class Connection:
         with self.connection_errors():
             dist.all_reduce(values)
 
+    def copy_from(self, rank: int, values: Tensor) -> None:
+        """Replace the values by those of a rank."""
+        with self.connection_errors():
+            dist.broadcast(values, rank)
+
     def close(self) -> None:
         PendingSignal.is_shared = False
         dist.destroy_process_group()

@@ -1,13 +1,13 @@
 """Strategy of a run in several processes that hold the same model."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from microstep.components.strategy.connection import Connection
+from microstep.components.strategy.gradient_sums import AllReduce, TreeSum
 from microstep.components.strategy.running_statistics import RunningStatistics
 from microstep.types.data import MicroBatchResult, Mix
 from microstep.types.protocols import Metrics
@@ -18,12 +18,14 @@ class DataParallel:
     """Distributes consecutive micro-batches of a window over the ranks, and sums their gradients.
 
     Losses, metrics and running statistics are updated with all micro-batches in the order of the window. Only the
-    rounding of the gradient's sum depends on the number of ranks. Without a connection there is one rank.
+    rounding of the gradient's sum may depend on the number of ranks. Without a connection there is one rank.
 
     Args:
         processes: number of processes that windows are planned for.
         run_on: number of processes to start.
     """
+
+    sum_type: type[AllReduce | TreeSum] = AllReduce  #: how gradients are added
 
     def __init__(
         self, connection: Connection | None = None, processes: int | None = None, run_on: int | None = None
@@ -39,19 +41,17 @@ class DataParallel:
 
     def reduce(self, model: nn.Module, results: Iterable[MicroBatchResult], metrics: Metrics | None) -> Tensor:
         statistics, computed = RunningStatistics(model), list[tuple[Any, ...]]()
+        gradients = self.sum_type([p for p in model.parameters() if p.requires_grad])
         for result in results:
             statistics.record()
+            gradients.add(result.number)
             computed.append(pack(result, metrics is not None))
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        used = [name for name, p in parameters.items() if p.grad is not None]
         with time_range("reduce"):
-            ranks = self.gather((computed, statistics.changes, used))
+            ranks = self.gather((computed, statistics.changes, gradients.describe()))
         statistics.apply([change for _, changes, _ in ranks for change in changes])
         total = add_up([one for computed, _, _ in ranks for one in computed], metrics)
-        if self.connection is not None:
-            used_anywhere = [p for name, p in parameters.items() if any(name in used for *_, used in ranks)]
-            with time_range("reduce"):
-                sum_gradients(used_anywhere, total, self.connection)
+        with time_range("reduce"):
+            gradients.finish([described for *_, described in ranks], total, self.connection)
         return total
 
     def gather(self, value: Any) -> list[Any]:
@@ -59,19 +59,6 @@ class DataParallel:
 
     def broadcast(self, value: Any) -> Any:
         return value if self.connection is None else self.connection.broadcast(value)
-
-
-def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, connection: Connection) -> None:
-    """Sum the gradients over all ranks, in one message per dtype. If the loss is not finite, they are NaN."""
-    for _, group in groupby(parameters, key=lambda p: p.dtype):
-        same = list(group)
-        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in same])
-        connection.sum(flat)
-        if not loss.isfinite():
-            flat += torch.nan
-        for parameter, part in zip(same, torch.split(flat, [p.numel() for p in same]), strict=True):
-            parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad.copy_(part.view_as(parameter))
 
 
 def pack(result: MicroBatchResult, is_measured: bool) -> tuple[Any, ...]:

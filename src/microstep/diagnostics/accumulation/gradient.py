@@ -139,7 +139,7 @@ def make_checked_window(
 
 def concatenate_batches(batches: Sequence[Batch]) -> Batch:
     fields = ("inputs", "targets", "positions", "indices")
-    tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in fields}
+    inputs, targets, positions, indices = (torch.cat([getattr(batch, name) for batch in batches]) for name in fields)
     mixes = [batch.mix for batch in batches if batch.mix is not None]
     mix = Mix(torch.cat([m.targets for m in mixes]), torch.cat([m.share for m in mixes])) if mixes else None
-    return Batch(**tensors, mix=mix)
+    return Batch(inputs, targets, positions, indices, mix)

@@ -47,6 +47,10 @@ class Diverged(MicrostepError):  # noqa: N818
     exit_code = 3
 
 
+class OutOfMemory(MicrostepError):  # noqa: N818
+    """Memory ran out in a training step."""
+
+
 class ProcessLost(MicrostepError):  # noqa: N818
     """Another process of the run has failed or died."""
 

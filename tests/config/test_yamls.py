@@ -13,6 +13,7 @@ CONF = ROOT / "conf"
 TASKS_CONF = ROOT / "tests" / "components" / "task" / "conf"
 TARGETS = {"task/multilabel": "labeled_digits", "task/regression": "numbered_digits"}
 EXTRA = {
+    "accumulation/auto": ["effective_batch_size=64"],
     "model/resnet18": ["model.norm=group"],
     "model/timm": ["batch_size=3"],
     "model/torchvision": ["batch_size=3"],

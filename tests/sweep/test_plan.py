@@ -44,6 +44,10 @@ def left(directory: Path, **facts: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
 
 
+def fingerprint_of(directory: Path) -> str:
+    return str(json.loads((directory / "run.json").read_text())["data"]["fingerprint"])
+
+
 @pytest.fixture
 def sweep(run: Path, tmp_path: Path) -> Path:
     shutil.copytree(run, tmp_path / "job")
@@ -59,6 +63,18 @@ def test_a_finished_run_is_finished(sweep: Path) -> None:
     (sweep / "deep").mkdir()
     (sweep / "under another name").rename(sweep / "deep" / "job")
     assert plan(sweep, name="deep/job").finished == {"deep/job": "deep/job"}
+
+
+def test_a_finished_run_is_found_with_whatever_size_of_micro_batches(tmp_path: Path) -> None:
+    """The size that accumulation=auto has found is part of the hash, and any size that it may find is looked for."""
+    words = ["accumulation=auto", "effective_batch_size=64"]
+    fit([*LEAST, *words], tmp_path / "job")
+    digest = json.loads((tmp_path / "job" / "run.json").read_text())["experiment_hash"]
+    smaller = identity.experiment_hash(compose([*LEAST, *words]), fingerprint_of(tmp_path / "job"), (None, 8))
+    assert digest != smaller
+    for found in (digest, smaller):
+        left(tmp_path, experiment_hash=found)
+        assert plan(tmp_path, *words).finished == {"job": "job"}
 
 
 def test_another_experiment_is_to_do(sweep: Path) -> None:

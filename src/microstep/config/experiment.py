@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from math import ceil
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -104,6 +105,20 @@ def profiled_steps(value: bool | str, done: int = 0) -> range:
     if first > last:
         raise ConfigError(f"profile={value}", "it names no steps", "give true, false, or two steps: profile=10:15")
     return range(first, last + 1)
+
+
+def finds_batch_size(config: DictConfig) -> bool:
+    """Return True if `accumulation=auto` finds the size of micro-batches. It is then part of the experiment."""
+    return str(OmegaConf.select(config, "accumulation._target_")) == "microstep.components.accumulation.Auto"
+
+
+def cut_sizes(config: DictConfig) -> list[int | None]:
+    """Return the sizes of micro-batches that may be found, in groups of ghost normalization; or None alone."""
+    unit = config.model.get("norm_samples", 1) if config.model.get("norm") == "ghost" else 1
+    sizes = [micro_batch_size(config)]
+    while sizes[-1] > unit:
+        sizes.append(ceil(sizes[-1] / unit / 2) * unit)
+    return [*sizes] if finds_batch_size(config) else [None]
 
 
 def precision_is_measured(config: DictConfig) -> bool:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.experiment import (
     LITERAL_KEYS,
+    finds_batch_size,
     is_canonical,
     micro_batch_size,
     micro_batches,
@@ -44,6 +45,7 @@ def check_config(config: DictConfig) -> None:
         if not str(name).isidentifier() or getattr(node, "_target_", None) is None:
             raise ConfigError(f"logger.{name}", "it builds no logger", "begin its yaml with: # @package logger.NAME")
     if "accum" in config:
+        check_found_batch_size(config)
         micro_batch_size(config)
         check_accum_matches(config)
         check_reduction(config)
@@ -103,11 +105,20 @@ def check_reduction(config: DictConfig) -> None:
             raise ConfigError(f"atom={config.atom}", "only reduction=canonical has atoms", "add it, or leave out atom=")
     elif not config.deterministic:
         raise ConfigError("deterministic=false", "reduction=canonical promises equal bits", "leave out one of the two")
+    elif finds_batch_size(config):
+        raise ConfigError("accumulation=auto", "reduction=canonical computes in atoms", "leave out one of the two")
     elif config.check in MICRO_BATCH_CHECKS:
         reason = "it compares cuts, and reduction=canonical computes all of them alike"
         raise ConfigError(f"check={config.check}", reason, "leave out one of the two")
     elif is_foreign(config, "strategy"):
         raise ConfigError("reduction=canonical", "your own strategy adds up gradients", "choose strategy=single or ddp")
+
+
+def check_found_batch_size(config: DictConfig) -> None:
+    if finds_batch_size(config) and config.effective_batch_size is None:
+        raise ConfigError("accumulation=auto", "it cuts a batch of a given size", "add effective_batch_size=64")
+    if finds_batch_size(config) and config.accum != 1:
+        raise ConfigError(f"accum={config.accum}", "accumulation=auto finds it", "leave out one of the two")
 
 
 def check_norm_samples(config: DictConfig) -> None:

@@ -15,7 +15,7 @@ from microstep.components.dataset.normalization import Normalizer
 from microstep.components.dataset.workers import worker_count
 from microstep.components.model.metadata import parse_json, parse_normalization
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import micro_batch_size
+from microstep.config.experiment import finds_batch_size, micro_batch_size
 from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
 from microstep.evaluation.evaluate import Overrides, load_run, load_weights, read_weights
@@ -168,5 +168,6 @@ def build_classifier(
     precision = build_component(config, "precision", Precision, allowlist, device=device, saved_name=precision_name)
     load_weights(model := precision.prepare(model), weights)
     normalizer = Normalizer(decoder.scale, facts.mean, facts.std, device)
-    batch_size, workers = EVALUATION_FACTOR * micro_batch_size(config), worker_count(config.num_workers)
+    size = 16 if finds_batch_size(config) else micro_batch_size(config)
+    batch_size, workers = EVALUATION_FACTOR * size, worker_count(config.num_workers)
     return Classifier(model, precision, task, outputs, decoder, normalizer, device, batch_size, workers, weights.epoch)

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import nn
 
+from microstep.components.accumulation import Auto
 from microstep.components.dataset import ImageDataset, ImageSource
 from microstep.components.dataset.images import Targets
 from microstep.components.model.metadata import parse_normalization
@@ -105,6 +106,9 @@ def load_run(
     with suppress(CheckpointRefused):  # it is raised below, after what the config names has been checked
         normalization = parse_normalization(read().metadata)
     components = build_components(config, allowlist, device, False, saved_name=name, normalization=normalization)
+    size = saved.record.numbers.get("micro_batch_size")
+    if isinstance(components.accumulation, Auto) and size in components.accumulation.sizes:
+        components.accumulation.load_state_dict({"batch_size": size})
     saved.check_data(components.dataset.fingerprint)
     load_weights(components.model, read())
     if fitted := read_fitted(read(), directory):

@@ -2,12 +2,13 @@
 
 import json
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from microstep.config.experiment import flatten
+from microstep.config.experiment import cut_sizes, flatten
 from microstep.errors import CheckpointRefused, format_error
 from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.run.directory import clear_run_directory, has_checkpoint
@@ -66,9 +67,9 @@ class ExperimentHashes:
         self.elsewhere, self.fingerprints = elsewhere, dict[str, str]()
 
     def compute_hashes(self, config: DictConfig, files: dict[str, str] | None = None) -> list[str]:
-        """Return the hash that the run of a job will have; several if its precision is not known yet."""
+        """Return the hash that the run of a job will have; several if what it finds is not known yet."""
         fingerprint, names = self.get_fingerprint(config), possible_precisions(config, self.elsewhere)
-        return [experiment_hash(config, fingerprint, name, files) for name in names]
+        return [experiment_hash(config, fingerprint, found, files) for found in product(names, cut_sizes(config))]
 
     def get_fingerprint(self, config: DictConfig) -> str:
         """Return the fingerprint of a job's data; one that no run has if the data cannot be loaded."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +15,7 @@ from microstep.components.logger.metrics_csv import MetricsCsv
 from microstep.components.logger.remote import RemoteLogger
 from microstep.components.logger.tensorboard import TensorBoard
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import is_canonical, micro_batches
+from microstep.config.experiment import finds_batch_size, is_canonical, micro_batches
 from microstep.config.hparams import extract_hparams
 from microstep.config.hydra_job import get_choices, get_run_directory
 from microstep.config.processes import find_run_world
@@ -111,7 +112,7 @@ def assemble_trainer(run: RunSpec, components: Components, world: World | None =
     rows = start_summary(config, run.names, components, run.directory, world_size)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     if not is_canonical(config):
-        warn_inexact_accumulation(components.model, micro_batches(config))
+        warn_inexact_accumulation(components.model, None if finds_batch_size(config) else micro_batches(config))
     optimization = build_optimization(config, components, run.allowlist)
     checkpoints, schedule = Checkpoints(run.directory / "checkpoints"), CheckpointSchedule(**config.checkpoint)
     output = checkpoints, build_loggers(run, components.loaders.first_images(NUM_LOGGED_IMAGES)), schedule
@@ -123,7 +124,17 @@ def assemble_trainer(run: RunSpec, components: Components, world: World | None =
         connect = partial(connect_helpers, world=world, job=job, make_strategy=make_strategy)
     periods = Periods.of(config, components.steps)
     profiler = StepProfiler(config.profile, periods.total, run.directory) if config.profile else None
-    return Trainer(components, optimization, *output, identity, weights, run.directory, periods, connect, profiler)
+    rest = periods, connect, profiler, partial(record_found_size, run, components, identity["run"])
+    return Trainer(components, optimization, *output, identity, weights, run.directory, *rest)
+
+
+def record_found_size(run: RunSpec, components: Components, identity: dict[str, Any]) -> bool:
+    """Record the size of micro-batches and the hash, of which it is a part. Return whether it has changed."""
+    size = components.loaders.found_size
+    if has_changed := size != run.record.facts.get("micro_batch_size"):
+        identity |= compute_identity(run.config, components, identity["files"], identity["processes"])
+        run.record.update(micro_batch_size=size, experiment_hash=identity["experiment"])
+    return has_changed
 
 
 def build_loggers(run: RunSpec, images: Tensor | None) -> LoggerCollection:

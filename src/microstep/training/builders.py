@@ -15,7 +15,7 @@ from microstep.components.dataset.workers import worker_count
 from microstep.components.model.initial_weights import load_initial_weights
 from microstep.components.model.metadata import MeanAndStd
 from microstep.config.allowlist import ALLOW_ALL, Allowlist
-from microstep.config.experiment import is_canonical, micro_batch_size, planned_batch_size, planned_processes
+from microstep.config.experiment import cut_sizes, is_canonical, micro_batch_size, planned_batch_size, planned_processes
 from microstep.errors import ConfigError
 from microstep.training import device as machine
 from microstep.training.allocator import configure_allocator
@@ -116,8 +116,9 @@ def divide_workers(requested: int | None, processes: int) -> int:
 
 
 def build_accumulation(config: DictConfig, allowlist: Allowlist) -> Accumulation:
-    size, processes = planned_batch_size(config), planned_processes(config)
-    plan = build_component(config, "accumulation", Accumulation, allowlist, batch_size=size, processes=processes)
+    processes = planned_processes(config)
+    offered = {"batch_size": planned_batch_size(config), "processes": processes, "sizes": cut_sizes(config)}
+    plan = build_component(config, "accumulation", Accumulation, allowlist, **offered)
     if processes > 1 and "processes" not in inspect.signature(type(plan)).parameters:
         reason = f"{type(plan).__name__} has no argument `processes`, so its windows are those of one process"
         raise ConfigError(f"strategy.processes={processes}", reason, "let it take them, or choose strategy=single")

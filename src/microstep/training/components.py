@@ -64,7 +64,7 @@ def named_components(components: Components, optimization: Optimization) -> dict
     found |= {"scheduler": optimization.scheduler, "precision": components.precision, "metrics": step.metrics}
     found |= {"step": step, "gradient": optimization.transform, "average": optimization.average}
     found |= {"stop": optimization.stop, "task": components.task}
-    return found | {"sampler": loaders.sampler, "augment": loaders.augment}
+    return found | {"sampler": loaders.sampler, "augment": loaders.augment, "accumulation": components.accumulation}
 
 
 def stateful_components(components: Components, optimization: Optimization) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from microstep.components.accumulation import Auto
 from microstep.components.strategy import Single
 from microstep.errors import ConfigError
 from microstep.training.monitoring import DataWaitTimer
@@ -44,7 +45,7 @@ class Loaders:
 
     def train(self, epoch: int, first: int = 0, passes: int = 1, last: int | None = None) -> Iterator[LoadedWindow]:
         """Yield windows `first` to `last` (excluded) of an epoch, each to be iterated `passes` times, then fetched."""
-        plan = self.plan_epoch(epoch)
+        plan, size = self.plan_epoch(epoch), self.found_size
         windows = list(self.accumulation.windows(range(plan.samples)))[first:last]
         shares = [self.strategy.share(len(window.micro_batches)) for window in windows]
         pairs = zip(windows, shares, strict=True)
@@ -56,6 +57,10 @@ class Loaders:
             seeds = MicroBatchSeeds(self.device, (self.seed, epoch, first + number), len(window.micro_batches))
             batches = LazyBatches(plan, requests[number], shares[number], seeds, self.wait_timer)
             yield LoadedWindow(first + number, samples, weight, batches)
+            if size != self.found_size:  # the window is needed again
+                plan.split.expect([])  # drops what it has kept
+                yield from self.train(epoch, first + number, passes, last)
+                return
 
     def plan_epoch(self, epoch: int) -> EpochPlan:
         key, train, order, samples = (self.seed, epoch), self.splits["train"], self.draw_order(epoch), self.samples
@@ -66,6 +71,11 @@ class Loaders:
             weights = share * weights + (1 - share) * weights[partners]
         view = self.augment.view(train, *key, samples=samples)
         return EpochPlan(view, order.to(self.device), positions, weights, mixing)
+
+    @property
+    def found_size(self) -> int | None:
+        """Size of micro-batches and of evaluation batches with `accumulation=auto`, else None."""
+        return self.accumulation.batch_size if isinstance(self.accumulation, Auto) else None
 
     @cached_property
     def samples(self) -> int:
@@ -92,7 +102,7 @@ class Loaders:
     def evaluation(self, name: str) -> Iterator[Batch]:
         """Yield the evaluation batches of this rank: every `world_size`-th one."""
         split = self.splits[name]
-        batches = torch.split(torch.arange(len(split), device=self.device), self.eval_batch_size)
+        batches = torch.split(torch.arange(len(split), device=self.device), self.found_size or self.eval_batch_size)
         requests = [(rows, rows) for rows in batches[self.strategy.rank :: self.strategy.world_size]]
         split.expect(requests)
         return (split.fetch(*request) for request in requests)
@@ -160,11 +170,13 @@ class LazyBatches:
     seeds: MicroBatchSeeds
     wait_timer: DataWaitTimer
     iterations: int = 0
+    is_open: bool = False  #: whether an iteration has begun and not ended
 
     def __iter__(self) -> Iterator[Batch]:
-        iteration, self.iterations = self.iterations, self.iterations + 1
+        iteration, self.iterations, self.is_open = self.iterations, self.iterations + 1, True
         fetch = partial(self.fetch, iteration=iteration)
-        return map(fetch, self.requests, self.numbers)  # map keeps no reference to what it has yielded
+        yield from map(fetch, self.requests, self.numbers)  # map keeps no reference to what it has yielded
+        self.is_open = False
 
     def fetch(self, request: FetchRequest, number: int, iteration: int) -> Batch:
         start = perf_counter()

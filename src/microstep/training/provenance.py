@@ -29,6 +29,7 @@ from microstep.training.components import Components
 from microstep.training.source import digest_files, find_packages, find_source_files
 
 SEEDING = "by micro-batch"  #: what dropout is seeded by; by window in 0.1.0
+Found = tuple[str | None, int | None]  #: precision and size of micro-batches, if the run chose them
 PACKAGES = ("microstep", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf")
 
 
@@ -36,10 +37,10 @@ def compute_identity(
     config: DictConfig, components: Components, files: Mapping[str, str] | None, world_size: int = 1
 ) -> dict[str, Any]:
     """Return the identity of a run; `files` are those that it began with, None if it begins now."""
-    data, precision = components.dataset.fingerprint, chosen_precision(config, components)
+    data, found = components.dataset.fingerprint, (chosen_precision(config, components), components.loaders.found_size)
     files = digest_files(config) if files is None else files
     return {
-        "experiment": experiment_hash(config, data, precision, files),
+        "experiment": experiment_hash(config, data, found, files),
         "files": files,
         "config": config_hash(config),
         "source": source_hash(config),
@@ -74,14 +75,15 @@ def config_hash(config: DictConfig, kept: Collection[str] = ()) -> str:
 
 
 def experiment_hash(
-    config: DictConfig, data_fingerprint: str, precision: str | None = None, files: Mapping[str, str] | None = None
+    config: DictConfig, data_fingerprint: str, found: Found = (None, None), files: Mapping[str, str] | None = None
 ) -> str:
-    """Return a SHA-256 of experiment, data and source, of the chosen `precision` and of files, not their names."""
+    """Return a SHA-256 of experiment, data and source, of what the run has found and of files, not their names."""
     files = digest_files(config) if files is None else files
-    described = {"experiment": drop_keys(hashed(config), DATA_KEYS.union(files)), "data": data_fingerprint}
-    described |= {"source": source_hash(config)} | ({"files": files} if files else {})
-    if precision is not None:
-        described["precision"] = precision
+    experiment = drop_keys(hashed(config), DATA_KEYS.union(files))
+    described: dict[str, Any] = {"experiment": experiment, "data": data_fingerprint, "source": source_hash(config)}
+    described |= {"files": files} if files else {}
+    chosen = zip(("precision", "micro_batch_size"), found, strict=True)
+    described |= {name: value for name, value in chosen if value is not None}
     return sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 

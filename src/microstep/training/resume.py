@@ -148,6 +148,7 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
     trainer = assemble_trainer(replace(run, names=names, files=files), components, world)
     with foreign_state_refused(checkpoints):
         trainer.load_state_dict(recovered_state.state, recovered_state.progress)
+        trainer.record_found_size()
     log_resume_point(before, now, recovered_state.progress)
     return trainer
 

@@ -34,6 +34,7 @@ def run_facts(
     return {
         "epochs": Periods.of(config, components.steps).count(Progress()),
         "effective_batch_size": effective_batch_size(config),
+        **({"micro_batch_size": size} if (size := components.loaders.found_size) else {}),
         **{name: identity[name] for name in ("precision", "files", "versions")},
         "device": machine.describe_device(components.device),
         "threads": torch.get_num_threads(),
@@ -55,6 +56,7 @@ def start_summary(
     config: DictConfig, choices: Mapping[str, str], components: Components, run_dir: Path, processes: int
 ) -> dict[str, str]:
     precision, length = components.precision, "all" if config.steps else format_count(config.epochs, "epoch")
+    auto = components.loaders.found_size and f"auto → effective {effective_batch_size(config)}"
     return {
         "data": f"{option_name(config, choices, 'dataset')}: {components.dataset.summary}",
         **unusual_rows(config, choices),
@@ -63,7 +65,7 @@ def start_summary(
         "device": machine.describe_device(components.device),
         **format_processes(planned_processes(config), processes),
         **({"compiled": "for training; the first windows take seconds to a minute more"} if config.compile else {}),
-        "batch": format_batch_size(config),
+        "batch": auto or format_batch_size(config),
         "steps": f"{components.steps:,} an epoch, {Periods.of(config, components.steps).total:,} in {length}",
         **({"validated": f"every {config.validate_every_steps:,} steps"} if config.validate_every_steps else {}),
         **({"monitor": config.monitor} if config.monitor else {}),
@@ -101,11 +103,13 @@ def format_batch_size(config: DictConfig) -> str:
     return f"{row} (accum multiplies batch_size)" if config.accum > 1 else row
 
 
-def warn_inexact_accumulation(model: nn.Module, micro_batches: int) -> None:
+def warn_inexact_accumulation(model: nn.Module, micro_batches: int | None) -> None:
     said = find_inexact_layers(model)
-    if micro_batches > 1 and said:
+    if micro_batches != 1 and said:
+        cut = f"{micro_batches} micro-batches a step" if micro_batches else "accumulation=auto"
         remedy = "a larger batch_size with a smaller accum narrows it, check=accumulation measures it"
-        log.warning("%d micro-batches a step: %s; %s", micro_batches, "; ".join(said), remedy)
+        remedy = remedy if micro_batches else "memory changes the result, unless model.norm=ghost or group is typed"
+        log.warning("%s: %s; %s", cut, "; ".join(said), remedy)
 
 
 def find_inexact_layers(model: nn.Module) -> list[str]:

@@ -40,6 +40,7 @@ class Trainer:
     periods: Periods
     connect: Callable[["Trainer"], AbstractContextManager[None]]  #: the other processes of the run
     profiler: StepProfiler | None = None
+    record_found_size: Callable[[], bool] = lambda: False  #: returns whether it has changed
 
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
@@ -102,7 +103,7 @@ class Trainer:
         self.checkpoints.raise_failure()
         if self.loggers.is_due(self.progress.windows):
             self.log_window(result)
-        if self.checkpoint_schedule.is_due_after_window(self.progress.windows):
+        if self.record_found_size() or self.checkpoint_schedule.is_due_after_window(self.progress.windows):
             self.save()
 
     def evaluate(self, name: str) -> dict[str, float]:

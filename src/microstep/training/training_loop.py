@@ -1,18 +1,23 @@
 """Optimizer steps over the windows of an epoch."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 
 import torch
 from torch import nn
 
+from microstep.components.accumulation import Auto
 from microstep.components.strategy import use_strategy
-from microstep.errors import Diverged, ProcessLost
+from microstep.errors import Diverged, OutOfMemory, ProcessLost, format_error
 from microstep.run.progress import Progress
 from microstep.training.components import Components, Optimization
 from microstep.types.data import LoadedWindow, StepResult
 from microstep.types.protocols import FollowsValidation, Strategy
 from microstep.utils.randomness import reseed
+from microstep.utils.tensors import is_out_of_memory
+from microstep.utils.terminal import print_and_log
 from microstep.utils.time_ranges import time_range
 
 log = logging.getLogger(__name__)
@@ -35,13 +40,13 @@ def train_epoch(
     precision allows have no finite gradient.
     """
     model, optimizer, step = components.model.train(), optimization.optimizer, optimization.step
-    called = model if optimization.compiled is None else optimization.compiled  # not `or`: it has a length
     for window in windows:
         if progress.window == 0:
             step.metrics.reset()
         reseed(components.device, components.loaders.seed, epoch, window.number)
-        with use_strategy(components.loaders.strategy):
-            result = step(called, optimizer, window.batches, window.weight)
+        result = try_step(epoch, window, components, optimization)
+        if result is None:
+            continue  # the window comes again, in smaller micro-batches
         progress.count(window, result, lr=optimizer.param_groups[0]["lr"])
         if progress.skipped_in_a_row > components.precision.max_skipped:
             raise divergence_error(epoch, window, result, components)
@@ -51,6 +56,42 @@ def train_epoch(
                 optimization.average.update(model, progress.optimizer_steps)
         with time_range("log"):
             after_window(result)
+
+
+def try_step(epoch: int, window: LoadedWindow, components: Components, optimization: Optimization) -> StepResult | None:
+    """Take the step of a window. If memory runs out with `accumulation=auto`, reduce the micro-batches; return None.
+
+    Otherwise everything is then as before. OutOfMemory is raised if they can't be reduced, or it would not help.
+    """
+    plan, model, metrics = components.accumulation, components.model, optimization.step.metrics
+    called = model if optimization.compiled is None else optimization.compiled  # not `or`: it has a length
+    before = deepcopy((list(model.buffers()), metrics.state_dict())) if isinstance(plan, Auto) else None
+    try:
+        with use_strategy(components.loaders.strategy):
+            return optimization.step(called, optimization.optimizer, window.batches, window.weight)
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        if before is None or not isinstance(plan, Auto):
+            raise
+        reason = describe_shortage(error, window, components.loaders.strategy)
+    optimization.optimizer.zero_grad()
+    gc.collect()  # frees what the failed pass held
+    for buffer, value in zip(model.buffers(), before[0], strict=True):
+        buffer.copy_(value)
+    metrics.load_state_dict(before[1])
+    print_and_log(f"micro-batch {plan.reduce(reason)}: out of memory at epoch {epoch}, window {window.number + 1}")
+    return None
+
+
+def describe_shortage(error: Exception, window: LoadedWindow, strategy: Strategy) -> str:
+    """Return in which micro-batch memory ran out. If it was in none, raise OutOfMemory; raise other errors again."""
+    if isinstance(error, OutOfMemory):  # all ranks raise it
+        return f"{error.args[0]}, {error.args[1]}"
+    if not is_out_of_memory(error):
+        raise error
+    if strategy.world_size > 1 or not getattr(window.batches, "is_open", False):
+        remedy = "choose a smaller model, or an optimizer with less state"
+        raise OutOfMemory("memory", f"it ran out after the micro-batches: {format_error(error)}", remedy) from error
+    return format_error(error)
 
 
 def finish_epoch(epoch: int, val: Mapping[str, float], optimization: Optimization, progress: Progress) -> bool:

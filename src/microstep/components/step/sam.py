@@ -57,8 +57,8 @@ def perturbed_weights(optimizer: Optimizer, rho: float) -> Iterator[None]:
     """Move the weights by `rho` along their gradient. Restore them bit for bit at the end."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     before = [p.detach().clone() for p in parameters]
-    ascend_gradient(parameters, rho)
     try:
+        ascend_gradient(parameters, rho)
         yield
     finally:
         with torch.no_grad():

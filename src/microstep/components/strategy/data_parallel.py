@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from microstep.components.strategy.connection import Connection
 from microstep.components.strategy.gradient_sums import AllReduce, TreeSum
 from microstep.components.strategy.running_statistics import RunningStatistics
+from microstep.errors import OutOfMemory, format_error
 from microstep.types.data import MicroBatchResult, Mix
 from microstep.types.protocols import Metrics
+from microstep.utils.tensors import is_out_of_memory
 from microstep.utils.time_ranges import time_range
 
 
@@ -40,18 +42,26 @@ class DataParallel:
         return range(first, last)
 
     def reduce(self, model: nn.Module, results: Iterable[MicroBatchResult], metrics: Metrics | None) -> Tensor:
-        statistics, computed = RunningStatistics(model), list[tuple[Any, ...]]()
+        statistics, computed, failure = RunningStatistics(model), list[tuple[Any, ...]](), ""
         gradients = self.sum_type([p for p in model.parameters() if p.requires_grad])
-        for result in results:
-            statistics.record()
-            gradients.add(result.number)
-            computed.append(pack(result, metrics is not None))
+        try:
+            for result in results:
+                statistics.record()
+                gradients.add(result.number)
+                computed.append(pack(result, metrics is not None))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure, computed = format_error(error), []
         with time_range("reduce"):
-            ranks = self.gather((computed, statistics.changes, gradients.describe()))
-        statistics.apply([change for _, changes, _ in ranks for change in changes])
-        total = add_up([one for computed, _, _ in ranks for one in computed], metrics)
+            ranks = self.gather((computed, statistics.changes, gradients.describe(), failure))
+        for rank, (*_, failure) in enumerate(ranks):
+            if failure:
+                raise OutOfMemory(f"rank {rank}", failure, "choose a smaller batch_size, or accumulation=auto")
+        statistics.apply([change for _, changes, *_ in ranks for change in changes])
+        total = add_up([one for computed, *_ in ranks for one in computed], metrics)
         with time_range("reduce"):
-            gradients.finish([described for *_, described in ranks], total, self.connection)
+            gradients.finish([described for *_, described, _ in ranks], total, self.connection)
         return total
 
     def gather(self, value: Any) -> list[Any]:

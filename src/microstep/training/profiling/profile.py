@@ -21,6 +21,7 @@ from microstep.training.profiling import gradients, timing
 from microstep.training.profiling.gradients import LossAndGradient, PrecisionAccuracy
 from microstep.types.data import LoadedWindow, StepResult
 from microstep.types.protocols import Precision, Step
+from microstep.utils.tensors import is_out_of_memory
 
 BUDGET_SECONDS = 2.0  #: seconds of timed steps for each precision
 WindowPair = tuple[LoadedWindow, LoadedWindow]
@@ -80,7 +81,7 @@ def profile_precisions(components: PartialComponents, names: Sequence[str], budg
         try:
             found[name] = prepare_precision(components, name, windows, exact)
         except (RuntimeError, MemoryError) as error:
-            if name == "fp32" and not timing.is_out_of_memory(error):
+            if name == "fp32" and not is_out_of_memory(error):
                 raise  # the model itself is broken, and the same error would end a training
             failed[name] = timing.failure_reason(error)
     candidates = {name: make_timed_candidate(profiled_step, windows) for name, (_, profiled_step, _) in found.items()}

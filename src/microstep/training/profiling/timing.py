@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from microstep.utils.tensors import is_out_of_memory
+
 T = TypeVar("T")
 TURN_SECONDS = 0.1  #: duration of a turn, which has at least one step
 MIN_TURNS = 2  #: number of turns of a slow candidate
@@ -76,10 +78,6 @@ def failure_reason(error: BaseException) -> str:
     if is_out_of_memory(error):
         return "out of memory"
     return f"not possible: {next(iter(str(error).splitlines()), type(error).__name__)}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def measure_peak(device: torch.device, work: Callable[[], T]) -> tuple[T, int]:

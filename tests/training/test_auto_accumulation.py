@@ -47,7 +47,7 @@ def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
 def distance(one: Path, other: Path) -> float:
     """Return the largest relative distance of two runs' tensors, and of their training loss."""
     pairs = [(value, weights(other)[name]) for name, value in weights(one).items()]
-    rows = [list(csv.DictReader((run / "metrics.csv").open()))[-1] for run in (one, other)]
+    rows = [list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))[-1] for run in (one, other)]
     pairs.append(tuple(torch.tensor(float(row["train_loss"])) for row in rows))
     return max(((a.double() - b.double()).norm() / a.double().norm().clamp(min=1e-300)).item() for a, b in pairs)
 
@@ -164,7 +164,7 @@ def test_sizes_are_halves_in_groups_of_ghost_normalization() -> None:
     assert cut_sizes(compose(["effective_batch_size=96"])) == [None]
 
 
-MEBIBYTES = "200"  #: of address space, besides what the program takes to start
+MEBIBYTES = "500"  #: of address space, besides what the program takes to start
 REAL = (
     *("precision=fp64", "dataset=synthetic", "dataset.samples=600", "dataset.val_samples=50", "epochs=1", "threads=1"),
     *("dataset.test_samples=50", "dataset.size=64", "effective_batch_size=256", "accumulation=auto", "progress=false"),
@@ -187,7 +187,7 @@ def test_real_refusals_of_the_allocator_change_nothing(strategy, tmp_path) -> No
 
 def test_one_process_that_runs_out_reduces_all(tmp_path) -> None:
     """If memory runs out in one of two processes, both repeat the window with the same smaller micro-batches."""
-    model = ["model._target_=tests.training.thirsty.thirsty_cnn", "~model.norm", "~model.norm_samples", "~model.width"]
+    model = ["model._target_=tests.training.thirsty.thirsty_cnn"]
     words = [*AUTO, "precision=fp64", "strategy=ddp", "strategy.processes=2"]
     done = [
         call("train.py", *words, *more, cwd=tmp_path)

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from microstep.components.model import SmallCNN
+from microstep.sweep.launchers.worker import import_run_modules
 
 
 def plant(model: nn.Module, fails: Collection[int], error: Callable[[], BaseException]) -> None:
@@ -28,10 +30,10 @@ def exhausted() -> torch.OutOfMemoryError:
     return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def thirsty_cnn(num_classes: int, input_shape: tuple[int, int, int], rank: int = 1) -> nn.Module:
-    """Return a model that runs out of memory once, in one of the processes of a run."""
-    model = SmallCNN(input_shape, num_classes)
-    if os.environ.get("RANK", "0") == str(rank):
+def thirsty_cnn(num_classes: int, input_shape: tuple[int, int, int], **settings: Any) -> nn.Module:
+    """Return a model that runs out of memory once, in the second process of a run."""
+    model = SmallCNN(input_shape, num_classes, **settings)
+    if os.environ.get("RANK", "0") == "1":
         plant(model, {1}, exhausted)
     return model
 
@@ -40,6 +42,7 @@ def main(mebibytes: str, *words: str) -> None:
     """Run train.py in that much memory besides what it takes to start."""
     from microstep.cli.programs import train
 
+    import_run_modules()  # later, they would not fit
     torch.zeros(8, 8) @ torch.zeros(8, 8)
     taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     limit = taken + int(mebibytes) * 2**20

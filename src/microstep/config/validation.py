@@ -11,18 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from microstep.config.batch import check_batch, is_foreign
 from microstep.config.experiment import (
     LITERAL_KEYS,
-    finds_batch_size,
-    is_canonical,
-    micro_batch_size,
     micro_batches,
     profiled_steps,
-    size_key,
 )
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
-from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS, TrainConfig
+from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
 from microstep.config.targets import CLASSIFICATION, current
 from microstep.errors import ConfigError
 
@@ -45,23 +42,13 @@ def check_config(config: DictConfig) -> None:
         if not str(name).isidentifier() or getattr(node, "_target_", None) is None:
             raise ConfigError(f"logger.{name}", "it builds no logger", "begin its yaml with: # @package logger.NAME")
     if "accum" in config:
-        check_found_batch_size(config)
-        micro_batch_size(config)
-        check_accum_matches(config)
-        check_reduction(config)
-        check_norm_samples(config)
+        check_batch(config)
         check_diagnostic_keys(config)
         read_param_groups(config)
         profiled_steps(config.profile)
         check_folds(config.dataset)
     if task == CLASSIFICATION:
         check_label_smoothing(config.task)
-
-
-def is_foreign(config: DictConfig, group: str) -> bool:
-    """Return True if a group's `_target_` is neither ours nor torch's."""
-    target = OmegaConf.select(config, f"{group}._target_", throw_on_resolution_failure=False, throw_on_missing=False)
-    return target is not None and not str(target).startswith(("microstep.", "torch."))
 
 
 def check_evaluated(config: DictConfig) -> None:
@@ -89,47 +76,6 @@ def check_label_smoothing(task: DictConfig) -> None:
     if OmegaConf.is_dict(task.get("loss")) and task.get("label_smoothing"):
         reason = "task.loss is a function of its own, and gets plain labels"
         raise ConfigError(f"task.label_smoothing={task.label_smoothing}", reason, "add task.label_smoothing=0")
-
-
-def check_accum_matches(config: DictConfig) -> None:
-    count = config.accumulation.get("micro_batches", config.accum)
-    if count != config.accum:
-        subject = f"accumulation.micro_batches={count}"
-        raise ConfigError(subject, f"accum={config.accum} sets it", f"write accum={count}")
-
-
-def check_reduction(config: DictConfig) -> None:
-    """Check that nothing contradicts `reduction=canonical`, and that `atom` is not given without it."""
-    if not is_canonical(config):
-        if config.atom != TrainConfig.atom:
-            raise ConfigError(f"atom={config.atom}", "only reduction=canonical has atoms", "add it, or leave out atom=")
-    elif not config.deterministic:
-        raise ConfigError("deterministic=false", "reduction=canonical promises equal bits", "leave out one of the two")
-    elif finds_batch_size(config):
-        raise ConfigError("accumulation=auto", "reduction=canonical computes in atoms", "leave out one of the two")
-    elif config.check in MICRO_BATCH_CHECKS:
-        reason = "it compares cuts, and reduction=canonical computes all of them alike"
-        raise ConfigError(f"check={config.check}", reason, "leave out one of the two")
-    elif is_foreign(config, "strategy"):
-        raise ConfigError("reduction=canonical", "your own strategy adds up gradients", "choose strategy=single or ddp")
-
-
-def check_found_batch_size(config: DictConfig) -> None:
-    if finds_batch_size(config) and config.effective_batch_size is None:
-        raise ConfigError("accumulation=auto", "it cuts a batch of a given size", "add effective_batch_size=64")
-    if finds_batch_size(config) and config.accum != 1:
-        raise ConfigError(f"accum={config.accum}", "accumulation=auto finds it", "leave out one of the two")
-
-
-def check_norm_samples(config: DictConfig) -> None:
-    """Check that groups of ghost normalization divide a micro-batch: otherwise the result depends on the cut."""
-    size, samples = micro_batch_size(config), config.model.get("norm_samples", 1)
-    if config.model.get("norm") != "ghost" or size % samples == 0:
-        return
-    key, factor = size_key(config)
-    reason = f"{key}={config[key]} makes micro-batches of {size}, which it doesn't divide"
-    larger = math.ceil(size / samples) * samples * factor
-    raise ConfigError(f"model.norm_samples={samples}", reason, f"choose a divisor, or {key}={larger}")
 
 
 def check_folds(dataset: DictConfig) -> None:

@@ -124,8 +124,9 @@ def assemble_trainer(run: RunSpec, components: Components, world: World | None =
         connect = partial(connect_helpers, world=world, job=job, make_strategy=make_strategy)
     periods = Periods.of(config, components.steps)
     profiler = StepProfiler(config.profile, periods.total, run.directory) if config.profile else None
-    rest = periods, connect, profiler, partial(record_found_size, run, components, identity["run"])
-    return Trainer(components, optimization, *output, identity, weights, run.directory, *rest)
+    trainer = Trainer(components, optimization, *output, identity, weights, run.directory, periods, connect, profiler)
+    trainer.record_found_size = partial(record_found_size, run, components, identity["run"])
+    return trainer
 
 
 def record_found_size(run: RunSpec, components: Components, identity: dict[str, Any]) -> bool:

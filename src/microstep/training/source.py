@@ -47,7 +47,7 @@ def find_source_files(package: str) -> list[tuple[str, Path]]:
     with suppress(ImportError, ValueError):
         spec = find_spec(package)
     places = (spec.submodule_search_locations or [str(spec.origin)]) if spec else ()
-    for place in filter(Path.exists, map(Path.resolve, map(Path, places))):
+    for place in filter(Path.exists, dict.fromkeys(Path(place).resolve() for place in places)):  # sys.path has doubles
         if package == "microstep" or (INSTALLED.isdisjoint(place.parts) and not place.is_relative_to(STDLIB)):
             files += [(place, f) for f in sorted(place.rglob("*.py"))] if place.is_dir() else [(place.parent, place)]
     return [(str(name), f) for root, f in files if INSTALLED.isdisjoint((name := f.relative_to(root)).parts)]

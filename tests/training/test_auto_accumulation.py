@@ -164,7 +164,7 @@ def test_sizes_are_halves_in_groups_of_ghost_normalization() -> None:
     assert cut_sizes(compose(["effective_batch_size=96"])) == [None]
 
 
-MEBIBYTES = "500"  #: of address space, besides what the program takes to start
+MEBIBYTES = "1200"  #: of address space, besides what the program takes to start
 REAL = (
     *("precision=fp64", "dataset=synthetic", "dataset.samples=600", "dataset.val_samples=50", "epochs=1", "threads=1"),
     *("dataset.test_samples=50", "dataset.size=64", "effective_batch_size=256", "accumulation=auto", "progress=false"),

@@ -10,6 +10,7 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from errno import ENAMETOOLONG
 from functools import partial
@@ -50,13 +51,20 @@ class Program:
     name: str  #: also of its primary config: `train`, `evaluate` or `compute_stats`
     task: JobFunction  #: runs a job; its docstring introduces the text of `--help`
     run_sweep: RunSweep | None = None  #: runs the jobs of `-m`
-    join_world: Callable[[World], None] | None = None  #: called if torchrun or srun has started several processes
+    #: called around a run if torchrun or srun has started several processes
+    join_world: Callable[[World], AbstractContextManager[None]] | None = None
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Check the command line, by default the process's, run it, and exit with 0 or the error's exit code."""
-        if self.join_world is not None and (world := find_world()) is not None:
+        world = find_world() if self.join_world is not None else None
+        if world is not None:
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # without C++'s warnings if another process dies
-            self.join_world(world)
+            if world.rank:
+                signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOP_SIGNALS)  # until it handles them
+        with nullcontext() if world is None or self.join_world is None else self.join_world(world):
+            self.run(arguments)
+
+    def run(self, arguments: list[str] | None) -> NoReturn:
         signals.install_signal_handlers()
         if isinstance(sys.stdout, TextIOWrapper):  # the terminal may not be able to show × and →
             sys.stdout.reconfigure(errors="replace")

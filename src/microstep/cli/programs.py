@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,10 +184,10 @@ def run_sweep(*arguments: Any) -> None:
     run_sweep(*arguments)
 
 
-def join_world(world: World) -> None:
-    from microstep.training.helper import join
+def join_world(world: World) -> AbstractContextManager[None]:
+    from microstep.training.helper import joined
 
-    join(world)
+    return joined(world)
 
 
 train = Program("train", run_train, run_sweep, join_world)

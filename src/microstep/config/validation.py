@@ -22,6 +22,7 @@ from microstep.config.ranges import POSITIVE_INT, RANGES, Range
 from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
 from microstep.config.targets import CLASSIFICATION, current
 from microstep.errors import ConfigError
+from microstep.utils.world import find_world
 
 
 def check_config(config: DictConfig) -> None:
@@ -141,6 +142,8 @@ def check_launcher(job: DictConfig) -> None:
     if find_spec(package) is None:
         plugin = package.rpartition(".")[2].replace("_", "-")
         raise ConfigError(f"hydra/launcher={choice}", f"{plugin} is not installed", f"pip install {plugin}")
+    if choice != "basic" and (world := find_world()):
+        raise ConfigError(f"hydra/launcher={choice}", f"{world.launcher} has started this program", "leave it out")
     processes = launcher.get("n_jobs", 1)
     if type(processes) is not int or not (processes == -1 or processes in POSITIVE_INT):
         remedy = "give at least 1, or -1 for one a core"

@@ -1,21 +1,20 @@
 """Runs a helper's part of a run. It computes its share of each window and of each evaluation, and writes nothing."""
 
-import atexit
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 from traceback import format_exc
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, PrefixStore  # type: ignore[attr-defined]
 
 from microstep.components.model.metadata import parse_normalization
 from microstep.components.strategy.connection import Connection
@@ -67,7 +66,7 @@ class Helper:
 
     def __init__(self, world: World) -> None:
         self.world, self.number, self.command = world, 0, ""
-        self.rendezvous = Rendezvous(world, self.leave)
+        self.rendezvous = Rendezvous(world, self.lose_store)
 
     def name(self, what: str, rank: int) -> str:
         return f"{what}/{self.number}/{rank}"
@@ -79,7 +78,9 @@ class Helper:
             if job is not None:
                 self.take_part(job)
             if job is None or self.world.launcher == "train":
-                return
+                break
+        self.rendezvous.close()
+        self.rendezvous.set(f"left/{self.world.rank}", True)
 
     def take_part(self, job: Mapping[str, Any]) -> None:
         self.command = job["command"]
@@ -95,6 +96,7 @@ class Helper:
     @contextmanager
     def connect(self, trainer: Trainer, make_strategy: Callable[..., Strategy]) -> Iterator[None]:
         self.rendezvous.set(self.name("ready", self.world.rank), True)
+        self.rendezvous.wait([self.name("start", 0)], self.check)
         store = PrefixStore(f"run-{self.number}", self.rendezvous.store)
         rank, size, device = self.world.rank, self.world.size, trainer.components.device
         connection = Connection(store, rank, size, device, self.find_failure)
@@ -108,12 +110,28 @@ class Helper:
             connection.close()
 
     def find_failure(self, error: Exception) -> MicrostepError:
-        """Return the error of a broken connection. Rank 0 reports why it broke; if that died, this process does."""
-        if self.rendezvous.get(self.name("closed", 0)) is None and 0 in self.rendezvous.find_silent():
+        """Return the error of a broken connection as soon as rank 0 has reported why it broke, or has died."""
+        try:
+            self.rendezvous.wait([self.name("closed", 0)], self.check)
+        except DistError:
             self.leave()
         return ProcessLost("connection", str(error).splitlines()[0], "see rank 0")
 
-    def leave(self) -> None:
+    def check(self) -> None:
+        """Leave if rank 0 has died. Raise ProcessLost if it has ended the run."""
+        if 0 in self.rendezvous.find_silent():
+            self.leave()
+        if self.rendezvous.get(self.name("closed", 0)) is not None:
+            raise ProcessLost("rank 0", "it has ended the run", "see its error")
+
+    def lose_store(self) -> None:
+        """Leave if rank 0 held the store. If torchrun did, rank 0 is alive: stop with it at the same window."""
+        if self.world.launcher == "torchrun":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.leave()
+
+    def leave(self) -> NoReturn:
         """End this process, since rank 0 is gone. The first helper tells the user how to go on."""
         if self.command and self.world.rank == 1:
             print(f"error: rank 0: its process died; resume it with {self.command}", file=sys.stderr, flush=True)
@@ -154,16 +172,23 @@ def main(world: World) -> int:
     """Run the process of a helper."""
     for number in STOP_SIGNALS:
         signal.signal(number, remember_signal)
-    with silenced():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    with silenced(), suppress(Stopped, DistError):
         Helper(world).serve()
     return 0
 
 
-def join(world: World) -> None:
-    """Let this process take part in rank 0's runs until that ends, and exit; return if it is rank 0."""
+@contextmanager
+def joined(world: World) -> Iterator[None]:
+    """Take part in rank 0's runs until that ends, and exit. As rank 0, run the block, then end the others."""
     if world.rank:
         sys.exit(main(world))
-    atexit.register(end_helpers, world)
+    try:
+        yield
+    finally:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        end_helpers(world)
 
 
 if __name__ == "__main__" and (own_world := find_world()):

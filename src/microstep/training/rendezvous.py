@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from microstep.errors import ConfigError
 from microstep.utils.signals import raise_pending_signal
@@ -16,7 +16,7 @@ from microstep.utils.world import World
 
 POLL_SECONDS = 0.05
 BEAT_SECONDS = 0.5  #: seconds between two signs of life
-SILENT_SECONDS = 3.0  #: seconds without one after which a process counts as dead
+SILENT_SECONDS = 3.0  #: seconds without one after which a process counts as dead, if its connection broke
 START_SECONDS = 300.0  #: seconds in which a process may reach the store
 
 
@@ -32,13 +32,22 @@ class Rendezvous:
             reason = f"the processes can't meet at {world.address}:{world.port}: {str(error).splitlines()[0]}"
             raise ConfigError("strategy=ddp", reason, "choose another MASTER_ADDR or MASTER_PORT") from None
         self.jobs = 0  #: runs so far
-        Thread(target=self.beat, daemon=True).start()
+        self.closed, self.beats = Event(), dict[int, tuple[int, float]]()  #: number of beats, and when it changed
+        self.thread = Thread(target=self.beat, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Show no more signs of life. A thread that is in the store when the interpreter ends would abort it."""
+        self.closed.set()
+        self.thread.join()
 
     def set(self, name: str, value: Any) -> None:
-        self.store.set(name, json.dumps(value))
+        """Set a value, unless the store is gone."""
+        with suppress(DistError):
+            self.store.set(name, json.dumps(value))
 
     def get(self, name: str) -> Any:
-        """Return a value, or None if there is none yet."""
+        """Return a value, or None if there is none yet. Raise DistError if the store is gone."""
         return json.loads(self.store.get(name)) if self.store.check([name]) else None
 
     def wait(self, names: Collection[str], check: Callable[[], None] = lambda: None) -> list[Any]:
@@ -50,20 +59,18 @@ class Rendezvous:
         return [self.get(name) for name in names]
 
     def beat(self) -> None:
-        """Show signs of life until the store is gone."""
-        with suppress(RuntimeError):
+        """Show signs of life until this object is closed or the store is gone."""
+        with suppress(DistError):
             store = self.store.clone()
-            while True:
+            while not self.closed.wait(BEAT_SECONDS):
                 store.add(f"alive/{self.world.rank}", 1)
-                sleep(BEAT_SECONDS)
+            return
         self.lost()
 
-    def find_silent(self) -> list[int]:
-        """Return the ranks that show no sign of life for some seconds."""
-        before, start = self.count_beats(), monotonic()
-        while monotonic() < start + SILENT_SECONDS:
-            sleep(BEAT_SECONDS)
-        return [rank for rank, count in enumerate(self.count_beats()) if count == before[rank]]
-
-    def count_beats(self) -> list[int]:
-        return [self.store.add(f"alive/{rank}", 0) for rank in range(self.world.size)]
+    def find_silent(self, seconds: float = SILENT_SECONDS) -> list[int]:
+        """Return the ranks that have shown signs of life, but none for some seconds. Call it repeatedly."""
+        for rank in range(self.world.size):
+            count, now = self.store.add(f"alive/{rank}", 0), monotonic()
+            if count != self.beats.get(rank, (0, now))[0]:
+                self.beats[rank] = count, now
+        return [rank for rank, (_, changed) in self.beats.items() if now - changed > seconds]

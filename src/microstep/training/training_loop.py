@@ -54,6 +54,8 @@ def train_epoch(
             with time_range("update"):
                 optimization.scheduler.step()
                 optimization.average.update(model, progress.optimizer_steps)
+        if progress.window == 1:
+            check_equal_weights(model, components.loaders.strategy)
         with time_range("log"):
             after_window(result)
 
@@ -109,7 +111,7 @@ def check_equal_weights(model: nn.Module, strategy: Strategy) -> None:
     digests = strategy.gather([torch.hash_tensor(value).item() for value in model.state_dict().values()])
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
-            remedy = "look for random numbers without a seed, and for a component that keeps a state of its own batches"
+            remedy = "look for a step without accumulate_gradient, unseeded random numbers, or a state of its own"
             raise ProcessLost(f"rank {rank}", "its weights differ from those of rank 0", remedy)
 
 

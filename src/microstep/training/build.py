@@ -96,7 +96,7 @@ def build_new_trainer(run: RunSpec) -> Trainer:
     truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     world = find_run_world(run.config)
-    local_processes = world.local_size if world else 1
+    local_processes = world.core_shares if world else 1
     components = build_components(run.config, run.allowlist, local_processes=local_processes)
     return assemble_trainer(run, components, world)
 

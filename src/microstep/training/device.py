@@ -20,8 +20,12 @@ DEFAULT_THREADS = torch.get_num_threads()  #: torch's own choice, before any run
 
 
 def configure_torch(threads: int | None, deterministic: bool, local_processes: int = 1) -> None:
-    """Set thread count and determinism of the process, whatever an earlier run has set."""
-    torch.set_num_threads(threads or max(1, DEFAULT_THREADS // local_processes))
+    """Set thread count and determinism of the process, whatever an earlier run has set.
+
+    By default, the processes of a run share the cores; OMP_NUM_THREADS is the number of each, as torchrun sets it.
+    """
+    shares = 1 if "OMP_NUM_THREADS" in os.environ else local_processes
+    torch.set_num_threads(threads or max(1, DEFAULT_THREADS // shares))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
     if "torch._inductor" in sys.modules:
         torch.use_deterministic_algorithms(deterministic)

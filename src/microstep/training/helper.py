@@ -148,7 +148,7 @@ def build_trainer(
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     precision, normalization = job["precision"], parse_normalization(job["metadata"])
     saved = {"saved_dtype": precision["dtype"], "saved_name": precision["name"], "normalization": normalization}
-    components = build_components(config, new_run=False, local_processes=world.local_size, **saved)
+    components = build_components(config, new_run=False, local_processes=world.core_shares, **saved)
     check_same(job["same"], compute_identity(config, components, files={}))
     optimization = build_optimization(config, components)
     loggers = LoggerCollection(ProgressBars(False), (), config.log_every_steps)

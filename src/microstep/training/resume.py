@@ -135,7 +135,7 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
         normalization = parse_normalization(recovered_state.state.get("metadata", {}))
     world = find_run_world(run.config)
-    local_processes = world.local_size if world else 1
+    local_processes = world.core_shares if world else 1
     built = (run.allowlist, None, False, dtype, name, normalization, local_processes)
     components = build_components(run.config, *built)
     located = SavedRun.read(run.directory).absolute_paths(run.config, files)

@@ -19,7 +19,12 @@ class World:
     address: str  #: host of the store through which they meet
     port: int
     is_host: bool  #: whether this process holds the store; torchrun's agent may hold it
-    launcher: str  #: torchrun, srun, or this program
+    launcher: str  #: torchrun, srun, or train: this program
+
+    @property
+    def core_shares(self) -> int:
+        """Number of processes that share the cores of this one. srun binds each to cores of its own."""
+        return 1 if self.launcher == "srun" else self.local_size
 
 
 def find_world(environment: Mapping[str, str] = os.environ) -> World | None:

@@ -5,6 +5,7 @@ import math
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.config.experiment import finds_batch_size, is_canonical, micro_batch_size, size_key
+from microstep.config.processes import find_run_world
 from microstep.config.schema import MICRO_BATCH_CHECKS, TrainConfig
 from microstep.errors import ConfigError
 
@@ -16,6 +17,8 @@ def check_batch(config: DictConfig) -> None:
     check_accum_matches(config)
     check_reduction(config)
     check_norm_samples(config)
+    if config.check is None:
+        find_run_world(config)
 
 
 def is_foreign(config: DictConfig, group: str) -> bool:

@@ -33,7 +33,7 @@ from microstep.config.overrides import (
     drop_hydra_node,
     suggest_names,
 )
-from microstep.config.processes import find_run_world, plan_processes
+from microstep.config.processes import plan_processes
 from microstep.config.schema import register_schemas
 from microstep.config.search_path import CONF, search_path
 from microstep.config.validation import check_config
@@ -119,8 +119,6 @@ class Composer:
         job = self.compose_unchecked(overrides)
         plan_processes(job)
         check_config(drop_hydra_node(job))
-        if job.get("check", "") is None:
-            find_run_world(job)
         for key in VERBATIM_KEYS.intersection(job):
             job[key] = job[key] and expand_home(job[key])
         sweep_name(job.get("sweep"))

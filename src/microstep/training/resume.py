@@ -172,7 +172,8 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], run: RunS
 
 def check_seeding(before: Mapping[str, Any], run: RunSpec, components: Components) -> None:
     """Refuse a run whose dropout was seeded by window, if its windows have several micro-batches."""
-    draws = any(type(m).__name__.startswith(RANDOM_LAYERS) for m in find_training_modules(components.model))
+    active = [m for m in find_training_modules(components.model) if getattr(m, "p", 1) != 0]
+    draws = any(type(m).__name__.startswith(RANDOM_LAYERS) for m in active)
     if before.get("seeding") != SEEDING and draws and micro_batches(run.config) > 1:
         reason = "its model has dropout, which this version seeds for each micro-batch, and accum is over 1"
         raise CheckpointRefused(f"resume={run.directory}", reason, "start a new run")

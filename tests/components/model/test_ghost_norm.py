@@ -110,7 +110,7 @@ def test_a_group_has_to_divide_the_micro_batch(words, subject, remedy) -> None:
 def test_nothing_is_said_of_what_is_exact(caplog) -> None:
     """The warning about accumulation names BatchNorm, and not ghost normalization."""
     with caplog.at_level(logging.INFO, logger="microstep.notice"):
-        warn_inexact_accumulation(nn.Sequential(layer()), accum=4)
+        warn_inexact_accumulation(nn.Sequential(layer()), 4)
     assert caplog.records == []
 
 

@@ -43,6 +43,7 @@ def test_every_root_composes_and_checks(name: str) -> None:
 
 
 NEEDED = {  # values that no yaml can know
+    "accumulation/auto": ["effective_batch_size=64"],
     "dataset/image_folder": ["dataset.root=photos"],
     "dataset/table": ["dataset.file=labels.csv"],
     "augment/torchvision": ["augment.transforms=[]"],

@@ -11,7 +11,7 @@ import torch
 from microstep.components.precision import TorchPrecision
 from microstep.components.task.classification.metrics import ClassificationMetrics
 from microstep.config.compose import compose
-from microstep.training import training_loop
+from microstep.training import loaders, training_loop
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
 from microstep.utils.randomness import reseed
@@ -34,6 +34,7 @@ def no_reseed_by_step(patch: pytest.MonkeyPatch) -> None:
             reseed(device, *key)
 
     patch.setattr(training_loop, "reseed", once)
+    patch.setattr(loaders, "reseed", once)
 
 
 def scaler_not_saved(patch: pytest.MonkeyPatch) -> None:

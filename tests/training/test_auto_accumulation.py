@@ -171,7 +171,10 @@ REAL = (
 )
 
 
-@pytest.mark.parametrize("strategy", [(), ("strategy=ddp", "strategy.processes=2")], ids=["one", "two"])
+TWO = pytest.param(("strategy=ddp", "strategy.processes=2"), id="two", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("strategy", [pytest.param((), id="one"), TWO])
 def test_real_refusals_of_the_allocator_change_nothing(strategy, tmp_path) -> None:
     """Under a limit of the address space, in one process and in two, weights and reports are those without."""
     runs = {"enough": ("train.py",), "limited": ("tests/training/thirsty.py", MEBIBYTES)}

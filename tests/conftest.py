@@ -11,6 +11,7 @@ import gc
 import gzip
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from microstep.utils.signals import STOP_SIGNALS
 from tests.faults.zygote import Zygote
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +83,15 @@ def files_limited(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def kept_handlers() -> Iterator[None]:
+    """Put back the handlers of the signals that stop a run."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections import Counter
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from omegaconf import DictConfig
 
 from microstep.sweep.launchers.gpus import LOCKS, claim_gpus
 from microstep.sweep.launchers.worker import Worker
-from microstep.utils.signals import STOP_SIGNALS
 from microstep.utils.world import list_gpus
 from tests.config.test_names import within
 
@@ -23,13 +20,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 FORK = multiprocessing.get_context("fork")
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Put back the handlers of signals, which a worker ignores."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("kept_handlers")
 
 
 def visible(config: DictConfig | None = None) -> str:

@@ -6,11 +6,10 @@ import gc
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from mmap import mmap
 from pathlib import Path
@@ -25,7 +24,6 @@ from microstep.sweep import job
 from microstep.sweep.launchers.worker import Worker, read_outcome
 from microstep.sweep.progress import UPDATE_LOCK
 from microstep.sweep.reporter import JobOutcome
-from microstep.utils.signals import STOP_SIGNALS
 from microstep.utils.terminal import install_notice_handler
 from tests.components.dataset.test_workers import PICTURES
 from tests.config.test_names import within
@@ -34,12 +32,7 @@ from tests.conftest import ROOT
 LONG = "a long text, " * 20_000  #: four times what a pipe holds
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("kept_handlers")
 
 
 def outcome_of(function: Callable[[DictConfig], str | None], sweep: Path) -> JobOutcome:

@@ -130,7 +130,7 @@ def assemble_trainer(run: RunSpec, components: Components, world: World | None =
 
 
 def record_found_size(run: RunSpec, components: Components, identity: dict[str, Any]) -> bool:
-    """Record the size of micro-batches and the hash, of which it is a part. Return whether it has changed."""
+    """Record the size of micro-batches and the hash that depends on it. Return whether it has changed."""
     size = components.loaders.found_size
     if has_changed := size != run.record.facts.get("micro_batch_size"):
         identity |= compute_identity(run.config, components, identity["files"], identity["processes"])

@@ -1,4 +1,4 @@
-"""Writes the report on targets of which some may be unknown (NaN)."""
+"""Writes the report of a task with unknown targets (NaN)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

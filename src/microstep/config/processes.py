@@ -28,22 +28,17 @@ def real_processes(config: DictConfig) -> int:
     return int(config.strategy.get("run_on") or planned_processes(config))
 
 
-def find_run_world(config: DictConfig) -> World | None:
-    """Return the processes that run an experiment, as rank 0 sees them; None if it runs in this process alone.
-
-    Its port is 0 if the others are not started yet.
-    """
+def find_run_world(config: DictConfig) -> World:
+    """Return the processes that run an experiment, as rank 0 sees them. Their port is 0 if they are not started yet."""
     world, node = find_world(), config.strategy
     is_parallel = "run_on" in node
     if world is not None and not is_parallel:
         reason = f"{world.launcher} started {world.size} processes, and the run has one"
         raise ConfigError("strategy=single", reason, f"add strategy=ddp, or start it without {world.launcher}")
-    if not is_parallel:
-        return None
-    size = node.run_on or (world.size if world else real_processes(config))
+    size = (node.run_on or (world.size if world else real_processes(config))) if is_parallel else 1
     if world is not None and size != world.size:
         reason = f"{world.launcher} started {world.size} processes"
         raise ConfigError(f"strategy.run_on={size}", reason, "leave it out")
     if size > 1 and ":" in config.device:
         raise ConfigError(f"device={config.device}", "each process takes a GPU of its own", "choose device=cuda")
-    return world or (World(0, size, 0, size, "127.0.0.1", 0, True, "train") if size > 1 else None)
+    return world or World(0, size, 0, size, "127.0.0.1", 0, True, "train")

@@ -96,20 +96,18 @@ def build_new_trainer(run: RunSpec) -> Trainer:
     truncate_logs(run.directory, {})
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     world = find_run_world(run.config)
-    local_processes = world.core_shares if world else 1
-    components = build_components(run.config, run.allowlist, local_processes=local_processes)
+    components = build_components(run.config, run.allowlist, local_processes=world.core_shares)
     return assemble_trainer(run, components, world)
 
 
-def assemble_trainer(run: RunSpec, components: Components, world: World | None = None) -> Trainer:
+def assemble_trainer(run: RunSpec, components: Components, world: World) -> Trainer:
     """Build the trainer of a run, which trains in the processes of `world`."""
     config = run.config
     make_strategy = partial(build_strategy, config, run.allowlist)
     components.loaders.strategy = make_strategy()
-    world_size = world.size if world else 1
-    identity = {"run": compute_identity(config, components, run.files, world_size), "choices": dict(run.names)}
+    identity = {"run": compute_identity(config, components, run.files, world.size), "choices": dict(run.names)}
     run.record.update(**run_facts(config, components, run.names, identity["run"]))
-    rows = start_summary(config, run.names, components, run.directory, world_size)
+    rows = start_summary(config, run.names, components, run.directory, world.size)
     print_and_log(format_fields(rows | ({"your options": run.users_options} if run.users_options else {})))
     if not is_canonical(config):
         warn_inexact_accumulation(components.model, None if finds_batch_size(config) else micro_batches(config))
@@ -119,7 +117,7 @@ def assemble_trainer(run: RunSpec, components: Components, world: World | None =
     weights = weights_file(run.directory, config, components.dataset, option_name(config, run.names, "dataset"))
     identity["metadata"] = {**weights.metadata, **fitted_metadata(components.task)}
     connect: Connect = run_alone
-    if world is not None:
+    if world.size > 1:
         job = describe_job(config, components, identity, run.directory)
         connect = partial(connect_helpers, world=world, job=job, make_strategy=make_strategy)
     periods = Periods.of(config, components.steps)

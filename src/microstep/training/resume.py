@@ -135,11 +135,10 @@ def restore_trainer(run: RunSpec, recovered_state: RecoveredState, checkpoints: 
         files = {str(key): str(digest) for key, digest in before.get("files", {}).items()}  # 0.1.0 wrote none
         normalization = parse_normalization(recovered_state.state.get("metadata", {}))
     world = find_run_world(run.config)
-    local_processes = world.core_shares if world else 1
-    built = (run.allowlist, None, False, dtype, name, normalization, local_processes)
+    built = (run.allowlist, None, False, dtype, name, normalization, world.core_shares)
     components = build_components(run.config, *built)
     located = SavedRun.read(run.directory).absolute_paths(run.config, files)
-    now = compute_identity(run.config, components, digest_files(located), world.size if world else 1)
+    now = compute_identity(run.config, components, digest_files(located), world.size)
     before |= {"processes": now["processes"]} if is_canonical(run.config) else {}  # they change no bit
     check_unchanged(before, now, run)
     check_seeding(before, run, components)

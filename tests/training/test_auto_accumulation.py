@@ -164,9 +164,8 @@ def test_sizes_are_halves_in_groups_of_ghost_normalization() -> None:
     assert cut_sizes(compose(["effective_batch_size=96"])) == [None]
 
 
-MEBIBYTES = "1200"  #: of address space, besides what the program takes to start
 REAL = (
-    *("precision=fp64", "dataset=synthetic", "dataset.samples=600", "dataset.val_samples=50", "epochs=1", "threads=1"),
+    *("precision=fp64", "dataset=synthetic", "dataset.samples=330", "dataset.val_samples=50", "epochs=1", "threads=1"),
     *("dataset.test_samples=50", "dataset.size=64", "effective_batch_size=256", "accumulation=auto", "progress=false"),
 )
 
@@ -176,10 +175,11 @@ TWO = pytest.param(("strategy=ddp", "strategy.processes=2"), id="two", marks=pyt
 
 @pytest.mark.parametrize("strategy", [pytest.param((), id="one"), TWO])
 def test_real_refusals_of_the_allocator_change_nothing(strategy, tmp_path) -> None:
-    """Under a limit of the address space, in one process and in two, weights and reports are those without."""
-    runs = {"enough": ("train.py",), "limited": ("tests/training/thirsty.py", MEBIBYTES)}
+    """Under a limit of the address space, in one process and in two, the weights are those without."""
+    words = [*REAL, *strategy, "model._target_=tests.training.thirsty.limited_cnn"]
     done = {
-        name: call(*program, *REAL, *strategy, f"hydra.run.dir={name}", cwd=tmp_path) for name, program in runs.items()
+        name: call("train.py", *words, f"hydra.run.dir={name}", cwd=tmp_path, **env)
+        for name, env in {"enough": {}, "limited": {"MEBIBYTES": "900"}}.items()
     }
     assert [(each.returncode, each.stderr) for each in done.values()] == [(0, "")] * 2
     assert record(tmp_path / "enough")["micro_batch_size"] == 256 // (1 + bool(strategy))

@@ -1,9 +1,9 @@
-"""Programs and models that run out of memory."""
+"""Models that run out of memory."""
 
 import os
 import resource
-import sys
 from collections.abc import Callable, Collection
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from microstep.components.model import SmallCNN
-from microstep.sweep.launchers.worker import import_run_modules
 
 
 def plant(model: nn.Module, fails: Collection[int], error: Callable[[], BaseException]) -> None:
@@ -38,17 +37,27 @@ def thirsty_cnn(num_classes: int, input_shape: tuple[int, int, int], **settings:
     return model
 
 
-def main(mebibytes: str, *words: str) -> None:
-    """Run train.py in that much memory besides what it takes to start."""
-    from microstep.cli.programs import train
+def limited_cnn(num_classes: int, input_shape: tuple[int, int, int], **settings: Any) -> nn.Module:
+    """Return a model whose forward and backward passes in training have $MEBIBYTES of address space to take.
 
-    import_run_modules()  # later, they would not fit
-    torch.zeros(8, 8) @ torch.zeros(8, 8)
-    taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-    limit = taken + int(mebibytes) * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    train(list(words))
+    Nothing else of the run is limited: a thread that saves a checkpoint needs a stack.
+    """
+    model = SmallCNN(input_shape, num_classes, **settings)
+    if mebibytes := os.environ.get("MEBIBYTES"):
+        model.register_forward_pre_hook(lambda module, _inputs: limit(int(mebibytes)) if module.training else None)
+        next(model.parameters()).register_hook(lift)  # its gradient is the last
+    return model
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def limit(mebibytes: int) -> None:
+    most = taken_at_first() + mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+
+def lift(_gradient: torch.Tensor) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@cache
+def taken_at_first() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()

@@ -179,7 +179,7 @@ def test_real_refusals_of_the_allocator_change_nothing(strategy, tmp_path) -> No
     words = [*REAL, *strategy, "model._target_=tests.training.thirsty.limited_cnn"]
     done = {
         name: call("train.py", *words, f"hydra.run.dir={name}", cwd=tmp_path, **env)
-        for name, env in {"enough": {}, "limited": {"MEBIBYTES": "900"}}.items()
+        for name, env in {"enough": {}, "limited": {"MEBIBYTES": "400"}}.items()
     }
     assert [(each.returncode, each.stderr) for each in done.values()] == [(0, "")] * 2
     assert record(tmp_path / "enough")["micro_batch_size"] == 256 // (1 + bool(strategy))

@@ -1,17 +1,21 @@
-"""Runs one job and reports its failure."""
+"""Runs one job of a command line and reports its failure."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
+from microstep.config.compose import Composer
 from microstep.errors import MicrostepError
 from microstep.run.resume import ResumePlan
 from microstep.sweep.job import JobFunction
@@ -19,6 +23,7 @@ from microstep.utils.files import expand_home
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
+RunSweep = Callable[..., None]  #: takes what `run_sweep` does, and the study of a sweep that has one
 
 
 class LoggedError(Exception):
@@ -60,3 +65,26 @@ def format_already_finished(plan: ResumePlan) -> str:
     said = "the run is finished already; epochs=N extends it, if its schedule allows that"
     unused = ", ".join(f"{key}={value}" for key, value in plan.overrides.items())
     return f"{display_path(plan.directory)}: {said}" + (f"; not used: {unused}" if unused else "")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line of train.py, and the functions that run its jobs."""
+
+    composer: Composer
+    overrides: Sequence[str]
+    text: str  #: as typed, including the program
+    task: JobFunction
+    run_sweep: RunSweep
+
+    @cached_property
+    def typed(self) -> dict[str, Override]:
+        return {str(o.key_or_group): o for o in map(self.composer.parse, self.overrides)}
+
+    def value(self, key: str) -> Any:
+        return self.typed[key].value() if key in self.typed else None
+
+    def run(self, job: DictConfig, directory: Path, resumed: ResumePlan | None = None) -> Any:
+        with open_dict(job.hydra):
+            job.hydra.run.dir = str(directory.resolve())
+        return run(partial(self.task, resumed=resumed), job, self.composer.loader)

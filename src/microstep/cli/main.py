@@ -28,9 +28,9 @@ from omegaconf import OmegaConf
 from microstep.cli import job as jobs
 from microstep.cli.help import help_text
 from microstep.cli.invocation import SCRIPTS, find_commands, find_start_words
-from microstep.cli.job import LoggedError
+from microstep.cli.job import CommandLine, LoggedError, RunSweep
 from microstep.cli.paths import check_command_line_paths
-from microstep.cli.start import CommandLine, RunSweep, StartFunction, prepare_start
+from microstep.cli.start import StartFunction, prepare_start
 from microstep.config import names
 from microstep.config.compose import Composer, quote_verbatim, translate_error
 from microstep.config.schema import SCHEMAS

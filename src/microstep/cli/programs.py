@@ -179,7 +179,7 @@ def run_compute_stats(config: DictConfig) -> None:
 
 
 def run_sweep(*arguments: Any) -> None:
-    from microstep.sweep.runner import run_sweep  # the summary and the bars are needed only for a sweep
+    from microstep.sweep.study_runner import run_sweep  # the summary and the bars are needed only for a sweep
 
     run_sweep(*arguments)
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from microstep.config.experiment import VERBATIM_KEYS
+from microstep.config.experiment import SEARCH, VERBATIM_KEYS
 from microstep.config.loader import CachingLoader
 from microstep.config.names import sweep_name
 from microstep.config.overrides import (
@@ -31,6 +31,7 @@ from microstep.config.overrides import (
     check_override,
     check_plain_overrides,
     drop_hydra_node,
+    drop_node,
     suggest_names,
 )
 from microstep.config.processes import plan_processes
@@ -110,7 +111,10 @@ class Composer:
             restore_gh_from_backup(before)
 
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
-        """Return one job's checked config, including Hydra's own node."""
+        """Return one job's checked config, including Hydra's own node, without the settings of a search."""
+        return drop_node(self.compose_with_search(overrides), SEARCH)
+
+    def compose_with_search(self, overrides: Sequence[str]) -> DictConfig:
         _, values = self.split_overrides(overrides)
         check_exclusive_keys(values)
         base = self.compose_base(overrides)

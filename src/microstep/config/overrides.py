@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from microstep.config.experiment import LOGGER, flatten
+from microstep.config.experiment import LOGGER, SEARCH, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
@@ -50,7 +50,7 @@ def check_exclusive_keys(overrides: Sequence[Override]) -> None:
 def check_group_options(overrides: Iterable[Override]) -> None:
     for override in overrides:
         value, group = override.value(), override.key_or_group
-        kinds = (str, list) if group == LOGGER else (str, type(None)) if group == "experiment" else str
+        kinds = (str, list) if group == LOGGER else (str, type(None)) if group in ("experiment", SEARCH) else str
         if not isinstance(value, kinds):
             reason = "a group takes the name of one option"
             raise ConfigError(typed_value(override), reason, "give one, or several with -m: a,b")
@@ -143,7 +143,11 @@ def suggest_names(name: str, names: Sequence[str], other_names: Sequence[str] = 
 
 
 def drop_hydra_node(job: DictConfig) -> DictConfig:
+    return drop_node(job, "hydra")
+
+
+def drop_node(job: DictConfig, key: str) -> DictConfig:
     copy = job.copy()
     with open_dict(copy):
-        copy.pop("hydra", None)
+        copy.pop(key, None)
     return copy

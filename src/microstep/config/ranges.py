@@ -47,6 +47,8 @@ RANGES = {
     "task.label_smoothing": BELOW_ONE,
     "average.bn_samples": Range(minimum=2),
     **dict.fromkeys(("scheduler.pct_start", "scheduler.factor"), Range(above=0, below=1)),
+    **dict.fromkeys(("search.trials", "search.batch", "search.seeds"), POSITIVE_INT),
+    "search.seed": NON_NEGATIVE,
     "augment.hole": Range(above=0, maximum=1),
     "augment.magnitude": Range(minimum=0, maximum=30),
     "dataset.split_seed": Range(minimum=0, maximum=2**32 - 1),

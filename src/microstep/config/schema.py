@@ -78,6 +78,7 @@ class TrainConfig:
     init: str | None = key(None, MODEL, "run directory, model.safetensors or checkpoint with weights to start from")
     resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
     sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
+    search: Any = key(None, SWEEP, "let a sampler choose the values of -m; search.trials=20 and others set it up")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")
     check: str | None = key(None, DIAGNOSTICS, CHECK_HELP)
     rule: str = key(DEFAULT_RULE, DIAGNOSTICS, "loop for check=accumulation; training uses weighted_mean")
@@ -165,6 +166,7 @@ CHOICES = {
     "allocator": ("keep", "default"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),
+    "search.sampler": ("tpe", "random"),
     **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),
 }
 #: The same for the task `Classification`.

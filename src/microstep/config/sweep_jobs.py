@@ -1,6 +1,7 @@
 """Splits the command line of a sweep into its jobs."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -8,6 +9,7 @@ from omegaconf import DictConfig
 
 from microstep.config.compose import Composer
 from microstep.config.overrides import check_exclusive_keys
+from microstep.config.search_space import SearchSpace, is_search_key, read_search_space
 from microstep.errors import ConfigError
 
 
@@ -26,6 +28,39 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     for job in jobs:
         job.hydra.job.config.override_dirname.exclude_keys += sorted({o.key_or_group for o in parsed} - swept)
     return jobs
+
+
+@dataclass(frozen=True)
+class ComposedStudy:
+    """What a study chooses from, with its settings."""
+
+    settings: DictConfig
+    space: SearchSpace
+    examples: list[DictConfig]  #: checked configs that have each value of the space once
+
+    def compose(self, composer: Composer, overrides: Sequence[str]) -> DictConfig:
+        """Return the checked config of one of its jobs, which is named by the keys that the study varies."""
+        job = compose_swept(composer, overrides, self.space.swept_keys)
+        fixed = {word.lstrip("+").partition("=")[0] for word in self.space.fixed}
+        job.hydra.job.config.override_dirname.exclude_keys += sorted(fixed)
+        return job
+
+
+def compose_study(composer: Composer, overrides: Sequence[str]) -> ComposedStudy | None:
+    """Return the study that chooses the jobs of a sweep; None if they are listed."""
+    base, typed = composer.compose_base(overrides), [composer.parse(o) for o in overrides]
+    for word in (o.input_line or "" for o in typed if o.is_sweep_override() and is_search_key(str(o.key_or_group))):
+        raise ConfigError(word, "a search has one value of its own keys", "give one")
+    if base.search is None:
+        return None
+    check_exclusive_keys(typed)
+    parsed = [*(composer.parse(f"{key}={value}") for key, value in (base.hydra.sweeper.params or {}).items()), *typed]
+    check_swept_values(parsed)
+    whole = composer.compose_with_search([example(o) for o in parsed])
+    space = read_search_space(parsed, whole.search, whole.seed)
+    study = ComposedStudy(whole.search, space, [])
+    study.examples.extend(study.compose(composer, words) for words in space.example_jobs())
+    return study
 
 
 def lists_its_jobs(sweeper: DictConfig) -> bool:

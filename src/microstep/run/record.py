@@ -73,6 +73,12 @@ class RunRecord:
         )
 
     @property
+    def is_result(self) -> bool:
+        """Whether the run ended as it would end again: it has finished, diverged, or was pruned."""
+        diverged = self.status == "failed" and self.content.get("diverged") is True
+        return diverged or self.status in ("finished", "pruned")
+
+    @property
     def stopped(self) -> str | None:
         """Why the run stopped before its last epoch."""
         return short_text(of_type(self.content.get("stopped"), dict).get("by"))

@@ -72,7 +72,8 @@ def outcome_fields(error: BaseException | None) -> dict[str, Any]:
         return {"status": "finished"}
     if isinstance(error, Stopped | KeyboardInterrupt):
         return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
-    return {"status": "failed", "error": format_error(error), "resumable": is_resumable(error)}
+    kind = {"resumable": is_resumable(error), "diverged": isinstance(error, Diverged)}
+    return {"status": "failed", "error": format_error(error), **kind}
 
 
 def is_resumable(error: BaseException) -> bool:

@@ -1,14 +1,16 @@
 """Jobs of a sweep, and sweep.json, the file that lists them."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
 from microstep.config.names import list_settings, safe_name
 from microstep.run.directory import was_started_in
-from microstep.run.record import of_type
+from microstep.run.record import RunRecord, of_type
+from microstep.run.saved_run import SavedRun
 from microstep.utils.json_files import read_json_or_empty, write_json
 
 SWEEP_FILE = "sweep.json"
@@ -36,9 +38,43 @@ class Sweep:
     redo: bool  #: whether to run stale runs again
     progress: bool  #: whether to show progress bars
     elsewhere: bool = False  #: whether jobs may run on other machines
+    keeps_failures: bool = False  #: whether a run that diverged or was pruned is a result, and is not run again
+    study: Mapping[str, Any] = field(default_factory=dict)  #: what sweep.json tells about the study that chose the jobs
 
     def get_directory(self, job: Job) -> Path:
         return self.directory / job.name
+
+    def has_ended(self, record: RunRecord) -> bool:
+        return record.status == "finished" or (self.keeps_failures and record.is_result)
+
+
+class Study(Protocol):
+    """Chooses the runs of a sweep by the results of earlier ones, a generation at a time."""
+
+    @property
+    def most_jobs(self) -> int:
+        """Number of runs that the sweep has at most."""
+
+    @property
+    def title(self) -> str:
+        """What is printed at the start."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What sweep.json tells about the study, so far."""
+
+    def ask(self) -> Sequence[Sequence[str]]:
+        """Return the overrides of each run of the next generation; none if the study is over."""
+
+    def tell(self, runs: Sequence[SavedRun]) -> str:
+        """Take the runs of that generation, in the same order. Return what is known now; nothing is printed for ''."""
+
+    def conclude(self) -> str:
+        """Return what is printed at the end."""
+
+
+#: Returns the jobs of some overrides, composed and checked.
+MakeJobs = Callable[[Sequence[Sequence[str]]], tuple[Job, ...]]
 
 
 @dataclass(frozen=True)
@@ -84,4 +120,5 @@ def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -
             error = {"error": errors[job.name]} if job.name in errors else {}
             jobs[job.name] = {"overrides": list(job.overrides)} | error
     content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": dict(plan.stale)}
-    write_json(sweep.directory / SWEEP_FILE, content)
+    study = {"study": dict(sweep.study)} if sweep.study else {}
+    write_json(sweep.directory / SWEEP_FILE, content | study)

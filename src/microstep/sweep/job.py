@@ -7,8 +7,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from microstep.config.allowlist import allowlist_from
-from microstep.config.experiment import get_trusted_names
+from microstep.config.experiment import SEARCH, get_trusted_names
 from microstep.config.hydra_job import get_config_directories, get_run_directory
+from microstep.config.overrides import drop_node
 from microstep.errors import format_error
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
@@ -20,6 +21,7 @@ JobFunction = Callable[..., Any]
 def run_job(task: JobFunction, config: DictConfig) -> str | None:
     """Run or resume one job of a sweep. Return why it failed; `sys.exit` is a failure, too."""
     try:
+        config = drop_node(config, SEARCH)
         task(config, resumed=plan_job_resume(config))
     except (Exception, SystemExit) as error:
         log.exception("the job failed")

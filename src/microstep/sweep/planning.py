@@ -20,16 +20,16 @@ from microstep.training.provenance import experiment_hash, possible_precisions, 
 from microstep.training.source import digest_files
 
 
-def plan_sweep(sweep: Sweep) -> SweepPlan:
+def plan_sweep(sweep: Sweep, hashes: "ExperimentHashes | None" = None) -> SweepPlan:
     """Return the plan of a sweep. Clears the directories of runs that start from the beginning.
 
     A run is identified by its experiment hash (config, data, source), not by its name. If another key is added to a
-    sweep, earlier runs are found under their old names.
+    sweep, earlier runs are found under their old names. `hashes` keeps what a study's earlier plans have computed.
     """
     others = sorted(file.parent.name for file in sweep.directory.glob("*/run.json"))
     records = {name: RunRecord.read(sweep.directory / name) for name in (*others, *(job.name for job in sweep.jobs))}
-    finished_names = {str(r.experiment_hash): name for name, r in records.items() if r.status == "finished"}
-    hashes = ExperimentHashes(sweep.elsewhere)
+    finished_names = {str(record.experiment_hash): name for name, record in records.items() if sweep.has_ended(record)}
+    hashes = hashes or ExperimentHashes(sweep.elsewhere)
     jobs_to_run, finished, stale = list[Job](), dict[str, str](), dict[str, str]()
     for job in sweep.jobs:
         directory, record = sweep.get_directory(job), records[job.name]

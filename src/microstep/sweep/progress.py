@@ -29,23 +29,30 @@ os.register_at_fork(before=UPDATE_LOCK.acquire, after_in_parent=UPDATE_LOCK.rele
 class SweepProgress:
     """Follows runs through their run.json, which processes anywhere write. `on_run_end` is called after some end."""
 
-    def __init__(self, sweep: Sweep, jobs: Sequence[Job], on_run_end: Callable[[], None]) -> None:
+    def __init__(self, sweep: Sweep, jobs: Sequence[Job], on_run_end: Callable[[], None], most: int) -> None:
         self.sweep, self.on_run_end = sweep, on_run_end
         self.remaining: dict[str, int] = {}  #: run that has not ended → modification time of its run.json before it
         self.ended: dict[str, RunRecord] = {}
-        self.num_skipped = len(sweep.jobs) - len(jobs)
+        self.total, self.num_skipped = most, len(sweep.jobs) - len(jobs)
         self.started_at: float | None = None  #: when the first run was seen to have started
         self.expect_jobs(jobs)
         self.bars: dict[str, tqdm[Any]] = {}
         self.sweep_bar: tqdm[Any] | None = None
-        if sweep.progress and sys.stderr.isatty() and jobs:  # the unit of the bar is a run; epochs are fractions of it
-            text, total = f"sweep {sweep.directory.name}", float(len(jobs))
+        if sweep.progress and sys.stderr.isatty() and most > self.num_skipped:
+            # the unit of the bar is a run; epochs are fractions of it
+            text, total = f"sweep {sweep.directory.name}", float(most - self.num_skipped)
             self.sweep_bar = tqdm(total=total, desc=text, bar_format=SWEEP_BAR_FORMAT, smoothing=0.0)
 
     def expect_jobs(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self.ended.pop(job.name, None)
             self.remaining[job.name] = get_record_mtime(self.sweep.get_directory(job))
+
+    def skip(self, count: int) -> None:
+        """Count runs of a study that need not run."""
+        self.num_skipped += count
+        if self.sweep_bar is not None:
+            self.sweep_bar.total = self.total - self.num_skipped
 
     @contextmanager
     def update_in_background(self, update: Callable[[], None]) -> Iterator[None]:
@@ -91,15 +98,16 @@ class SweepProgress:
         self.ended[name] = record
         if name in self.bars:
             self.bars.pop(name).close()
-        total = str(len(self.sweep.jobs))
+        total = str(self.total)
         position = f"[{self.num_skipped + len(self.ended):>{len(total)}}/{total}]"
         write_above_bars(f"{position} {name}  {format_outcome(record)}{self.format_time_left()}", sys.stdout)
 
     def format_time_left(self) -> str:
         """Estimate the time left from the runs that have ended; empty if a bar shows it."""
-        if self.sweep_bar is not None or not self.remaining or self.started_at is None:
+        left = self.total - self.num_skipped - len(self.ended)
+        if self.sweep_bar is not None or not left or self.started_at is None:
             return ""
-        seconds = (perf_counter() - self.started_at) / len(self.ended) * len(self.remaining)
+        seconds = (perf_counter() - self.started_at) / len(self.ended) * left
         return f"  (about {format_duration(seconds)} left)"
 
     def draw_bars(self, records: Mapping[str, RunRecord]) -> None:

@@ -52,8 +52,9 @@ class SweepReporter:
         self.next_html_time = perf_counter() + MIN_SUMMARY_SECONDS
 
     @contextmanager
-    def follow_jobs(self, jobs: Sequence[Job]) -> Iterator[SweepProgress]:
-        progress = SweepProgress(self.sweep, jobs, self.write_summary_files)
+    def follow_jobs(self, jobs: Sequence[Job], most: int) -> Iterator[SweepProgress]:
+        """Show the progress of some jobs, of at most so many of the sweep."""
+        progress = SweepProgress(self.sweep, jobs, self.write_summary_files, most)
         try:
             yield progress
         finally:

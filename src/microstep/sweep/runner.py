@@ -2,7 +2,9 @@
 
 import sys
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -23,42 +25,72 @@ from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
 from microstep.utils.world import list_gpus
 
+if TYPE_CHECKING:
+    from microstep.sweep.planning import ExperimentHashes
 
-def run_sweep(sweep: Sweep, task: JobFunction, config: DictConfig, context: HydraContext) -> None:
-    """Run the unfinished jobs of a sweep with the launcher of its config.
 
-    The sweep continues if a run fails, is killed or calls `sys.exit`; a signal stops it.
+@dataclass
+class SweepRunner:
+    """Plans and runs the jobs of a sweep, with the launcher of its config."""
 
-    Raises:
-        MicrostepError: if a run has not finished. The command that runs the unfinished ones again is printed before it.
-        Stopped: after a signal, once the active runs have saved.
-    """
-    in_process = str(config.hydra.launcher._target_).startswith("hydra._internal.")
-    gpus = list_gpus() if config.hydra.launcher._target_.endswith(".JoblibLauncher") else ()
-    function = partial(run_job, task) if in_process else Worker(partial(run_job, task), sweep.directory, gpus)
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=config)
-    (sweep.directory / STOP_FILE).unlink(missing_ok=True)
-    plan = make_sweep_plan(sweep)
-    for job in plan.jobs_to_run:
-        check_left_by_start(sweep.get_directory(job), was_started_in)
-    write_sweep_file(sweep, plan, {})
-    print_plan(sweep, plan)
-    reporter = SweepReporter(sweep)
-    with reporter.follow_jobs(plan.jobs_to_run) as progress:  # a signal leaves STOP_FILE, for jobs that are queued
-        run_planned_jobs(launcher, in_process, plan, progress, reporter)
+    reporter: SweepReporter
+    task: JobFunction
+    config: DictConfig
+    context: HydraContext
+    hashes: "ExperimentHashes | None" = None  #: so that data are fingerprinted once
+
+    @cached_property
+    def in_process(self) -> bool:
+        return str(self.config.hydra.launcher._target_).startswith("hydra._internal.")
+
+    def run_listed(self, sweep: Sweep) -> None:
+        """Run the unfinished jobs of a sweep. It continues if a run fails, is killed or calls `sys.exit`.
+
+        Raises:
+            MicrostepError: if a run has not finished. The command that runs it again is printed before.
+            Stopped: after a signal, once the active runs have saved.
+        """
+        self.make_launcher(sweep)  # one that can't be made has changed nothing
+        plan = self.plan(sweep)
+        self.prepare(sweep, plan)
+        print_plan(sweep, plan)
+        with self.reporter.follow_jobs(plan.jobs_to_run, len(sweep.jobs)) as progress:
+            self.run(sweep, plan, progress)
+        print_summary_path(sweep)
+        print_unfinished(sweep, plan, self.reporter)
+
+    def plan(self, sweep: Sweep) -> SweepPlan:
+        """Return the plan of a sweep. Imports torch only if the directory has runs to compare with."""
+        if not any(sweep.directory.glob("*/")):
+            return SweepPlan(sweep.jobs, {}, {})
+        from microstep.sweep.planning import ExperimentHashes, plan_sweep
+
+        self.hashes = self.hashes or ExperimentHashes(sweep.elsewhere)
+        return plan_sweep(sweep, self.hashes)
+
+    def run(self, sweep: Sweep, plan: SweepPlan, progress: SweepProgress) -> None:
+        """Run the planned jobs. A signal leaves STOP_FILE, for jobs that are queued."""
+        run_planned_jobs(self.make_launcher(sweep), self.in_process, plan, progress, self.reporter)
         with suppress(StorageError):  # the summary warns of a full disk
-            write_sweep_file(sweep, plan, reporter.errors)
+            write_sweep_file(sweep, plan, self.reporter.errors)
+
+    def prepare(self, sweep: Sweep, plan: SweepPlan) -> None:
+        (sweep.directory / STOP_FILE).unlink(missing_ok=True)
+        for job in plan.jobs_to_run:
+            check_left_by_start(sweep.get_directory(job), was_started_in)
+        write_sweep_file(sweep, plan, {})
+
+    def make_launcher(self, sweep: Sweep) -> Launcher:
+        is_joblib = self.config.hydra.launcher._target_.endswith(".JoblibLauncher")
+        function: Any = partial(run_job, self.task)
+        if not self.in_process:
+            function = Worker(function, sweep.directory, list_gpus() if is_joblib else ())
+        make = Plugins.instance().instantiate_launcher
+        return make(hydra_context=self.context, task_function=function, config=self.config)
+
+
+def print_summary_path(sweep: Sweep) -> None:
     write_above_bars(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
-    print_unfinished(sweep, plan, reporter)
-
-
-def make_sweep_plan(sweep: Sweep) -> SweepPlan:
-    """Return the plan of a sweep. Imports torch only if the directory has runs to compare with."""
-    if not any(sweep.directory.glob("*/")):
-        return SweepPlan(sweep.jobs, {}, {})
-    from microstep.sweep.planning import plan_sweep
-
-    return plan_sweep(sweep)
 
 
 def run_planned_jobs(
@@ -80,6 +112,10 @@ def print_plan(sweep: Sweep, plan: SweepPlan) -> None:
     parts += [f"{len(plan.stale)} stale"] if plan.stale else []
     parts += [f"{len(plan.jobs_to_run)} to do"] if len(plan.jobs_to_run) < len(sweep.jobs) else []
     write_above_bars(f"sweep {display_path(sweep.directory)}: {', '.join(parts)}", sys.stdout)
+    print_stale(plan)
+
+
+def print_stale(plan: SweepPlan) -> None:
     for name, part in plan.stale.items():
         text = f"warning: {name} is stale: the {part} has changed since; redo=stale runs it again"
         write_above_bars(text, sys.stderr)
@@ -87,7 +123,7 @@ def print_plan(sweep: Sweep, plan: SweepPlan) -> None:
 
 def print_unfinished(sweep: Sweep, plan: SweepPlan, reporter: SweepReporter) -> None:
     records = {job.name: RunRecord.read(sweep.get_directory(job)) for job in plan.jobs_to_run}
-    unfinished = [name for name, record in records.items() if record.status != "finished"]
+    unfinished = [name for name, record in records.items() if not sweep.has_ended(record)]
     if not unfinished:
         return
     write_above_bars("\nnot finished:", sys.stdout)

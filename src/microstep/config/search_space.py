@@ -1,0 +1,102 @@
+"""Reads what a search chooses from: the lists, intervals and ranges on its command line."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig
+
+from microstep.config.experiment import REPEAT_KEYS, SEARCH
+from microstep.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A key whose value a search chooses."""
+
+    key: str  #: as typed, with its `+`
+    typed: str  #: the values, as typed
+    choices: tuple[str, ...] = ()  #: values of a list; empty for numbers between `low` and `high`
+    low: float = 0.0  #: an int, as `high`, for whole numbers
+    high: float = 0.0
+    step: float | None = None  #: between two numbers; None for any number in between
+    log: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.low, int)
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Values that stand for all others in a check."""
+        return self.choices or (str(self.low), str(self.high))
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Overrides of a search."""
+
+    dimensions: tuple[Dimension, ...]
+    repeats: tuple[tuple[str, ...], ...]  #: overrides of each run of a trial, such as its seed
+    fixed: tuple[str, ...]  #: overrides of all runs
+
+    @cached_property
+    def swept_keys(self) -> set[str]:
+        repeated = {word.partition("=")[0] for word in self.repeats[0]}
+        return {dimension.key.lstrip("+") for dimension in self.dimensions} | repeated
+
+    def example_jobs(self) -> Iterator[list[str]]:
+        """Yield overrides of jobs in which each value occurs once: all can then be checked before the first run."""
+        first = {dimension.key: dimension.examples[0] for dimension in self.dimensions}
+        yield self.make_job(first, self.repeats[0])
+        for dimension in self.dimensions:
+            for value in dimension.examples[1:]:
+                yield self.make_job({**first, dimension.key: value}, self.repeats[0])
+        yield from (self.make_job(first, repeat) for repeat in self.repeats[1:])
+
+    def make_job(self, values: dict[str, str], repeat: Sequence[str]) -> list[str]:
+        return [*self.fixed, *(f"{key}={value}" for key, value in values.items()), *repeat]
+
+
+def read_search_space(overrides: Sequence[Override], settings: DictConfig, seed: int) -> SearchSpace:
+    """Return the space of a search. `seed` is that of the config, from which `search.seeds` counts.
+
+    Keys in `REPEAT_KEYS` with several values are not searched: every trial runs with each of them.
+    """
+    swept = [o for o in overrides if o.is_sweep_override()]
+    repeated = {o.key_or_group: o for o in swept if o.key_or_group in REPEAT_KEYS}
+    dimensions = tuple(read_dimension(o) for o in swept if o.key_or_group not in repeated)
+    if not dimensions:
+        remedy = "give some: model=mlp,small_cnn 'optimizer.lr=tag(log,interval(1e-3,1))'"
+        raise ConfigError(f"search={settings.sampler}", "no key has several values to choose from", remedy)
+    axes = [[f"{key}={value}" for value in o.sweep_string_iterator()] for key, o in repeated.items()]
+    if settings.seeds > 1:
+        if "seed" in repeated:
+            remedy = "give one of the two"
+            raise ConfigError(f"search.seeds={settings.seeds}", "seed= lists the seeds already", remedy)
+        axes.append([f"seed={seed + number}" for number in range(settings.seeds)])
+    typed = {axis[0].partition("=")[0] for axis in axes}
+    fixed = [o.input_line or "" for o in overrides if o not in swept and o.key_or_group not in typed]
+    return SearchSpace(dimensions, tuple(product(*axes)), tuple(word for word in fixed if not is_search_key(word)))
+
+
+def is_search_key(word: str) -> bool:
+    """Return True for an override of the search itself, which no run gets."""
+    return word.lstrip("+").partition("=")[0].partition(".")[0] == SEARCH
+
+
+def read_dimension(override: Override) -> Dimension:
+    value, key, text = override.value(), override.get_key_element(), override.get_value_string()
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, IntervalSweep):
+        numbers = Dimension(key, text, (), value.start or 0.0, value.end or 0.0, None, log)
+        if not numbers.low < numbers.high or (log and numbers.low <= 0):
+            reason = "an interval begins below its end" + (", and above 0 with tag(log,…)" if log else "")
+            raise ConfigError(override.input_line or key, reason, f"write {key}=interval(0.1,1)")
+        return numbers
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        steps = list(value.range())
+        return Dimension(key, text, (), steps[0], steps[-1], value.step)
+    return Dimension(key, text, tuple(override.sweep_string_iterator()))

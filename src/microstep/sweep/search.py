@@ -1,0 +1,171 @@
+"""Searches for the best values of swept keys with Optuna's samplers. The runs are its only memory."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from microstep.config.search_space import Dimension, SearchSpace
+from microstep.config.sweep_jobs import ComposedStudy
+from microstep.errors import ConfigError
+from microstep.run.monitor import choose_monitor
+from microstep.run.saved_run import SavedRun
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+DIGITS = 5  #: significant digits of a proposed number
+
+
+class Search:
+    """Proposes the trials of a search, a generation at a time.
+
+    Trial n is a function of the space, the search's seed, n, and the results of earlier generations. A repeated command
+    therefore proposes the same trials, whatever has stopped it before.
+    """
+
+    def __init__(self, settings: DictConfig, space: SearchSpace, monitor: tuple[str, str] | None = None) -> None:
+        """Make a search. `monitor` has name and direction of its objective; None for the metric that runs monitor."""
+        self.settings, self.space, self.monitor = settings, space, monitor
+        self.asked: list[dict[str, str]] = []  #: values of each trial, by key
+        self.told: list[FrozenTrial] = []
+
+    @property
+    def most_jobs(self) -> int:
+        return int(self.settings.trials) * len(self.space.repeats)
+
+    @property
+    def title(self) -> str:
+        repeats = len(self.space.repeats)
+        runs = f" of {repeats} runs" if repeats > 1 else ""
+        return f"{self.settings.trials} trials{runs} by {self.settings.sampler}"
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What sweep.json tells about the search."""
+        metric, direction = self.monitor or (None, None)
+        found = {"kind": "search", "sampler": self.settings.sampler, "objective": metric, "direction": direction}
+        keys = {dimension.key.lstrip("+"): dimension.typed for dimension in self.space.dimensions}
+        return found | {"keys": keys, "repeats": len(self.space.repeats)}
+
+    def ask(self) -> list[list[str]]:
+        """Return the overrides of the runs of the next generation; none if all trials are done."""
+        first = len(self.told)
+        numbers = range(first, min(first + self.settings.batch, self.settings.trials))
+        self.asked += [self.propose(number) for number in numbers]
+        trials = self.asked[first:]
+        return [self.space.make_job(trial, repeat) for trial in trials for repeat in self.space.repeats]
+
+    def tell(self, runs: Sequence[SavedRun]) -> str:
+        """Take the runs of the generation that was asked for last, in its order."""
+        monitors = [run.record for run in runs if run.record.monitor and run.record.direction]
+        if self.monitor is None and monitors:
+            self.monitor = str(monitors[0].monitor), str(monitors[0].direction)
+        repeats = len(self.space.repeats)
+        for start in range(0, len(runs), repeats):
+            self.told.append(self.make_trial(self.asked[len(self.told)], runs[start : start + repeats]))
+        return ""
+
+    def conclude(self) -> str:
+        scored = [(trial.value, number) for number, trial in enumerate(self.told) if trial.value is not None]
+        if not scored or self.monitor is None:
+            return "no trial has a score"
+        name, direction = self.monitor
+        value, number = (max if direction == "max" else min)(scored, key=lambda one: one[0])
+        values = " ".join(f"{key}={value}" for key, value in self.asked[number].items())
+        return f"best of {len(scored)} trials: validation {name} {value:.4f} by {values}"
+
+    def propose(self, number: int) -> dict[str, str]:
+        """Return the values of a trial as they are typed. Its sampler is new, and seeded by its number."""
+        import optuna
+        from optuna.study import StudyDirection
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        minimizes = self.monitor is not None and self.monitor[1] == "min"
+        direction = StudyDirection.MINIMIZE if minimizes else StudyDirection.MAXIMIZE
+        study = optuna.create_study(direction=direction, sampler=self.make_sampler(number))
+        study.add_trials(self.told[: number - number % int(self.settings.batch)])
+        params = study.ask(self.distributions).params
+        return {one.key: format_value(one, params[one.key]) for one in self.space.dimensions}
+
+    def make_sampler(self, number: int) -> "BaseSampler":
+        from optuna.samplers import RandomSampler, TPESampler
+
+        seed = int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0])
+        return RandomSampler(seed=seed) if self.settings.sampler == "random" else TPESampler(seed=seed)
+
+    @cached_property
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        return {dimension.key: make_distribution(dimension) for dimension in self.space.dimensions}
+
+    def make_trial(self, values: dict[str, str], runs: Sequence[SavedRun]) -> "FrozenTrial":
+        """Return a trial for the sampler. Its value is the mean over its runs, if all of them have finished."""
+        from optuna.trial import TrialState, create_trial
+
+        scores = [self.get_score(run) for run in runs]
+        params = {one.key: parse_value(one, values[one.key]) for one in self.space.dimensions}
+        found: dict[str, Any] = {"params": params, "distributions": self.distributions}
+        if None in scores:
+            return create_trial(state=TrialState.FAIL, **found)
+        return create_trial(value=fmean(score for score in scores if score is not None), **found)
+
+    def get_score(self, run: SavedRun) -> float | None:
+        finished, (name, _) = run.record.status == "finished", self.monitor or ("", "")
+        return run.record.metrics.get("val", {}).get(name) if finished else None
+
+
+def make_distribution(dimension: Dimension) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if dimension.choices:
+        return CategoricalDistribution(dimension.choices)
+    if dimension.is_whole:
+        return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
+    return FloatDistribution(dimension.low, dimension.high, dimension.log, dimension.step)
+
+
+def format_value(dimension: Dimension, value: Any) -> str:
+    """Return a proposed value as it is typed: a number between others with few digits, so that names stay short."""
+    if dimension.choices or dimension.is_whole:
+        return str(value)
+    if dimension.step is not None:
+        return f"{value:.10g}"
+    return repr(min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high))
+
+
+def parse_value(dimension: Dimension, text: str) -> Any:
+    return text if dimension.choices else int(text) if dimension.is_whole else float(text)
+
+
+def build_study(composed: ComposedStudy) -> Search:
+    """Return the search of a composed study.
+
+    Raise ConfigError if Optuna is missing, or if the objective is no metric of the task, or one of the test split.
+    """
+    settings, typed = composed.settings, composed.settings.objective
+    if find_spec("optuna") is None:
+        remedy = "pip install optuna"
+        raise ConfigError(f"search={settings.sampler}", "optuna is not installed", remedy)
+    name = str(typed).rpartition(":")[2]
+    if name.startswith("test") and name[4:5] in ("_", "/", "."):
+        reason = "a search that sees the test split fits it, and its test results mean nothing"
+        raise ConfigError(f"search.objective={typed}", reason, f"name a metric of validation: {name[5:]}")
+    return Search(settings, composed.space, None if typed is None else find_objective(typed, composed.examples[0]))
+
+
+def find_objective(typed: str, config: DictConfig) -> tuple[str, str]:
+    """Return name and direction of a metric that the task computes."""
+    from microstep.training.builders import build_partial_components  # imports torch
+
+    try:
+        monitor = choose_monitor(typed, build_partial_components(config, device="cpu").task.metrics())
+    except ConfigError as error:
+        subject, reason, remedy = error.args
+        raise ConfigError(subject.replace("monitor=", "search.objective=", 1), reason, remedy) from None
+    return monitor.name, monitor.direction

@@ -1,0 +1,97 @@
+"""Runs a study: a sweep whose runs are chosen by the results of earlier ones."""
+
+import sys
+from dataclasses import replace
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from microstep.errors import MicrostepError
+from microstep.run.saved_run import SavedRun
+from microstep.sweep.definition import MakeJobs, Study, Sweep, SweepPlan
+from microstep.sweep.job import JobFunction
+from microstep.sweep.progress import SweepProgress
+from microstep.sweep.reporter import SweepReporter
+from microstep.sweep.runner import SweepRunner, print_stale, print_summary_path, print_unfinished
+from microstep.utils.terminal import write_above_bars
+from microstep.utils.text import display_path, format_count
+
+
+class StudyRunner:
+    """Runs the generations of a study, one after the other. A repeated command skips the runs that have ended."""
+
+    def __init__(self, sweep: Sweep, study: Study, make_jobs: MakeJobs, runner: SweepRunner) -> None:
+        self.sweep, self.study, self.make_jobs, self.runner = sweep, study, make_jobs, runner
+        self.order: list[str] = []  #: names of the runs as they were asked for; one may occur twice
+        self.skipped = 0  #: runs found finished, which no line has told yet
+
+    def run(self) -> None:
+        """Run the study to its end.
+
+        Raises:
+            MicrostepError: if a run has not ended, so that the study can't go on. A run that diverged has.
+            Stopped: after a signal, once the active runs have saved.
+        """
+        write_above_bars(f"sweep {display_path(self.sweep.directory)}: {self.study.title}", sys.stdout)
+        with self.runner.reporter.follow_jobs((), self.study.most_jobs) as progress:
+            failed = self.run_generations(progress)
+        self.print_skipped()
+        print_summary_path(self.sweep)
+        if failed is not None:
+            raise_unfinished(*failed, self.runner)
+        write_above_bars(self.study.conclude(), sys.stdout)
+
+    def run_generations(self, progress: SweepProgress) -> tuple[Sweep, SweepPlan] | None:
+        """Run all generations. Return the one that has runs without a result; None if there is none."""
+        while jobs := self.make_jobs(self.study.ask()):
+            self.order += [job.name for job in jobs]
+            unique = {job.name: job for job in jobs}  # the same values may be proposed twice
+            study = {**self.study.description, "order": self.order}
+            generation = replace(self.sweep, jobs=tuple(unique.values()), study=study, keeps_failures=True)
+            plan = self.run_generation(generation, progress)
+            found = [self.sweep.directory / plan.finished.get(job.name, job.name) for job in jobs]
+            runs = [SavedRun.read(directory) for directory in found]
+            if plan.stale or not all(run.record.is_result for run in runs):
+                return generation, plan
+            if known := self.study.tell(runs):
+                write_above_bars(known, sys.stdout)
+        return None
+
+    def run_generation(self, generation: Sweep, progress: SweepProgress) -> SweepPlan:
+        plan = self.runner.plan(generation)
+        self.runner.prepare(generation, plan)
+        progress.skip(len(generation.jobs) - len(plan.jobs_to_run))
+        self.skipped += len(plan.finished)
+        if plan.jobs_to_run:
+            self.print_skipped()
+            progress.expect_jobs(plan.jobs_to_run)
+            self.runner.run(generation, plan, progress)
+        return plan
+
+    def print_skipped(self) -> None:
+        if self.skipped:
+            write_above_bars(f"{format_count(self.skipped, 'run')} finished already", sys.stdout)
+        self.skipped = 0
+
+
+def raise_unfinished(generation: Sweep, plan: SweepPlan, runner: SweepRunner) -> None:
+    print_stale(plan)
+    print_unfinished(generation, plan, runner.reporter)
+    reason = f"{format_count(len(plan.stale), 'run')} of the study is stale"
+    raise MicrostepError(f"sweep {display_path(generation.directory)}", reason, "redo=stale runs it again")
+
+
+def run_sweep(
+    sweep: Sweep,
+    task: JobFunction,
+    config: DictConfig,
+    context: HydraContext,
+    study: Study | None = None,
+    make_jobs: MakeJobs | None = None,
+) -> None:
+    """Run the jobs of a sweep, or those that a study chooses."""
+    runner = SweepRunner(SweepReporter(sweep), task, config, context)
+    if study is None or make_jobs is None:
+        runner.run_listed(sweep)
+    else:
+        StudyRunner(sweep, study, make_jobs, runner).run()

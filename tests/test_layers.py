@@ -40,7 +40,7 @@ LONG = {  # over 200 lines on purpose: one subject each
     "types.protocols",
 }
 LONGEST = 200
-NO_COMPONENTS = {"hydra", "experiment"}  # folders of conf/ that build nothing of ours
+NO_COMPONENTS = {"hydra", "experiment", "search"}  # folders of conf/ that build nothing of ours
 Graph = dict[str, set[str]]  # module → what it imports, as dotted names
 
 

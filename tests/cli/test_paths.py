@@ -15,8 +15,9 @@ from torchvision.models import get_model
 
 from microstep.cli.paths import get_hydra_directory
 from microstep.config.allowlist import ALLOW_ALL
-from microstep.config.compose import compose, quote_verbatim
+from microstep.config.compose import compose
 from microstep.config.experiment import RESUMABLE_KEYS
+from microstep.config.overrides import quote_verbatim
 from microstep.errors import DataError
 from microstep.evaluation.evaluate import evaluate_run
 from microstep.run.resume import plan_auto_resume

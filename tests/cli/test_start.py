@@ -11,7 +11,8 @@ import pytest
 
 from microstep.cli.start import CommandLine, prepare_start, resume_remedy
 from microstep.config import names
-from microstep.config.compose import Composer, quote_verbatim
+from microstep.config.compose import Composer
+from microstep.config.overrides import quote_verbatim
 from microstep.config.search_path import CONF
 from microstep.errors import Stopped
 from microstep.sweep.definition import Sweep

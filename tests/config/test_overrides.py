@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microstep.config.compose import Composer, quote_verbatim
+from microstep.config.compose import Composer
 from microstep.config.experiment import VERBATIM_KEYS
-from microstep.config.overrides import suggest_names
+from microstep.config.overrides import quote_verbatim, suggest_names
 from microstep.config.search_path import CONF
 from microstep.config.sweep_jobs import compose_jobs
 from microstep.errors import ConfigError

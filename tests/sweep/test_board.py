@@ -35,7 +35,7 @@ def tell(directory: Path, seed: int, **facts: Any) -> None:
 
 def board_of(sweep: Sweep) -> tuple[SweepProgress, list[int]]:
     told: list[int] = []
-    return SweepProgress(sweep, sweep.jobs, lambda: told.append(1)), told
+    return SweepProgress(sweep, sweep.jobs, lambda: told.append(1), len(sweep.jobs)), told
 
 
 def test_a_line_appears_as_a_run_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from microstep.config.compose import compose, quote_verbatim
+from microstep.config.compose import compose
 from microstep.config.experiment import extract_experiment
+from microstep.config.overrides import quote_verbatim
 from microstep.errors import ConfigError, DataError
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_partial_components

@@ -16,14 +16,17 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
 from microstep.config.compose import Composer
+from microstep.config.sweep_jobs import ComposedStudy
 from microstep.errors import MicrostepError
 from microstep.run.resume import ResumePlan
+from microstep.sweep.definition import MakeJobs, Sweep
 from microstep.sweep.job import JobFunction
 from microstep.utils.files import expand_home
 from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
-RunSweep = Callable[..., None]  #: takes what `run_sweep` does, and the study of a sweep that has one
+RunSweep = Callable[[Sweep, JobFunction, DictConfig, HydraContext, MakeJobs], None]
+PrepareSweep = Callable[[ComposedStudy | None], RunSweep]
 
 
 class LoggedError(Exception):
@@ -75,7 +78,7 @@ class CommandLine:
     overrides: Sequence[str]
     text: str  #: as typed, including the program
     task: JobFunction
-    run_sweep: RunSweep
+    prepare_sweep: PrepareSweep
 
     @cached_property
     def typed(self) -> dict[str, Override]:

@@ -28,11 +28,12 @@ from omegaconf import OmegaConf
 from microstep.cli import job as jobs
 from microstep.cli.help import help_text
 from microstep.cli.invocation import SCRIPTS, find_commands, find_start_words
-from microstep.cli.job import CommandLine, LoggedError, RunSweep
+from microstep.cli.job import CommandLine, LoggedError, PrepareSweep
 from microstep.cli.paths import check_command_line_paths
 from microstep.cli.start import StartFunction, prepare_start
 from microstep.config import names
-from microstep.config.compose import Composer, quote_verbatim, translate_error
+from microstep.config.compose import Composer, translate_error
+from microstep.config.overrides import quote_verbatim
 from microstep.config.schema import SCHEMAS
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
@@ -50,7 +51,7 @@ class Program:
 
     name: str  #: also of its primary config: `train`, `evaluate` or `compute_stats`
     task: JobFunction  #: runs a job; its docstring introduces the text of `--help`
-    run_sweep: RunSweep | None = None  #: runs the jobs of `-m`
+    prepare_sweep: PrepareSweep | None = None  #: returns what runs the jobs of `-m`
     #: called around a run if torchrun or srun has started several processes
     join_world: Callable[[World], AbstractContextManager[None]] | None = None
 
@@ -125,11 +126,13 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
         if flags.shell_completion:  # its arguments are no overrides
             return composer.hydra.shell_completion(composer.config_name, overrides)
         check_primary_config(composer, program, overrides)
-        if program.run_sweep is None:
+        if program.prepare_sweep is None:
             job = composer.compose_job(overrides)
             start: StartFunction = partial(jobs.run, program.task, job, composer.loader)
         else:
-            line = CommandLine(composer, overrides, shlex.join([*words, *arguments]), program.task, program.run_sweep)
+            line = CommandLine(
+                composer, overrides, shlex.join([*words, *arguments]), program.task, program.prepare_sweep
+            )
             start = prepare_start(line, flags.multirun)
         if show_only:
             start = partial(show, composer, flags, overrides)
@@ -149,7 +152,7 @@ def check_flags(flags: Namespace, program: Program, show_only: bool) -> None:
     if flags.experimental_rerun:
         subject = f"--experimental-rerun {flags.experimental_rerun}"
         raise ConfigError(subject, "it would load a pickle", "resume a run with resume=RUN_DIR")
-    if flags.multirun and program.run_sweep is None:
+    if flags.multirun and program.prepare_sweep is None:
         raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
     if flags.multirun and show_only:
         raise ConfigError("-m", "the other flag shows a single run", "leave it out")

@@ -23,6 +23,8 @@ from microstep.utils.text import display_path
 from microstep.utils.world import World
 
 if TYPE_CHECKING:
+    from microstep.cli.job import RunSweep
+    from microstep.config.sweep_jobs import ComposedStudy
     from microstep.run.resume import ResumePlan
 
 # Functions import modules that need torch: it is imported only after the config has been checked.
@@ -178,10 +180,10 @@ def run_compute_stats(config: DictConfig) -> None:
     print_above_bars(report)
 
 
-def run_sweep(*arguments: Any) -> None:
-    from microstep.sweep.study_runner import run_sweep  # the summary and the bars are needed only for a sweep
+def prepare_sweep(study: ComposedStudy | None) -> RunSweep:
+    from microstep.sweep.study_runner import prepare_sweep  # the summary and the bars are needed only for a sweep
 
-    run_sweep(*arguments)
+    return prepare_sweep(study)
 
 
 def join_world(world: World) -> AbstractContextManager[None]:
@@ -190,6 +192,6 @@ def join_world(world: World) -> AbstractContextManager[None]:
     return joined(world)
 
 
-train = Program("train", run_train, run_sweep, join_world)
+train = Program("train", run_train, prepare_sweep, join_world)
 evaluate = Program("evaluate", run_evaluate)
 compute_stats = Program("compute_stats", run_compute_stats)

@@ -12,15 +12,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from microstep.cli.job import CommandLine, multirun
 from microstep.cli.paths import get_hydra_directory
-from microstep.config.compose import Composer, quote_verbatim
-from microstep.config.overrides import drop_hydra_node
+from microstep.config.compose import Composer
+from microstep.config.overrides import drop_hydra_node, quote_verbatim
 from microstep.config.sweep_jobs import ComposedStudy, compose_jobs, compose_study, lists_its_jobs
 from microstep.config.validation import check_launcher, check_unique_names, refuse_check
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
 from microstep.run.resume import AUTO_RESUME
 from microstep.sweep.definition import Job, Sweep, is_left_by_sweep, rename_jobs
-from microstep.sweep.search import build_study
 
 
 @contextmanager
@@ -53,7 +52,7 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
     named_in = directory if named and "hydra.sweep.subdir" not in line.typed else None
     jobs = make_jobs(configs if study is None else (), named_in)
     check_unique_names([job.name for job in jobs])
-    chooser = None if study is None else build_study(study)
+    run_sweep, make_study_jobs = line.prepare_sweep(study), partial(compose_study_jobs, line.composer, study, named_in)
     with new_directory(directory, named, recognizes=is_left_by_sweep) as created:
         command = line.text if named else f"{line.text} sweep={created.name}"
         elsewhere = not {"_internal", "hydra_joblib_launcher"} & {*str(first.hydra.launcher._target_).split(".")}
@@ -62,11 +61,8 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
         overrides = [*line.overrides, sweep_dir, "hydra.mode=MULTIRUN"]
         config = line.composer.compose_unchecked(overrides, RunMode.MULTIRUN)
         with remedy_on_stop(f"resume it with {command}"), multirun(config, line.composer.loader) as context:
-            if study is not None:
-                jobs_of = partial(make_study_jobs, line.composer, study, named_in)
-                line.run_sweep(sweep, line.task, config, context, chooser, jobs_of)
-            elif lists_its_jobs(config.hydra.sweeper):
-                line.run_sweep(sweep, line.task, config, context)
+            if study is not None or lists_its_jobs(config.hydra.sweeper):
+                run_sweep(sweep, line.task, config, context, make_study_jobs)
             else:  # another sweeper of Hydra's starts all of its jobs, and stops at the first failure
                 instantiate = Plugins.instance().instantiate_sweeper
                 sweeper = instantiate(hydra_context=context, task_function=line.task, config=config)
@@ -79,10 +75,10 @@ def make_jobs(configs: Iterable[DictConfig], directory: Path | None) -> tuple[Jo
     return jobs if directory is None else rename_jobs(jobs, directory)
 
 
-def make_study_jobs(
-    composer: Composer, study: ComposedStudy, directory: Path | None, overrides: Iterable[Sequence[str]]
+def compose_study_jobs(
+    composer: Composer, study: ComposedStudy | None, directory: Path | None, overrides: Iterable[Sequence[str]]
 ) -> tuple[Job, ...]:
-    return make_jobs([study.compose(composer, words) for words in overrides], directory)
+    return make_jobs([study.compose(composer, words) for words in overrides] if study else (), directory)
 
 
 def make_job(number: int, config: DictConfig) -> Job:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
@@ -32,6 +31,7 @@ from microstep.config.overrides import (
     check_plain_overrides,
     drop_hydra_node,
     drop_node,
+    quote_verbatim,
     suggest_names,
 )
 from microstep.config.processes import plan_processes
@@ -43,25 +43,10 @@ from microstep.utils.files import expand_home
 
 SEARCH_PATH_KEY = "hydra.searchpath"  #: directories with further options
 BASE_KEYS = {SEARCH_PATH_KEY, "hydra.mode"}  #: keys that decide how the other overrides are composed
-OVERRIDE_PATTERN = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
 SWEEPER_PARAMS_KEY = "hydra.sweeper.params"
 #: Hydra's errors; the last two are those of a key that is typed below `hydra.sweeper.params`, which is null.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, AttributeError, AssertionError)
 OMITTED_LINES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")
-
-
-def quote_verbatim(override: str) -> str:
-    """Quote the value of a key in `VERBATIM_KEYS`, so that commas, `=`, spaces and parentheses are taken literally.
-
-    A single value that begins with `~` or `^` is quoted for any key, because Hydra's grammar has no such value.
-    """
-    match = OVERRIDE_PATTERN.fullmatch(override)
-    verbatim = match and (match["key"] in VERBATIM_KEYS or re.fullmatch("[~^][^,]*", match["value"]))
-    if not match or not verbatim or match["value"] in ("", "null"):
-        return override
-    if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already
-        return override
-    return f"{match['prefix']}{match['key']}={QuotedString(match['value'], Quote.single).with_quotes()}"
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | str = CONF, config_name: str = "train") -> DictConfig:

@@ -4,23 +4,39 @@ Hydra alone accepts `optimizer.lr=abc`, `+optimizer.momentun=…` and `~model` s
 lines.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from microstep.config.experiment import LOGGER, SEARCH, flatten
+from microstep.config.experiment import LOGGER, SEARCH, VERBATIM_KEYS, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
 
+OVERRIDE_PATTERN = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
 #: Keys that another key overrides.
 EXCLUSIVE_KEYS = {"batch_size": "effective_batch_size", "epochs": "steps"}
 TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 TYPE_DESCRIPTIONS |= {"str": "text", "None": "null", "list": "a list"}
+
+
+def quote_verbatim(override: str) -> str:
+    """Quote the value of a key in `VERBATIM_KEYS`, so that commas, `=`, spaces and parentheses are taken literally.
+
+    A single value that begins with `~` or `^` is quoted for any key, because Hydra's grammar has no such value.
+    """
+    match = OVERRIDE_PATTERN.fullmatch(override)
+    verbatim = match and (match["key"] in VERBATIM_KEYS or re.fullmatch("[~^][^,]*", match["value"]))
+    if not match or not verbatim or match["value"] in ("", "null"):
+        return override
+    if re.fullmatch(r"""(['"]).*\1""", match["value"], re.DOTALL):  # quoted already
+        return override
+    return f"{match['prefix']}{match['key']}={QuotedString(match['value'], Quote.single).with_quotes()}"
 
 
 def typed_value(override: Override) -> str:

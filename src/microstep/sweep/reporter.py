@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Self
 
-from microstep.config.compose import quote_verbatim
+from microstep.config.overrides import quote_verbatim
 from microstep.errors import format_error
 from microstep.sweep.definition import Job, Sweep
 from microstep.sweep.progress import SweepProgress

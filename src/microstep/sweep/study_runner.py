@@ -1,11 +1,14 @@
 """Runs a study: a sweep whose runs are chosen by the results of earlier ones."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from microstep.config.sweep_jobs import ComposedStudy
 from microstep.errors import MicrostepError
 from microstep.run.saved_run import SavedRun
 from microstep.sweep.definition import MakeJobs, Study, Sweep, SweepPlan
@@ -13,6 +16,7 @@ from microstep.sweep.job import JobFunction
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.reporter import SweepReporter
 from microstep.sweep.runner import SweepRunner, print_stale, print_summary_path, print_unfinished
+from microstep.sweep.search import build_study
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
 
@@ -81,17 +85,16 @@ def raise_unfinished(generation: Sweep, plan: SweepPlan, runner: SweepRunner) ->
     raise MicrostepError(f"sweep {display_path(generation.directory)}", reason, "redo=stale runs it again")
 
 
+def prepare_sweep(composed: ComposedStudy | None) -> Callable[..., None]:
+    """Return the function that runs a sweep, or a study once its settings have been checked. ConfigError is raised."""
+    return partial(run_sweep, None if composed is None else build_study(composed))
+
+
 def run_sweep(
-    sweep: Sweep,
-    task: JobFunction,
-    config: DictConfig,
-    context: HydraContext,
-    study: Study | None = None,
-    make_jobs: MakeJobs | None = None,
+    study: Study | None, sweep: Sweep, task: JobFunction, config: DictConfig, context: HydraContext, make_jobs: MakeJobs
 ) -> None:
-    """Run the jobs of a sweep, or those that a study chooses."""
     runner = SweepRunner(SweepReporter(sweep), task, config, context)
-    if study is None or make_jobs is None:
+    if study is None:
         runner.run_listed(sweep)
     else:
         StudyRunner(sweep, study, make_jobs, runner).run()

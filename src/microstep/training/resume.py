@@ -12,8 +12,9 @@ from typing import Any
 
 from microstep.components.model.metadata import parse_normalization
 from microstep.config.allowlist import ALLOW_ALL
-from microstep.config.compose import Composer, quote_verbatim
+from microstep.config.compose import Composer
 from microstep.config.experiment import is_canonical, micro_batches
+from microstep.config.overrides import quote_verbatim
 from microstep.config.processes import find_run_world
 from microstep.config.search_path import CONF
 from microstep.errors import CheckpointRefused, DataError, escape_unprintable

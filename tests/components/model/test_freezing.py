@@ -12,8 +12,9 @@ from torch import nn
 from microstep.components.model import torchvision_model
 from microstep.components.model.freezing import freeze_parameters
 from microstep.components.model.ghost_norm import GhostBatchNorm
-from microstep.config.compose import compose, quote_verbatim
+from microstep.config.compose import compose
 from microstep.config.experiment import extract_experiment
+from microstep.config.overrides import quote_verbatim
 from microstep.errors import ConfigError
 from microstep.training.build import build_trainer
 from microstep.training.builders import build_component

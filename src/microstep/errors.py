@@ -47,6 +47,10 @@ class Diverged(MicrostepError):  # noqa: N818
     exit_code = 3
 
 
+class Pruned(MicrostepError):  # noqa: N818
+    """A search has ended the run early."""
+
+
 class OutOfMemory(MicrostepError):  # noqa: N818
     """Memory ran out in a training step."""
 

@@ -9,12 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.config.compose import Composer
 from microstep.config.search_path import CONF
 from microstep.config.sweep_jobs import compose_study
 from microstep.errors import ConfigError
+from microstep.run.pruning import MedianRule
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.sweep.search import Search, build_study
@@ -147,6 +151,75 @@ def test_a_search_is_for_sweeps(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == "error: search=tpe: it chooses the runs of a sweep; add -m, or leave it out\n"
     assert not any(tmp_path.iterdir())
+
+
+def curve(values: list[float], directory: Path, **facts: object) -> SavedRun:
+    """Return a run with this validation accuracy by epoch."""
+    directory.mkdir()
+    rows = [f"{epoch},{value}\n" for epoch, value in enumerate(values, 1)]
+    (directory / "metrics.csv").write_text("".join(["epoch,val_accuracy\n", *rows]))
+    return SavedRun(
+        directory, RunRecord.of({**FINISHED, "metrics": {"val": {"accuracy": max(values)}}, **facts}), "run"
+    )
+
+
+def test_a_run_is_pruned_below_the_median_of_earlier_runs(tmp_path: Path) -> None:
+    """Best values so far are compared, after the second epoch at the earliest, with five runs at least."""
+    runs = [curve([0.5, 0.1 * number, 0.9], tmp_path / str(number)) for number in range(5)]
+    assert MedianRule.of(runs[1:], ("accuracy", "max")).medians == ()
+    rule = MedianRule.of(runs, ("accuracy", "max"))
+    assert rule.medians == (0.5, 0.5, 0.9)
+    assert [rule(epoch, 0.4) is not None for epoch in (1, 2, 3, 4)] == [False, True, True, False]
+    assert rule(2, 0.5) is None
+    assert "0.4, and the median of earlier runs was 0.9" in str(rule(3, 0.4))
+    assert MedianRule.of(runs, ("accuracy", "min")).medians[2] == pytest.approx(-0.2)
+
+
+def test_limits_come_from_earlier_generations_and_pruned_runs_stay_pruned(tmp_path: Path) -> None:
+    """A pruned trial, also one that was resumed to its end, sets no limit, and its score doesn't count."""
+    search = make_search("search.prune=median", "search.trials=12", "search.batch=6")
+    assert search.settings == {}
+    search.ask()
+    told = [curve([0.5, 0.6], tmp_path / str(number)) for number in range(5)]
+    search.tell([*told, curve([0.1, 0.2, 0.99], tmp_path / "resumed", pruned={"epoch": 2})])
+    assert search.settings["prune"].medians == (0.5, 0.6)
+    assert [trial.state.name for trial in search.told] == ["COMPLETE"] * 5 + ["PRUNED"]
+    assert search.told[-1].intermediate_values == {2: 0.2}
+    assert "best of 5 trials" in search.conclude()
+
+
+PRUNED = ("search=random", "search.trials=8", "search.batch=6", "search.seed=4", "search.prune=median", "sweep=s")
+
+
+def test_a_pruned_run_ends_and_can_be_resumed_to_its_end(tmp_path: Path) -> None:
+    """No point or report follows, a repeat runs nothing, and a resume has the bits of a run that was not pruned."""
+    words = ("-m", *PRUNED, "optimizer.lr=tag(log,interval(1e-4,0.3))", "model=mlp", "epochs=3", "progress=false")
+    first = call("train.py", *words, cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    sweep = tmp_path / "outputs/sweeps/s"
+    statuses = list_runs(sweep)
+    pruned = sweep / next(name for name, status in statuses.items() if status == "pruned")
+    assert f"{pruned.name}  pruned after epoch 2: " in first.stdout
+    assert not (pruned / "reports").exists()
+    events = EventAccumulator(str(pruned)).Reload()
+    assert [event.step for event in events.Scalars("val/accuracy")] == [1, 2]
+    again = call("train.py", *words, cwd=tmp_path)
+    assert "8 runs finished already" in again.stdout
+    assert call("train.py", f"resume={pruned}", cwd=tmp_path).returncode == 0
+    assert (
+        call(
+            "train.py", f"optimizer.lr={pruned.name[13:]}", *words[-3:], "hydra.run.dir=whole", cwd=tmp_path
+        ).returncode
+        == 0
+    )
+    files = [directory / "model.safetensors" for directory in (pruned, tmp_path / "whole")]
+    assert load_file(files[0]).keys() == load_file(files[1]).keys()
+    assert all(torch.equal(value, load_file(files[1])[name]) for name, value in load_file(files[0]).items())
+    hashes = [RunRecord.read(file.parent).experiment_hash for file in files]
+    assert hashes[0] == hashes[1]
+    finished = call("train.py", *words, cwd=tmp_path)
+    assert "8 runs finished already" in finished.stdout
+    assert again.stdout.splitlines()[-1] == finished.stdout.splitlines()[-1]
 
 
 SWEEP = ("-m", "search=tpe", "search.trials=4", "search.batch=2", SPACE[0], "model=mlp", *QUICK, "sweep=s")

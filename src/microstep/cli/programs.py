@@ -25,12 +25,13 @@ from microstep.utils.world import World
 if TYPE_CHECKING:
     from microstep.cli.job import RunSweep
     from microstep.config.sweep_jobs import ComposedStudy
+    from microstep.run.pruning import MedianRule
     from microstep.run.resume import ResumePlan
 
 # Functions import modules that need torch: it is imported only after the config has been checked.
 
 
-def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | None:
+def run_train(config: DictConfig, resumed: ResumePlan | None = None, prune: MedianRule | None = None) -> int | None:
     """Train an image classifier and write a run directory.
 
     python train.py                                            digits, small CNN, fp32: under a minute on 2 cores
@@ -54,12 +55,12 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None) -> int | No
         from microstep.diagnostics import run_check
 
         return run_check(config, get_run_directory())
-    if resumed is None:
-        build_trainer(config, get_run_directory()).fit()
-    elif resumed.finished:
+    if resumed is not None and resumed.finished:
         print(format_already_finished(resumed))
-    else:
-        resume_trainer(resumed).fit()
+        return None
+    trainer = build_trainer(config, get_run_directory()) if resumed is None else resume_trainer(resumed)
+    trainer.prune = prune or trainer.prune
+    trainer.fit()
     return None
 
 

@@ -167,6 +167,7 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),
     "search.sampler": ("tpe", "random"),
+    "search.prune": ("median",),
     **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),
 }
 #: The same for the task `Classification`.

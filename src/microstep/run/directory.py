@@ -16,7 +16,7 @@ from microstep.run.record import RunRecord
 from microstep.utils.files import make_durable_directory
 
 Recognizer = Callable[[Path], bool]  #: returns whether an earlier start has left a directory
-STATUSES = {"running", "finished", "interrupted", "failed"}
+STATUSES = {"running", "finished", "interrupted", "pruned", "failed"}
 
 
 def check_no_run(directory: Path) -> None:

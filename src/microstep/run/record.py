@@ -22,7 +22,7 @@ class RunRecord:
 
     problem: str | None  #: why the file cannot be read; None also if there is no file
     content: Mapping[str, Any]  #: the JSON object itself, for code that rewrites the file
-    status: str | None  #: running, finished, interrupted or failed
+    status: str | None  #: running, finished, interrupted, pruned or failed
     error: str | None  #: why the run has not finished
     monitor: str | None  #: metric that chooses the best checkpoint
     direction: str | None  #: max or min
@@ -77,6 +77,12 @@ class RunRecord:
         """Whether the run ended as it would end again: it has finished, diverged, or was pruned."""
         diverged = self.status == "failed" and self.content.get("diverged") is True
         return diverged or self.status in ("finished", "pruned")
+
+    @property
+    def pruned_epoch(self) -> int | None:
+        """The epoch after which a search has pruned the run, which may have been resumed since."""
+        epoch = number(of_type(self.content.get("pruned"), dict).get("epoch"))
+        return None if epoch is None else int(epoch)
 
     @property
     def stopped(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from filelock import BaseFileLock
 
-from microstep.errors import CheckpointRefused, Diverged, MicrostepError, Stopped, format_error
+from microstep.errors import CheckpointRefused, Diverged, MicrostepError, Pruned, Stopped, format_error
 from microstep.run.layout import LOG_PATTERNS
 from microstep.types.events import EpochReport, Results, WindowReport
 from microstep.utils.files import storage_errors
@@ -18,7 +18,8 @@ from microstep.utils.json_files import write_json
 
 
 class RunRecordLogger:
-    """Keeps run.json up to date. Its status is `running` until `close`, then `finished`, `interrupted` or `failed`.
+    """Keeps run.json up to date. Its status is `running` until `close`, then `finished`,
+    `interrupted`, `pruned` or `failed`.
 
     `close` releases the lock. A resumed run keeps the `previous` facts of its run.json.
     """
@@ -62,7 +63,8 @@ class RunRecordLogger:
 
     def close(self, error: BaseException | None) -> None:
         try:
-            self.update(**outcome_fields(error))
+            pruned = {"pruned": {"epoch": self.facts["epoch"]}} if isinstance(error, Pruned) else {}  # resumed or not
+            self.update(**outcome_fields(error), **pruned)
         finally:
             self.lock.release()
 
@@ -72,6 +74,8 @@ def outcome_fields(error: BaseException | None) -> dict[str, Any]:
         return {"status": "finished"}
     if isinstance(error, Stopped | KeyboardInterrupt):
         return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
+    if isinstance(error, Pruned):
+        return {"status": "pruned", "error": error.args[1]}
     kind = {"resumable": is_resumable(error), "diverged": isinstance(error, Diverged)}
     return {"status": "failed", "error": format_error(error), **kind}
 

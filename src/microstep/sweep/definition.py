@@ -39,6 +39,7 @@ class Sweep:
     progress: bool  #: whether to show progress bars
     elsewhere: bool = False  #: whether jobs may run on other machines
     keeps_failures: bool = False  #: whether a run that diverged or was pruned is a result, and is not run again
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: arguments of the function that runs a job
     study: Mapping[str, Any] = field(default_factory=dict)  #: what sweep.json tells about the study that chose the jobs
 
     def get_directory(self, job: Job) -> Path:
@@ -62,6 +63,10 @@ class Study(Protocol):
     @property
     def description(self) -> Mapping[str, Any]:
         """What sweep.json tells about the study, so far."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Arguments of the function that runs the jobs of the next generation."""
 
     def ask(self) -> Sequence[Sequence[str]]:
         """Return the overrides of each run of the next generation; none if the study is over."""

@@ -10,7 +10,7 @@ from microstep.config.allowlist import allowlist_from
 from microstep.config.experiment import SEARCH, get_trusted_names
 from microstep.config.hydra_job import get_config_directories, get_run_directory
 from microstep.config.overrides import drop_node
-from microstep.errors import format_error
+from microstep.errors import Pruned, format_error
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ def run_job(task: JobFunction, config: DictConfig) -> str | None:
     try:
         config = drop_node(config, SEARCH)
         task(config, resumed=plan_job_resume(config))
+    except Pruned as error:
+        log.info(error.args[1])
     except (Exception, SystemExit) as error:
         log.exception("the job failed")
         return format_error(error)

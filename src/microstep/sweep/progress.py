@@ -18,7 +18,7 @@ from microstep.utils.text import format_duration, truncate_middle
 
 REFRESH_SECONDS = 0.5  #: seconds between two reads of the run.json files
 BAR_NAME_LETTERS = 44  #: length of a run's name in its bar
-ENDED_STATUSES = ("finished", "failed", "interrupted")
+ENDED_STATUSES = ("finished", "pruned", "failed", "interrupted")
 SWEEP_BAR_FORMAT = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
 RUN_BAR_FORMAT = "  {desc} {n_fmt}/{total_fmt} epochs |{bar:20}|{postfix}"
 UPDATE_LOCK = RLock()  #: held while bars are drawn and the summary is plotted
@@ -144,7 +144,7 @@ def get_record_mtime(directory: Path) -> int:
 
 def format_outcome(record: RunRecord) -> str:
     if record.status != "finished":
-        return f"{record.status}: {record.error}"
+        return str(record.error) if record.status == "pruned" else f"{record.status}: {record.error}"
     monitor, metrics = str(record.monitor), record.metrics
     splits = [split for split in ("val", "test") if monitor in metrics.get(split, ())]
     scores = [f"{split} {monitor} {metrics[split][monitor]:.4f}" for split in splits]

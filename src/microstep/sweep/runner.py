@@ -82,7 +82,7 @@ class SweepRunner:
 
     def make_launcher(self, sweep: Sweep) -> Launcher:
         is_joblib = self.config.hydra.launcher._target_.endswith(".JoblibLauncher")
-        function: Any = partial(run_job, self.task)
+        function: Any = partial(run_job, partial(self.task, **sweep.settings))
         if not self.in_process:
             function = Worker(function, sweep.directory, list_gpus() if is_joblib else ())
         make = Plugins.instance().instantiate_launcher

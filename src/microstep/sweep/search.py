@@ -13,6 +13,7 @@ from microstep.config.search_space import Dimension, SearchSpace
 from microstep.config.sweep_jobs import ComposedStudy
 from microstep.errors import ConfigError
 from microstep.run.monitor import choose_monitor
+from microstep.run.pruning import MedianRule, best_so_far
 from microstep.run.saved_run import SavedRun
 
 if TYPE_CHECKING:
@@ -30,34 +31,41 @@ class Search:
     therefore proposes the same trials, whatever has stopped it before.
     """
 
-    def __init__(self, settings: DictConfig, space: SearchSpace, monitor: tuple[str, str] | None = None) -> None:
+    def __init__(self, keys: DictConfig, space: SearchSpace, monitor: tuple[str, str] | None = None) -> None:
         """Make a search. `monitor` has name and direction of its objective; None for the metric that runs monitor."""
-        self.settings, self.space, self.monitor = settings, space, monitor
+        self.keys, self.space, self.monitor = keys, space, monitor
         self.asked: list[dict[str, str]] = []  #: values of each trial, by key
         self.told: list[FrozenTrial] = []
+        self.finished: list[SavedRun] = []  #: runs of complete trials
 
     @property
     def most_jobs(self) -> int:
-        return int(self.settings.trials) * len(self.space.repeats)
+        return int(self.keys.trials) * len(self.space.repeats)
 
     @property
     def title(self) -> str:
         repeats = len(self.space.repeats)
         runs = f" of {repeats} runs" if repeats > 1 else ""
-        return f"{self.settings.trials} trials{runs} by {self.settings.sampler}"
+        return f"{self.keys.trials} trials{runs} by {self.keys.sampler}"
 
     @property
     def description(self) -> dict[str, Any]:
         """What sweep.json tells about the search."""
         metric, direction = self.monitor or (None, None)
-        found = {"kind": "search", "sampler": self.settings.sampler, "objective": metric, "direction": direction}
+        found = {"kind": "search", "sampler": self.keys.sampler, "objective": metric, "direction": direction}
         keys = {dimension.key.lstrip("+"): dimension.typed for dimension in self.space.dimensions}
         return found | {"keys": keys, "repeats": len(self.space.repeats)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        if self.keys.prune is None or self.monitor is None:
+            return {}
+        return {"prune": MedianRule.of(self.finished, self.monitor)}
 
     def ask(self) -> list[list[str]]:
         """Return the overrides of the runs of the next generation; none if all trials are done."""
         first = len(self.told)
-        numbers = range(first, min(first + self.settings.batch, self.settings.trials))
+        numbers = range(first, min(first + self.keys.batch, self.keys.trials))
         self.asked += [self.propose(number) for number in numbers]
         trials = self.asked[first:]
         return [self.space.make_job(trial, repeat) for trial in trials for repeat in self.space.repeats]
@@ -90,34 +98,47 @@ class Search:
         minimizes = self.monitor is not None and self.monitor[1] == "min"
         direction = StudyDirection.MINIMIZE if minimizes else StudyDirection.MAXIMIZE
         study = optuna.create_study(direction=direction, sampler=self.make_sampler(number))
-        study.add_trials(self.told[: number - number % int(self.settings.batch)])
+        study.add_trials(self.told[: number - number % int(self.keys.batch)])
         params = study.ask(self.distributions).params
         return {one.key: format_value(one, params[one.key]) for one in self.space.dimensions}
 
     def make_sampler(self, number: int) -> "BaseSampler":
         from optuna.samplers import RandomSampler, TPESampler
 
-        seed = int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0])
-        return RandomSampler(seed=seed) if self.settings.sampler == "random" else TPESampler(seed=seed)
+        seed = int(np.random.SeedSequence([self.keys.seed, number]).generate_state(1)[0])
+        return RandomSampler(seed=seed) if self.keys.sampler == "random" else TPESampler(seed=seed)
 
     @cached_property
     def distributions(self) -> "dict[str, BaseDistribution]":
         return {dimension.key: make_distribution(dimension) for dimension in self.space.dimensions}
 
     def make_trial(self, values: dict[str, str], runs: Sequence[SavedRun]) -> "FrozenTrial":
-        """Return a trial for the sampler. Its value is the mean over its runs, if all of them have finished."""
+        """Return a trial for the sampler. Its value is the mean over its runs, if all of them have finished.
+
+        A run that was pruned counts as pruned if it was resumed later, too: otherwise later trials would change.
+        """
         from optuna.trial import TrialState, create_trial
 
         scores = [self.get_score(run) for run in runs]
         params = {one.key: parse_value(one, values[one.key]) for one in self.space.dimensions}
         found: dict[str, Any] = {"params": params, "distributions": self.distributions}
+        if any(run.record.pruned_epoch for run in runs):
+            return create_trial(state=TrialState.PRUNED, intermediate_values=self.get_reached(runs), **found)
         if None in scores:
             return create_trial(state=TrialState.FAIL, **found)
+        self.finished += runs
         return create_trial(value=fmean(score for score in scores if score is not None), **found)
 
     def get_score(self, run: SavedRun) -> float | None:
         finished, (name, _) = run.record.status == "finished", self.monitor or ("", "")
         return run.record.metrics.get("val", {}).get(name) if finished else None
+
+    def get_reached(self, runs: Sequence[SavedRun]) -> dict[int, float]:
+        """Return the mean of what the pruned runs had reached, by the first of their epochs."""
+        name, direction = self.monitor or ("", "max")
+        epoch = min(run.record.pruned_epoch or 2**31 for run in runs)
+        values = [curve[:epoch][-1] for run in runs if (curve := best_so_far(run, name, direction))]
+        return {epoch: fmean(values) * (1 if direction == "max" else -1)} if values else {}
 
 
 def make_distribution(dimension: Dimension) -> "BaseDistribution":
@@ -156,6 +177,9 @@ def build_study(composed: ComposedStudy) -> Search:
     if name.startswith("test") and name[4:5] in ("_", "/", "."):
         reason = "a search that sees the test split fits it, and its test results mean nothing"
         raise ConfigError(f"search.objective={typed}", reason, f"name a metric of validation: {name[5:]}")
+    if settings.prune and typed is not None:
+        reason, remedy = "it compares the monitored metric", f"give monitor={typed} instead of search.objective"
+        raise ConfigError(f"search.prune={settings.prune}", reason, remedy)
     return Search(settings, composed.space, None if typed is None else find_objective(typed, composed.examples[0]))
 
 

@@ -47,14 +47,15 @@ class StudyRunner:
 
     def run_generations(self, progress: SweepProgress) -> tuple[Sweep, SweepPlan] | None:
         """Run all generations. Return the one that has runs without a result; None if there is none."""
-        while jobs := self.make_jobs(self.study.ask()):
-            self.order += [job.name for job in jobs]
-            unique = {job.name: job for job in jobs}  # the same values may be proposed twice
+        while asked := self.make_jobs(self.study.ask()):
+            self.order += [job.name for job in asked]
+            unique = {job.name: job for job in asked}  # the same values may be proposed twice
             study = {**self.study.description, "order": self.order}
-            generation = replace(self.sweep, jobs=tuple(unique.values()), study=study, keeps_failures=True)
+            jobs, settings = tuple(unique.values()), self.study.settings
+            generation = replace(self.sweep, jobs=jobs, study=study, settings=settings, keeps_failures=True)
             plan = self.run_generation(generation, progress)
-            found = [self.sweep.directory / plan.finished.get(job.name, job.name) for job in jobs]
-            runs = [SavedRun.read(directory) for directory in found]
+            names = [plan.finished.get(name, name) for name in self.order[-len(asked) :]]
+            runs = [SavedRun.read(self.sweep.directory / name) for name in names]
             if plan.stale or not all(run.record.is_result for run in runs):
                 return generation, plan
             if known := self.study.tell(runs):

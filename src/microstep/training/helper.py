@@ -19,7 +19,7 @@ from torch.distributed import DistError, PrefixStore  # type: ignore[attr-define
 from microstep.components.model.metadata import parse_normalization
 from microstep.components.strategy.connection import Connection
 from microstep.config.schema import TrainConfig
-from microstep.errors import DataError, MicrostepError, ProcessLost, Stopped, format_error
+from microstep.errors import DataError, MicrostepError, ProcessLost, Pruned, Stopped, format_error
 from microstep.run.checkpoints.checkpoints import CheckpointSchedule
 from microstep.run.progress import Progress
 from microstep.training.builders import build_components
@@ -86,7 +86,7 @@ class Helper:
         self.command = job["command"]
         try:
             build_trainer(job, self.world, self.connect).fit()
-        except Stopped:
+        except (Stopped, Pruned):
             return  # rank 0 saves and reports
         except Exception as error:
             if self.rendezvous.get(self.name("closed", 0)) is None:

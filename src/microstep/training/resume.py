@@ -41,7 +41,7 @@ from microstep.utils.terminal import install_notice_handler, print_and_log
 
 log = logging.getLogger("microstep.notice")
 #: by which a sweep finds a run that dies while it is built
-IDENTITY_FACTS = ("data", "experiment_hash", "source_hash", "files", "working_directory")
+IDENTITY_FACTS = ("pruned", "data", "experiment_hash", "source_hash", "files", "working_directory")
 #: Keys in the config hash of runs that were started before they could be changed by a resume.
 ONCE_HASHED_KEYS = ("dataset.file", "dataset.max_pixels")
 RANDOM_LAYERS = ("Dropout", "StochasticDepth", "DropPath")  #: how the names of layers that draw random numbers begin

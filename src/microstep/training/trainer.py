@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from microstep.errors import Diverged, Stopped
+from microstep.errors import Diverged, Pruned, Stopped
 from microstep.run.checkpoints.checkpoints import Checkpoints, CheckpointSchedule
 from microstep.run.progress import Position, Progress
 from microstep.run.record_logger import find_logs
@@ -41,6 +41,7 @@ class Trainer:
     connect: Callable[["Trainer"], AbstractContextManager[None]]  #: the other processes of the run
     profiler: StepProfiler | None = None
     record_found_size: Callable[[], bool] = lambda: False  #: returns whether it has changed
+    prune: Callable[[int, float], str | None] = lambda epoch, best: None  #: returns why a search ends the run
 
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
@@ -69,6 +70,7 @@ class Trainer:
 
         Raises:
             Diverged: if the loss or its gradient is no longer finite. Earlier checkpoints are kept.
+            Pruned: if a search has ended the run. It can be resumed.
             StorageError: if a checkpoint or a log can't be written. Earlier checkpoints are kept.
         """
         memory = PeakMemory(self.loaders.device)
@@ -88,9 +90,13 @@ class Trainer:
         best = finish_epoch(epoch, val, self.optimization, self.progress)
         seconds = self.strategy.broadcast(self.total_seconds())
         self.progress.stopped = self.optimization.stop.after(epoch, self.progress.value, seconds)
+        is_last = epoch == self.epochs or self.progress.stopped is not None
+        pruned = self.strategy.broadcast(None if is_last else self.prune(epoch, self.progress.best_value))
         self.log_epoch(val, best)
-        if best or epoch == self.epochs or self.progress.stopped or self.checkpoint_schedule.is_due_after_epoch(epoch):
+        if best or is_last or pruned or self.checkpoint_schedule.is_due_after_epoch(epoch):
             self.save(best)
+        if pruned:
+            raise Pruned(self.run_dir.name, pruned, "resume=DIR trains it to its end")
 
     def train_epoch(self, epoch: int) -> None:
         self.throughput.start_epoch(self.progress.samples_seen)

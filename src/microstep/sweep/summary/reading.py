@@ -11,7 +11,7 @@ from microstep.run.saved_run import SavedRun
 from microstep.utils.json_files import read_json
 
 MAX_SUMMARY_INPUT_BYTES = 2**24  #: bytes of sweep.json
-STATUSES = ("finished", "failed", "interrupted", "running", "waiting", "unreadable", "stale")
+STATUSES = ("finished", "pruned", "failed", "interrupted", "running", "waiting", "unreadable", "stale")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def get_status(record: RunRecord) -> tuple[str, str]:
     if not record.content:
         return "waiting", "it has not started"
     reason = short_text(record.error) or "it doesn't say why"
-    reasons = {"finished": "", "running": "it is running, or was killed", "failed": reason, "interrupted": reason}
+    reasons = {"finished": "", "running": "it is running, or was killed"}
+    reasons |= dict.fromkeys(("failed", "interrupted", "pruned"), reason)
     if record.status not in reasons:
         return "unreadable", "run.json has no valid status"
     return record.status, reasons[record.status]

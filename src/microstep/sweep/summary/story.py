@@ -140,7 +140,7 @@ def make_remarks(effect: MainEffect) -> Iterator[str]:
 
 
 def make_failures_section(sweep: SweepTable) -> Iterator[Section]:
-    failed = [run for run in sweep.runs if run.status != "finished"]
+    failed = [run for run in sweep.runs if run.status not in ("finished", "pruned")]
     unranked = ", ".join(run.name for run in sweep.runs if run.status == "finished" and run not in sweep.scored_runs)
     remarks = (f"Not ranked, because their checkpoints were chosen by another metric: {unranked}.",) if unranked else ()
     note, command = "The same command runs just these; it skips what is finished:", sweep.command if failed else ""

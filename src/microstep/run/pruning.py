@@ -1,0 +1,46 @@
+"""Ends a run of a search early if earlier runs were better at the same epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from math import isnan
+from statistics import median
+from typing import Self
+
+from microstep.run.saved_run import SavedRun
+
+MIN_RUNS = 5  #: finished runs of earlier generations without which none is pruned
+
+
+@dataclass(frozen=True)
+class MedianRule:
+    """Prunes a run whose best value so far is below the median of earlier runs after the same epoch.
+
+    Golovin et al., Google Vizier: A Service for Black-Box Optimization (KDD 2017), compare the same way. The first
+    epoch prunes none, and neither does an epoch that fewer than `MIN_RUNS` of the runs have reached.
+    """
+
+    medians: tuple[float, ...] = ()  #: by epoch, of the best values so far, which are negated if lower is better
+
+    @classmethod
+    def of(cls, runs: Sequence[SavedRun], monitor: tuple[str, str]) -> Self:
+        """Return the rule that the finished runs of earlier generations make."""
+        reached = zip_longest(*(best_so_far(run, *monitor) for run in runs))
+        values = [[value for value in row if value is not None] for row in reached]
+        return cls(tuple(median(row) for row in values if len(row) >= MIN_RUNS))
+
+    def __call__(self, epoch: int, best: float) -> str | None:
+        """Return why a run ends after an epoch; None if it goes on."""
+        if not 1 < epoch <= len(self.medians) or best >= self.medians[epoch - 1] or isnan(best):
+            return None
+        value, median_then = abs(best), abs(self.medians[epoch - 1])
+        return f"pruned after epoch {epoch}: {value:.4g}, and the median of earlier runs was {median_then:.4g}"
+
+
+def best_so_far(run: SavedRun, name: str, direction: str) -> list[float]:
+    """Return the best value of a validation metric up to each epoch, negated if lower is better."""
+    sign, best = 1 if direction == "max" else -1, list[float]()
+    for row in run.epochs:
+        value = sign * row.get(f"val_{name}", float("nan"))
+        best.append(max([*best[-1:], value], key=lambda one: (not isnan(one), one)))
+    return best

@@ -34,7 +34,7 @@ WITHOUT_TORCH = (
     *("sweep.definition", "sweep.progress", "sweep.reporter", "sweep.launchers.parallel", "sweep.summary"),
     *("run.directory", "run.lock", "run.config", "run.record", "run.saved_run", "run.resume"),
     *("utils.files", "utils.json_files", "utils.text", "utils.tables", "utils.plotting", "utils.terminal"),
-    *("utils.progress_bar", "utils.signals"),
+    *("utils.progress_bar", "utils.signals", "utils.anytime"),
 )
 LONG = {  # over 200 lines on purpose: one subject each
     "types.protocols",

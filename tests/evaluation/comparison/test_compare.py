@@ -132,6 +132,7 @@ def test_a_pattern_is_a_setting_over_its_seeds(here):
     means = [np.mean([np.equal(*columns(here / name(epochs, seed))).mean() for seed in (0, 1)]) for epochs in (4, 1)]
     assert (found.score.run, found.score.baseline) == pytest.approx(tuple(means))
     assert [p < 0.05 for _, _, p in found.by_seed] == [True, True]
+    assert "seeds, at any time   too few seeds yet" in comparison_report_text(one)
 
 
 def test_several_settings_are_corrected_for(here):

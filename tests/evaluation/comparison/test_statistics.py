@@ -23,6 +23,7 @@ from microstep.evaluation.comparison.significance import (
     mcnemar_p_value,
 )
 from microstep.evaluation.comparison.verdict import Verdict, make_verdicts
+from microstep.utils.anytime import anytime_interval
 
 
 def constructed(both: int, run: int, baseline: int, neither: int = 0) -> PairedPredictions:
@@ -357,3 +358,23 @@ def test_equal_scores_show_no_difference() -> None:
     found = ComparisonResult.from_scores(PairedScores(*2 * [np.ones((1, 50))], "r"))
     assert found.p_value == 1
     assert found.score.low < 0 < found.score.high
+
+
+def test_the_interval_for_any_time_is_over_seeds_and_never_of_width_zero() -> None:
+    """It is that of the seeds' mean differences, in the score's unit; there is none of one seed, or an infinite one."""
+    pair = noisy(6, 200, 3)
+    found = ComparisonResult.from_paired(pair).time_uniform_interval
+    assert found == anytime_interval(pair.differences.mean(1), 0.05, 1 / 200)
+    assert ComparisonResult.from_paired(noisy(1, 200, 3)).time_uniform_interval is None
+    assert ComparisonResult.from_paired(noisy(2, 200, 3)).time_uniform_interval == (-np.inf, np.inf)
+    same = replace(pair, baseline=pair.run)
+    low, high = ComparisonResult.from_paired(same).time_uniform_interval or (0, 0)
+    assert high == -low == pytest.approx(0.0097, abs=1e-3)
+
+
+def test_equal_scores_leave_some_difference_undetected() -> None:
+    """Two identical runs never claim that a true difference of 0 would have shown."""
+    zeros = np.zeros((1, 100))
+    verdict = make_verdicts([ComparisonResult.from_paired(PairedScores(zeros, zeros, "score"))])[0]
+    assert (verdict.smallest_difference or 0) > 0.01
+    assert "a true difference of 0 " not in verdict.format_sentence("a", "b")

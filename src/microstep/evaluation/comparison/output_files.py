@@ -67,6 +67,7 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "checkpoint": comparison.checkpoints[0],
         "baseline_checkpoint": comparison.checkpoints[1],
         **format_scores(result),
+        "time_uniform_interval": result.time_uniform_interval,
         "level": SIGNIFICANCE_LEVEL,
         "p_value": result.p_value,
         "p_value_corrected": verdict.p_value,

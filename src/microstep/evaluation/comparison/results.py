@@ -10,6 +10,7 @@ from microstep.evaluation.comparison import significance
 from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences, bootstrap_means
 from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.significance import POWER, SeedSampleVariance
+from microstep.utils.anytime import anytime_interval
 
 SIGNIFICANCE_LEVEL = 0.05
 RESAMPLES = 10_000  #: for the ends of an interval
@@ -102,6 +103,12 @@ class ComparisonResult:
         discordant = self.paired.discordant.tolist()
         return [(run, baseline, significance.mcnemar_p_value(run, baseline)) for run, baseline in discordant]
 
+    @property
+    def time_uniform_interval(self) -> IntervalEnds | None:
+        """Interval of the difference over seeds, for these samples, after any number of seeds; None for one seed."""
+        seed_differences, step = self.paired.differences.mean(1), self.paired.unit / self.paired.samples
+        return anytime_interval(seed_differences, SIGNIFICANCE_LEVEL, step) if self.paired.seeds > 1 else None
+
     @cached_property
     def classes(self) -> list[ClassComparison]:
         return compare_classes(self.paired) if isinstance(self.paired, PairedPredictions) else []
@@ -115,7 +122,8 @@ class ComparisonResult:
             return self.paired.unit * variance.smallest_difference(level, POWER)
         if isinstance(self.paired, PairedPredictions):
             return significance.find_smallest_difference(samples, float(np.abs(differences).mean()), level)
-        return float((norm.isf(level / 2) + norm.ppf(POWER)) * differences.std(ddof=1) / np.sqrt(samples))
+        padded = np.append(differences, [self.paired.unit, -self.paired.unit])  # like the bootstrap's
+        return float((norm.isf(level / 2) + norm.ppf(POWER)) * padded.std(ddof=1) / np.sqrt(samples))
 
 
 def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from microstep.errors import escape_unprintable
 from microstep.evaluation.comparison.groups import GroupPair, RunGroup, find_brief_differences, format_seed_list
 from microstep.evaluation.comparison.paired import PairedPredictions
@@ -78,7 +80,9 @@ def format_differing_settings(match: GroupPair) -> str:
     found = [(key, *(truncate_middle(value, TABLE_NAME_LETTERS) for value in pair)) for key, pair in pairs]
     cells = [f"{key} {run}, not {other}" for key, run, other in found[:MAX_DIFFERENCES_SHOWN]]
     more = [f"{len(found) - MAX_DIFFERENCES_SHOWN} more keys"] if len(found) > MAX_DIFFERENCES_SHOWN else []
-    return escape_unprintable("; ".join([*cells, *more])) or "nothing but the seed"
+    return escape_unprintable("; ".join([*cells, *more])) or (
+        "nothing" if match.run.seeds == match.baseline.seeds else "nothing but the seed"
+    )
 
 
 def format_seeds(match: GroupPair) -> str:
@@ -114,10 +118,19 @@ def format_test_rows(comparison: Comparison) -> list[list[str]]:
         rows.append([label, f"{sides}: {format_p_value(p)} (McNemar's exact test)"])
     if several:
         rows.append(["over seeds, samples", format_p_value(result.p_value)])
+        rows.append(["seeds, at any time", format_time_uniform_interval(result)])
     if verdict.comparisons > 1:
         rows.append([f"of {verdict.comparisons} comparisons", f"{format_p_value(verdict.p_value)} (Holm's correction)"])
     detectable = f"{verdict.detectable}, in 4 of 5 such comparisons" if verdict.detectable else "no difference at all"
     return [*rows, ["could have shown", detectable]]
+
+
+def format_time_uniform_interval(result: ComparisonResult) -> str:
+    ends = result.time_uniform_interval
+    if ends is None or not np.isfinite(ends).all():
+        return "too few seeds yet for an interval that holds however often one looks"
+    interval = " to ".join(format_difference(end, result) for end in ends)
+    return f"{interval}, a 95 % interval for these samples that holds however often one looks"
 
 
 def format_changed_classes(comparison: Comparison) -> list[str]:

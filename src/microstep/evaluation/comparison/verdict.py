@@ -72,7 +72,8 @@ class Verdict:
         least = self.smallest_difference
         if least is None:
             return ""
-        return f"a true difference of {f'{100 * least:.1f} points' if self.result.macro_f1 else f'{least:.3g}'}"
+        points = f"{100 * least:.1f}" if least >= 0.0005 else f"{100 * least:.1g}"
+        return f"a true difference of {f'{points} points' if self.result.macro_f1 else f'{least:.3g}'}"
 
 
 def make_verdicts(results: Sequence[ComparisonResult]) -> list[Verdict]:

@@ -90,6 +90,12 @@ class RunRecord:
         return short_text(of_type(self.content.get("stopped"), dict).get("by"))
 
     @property
+    def fold_ratio(self) -> float:
+        """Validation samples for each training sample; 0 if their numbers are not known."""
+        samples = numbers(of_type(of_type(self.content.get("data"), dict).get("samples"), dict))
+        return samples.get("val", 0) / max(1, samples.get("train", 1))
+
+    @property
     def overrides(self) -> dict[str, Any]:
         """Config values set by resumes, by dotted key; the last resume wins. Empty if the list is malformed."""
         with suppress(KeyError, TypeError, ValueError):

@@ -135,10 +135,12 @@ def fetch_flip_images(comparison: Comparison, flips: Sequence[Flip], allowlist: 
     try:
         dataset = build_dataset(run.config(allowlist), torch.device("cpu"), allowlist, num_workers=0)
         run.check_data(dataset.fingerprint)
-        split = dataset.splits[comparison.split]
-        row_of_index = {index: row for row, index in enumerate(split.indices.tolist())}
-        rows = torch.tensor([row_of_index[flip.index] for flip in flips])
-        return split.to_images(split.fetch(rows, rows).inputs)
+        folds = comparison.result.paired.folds
+        names = ["val", "train"] if folds and folds.pooled else [comparison.split]  # other folds are training samples
+        splits = [dataset.splits[name] for name in names]
+        rows = {index: (split, row) for split in splits for row, index in enumerate(split.indices.tolist())}
+        found = [(split, torch.tensor([row])) for split, row in (rows[flip.index] for flip in flips)]
+        return splits[0].to_images(torch.cat([split.fetch(row, row).inputs for split, row in found]))
     except MicrostepError as error:
         log.warning("flips.png is left out: %s", error)
         return None

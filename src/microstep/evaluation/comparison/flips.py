@@ -44,14 +44,16 @@ def find_flips(match: GroupPair) -> list[Flip]:
     differences = paired.differences.sum(0, dtype=np.int64)
     rows = np.flatnonzero(differences)
     confidence = [group.stack_column("confidence").mean(0)[rows] for group in (match.run, match.baseline)]
+    columns = ("labels", "indices") if report.files is None else ("labels", "indices", "files")
+    labels, indices, *files = (match.baseline.stack_column(name)[0] for name in columns)
     order = np.lexsort((rows, -np.sum(confidence, axis=0), -np.abs(differences[rows])))
     flips = []
     for row in rows[order].tolist():
-        label, sides = int(report.labels[row]), (paired.run[:, row], paired.baseline[:, row])
+        label, sides = int(labels[row]), (paired.run[:, row], paired.baseline[:, row])
         predictions = [int(np.bincount(side).argmax()) for side in sides]
         num_right = [int((side == label).sum()) for side in sides]
-        file = None if report.files is None else report.files[row]
-        flips.append(Flip(int(report.indices[row]), label, predictions, num_right, file))
+        file = str(files[0][row]) if files else None
+        flips.append(Flip(int(indices[row]), label, predictions, num_right, file))
     return flips
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.paired import Array, PairedPredictions, PairedScores
+from microstep.evaluation.comparison.paired import Array, Folds, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.predictions_file import SavedScores
-from microstep.evaluation.comparison.runs import ReportedRun
+from microstep.evaluation.comparison.runs import ReportedRun, format_repeat
 from microstep.run.saved_run import find_training_differences
 from microstep.utils.text import display_path
 
@@ -45,9 +45,30 @@ class RunGroup:
     def select_seeds(self, seeds: Sequence[Any]) -> "RunGroup":
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
+    @property
+    def rows(self) -> list[list[ReportedRun]]:
+        """Runs whose reports make up a row: one, or the folds of a seed if each has other samples."""
+        if all(np.array_equal(run.report.indices, self.first.report.indices) for run in self.runs):
+            return [[run] for run in self.runs]
+        rows: dict[Any, list[ReportedRun]] = {}
+        for run in self.runs:
+            rows.setdefault(run.seed_of_all_folds, []).append(run)
+        return [*rows.values()]
+
+    @property
+    def row_seeds(self) -> list[Any]:
+        """Name of each row: its seed."""
+        return [row[0].seed if len(row) == 1 else row[0].seed_of_all_folds for row in self.rows]
+
     def stack_column(self, name: str) -> Array:
         """Return a column of the reports (S seeds × N samples)."""
-        return np.stack([getattr(run.report, name) for run in self.runs])
+        return self.stack([[getattr(run.report, name) for run in row] for row in self.rows])
+
+    def stack(self, columns: Sequence[Sequence[Array]]) -> Array:
+        """Return columns, one for each run of each row, in the order of the samples."""
+        indices = [np.concatenate([run.report.indices for run in row]) for row in self.rows]
+        orders = [np.argsort(row, kind="stable") for row in indices]
+        return np.stack([np.concatenate(row)[order] for row, order in zip(columns, orders, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -63,12 +84,24 @@ class GroupPair:
         return find_training_differences([run.saved for run in (*self.run.runs, *self.baseline.runs)])
 
     @property
+    def folds(self) -> Folds | None:
+        """Folds of the runs, in the order of their rows; None if there is one."""
+        names = [*dict.fromkeys(format_repeat(0, run.division) for run in self.run.runs)]
+        numbers = {run.seed: names.index(format_repeat(0, run.division)) for run in self.run.runs}
+        columns = [[np.full(len(run.report.indices), numbers[run.seed]) for run in row] for row in self.run.rows]
+        stacked, pooled = self.run.stack(columns), len(columns) < len(numbers)
+        overlap = float(np.mean([run.saved.record.fold_ratio for run in self.run.runs]))
+        return Folds(stacked if pooled else stacked[:, :1], overlap) if len(names) > 1 else None
+
+    @property
     def paired(self) -> PairedPredictions | PairedScores:
-        report = self.baseline.first.report
+        report, folds = self.baseline.first.report, self.folds
         if isinstance(report, SavedScores):
-            return PairedScores(self.run.stack_column("scores"), self.baseline.stack_column("scores"), report.name)
+            run, baseline = (group.stack_column("scores") for group in (self.run, self.baseline))
+            return PairedScores(run, baseline, report.name, folds)
         run, baseline = (group.stack_column("predictions") for group in (self.run, self.baseline))
-        return PairedPredictions(report.labels, run, baseline, len(report.class_names))
+        labels = self.baseline.stack_column("labels")[0]
+        return PairedPredictions(labels, run, baseline, len(report.class_names), folds)
 
 
 def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
@@ -100,7 +133,17 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
         raise ConfigError(f"run={directory}", f"{sides} have none in common", remedy)
     if alone := sorted({*run.seeds} ^ {*baseline.seeds}):
         log.warning("run=%s: seeds that only one side has are left out: %s", directory, format_seed_list(alone))
-    return GroupPair(run.select_seeds(common), baseline.select_seeds(common))
+    pair = GroupPair(run.select_seeds(common), baseline.select_seeds(common))
+    check_folds(pair.run)
+    return pair
+
+
+def check_folds(group: RunGroup) -> None:
+    """Check that the folds of each seed and repeat have no sample twice, and all together the same samples."""
+    samples = [np.sort(np.concatenate([run.report.indices for run in row])) for row in group.rows]
+    if any(len(np.unique(row)) < len(row) or not np.array_equal(row, samples[0]) for row in samples):
+        reason = f"the folds of seeds {format_seed_list(group.row_seeds)} do not have the same samples, each once"
+        raise ConfigError(f"run={group.first.directory}", reason, "train the folds that are missing, or use split=test")
 
 
 def format_seed_list(seeds: Sequence[Any]) -> str:

@@ -53,7 +53,7 @@ def write_comparison_files(files: Mapping[str, bytes], directory: Path) -> None:
 
 
 def format_comparison_json(comparison: Comparison) -> bytes:
-    result, verdict = comparison.result, comparison.verdict
+    result, verdict, folds = comparison.result, comparison.verdict, comparison.result.paired.folds
     run, baseline = comparison.match.run, comparison.match.baseline
     data = {"fingerprint": baseline.first.fingerprint, "split": comparison.split, "samples": result.paired.samples}
     content = {
@@ -68,6 +68,7 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "baseline_checkpoint": comparison.checkpoints[1],
         **format_scores(result),
         "time_uniform_interval": result.time_uniform_interval,
+        "folds": folds and {"number": folds.count, "validation_per_training_sample": folds.overlap},
         "level": SIGNIFICANCE_LEVEL,
         "p_value": result.p_value,
         "p_value_corrected": verdict.p_value,
@@ -75,7 +76,7 @@ def format_comparison_json(comparison: Comparison) -> bytes:
         "smallest_difference": verdict.smallest_difference,
         "by_seed": [
             {"seed": seed, "only_run": only_run, "only_baseline": only_baseline, "mcnemar": p}
-            for seed, (only_run, only_baseline, p) in zip(run.seeds, result.by_seed, strict=False)
+            for seed, (only_run, only_baseline, p) in zip(run.row_seeds, result.by_seed, strict=False)
         ],
     }
     return f"{json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")

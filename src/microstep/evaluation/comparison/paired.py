@@ -11,12 +11,35 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
+class Folds:
+    """Folds in which paired runs were trained; the same fold with several seeds is one."""
+
+    numbers: Array  #: number of the fold, in 0…J − 1, of each seed (S × 1), or of each prediction (S × N)
+    overlap: float  #: validation samples for each training sample
+
+    @property
+    def count(self) -> int:
+        return len(np.unique(self.numbers))
+
+    @property
+    def pooled(self) -> bool:
+        """True if the folds have different samples."""
+        return bool(self.numbers.shape[1] > 1)
+
+    def average(self, values: Array) -> Array:
+        """Return the means of values (S × …) over the seeds of each fold (J × …), or of S × N pooled values: J."""
+        numbers = self.numbers if self.pooled else self.numbers[:, 0]
+        return np.stack([values[numbers == number].mean(0) for number in np.unique(numbers)])
+
+
+@dataclass(frozen=True)
 class PairedScores:
     """Scores of two groups of runs for the same N samples, each with the same S seeds."""
 
     run: Array  #: S × N, the higher the better
     baseline: Array  #: S × N, with the seeds in the same order
     name: str
+    folds: Folds | None = None  #: None if only the seed differs
 
     @property
     def seeds(self) -> int:
@@ -47,6 +70,7 @@ class PairedPredictions:
     run: Array  #: S × N predicted classes, with a row for each seed
     baseline: Array  #: S × N predicted classes, with the seeds in the same order
     classes: int  #: number of classes
+    folds: Folds | None = None  #: None if only the seed differs
 
     @property
     def seeds(self) -> int:
@@ -68,7 +92,10 @@ class PairedPredictions:
 
     def select_class(self, label: int) -> "PairedPredictions":
         mask = self.labels == label
-        return PairedPredictions(self.labels[mask], self.run[:, mask], self.baseline[:, mask], self.classes)
+        folds = self.folds
+        if folds and folds.pooled:
+            folds = Folds(folds.numbers[:, mask], folds.overlap)
+        return PairedPredictions(self.labels[mask], self.run[:, mask], self.baseline[:, mask], self.classes, folds)
 
 
 @dataclass(frozen=True)

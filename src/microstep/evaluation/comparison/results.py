@@ -1,5 +1,6 @@
 """Results of a comparison: scores with confidence intervals, p-values, and scores of each class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,9 +69,8 @@ class ComparisonResult:
     @classmethod
     def from_predictions(cls, paired: PairedPredictions) -> "ComparisonResult":
         """Return the statistics over samples, or over seeds and samples if there are several seeds."""
-        scores = compute_seed_scores(paired)
-        accuracy, macro_f1 = (stack_scores(scores, name) for name in ("accuracy", "macro_f1"))
-        several, differences = paired.seeds > 1, macro_f1[0] - macro_f1[1]
+        accuracy, macro_f1 = (compute_repeat_scores(paired, name) for name in ("accuracy", "macro_f1"))
+        several, differences = is_repeated(paired), macro_f1[0] - macro_f1[1]
         intervals = seed_and_sample_intervals(paired, differences) if several else sample_intervals(paired)
         means = (score.mean(1).tolist() for score in (accuracy, macro_f1))
         compared = [ScoreComparison(a, b, a - b, *ends) for (a, b), ends in zip(means, intervals, strict=True)]
@@ -79,9 +79,10 @@ class ComparisonResult:
     @classmethod
     def from_scores(cls, paired: PairedScores) -> "ComparisonResult":
         """Return the statistics of scores: by the bootstrap over samples, or over seeds and samples."""
-        run, baseline = float(paired.run.mean()), float(paired.baseline.mean())
-        if paired.seeds > 1:
-            variance = SeedSampleVariance.from_values(paired.differences / paired.unit)
+        sides = (paired.folds.average(side) if paired.folds else side for side in (paired.run, paired.baseline))
+        run, baseline = (float(side.mean()) for side in sides)
+        if is_repeated(paired):
+            variance = estimate_variance(paired)
             (low, high), p_value = variance.interval(SIGNIFICANCE_LEVEL), variance.p_value()
             ends = paired.unit * low, paired.unit * high
         else:
@@ -105,9 +106,10 @@ class ComparisonResult:
 
     @property
     def time_uniform_interval(self) -> IntervalEnds | None:
-        """Interval of the difference over seeds, for these samples, after any number of seeds; None for one seed."""
+        """Interval of the difference over any number of seeds, for these samples; None for one seed, or folds."""
         seed_differences, step = self.paired.differences.mean(1), self.paired.unit / self.paired.samples
-        return anytime_interval(seed_differences, SIGNIFICANCE_LEVEL, step) if self.paired.seeds > 1 else None
+        one = self.paired.seeds == 1 or self.paired.folds
+        return None if one else anytime_interval(seed_differences, SIGNIFICANCE_LEVEL, step)
 
     @cached_property
     def classes(self) -> list[ClassComparison]:
@@ -117,13 +119,45 @@ class ComparisonResult:
         """Return the smallest true difference that 4 of 5 such comparisons detect of `comparisons` made together."""
         level = SIGNIFICANCE_LEVEL / comparisons  # Bonferroni's level, the first step of Holm's
         differences, samples = self.paired.differences, self.paired.samples
-        if self.paired.seeds > 1:
-            variance = SeedSampleVariance.from_values(differences / self.paired.unit)
-            return self.paired.unit * variance.smallest_difference(level, POWER)
+        if is_repeated(self.paired):
+            return self.paired.unit * estimate_variance(self.paired).smallest_difference(level, POWER)
         if isinstance(self.paired, PairedPredictions):
             return significance.find_smallest_difference(samples, float(np.abs(differences).mean()), level)
         padded = np.append(differences, [self.paired.unit, -self.paired.unit])  # like the bootstrap's
         return float((norm.isf(level / 2) + norm.ppf(POWER)) * padded.std(ddof=1) / np.sqrt(samples))
+
+
+def is_repeated(paired: Paired) -> bool:
+    """Return True if there are several seeds or folds, so that the interval is over these as well."""
+    return paired.seeds > 1 or paired.folds is not None
+
+
+def estimate_variance(paired: Paired) -> SeedSampleVariance:
+    """Return the variance of the mean difference, in units, over seeds or folds, and the samples that they share."""
+    values, folds = paired.differences / paired.unit, paired.folds
+    if folds is None:
+        return SeedSampleVariance.from_values(values)
+    means = folds.average(values)
+    if not folds.pooled:
+        return SeedSampleVariance.from_values(means, folds.overlap)
+    return SeedSampleVariance.from_covariance(means, np.zeros((len(means),) * 2), paired.samples, folds.overlap)
+
+
+def compute_repeat_scores(paired: PairedPredictions, name: str) -> Array:
+    """Return one score of both sides for each seed, or the mean of each fold: 2 × S, or 2 × J."""
+    folds, sides = paired.folds, (paired.run, paired.baseline)
+    if folds is None or not folds.pooled:
+        scores = stack_scores(compute_seed_scores(paired), name)
+        return np.stack([folds.average(side) for side in scores]) if folds else scores
+    masks = [[row == number for row in folds.numbers] for number in range(folds.count)]
+    return np.array([[mean_score(paired, side, mask, name) for mask in masks] for side in sides])
+
+
+def mean_score(paired: PairedPredictions, side: Array, masks: Sequence[Array], name: str) -> float:
+    """Return the mean of a score over the seeds that predict any of the masked samples of a fold."""
+    pairs = [(row, mask[None].astype(np.int64)) for row, mask in zip(side, masks, strict=True) if mask.any()]
+    scores = [ClassScores.from_counts(mask, paired.labels, row, paired.classes) for row, mask in pairs]
+    return float(np.mean([getattr(score, name)[0] for score in scores]))
 
 
 def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
@@ -150,17 +184,24 @@ def central_interval(values: Array) -> IntervalEnds:
 
 def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> list[IntervalEnds]:
     """Return the intervals of accuracy and macro F1 over seeds and samples; `macro_f1` has the S differences."""
-    unique = UniqueSamples.from_predictions(paired)
-    _, resampled = bootstrap_differences(unique, paired.samples, COVARIANCE_RESAMPLES)
-    accuracy = SeedSampleVariance.from_values(paired.differences)
-    f1 = SeedSampleVariance.from_covariance(macro_f1, np.cov(resampled, rowvar=False), paired.samples)
-    return [accuracy.interval(SIGNIFICANCE_LEVEL), f1.interval(SIGNIFICANCE_LEVEL)]
+    folds, count = paired.folds, len(macro_f1)
+    covariance = np.zeros((count, count))
+    if folds is None or not folds.pooled:
+        _, resampled = bootstrap_differences(
+            UniqueSamples.from_predictions(paired), paired.samples, COVARIANCE_RESAMPLES
+        )
+        covariance = np.cov(folds.average(resampled.T) if folds else resampled.T)
+    overlap = folds.overlap if folds else 0.0
+    f1 = SeedSampleVariance.from_covariance(macro_f1, covariance, paired.samples, overlap)
+    return [estimate_variance(paired).interval(SIGNIFICANCE_LEVEL), f1.interval(SIGNIFICANCE_LEVEL)]
 
 
 def compute_p_value(paired: PairedPredictions) -> float:
-    if paired.seeds == 1:
+    if not is_repeated(paired):
         return significance.mcnemar_p_value(*map(int, paired.discordant[0]))
-    return SeedSampleVariance.from_values(paired.differences).p_value() if paired.samples > 1 else 1.0
+    if paired.samples == 1 or (paired.folds and paired.folds.count == 1):
+        return 1.0
+    return estimate_variance(paired).p_value()
 
 
 def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, effective_batch_size, extract_experiment
+from microstep.config.experiment import (
+    DATA_KEYS,
+    LATER,
+    REPEAT_KEYS,
+    drop_keys,
+    effective_batch_size,
+    extract_experiment,
+)
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
@@ -33,8 +41,8 @@ class ReportedRun:
     """A saved run with its report on a split."""
 
     saved: SavedRun
-    seed: Any  #: a number; of one of several folds a text such as `0 of fold 2`
-    fold: int | None
+    config_seed: int
+    division: Mapping[str, Any]  #: fold and the like, by key
     settings: Mapping[str, Any]  #: the experiment without seed and fold, with the epochs of the last resume
     effective_batch_size: int
     fingerprint: str  #: of the data and their splits
@@ -44,6 +52,15 @@ class ReportedRun:
     @property
     def directory(self) -> Path:
         return self.saved.directory
+
+    @property
+    def seed(self) -> Any:
+        """The seed; of one of several folds a text such as `0 of fold 2`."""
+        return format_repeat(self.config_seed, self.division)
+
+    @property
+    def seed_of_all_folds(self) -> Any:
+        return format_repeat(self.config_seed, drop_keys(dict(self.division), {"dataset.fold"}))
 
 
 @dataclass(frozen=True)
@@ -106,9 +123,14 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
     batch_size = effective_batch_size(config)
-    fold = config.dataset.get("fold")
-    seed = config.seed if fold is None else f"{config.seed} of fold {fold}"
-    return ReportedRun(saved, seed, fold, settings, batch_size, fingerprint, report, request.checkpoint)
+    values = {key: OmegaConf.select(config, key, default=LATER.get(key)) for key in REPEAT_KEYS if key != "seed"}
+    division = {key: value for key, value in values.items() if value != LATER.get(key)}
+    return ReportedRun(saved, config.seed, division, settings, batch_size, fingerprint, report, request.checkpoint)
+
+
+def format_repeat(seed: int, division: Mapping[str, Any]) -> Any:
+    names = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in division.items())
+    return f"{seed} of {names}" if names else seed
 
 
 def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> ConfigError:
@@ -122,14 +144,14 @@ def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> 
 
 
 def check_same_data(run: ReportedRun, baselines: Sequence[ReportedRun]) -> None:
-    """Check that a run has the data of the baselines of its fold, and the test samples of all."""
-    baseline = next((one for one in baselines if one.fold == run.fold), run)
+    """Check that a run has the data and the samples of the baseline of its fold, and the classes of all."""
+    baseline = next((one for one in baselines if one.division == run.division), run)
     fingerprints = f"(data {baseline.fingerprint[:16]}, not {run.fingerprint[:16]})"
     other = f"baseline={baseline.directory} {fingerprints}"
-    one, two = run.report, baselines[0].report
+    one, two = run.report, baseline.report
     if run.fingerprint != baseline.fingerprint:
         reason, remedy = f"its data are not those of {other}", "compare runs on the same data"
-    elif one.class_names != two.class_names:
+    elif one.class_names != baselines[0].report.class_names:
         reason, remedy = f"its classes are not those of {other}", "compare runs of the same classes"
     elif not np.array_equal(one.indices, two.indices) or not np.array_equal(one.labels, two.labels):
         reason, remedy = f"its report is of other samples or labels than that of {other}", "evaluate both again"

@@ -10,6 +10,7 @@ from scipy.special import ndtr, stdtr
 from scipy.stats import binom, binomtest, norm, t
 
 from microstep.evaluation.comparison.paired import Array
+from microstep.utils.repeats import variance_of_mean
 
 POWER = 0.8  #: probability of detecting the smallest detectable difference
 
@@ -95,8 +96,12 @@ class SeedSampleVariance:
     seeds: int
 
     @classmethod
-    def from_covariance(cls, differences: Array, covariance: Array, samples: int) -> "SeedSampleVariance":
+    def from_covariance(
+        cls, differences: Array, covariance: Array, samples: int, overlap: float = 0.0
+    ) -> "SeedSampleVariance":
         """Return the variance of the mean of S differences, with their S × S covariance over resampled samples.
+
+        Folds instead of seeds have an `overlap`, see `variance_of_mean`.
 
         The part over samples is at least that of one additional sample that only the run gets right with every seed,
         and one that only the baseline does. Otherwise seeds that never disagree would give an interval of width 0.
@@ -104,13 +109,13 @@ class SeedSampleVariance:
         seeds = len(differences)
         shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
         least = 2 / samples**2
-        return cls(float(differences.mean()), float(differences.var(ddof=1)) / seeds, max(shared, least), seeds)
+        return cls(float(differences.mean()), variance_of_mean(differences, overlap), max(shared, least), seeds)
 
     @classmethod
-    def from_values(cls, values: Array) -> "SeedSampleVariance":
+    def from_values(cls, values: Array, overlap: float = 0.0) -> "SeedSampleVariance":
         """Return the variance of the mean of S × N values; their covariance needs no resampling."""
         samples = values.shape[1]
-        return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples)
+        return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples, overlap)
 
     def tail_probability(self, distance: float) -> float:
         """Return the probability that the error exceeds a distance in one direction."""

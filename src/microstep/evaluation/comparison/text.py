@@ -110,13 +110,16 @@ def format_score(score: float, result: ComparisonResult) -> str:
 
 def format_test_rows(comparison: Comparison) -> list[list[str]]:
     verdict, result = comparison.verdict, comparison.result
-    several, rows = result.paired.seeds > 1, []
-    seeds = list(zip(comparison.match.run.seeds, result.by_seed, strict=False))
+    several, folds, rows = result.paired.seeds > 1, result.paired.folds, []
+    seeds = list(zip(comparison.match.run.row_seeds, result.by_seed, strict=False))
     for seed, (run, baseline, p) in seeds[:MAX_SEEDS_SHOWN]:
         sides = f"{run:,} with the run, {baseline:,} with the baseline"
         label = f"right alone, seed {seed}" if several else "right alone"
         rows.append([label, f"{sides}: {format_p_value(p)} (McNemar's exact test)"])
-    if several:
+    if folds:
+        method = "(t test, corrected for overlapping training sets)"
+        rows.append([f"over {folds.count} folds", f"{format_p_value(result.p_value)} {method}"])
+    elif several:
         rows.append(["over seeds, samples", format_p_value(result.p_value)])
         rows.append(["seeds, at any time", format_time_uniform_interval(result)])
     if verdict.comparisons > 1:

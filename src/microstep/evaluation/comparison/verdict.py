@@ -64,7 +64,9 @@ class Verdict:
 
     @property
     def extent(self) -> str:
-        samples = format_count(self.result.paired.samples, "sample")
+        samples, folds = format_count(self.result.paired.samples, "sample"), self.result.paired.folds
+        if folds:
+            return f"{samples} and {folds.count} folds"
         return samples if self.result.paired.seeds == 1 else f"{samples} and {self.result.paired.seeds} seeds"
 
     @property

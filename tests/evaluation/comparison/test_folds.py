@@ -98,7 +98,7 @@ def missed(differences: np.ndarray, truth: float, overlap: float) -> float:
 
 
 def test_folds_as_alike_as_their_training_sets_are_covered() -> None:
-    """If folds correlate by the share of validation samples, as the paper assumes, 95 % hold; uncorrected under 88 %."""
+    """If folds correlate by the share of validation samples, as in the paper, 95 % hold; uncorrected under 88 %."""
     generator = np.random.default_rng(0)
     shared, own = generator.standard_normal((4000, 1)), generator.standard_normal((4000, 5))
     differences = 0.2**0.5 * shared + 0.8**0.5 * own

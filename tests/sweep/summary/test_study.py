@@ -125,7 +125,7 @@ def test_what_the_seeds_can_not_tell_apart_is_said(tmp_path):
     for name in ("near", "far", "single"):
         write_summary(tmp_path / name, html=False)
         said[name] = (tmp_path / name / "summary.md").read_text()
-    assert "don't tell the two apart" in said["near"]
+    assert "don't tell 1 other setting apart from the best" in said["near"]
     assert "apart" not in said["far"].partition("## ")[0]
     assert "Each setting has one run" in said["single"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from microstep.run.saved_run import find_training_differences
 from microstep.sweep.summary import tables
+from microstep.sweep.summary.best import UNDECIDED, UNKNOWN, compare_with_best
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.reading import STATUSES
 from microstep.sweep.summary.study import SweepTable
@@ -63,14 +64,17 @@ def make_verdict(sweep: SweepTable) -> str:
 
 
 def make_caution(sweep: SweepTable) -> str:
-    """Return a sentence if the runs don't distinguish the best setting from the second."""
+    """Return a sentence if the runs don't distinguish the best setting from others."""
     if len(sweep.groups) < 2:
         return ""
     best, second = (group.val for group in sweep.groups[:2])
     stds = [sample.std for sample in (best, second) if sample.std is not None]
     if not stds:
         return "Each setting has one run, so the effect of the seed is unknown. Add seed=0,1,2 to measure it."
-    if abs(best.mean - second.mean) <= max(stds):
+    words = compare_with_best(sweep)
+    if undecided := words.count(UNDECIDED):
+        return f"These runs don't tell {format_count(undecided, 'other setting')} apart from the best."
+    if words[1] == UNKNOWN and abs(best.mean - second.mean) <= max(stds):
         return "The second lies within the spread of its runs: these runs alone don't tell the two apart."
     return ""
 

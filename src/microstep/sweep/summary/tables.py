@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from microstep.sweep.summary.best import UNDECIDED, compare_with_best
 from microstep.sweep.summary.effects import MainEffect
 from microstep.sweep.summary.reading import SweepRun
 from microstep.sweep.summary.study import NUMBER_PATTERN, RunGroup, Sample, SweepTable
@@ -35,12 +36,22 @@ def make_leaderboard_table(sweep: SweepTable) -> Table:
         "± is the sample standard deviation over a setting's runs (n − 1); one run has none. "
         "Test is of the same checkpoints, shown and never ranked on."
     )
-    header = ("rank", "setting", f"val {sweep.monitor}", f"test {sweep.monitor}", "runs")
+    words = compare_with_best(sweep)
+    marked = any(word != MISSING for word in words[1:])
+    caption += (
+        f" {UNDECIDED.capitalize()}: not told apart from the best by one-sided paired t tests over common seeds or "
+        f"folds, at the level 0.05 / {len(words) - 1}. {MISSING}: fewer than two in common, not tested."
+    ) * marked
+    header = ("rank", "setting", f"val {sweep.monitor}", f"test {sweep.monitor}", "runs", *(["compared"] * marked))
     rows = tuple(
-        (str(rank), Code(group.label), format_sample(group.val), format_sample(group.test), str(len(group.runs)))
-        for rank, group in enumerate(sweep.groups, 1)
+        (*make_leaderboard_row(rank, group), *([word] * marked))
+        for rank, (group, word) in enumerate(zip(sweep.groups, words, strict=True), 1)
     )
     return Table(caption, header, rows)
+
+
+def make_leaderboard_row(rank: int, group: RunGroup) -> tuple[str, ...]:
+    return str(rank), Code(group.label), format_sample(group.val), format_sample(group.test), str(len(group.runs))
 
 
 def format_better_direction(sweep: SweepTable) -> str:

@@ -21,7 +21,7 @@ from microstep.errors import ConfigError
 from microstep.run.pruning import MedianRule
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
-from microstep.sweep.search import Search, build_study
+from microstep.sweep.search import Search, build_search
 from tests.conftest import ROOT, call
 
 pytest.importorskip("optuna")
@@ -42,7 +42,7 @@ def make_search(*words: str, sampler: str = "tpe") -> Search:
     with Composer.open(CONF, "train") as composer:
         composed = compose_study(composer, [f"search={sampler}", *SPACE, *words])
     assert composed is not None
-    return build_study(composed)
+    return build_search(composed)
 
 
 def result(score: float | None, name: str = "accuracy") -> SavedRun:
@@ -123,7 +123,7 @@ def test_the_objective_decides_by_its_own_direction() -> None:
     ("words", "message"),
     [
         (["search=tpo", *SPACE], "search=tpo: no such option; did you mean tpe"),
-        (["search=tpe,random", *SPACE], "search=tpe,random: a search has one value of its own keys; give one"),
+        (["search=tpe,random", *SPACE], "search=tpe,random: a study has one value of its own keys; give one"),
         (["search=tpe"], "search=tpe: no key has several values to choose from; give some: "),
         (["search=tpe", "search.trails=3", *SPACE], "search.trails=3: no such key; did you mean search.trials or "),
         (["search=tpe", "search.trials=0", *SPACE], "search.trials=0: out of range; it must be at least 1"),
@@ -141,7 +141,7 @@ def test_what_a_search_needs_is_checked_before_anything_starts(words: list[str],
     with pytest.raises(ConfigError) as raised, Composer.open(CONF, "train") as composer:
         composed = compose_study(composer, words)
         assert composed is not None
-        build_study(composed)
+        build_search(composed)
     assert str(raised.value).startswith(message)
 
 

@@ -17,6 +17,7 @@ from microstep.config.allowlist import allowlist_from
 from microstep.config.experiment import get_trusted_names
 from microstep.config.hydra_job import get_config_directories
 from microstep.config.overrides import drop_hydra_node
+from microstep.config.sweep_jobs import check_study_keys, find_study_key
 from microstep.config.validation import refuse_check
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import check_left_by_start, new_directory, was_started_in
@@ -35,8 +36,9 @@ def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
     base = line.composer.compose_base(line.overrides)
     if sweeping or base.hydra.mode == RunMode.MULTIRUN:
         return prepare_sweep(line)
-    if base.search is not None:
-        raise ConfigError(f"search={base.search.sampler}", "it chooses the runs of a sweep", "add -m, or leave it out")
+    check_study_keys([*line.typed.values()], base)
+    if study := find_study_key([*line.typed.values()], base):
+        raise ConfigError(study, "it chooses the runs of a sweep", "add -m, or leave it out")
     for key in ("sweep", "hydra.sweep.dir", "hydra.sweep.subdir"):
         if (name := line.value(key)) is not None:
             raise ConfigError(f"{key}={name}", "it names a sweep, and this is one run", "add -m, or leave it out")

@@ -1,5 +1,6 @@
 """Starts a sweep: its jobs are composed and checked, or those of a study as it chooses them."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,9 @@ from microstep.config.validation import check_launcher, check_unique_names, refu
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
 from microstep.run.resume import AUTO_RESUME
+from microstep.sweep.decision import Decision, plan_seeds
 from microstep.sweep.definition import Job, Sweep, is_left_by_sweep, rename_jobs
+from microstep.utils.terminal import write_above_bars
 
 
 @contextmanager
@@ -53,6 +56,9 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
     jobs = make_jobs(configs if study is None else (), named_in)
     check_unique_names([job.name for job in jobs])
     run_sweep, make_study_jobs = line.prepare_sweep(study), partial(compose_study_jobs, line.composer, study, named_in)
+    if study is not None and study.decides and study.settings.plan:
+        write_above_bars(plan_seeds(Decision(study.settings, study.space), directory, make_study_jobs), sys.stdout)
+        return
     with new_directory(directory, named, recognizes=is_left_by_sweep) as created:
         command = line.text if named else f"{line.text} sweep={created.name}"
         elsewhere = not {"_internal", "hydra_joblib_launcher"} & {*str(first.hydra.launcher._target_).split(".")}

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from microstep.config.experiment import SEARCH, VERBATIM_KEYS
+from microstep.config.experiment import STUDY_KEYS, VERBATIM_KEYS
 from microstep.config.loader import CachingLoader
 from microstep.config.names import sweep_name
 from microstep.config.overrides import (
@@ -30,7 +30,7 @@ from microstep.config.overrides import (
     check_override,
     check_plain_overrides,
     drop_hydra_node,
-    drop_node,
+    drop_nodes,
     quote_verbatim,
     suggest_names,
 )
@@ -96,10 +96,10 @@ class Composer:
             restore_gh_from_backup(before)
 
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
-        """Return one job's checked config, including Hydra's own node, without the settings of a search."""
-        return drop_node(self.compose_with_search(overrides), SEARCH)
+        """Return one job's checked config, including Hydra's own node, without the settings of a study."""
+        return drop_nodes(self.compose_with_study(overrides), *STUDY_KEYS)
 
-    def compose_with_search(self, overrides: Sequence[str]) -> DictConfig:
+    def compose_with_study(self, overrides: Sequence[str]) -> DictConfig:
         _, values = self.split_overrides(overrides)
         check_exclusive_keys(values)
         base = self.compose_base(overrides)

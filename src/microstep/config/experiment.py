@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from microstep.config.targets import current
 from microstep.errors import ConfigError
 
-SEARCH = "search"  #: node with the settings of a search; it is left out of the configs of runs
+STUDY_KEYS = ("search", "until", "decide")  #: keys of a sweep that chooses its runs; the configs of runs lack them
 LOGGER = "logger"  #: node that can't change a result, whatever it holds; its group takes any number of options
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(

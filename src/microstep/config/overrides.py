@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from microstep.config.experiment import LOGGER, SEARCH, VERBATIM_KEYS, flatten
+from microstep.config.experiment import LOGGER, VERBATIM_KEYS, flatten
 from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
@@ -66,7 +66,7 @@ def check_exclusive_keys(overrides: Sequence[Override]) -> None:
 def check_group_options(overrides: Iterable[Override]) -> None:
     for override in overrides:
         value, group = override.value(), override.key_or_group
-        kinds = (str, list) if group == LOGGER else (str, type(None)) if group in ("experiment", SEARCH) else str
+        kinds = (str, list) if group == LOGGER else (str, type(None)) if group in ("experiment", "search") else str
         if not isinstance(value, kinds):
             reason = "a group takes the name of one option"
             raise ConfigError(typed_value(override), reason, "give one, or several with -m: a,b")
@@ -159,11 +159,12 @@ def suggest_names(name: str, names: Sequence[str], other_names: Sequence[str] = 
 
 
 def drop_hydra_node(job: DictConfig) -> DictConfig:
-    return drop_node(job, "hydra")
+    return drop_nodes(job, "hydra")
 
 
-def drop_node(job: DictConfig, key: str) -> DictConfig:
+def drop_nodes(job: DictConfig, *keys: str) -> DictConfig:
     copy = job.copy()
     with open_dict(copy):
-        copy.pop(key, None)
+        for key in keys:
+            copy.pop(key, None)
     return copy

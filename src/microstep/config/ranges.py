@@ -49,6 +49,8 @@ RANGES = {
     **dict.fromkeys(("scheduler.pct_start", "scheduler.factor"), Range(above=0, below=1)),
     **dict.fromkeys(("search.trials", "search.batch", "search.seeds"), POSITIVE_INT),
     "search.seed": NON_NEGATIVE,
+    "decide.difference": POSITIVE,
+    "decide.max_seeds": Range(minimum=2),
     "augment.hole": Range(above=0, maximum=1),
     "augment.magnitude": Range(minimum=0, maximum=30),
     "dataset.split_seed": Range(minimum=0, maximum=2**32 - 1),

@@ -49,6 +49,15 @@ class CheckpointConfig:
 
 
 @dataclass
+class DecideConfig:
+    """Settings of until=decided."""
+
+    difference: float = key(0.5, SWEEP, "with until=decided: points, hundredths of the metric, that make no difference")
+    max_seeds: int = key(20, SWEEP, "the same: most seeds of each of the two settings")
+    plan: bool = key(False, SWEEP, "the same: run nothing, and tell how many seeds a difference needs")
+
+
+@dataclass
 class TrainConfig:
     """Root of train.yaml, which also names the default option of each group."""
 
@@ -79,6 +88,8 @@ class TrainConfig:
     resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
     sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
     search: Any = key(None, SWEEP, "let a sampler choose the values of -m; search.trials=20 and others set it up")
+    until: str | None = key(None, SWEEP, "decided: run seeds of two settings until validation tells which is better")
+    decide: DecideConfig = key(DecideConfig, SWEEP, "settings of until=decided")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")
     check: str | None = key(None, DIAGNOSTICS, CHECK_HELP)
     rule: str = key(DEFAULT_RULE, DIAGNOSTICS, "loop for check=accumulation; training uses weighted_mean")
@@ -166,6 +177,7 @@ CHOICES = {
     "allocator": ("keep", "default"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),
+    "until": ("decided",),
     "search.sampler": ("tpe", "random"),
     "search.prune": ("median",),
     **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),

@@ -1,4 +1,4 @@
-"""Reads what a search chooses from: the lists, intervals and ranges on its command line."""
+"""Reads what a study chooses from: the lists, intervals and ranges on its command line."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from itertools import product
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig
 
-from microstep.config.experiment import REPEAT_KEYS, SEARCH
+from microstep.config.experiment import REPEAT_KEYS, STUDY_KEYS
 from microstep.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A key whose value a search chooses."""
+    """A key whose value a study chooses."""
 
     key: str  #: as typed, with its `+`
     typed: str  #: the values, as typed
@@ -36,7 +36,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Overrides of a search."""
+    """Overrides of a study."""
 
     dimensions: tuple[Dimension, ...]
     repeats: tuple[tuple[str, ...], ...]  #: overrides of each run of a trial, such as its seed
@@ -77,14 +77,29 @@ def read_search_space(overrides: Sequence[Override], settings: DictConfig, seed:
             remedy = "give one of the two"
             raise ConfigError(f"search.seeds={settings.seeds}", "seed= lists the seeds already", remedy)
         axes.append([f"seed={seed + number}" for number in range(settings.seeds)])
-    typed = {axis[0].partition("=")[0] for axis in axes}
-    fixed = [o.input_line or "" for o in overrides if o not in swept and o.key_or_group not in typed]
-    return SearchSpace(dimensions, tuple(product(*axes)), tuple(word for word in fixed if not is_search_key(word)))
+    return SearchSpace(dimensions, tuple(product(*axes)), find_fixed(overrides, [axis[0] for axis in axes]))
 
 
-def is_search_key(word: str) -> bool:
-    """Return True for an override of the search itself, which no run gets."""
-    return word.lstrip("+").partition("=")[0].partition(".")[0] == SEARCH
+def read_two_settings(overrides: Sequence[Override], seed: int) -> SearchSpace:
+    """Return the two settings of until=decided, with the first seed."""
+    swept = [o for o in overrides if o.is_sweep_override()]
+    settings = tuple(read_dimension(o) for o in swept)
+    if len(swept) != 1 or len(settings[0].choices) != 2 or swept[0].key_or_group in REPEAT_KEYS:
+        reason, remedy = "it compares two settings over seeds", "give one key two values: precision=amp,fp32"
+        raise ConfigError("until=decided", reason, f"{remedy}; decide.max_seeds=20 limits the seeds")
+    return SearchSpace(settings, ((f"seed={seed}",),), find_fixed(overrides, ["seed="]))
+
+
+def find_fixed(overrides: Sequence[Override], repeated: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides that all runs have, as typed: not those of the study itself, or of repeated keys."""
+    keys = {word.partition("=")[0] for word in repeated}
+    fixed = [o for o in overrides if not o.is_sweep_override() and o.key_or_group not in keys]
+    return tuple(word for o in fixed if not is_study_key(word := o.input_line or ""))
+
+
+def is_study_key(word: str) -> bool:
+    """Return True for an override of a study itself, which no run gets."""
+    return word.lstrip("+").partition("=")[0].partition(".")[0] in STUDY_KEYS
 
 
 def read_dimension(override: Override) -> Dimension:

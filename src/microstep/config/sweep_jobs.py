@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from microstep.config.compose import Composer
 from microstep.config.overrides import check_exclusive_keys
-from microstep.config.search_space import SearchSpace, is_search_key, read_search_space
+from microstep.config.search_space import SearchSpace, is_study_key, read_search_space, read_two_settings
 from microstep.errors import ConfigError
 
 
@@ -38,6 +38,11 @@ class ComposedStudy:
     space: SearchSpace
     examples: list[DictConfig]  #: checked configs that have each value of the space once
 
+    @property
+    def decides(self) -> bool:
+        """Whether it is until=decided, not a search."""
+        return "max_seeds" in self.settings
+
     def compose(self, composer: Composer, overrides: Sequence[str]) -> DictConfig:
         """Return the checked config of one of its jobs, which is named by the keys that the study varies."""
         job = compose_swept(composer, overrides, self.space.swept_keys)
@@ -49,18 +54,40 @@ class ComposedStudy:
 def compose_study(composer: Composer, overrides: Sequence[str]) -> ComposedStudy | None:
     """Return the study that chooses the jobs of a sweep; None if they are listed."""
     base, typed = composer.compose_base(overrides), [composer.parse(o) for o in overrides]
-    for word in (o.input_line or "" for o in typed if o.is_sweep_override() and is_search_key(str(o.key_or_group))):
-        raise ConfigError(word, "a search has one value of its own keys", "give one")
-    if base.search is None:
+    check_study_keys(typed, base)
+    if find_study_key(typed, base) is None:
         return None
     check_exclusive_keys(typed)
     parsed = [*(composer.parse(f"{key}={value}") for key, value in (base.hydra.sweeper.params or {}).items()), *typed]
     check_swept_values(parsed)
-    whole = composer.compose_with_search([example(o) for o in parsed])
-    space = read_search_space(parsed, whole.search, whole.seed)
-    study = ComposedStudy(whole.search, space, [])
-    study.examples.extend(study.compose(composer, words) for words in space.example_jobs())
+    whole = composer.compose_with_study([example(o) for o in parsed])
+    if whole.search is not None:
+        study = ComposedStudy(whole.search, read_search_space(parsed, whole.search, whole.seed), [])
+    else:
+        study = ComposedStudy(whole.decide, read_two_settings(parsed, whole.seed), [])
+    study.examples.extend(study.compose(composer, words) for words in study.space.example_jobs())
     return study
+
+
+def find_study_key(typed: Sequence[Override], base: DictConfig) -> str | None:
+    """Return what makes a sweep a study, as it is typed: `search=tpe` or `until=decided`; None if nothing does."""
+    until = next((o.value() for o in typed if o.key_or_group == "until"), base.until)
+    found = {"search": base.search and base.search.sampler, "until": until}
+    return next((f"{key}={value}" for key, value in found.items() if value is not None), None)
+
+
+def check_study_keys(typed: Sequence[Override], base: DictConfig) -> None:
+    """Raise ConfigError if a key of a study has several values, or belongs to another study than the one chosen."""
+    chosen = find_study_key(typed, base) or ""
+    for override in typed:
+        key, word = str(override.key_or_group), override.input_line or ""
+        if is_study_key(word) and override.is_sweep_override():
+            raise ConfigError(word, "a study has one value of its own keys", "give one")
+        decides = key.partition(".")[0] in ("until", "decide") and override.value() is not None
+        if decides and chosen.startswith("search="):
+            raise ConfigError(word, f"{chosen} chooses the runs", "leave out one of the two")
+        if decides and not chosen:
+            raise ConfigError(word, "it belongs to until=decided", "add until=decided")
 
 
 def lists_its_jobs(sweeper: DictConfig) -> bool:

@@ -9,8 +9,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.config.allowlist import Allowlist, iter_values
-from microstep.config.experiment import LATER, SEARCH
-from microstep.config.overrides import drop_node
+from microstep.config.experiment import LATER, STUDY_KEYS
+from microstep.config.overrides import drop_nodes
 from microstep.config.schema import TrainConfig
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError
@@ -51,7 +51,7 @@ def load_run_config(run_dir: Path, allowlist: Allowlist, key: str = "run") -> Di
         if not isinstance(plain.get(group), dict):
             raise ConfigError(subject, f"config.yaml has no {group} to build", DAMAGED_CONFIG_REMEDY)
     try:
-        config = drop_node(DictConfig(OmegaConf.merge(OmegaConf.structured(TrainConfig), plain)), SEARCH)
+        config = drop_nodes(DictConfig(OmegaConf.merge(OmegaConf.structured(TrainConfig), plain)), *STUDY_KEYS)
     except Exception as error:  # OmegaConf raises many kinds
         raise run_config_error(subject, "is not an experiment's", error) from None
     try:

@@ -38,7 +38,7 @@ class Sweep:
     redo: bool  #: whether to run stale runs again
     progress: bool  #: whether to show progress bars
     elsewhere: bool = False  #: whether jobs may run on other machines
-    keeps_failures: bool = False  #: whether a run that diverged or was pruned is a result, and is not run again
+    is_study: bool = False  #: then a run that diverged or was pruned is a result, and no line tells test metrics
     settings: Mapping[str, Any] = field(default_factory=dict)  #: arguments of the function that runs a job
     study: Mapping[str, Any] = field(default_factory=dict)  #: what sweep.json tells about the study that chose the jobs
 
@@ -46,7 +46,7 @@ class Sweep:
         return self.directory / job.name
 
     def has_ended(self, record: RunRecord) -> bool:
-        return record.status == "finished" or (self.keeps_failures and record.is_result)
+        return record.status == "finished" or (self.is_study and record.is_result)
 
 
 class Study(Protocol):

@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from microstep.config.allowlist import allowlist_from
-from microstep.config.experiment import SEARCH, get_trusted_names
+from microstep.config.experiment import STUDY_KEYS, get_trusted_names
 from microstep.config.hydra_job import get_config_directories, get_run_directory
-from microstep.config.overrides import drop_node
+from microstep.config.overrides import drop_nodes
 from microstep.errors import Pruned, format_error
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
@@ -21,7 +21,7 @@ JobFunction = Callable[..., Any]
 def run_job(task: JobFunction, config: DictConfig) -> str | None:
     """Run or resume one job of a sweep. Return why it failed; `sys.exit` is a failure, too."""
     try:
-        config = drop_node(config, SEARCH)
+        config = drop_nodes(config, *STUDY_KEYS)
         task(config, resumed=plan_job_resume(config))
     except Pruned as error:
         log.info(error.args[1])

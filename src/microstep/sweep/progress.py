@@ -99,8 +99,9 @@ class SweepProgress:
         if name in self.bars:
             self.bars.pop(name).close()
         total = str(self.total)
+        splits = ("val",) if self.sweep.is_study else ("val", "test")
         position = f"[{self.num_skipped + len(self.ended):>{len(total)}}/{total}]"
-        write_above_bars(f"{position} {name}  {format_outcome(record)}{self.format_time_left()}", sys.stdout)
+        write_above_bars(f"{position} {name}  {format_outcome(record, splits)}{self.format_time_left()}", sys.stdout)
 
     def format_time_left(self) -> str:
         """Estimate the time left from the runs that have ended; empty if a bar shows it."""
@@ -142,10 +143,10 @@ def get_record_mtime(directory: Path) -> int:
         return 0
 
 
-def format_outcome(record: RunRecord) -> str:
+def format_outcome(record: RunRecord, splits: Sequence[str]) -> str:
     if record.status != "finished":
         return str(record.error) if record.status == "pruned" else f"{record.status}: {record.error}"
     monitor, metrics = str(record.monitor), record.metrics
-    splits = [split for split in ("val", "test") if monitor in metrics.get(split, ())]
-    scores = [f"{split} {monitor} {metrics[split][monitor]:.4f}" for split in splits]
+    found = [split for split in splits if monitor in metrics.get(split, ())]
+    scores = [f"{split} {monitor} {metrics[split][monitor]:.4f}" for split in found]
     return "  ".join([*scores, f"trained {format_duration(record.numbers.get('train_seconds', 0))}"])

@@ -164,7 +164,7 @@ def parse_value(dimension: Dimension, text: str) -> Any:
     return text if dimension.choices else int(text) if dimension.is_whole else float(text)
 
 
-def build_study(composed: ComposedStudy) -> Search:
+def build_search(composed: ComposedStudy) -> Search:
     """Return the search of a composed study.
 
     Raise ConfigError if Optuna is missing, or if the objective is no metric of the task, or one of the test split.

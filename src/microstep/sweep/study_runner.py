@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 from microstep.config.sweep_jobs import ComposedStudy
 from microstep.errors import MicrostepError
 from microstep.run.saved_run import SavedRun
+from microstep.sweep.decision import Decision
 from microstep.sweep.definition import MakeJobs, Study, Sweep, SweepPlan
 from microstep.sweep.job import JobFunction
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.reporter import SweepReporter
 from microstep.sweep.runner import SweepRunner, print_stale, print_summary_path, print_unfinished
-from microstep.sweep.search import build_study
+from microstep.sweep.search import build_search
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
 
@@ -52,7 +53,7 @@ class StudyRunner:
             unique = {job.name: job for job in asked}  # the same values may be proposed twice
             study = {**self.study.description, "order": self.order}
             jobs, settings = tuple(unique.values()), self.study.settings
-            generation = replace(self.sweep, jobs=jobs, study=study, settings=settings, keeps_failures=True)
+            generation = replace(self.sweep, jobs=jobs, study=study, settings=settings)
             plan = self.run_generation(generation, progress)
             names = [plan.finished.get(name, name) for name in self.order[-len(asked) :]]
             runs = [SavedRun.read(self.sweep.directory / name) for name in names]
@@ -86,6 +87,10 @@ def raise_unfinished(generation: Sweep, plan: SweepPlan, runner: SweepRunner) ->
     raise MicrostepError(f"sweep {display_path(generation.directory)}", reason, "redo=stale runs it again")
 
 
+def build_study(composed: ComposedStudy) -> Study:
+    return Decision(composed.settings, composed.space) if composed.decides else build_search(composed)
+
+
 def prepare_sweep(composed: ComposedStudy | None) -> Callable[..., None]:
     """Return the function that runs a sweep, or a study once its settings have been checked. ConfigError is raised."""
     return partial(run_sweep, None if composed is None else build_study(composed))
@@ -94,6 +99,7 @@ def prepare_sweep(composed: ComposedStudy | None) -> Callable[..., None]:
 def run_sweep(
     study: Study | None, sweep: Sweep, task: JobFunction, config: DictConfig, context: HydraContext, make_jobs: MakeJobs
 ) -> None:
+    sweep = replace(sweep, is_study=study is not None)
     runner = SweepRunner(SweepReporter(sweep), task, config, context)
     if study is None:
         runner.run_listed(sweep)

@@ -638,13 +638,18 @@ class Ends(Sweeper):
         (swept,) = (o for o in OverridesParser.create().parse_overrides(arguments) if o.is_sweep_override())
         others = [word for word in arguments if word != swept.input_line]
         ends = (swept.value().start, swept.value().end)
-        for done in self.launcher.launch([[*others, f"{swept.key_or_group}={end}"] for end in ends], 0):
-            done.return_value
+        jobs = [[*others, f"{swept.key_or_group}={value}"] for value in ends]
+        values = [done.return_value for done in self.launcher.launch(jobs, 0)]
+        best = ends[values.index(max(values))]
+        self.launcher.launch([[*others, f"{swept.key_or_group}={best}", "seed=1"]], len(jobs))
 """
 
 
 def test_a_sweeper_of_hydra_s_is_served(tmp_path: Path) -> None:
-    """It chooses the values and starts the jobs; a misspelt key is refused before the first."""
+    """It starts jobs, and chooses one by the monitored validation metric that they return.
+
+    A misspelt key is refused before the first.
+    """
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "ends.py").write_text(SWEEPER)
     (tmp_path / "conf" / "hydra" / "sweeper").mkdir(parents=True)
@@ -654,10 +659,11 @@ def test_a_sweeper_of_hydra_s_is_served(tmp_path: Path) -> None:
     done = call("train.py", *words, "optimiser.lr=interval(0.1,0.2)", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 2
     assert error_of(done).startswith("error: optimiser.lr=0.1: no such key; did you mean optimizer.lr")
-    done = call("train.py", *words, "optimizer.lr=interval(0.1,0.2)", cwd=tmp_path, PYTHONPATH=path)
+    done = call("train.py", *words, "optimizer.lr=interval(1e-6,0.2)", cwd=tmp_path, PYTHONPATH=path)
     assert (done.returncode, done.stderr) == (0, "")
     runs = sorted((tmp_path / "outputs/sweeps/s").glob("*/config.yaml"))
-    assert [yaml.safe_load(file.read_text())["optimizer"]["lr"] for file in runs] == [0.1, 0.2]
+    values = [yaml.safe_load(file.read_text()) for file in runs]
+    assert sorted((value["seed"], value["optimizer"]["lr"]) for value in values) == [(0, 1e-6), (0, 0.2), (1, 0.2)]
 
 
 # Divergence, warnings, sweeps.

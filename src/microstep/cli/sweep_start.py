@@ -22,6 +22,7 @@ from microstep.run.directory import new_directory
 from microstep.run.resume import AUTO_RESUME
 from microstep.sweep.decision import Decision, plan_seeds
 from microstep.sweep.definition import Job, Sweep, is_left_by_sweep, rename_jobs
+from microstep.sweep.job import run_for_objective
 from microstep.utils.terminal import write_above_bars
 
 
@@ -70,8 +71,9 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
             if study is not None or lists_its_jobs(config.hydra.sweeper):
                 run_sweep(sweep, line.task, config, context, make_study_jobs)
             else:  # another sweeper of Hydra's starts all of its jobs, and stops at the first failure
+                objective = partial(run_for_objective, line.task)
                 instantiate = Plugins.instance().instantiate_sweeper
-                sweeper = instantiate(hydra_context=context, task_function=line.task, config=config)
+                sweeper = instantiate(hydra_context=context, task_function=objective, config=config)
                 sweeper.sweep(arguments=list(config.hydra.overrides.task))
 
 

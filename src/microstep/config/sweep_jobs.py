@@ -113,7 +113,7 @@ def check_swept_values(overrides: Iterable[Override], are_listed: bool = False) 
             remedy = "give at least one; --help lists the options of a group"
             raise ConfigError(override.input_line or "", "it has no value", remedy)
         if are_listed and isinstance(override.value(), IntervalSweep):
-            remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sweeper choose: hydra/sweeper=NAME"
+            remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sampler choose: search=tpe"
             raise ConfigError(override.input_line or "", "a sweep takes single values", remedy)
 
 

@@ -11,6 +11,7 @@ from microstep.config.experiment import STUDY_KEYS, get_trusted_names
 from microstep.config.hydra_job import get_config_directories, get_run_directory
 from microstep.config.overrides import drop_nodes
 from microstep.errors import Pruned, format_error
+from microstep.run.record import RunRecord
 from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, should_resume
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,13 @@ def run_job(task: JobFunction, config: DictConfig) -> str | None:
         log.exception("the job failed")
         return format_error(error)
     return None
+
+
+def run_for_objective(task: JobFunction, config: DictConfig) -> float | None:
+    """Run a job that a sweeper plugin of Hydra's has chosen. Return its monitored validation metric, to optimize."""
+    task(drop_nodes(config, *STUDY_KEYS))
+    record = RunRecord.read(get_run_directory())
+    return record.metrics.get("val", {}).get(record.monitor or "")
 
 
 def plan_job_resume(config: DictConfig) -> ResumePlan | None:

@@ -28,14 +28,18 @@ class Entry:
     detail: str = ""  #: type, range and default
 
 
-#: Hydra's own settings, by program.
+JSON = Entry("--json", OUTPUT, "print the result as one JSON object, and nothing else to stdout")
+#: Flags and Hydra's own settings, by program.
 HYDRA = {
+    "evaluate": (JSON,),
+    "compute_stats": (JSON,),
     "train": (
+        Entry("--json", OUTPUT, "with check=: print the result as one JSON object, and nothing else to stdout"),
         Entry("experiment", RECIPES, "whole experiment: sets groups and keys at once", "default null"),
         Entry("-m", SWEEP, "run each combination of values: -m accum=1,2 seed=0,1"),
         Entry("hydra/launcher", SWEEP, "how runs are started", "default: one after the other, in one process"),
         Entry("hydra.run.dir", OUTPUT, "run directory", "default: outputs/<date>/<time>_<dataset>_<model>_…"),
-    )
+    ),
 }
 
 

@@ -40,7 +40,7 @@ from microstep.errors import ConfigError, MicrostepError, Stopped, format_error
 from microstep.sweep.job import JobFunction
 from microstep.utils import signals
 from microstep.utils.json_files import store_text
-from microstep.utils.terminal import TerminalState, called, log_python_warnings
+from microstep.utils.terminal import TerminalState, called, json_alone, log_python_warnings
 from microstep.utils.text import display_path
 from microstep.utils.world import World, find_world
 
@@ -136,7 +136,8 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
             start = prepare_start(line, flags.multirun)
         if show_only:
             start = partial(show, composer, flags, overrides)
-        return start()
+        with json_alone() if flags.json else nullcontext():
+            return start()
 
 
 def check_primary_config(composer: Composer, program: Program, overrides: list[str]) -> None:
@@ -152,6 +153,10 @@ def check_flags(flags: Namespace, program: Program, show_only: bool) -> None:
     if flags.experimental_rerun:
         subject = f"--experimental-rerun {flags.experimental_rerun}"
         raise ConfigError(subject, "it would load a pickle", "resume a run with resume=RUN_DIR")
+    if flags.json and program.prepare_sweep is not None and not any(o.startswith("check=") for o in flags.overrides):
+        raise ConfigError("--json", "the results of a run are in its run.json", "add check=, or leave it out")
+    if flags.json and show_only:
+        raise ConfigError("--json", "the other flag shows a config", "leave one of the two out")
     if flags.multirun and program.prepare_sweep is None:
         raise ConfigError("-m", "only train.py has runs to sweep over", "call this program once for each value")
     if flags.multirun and show_only:
@@ -177,6 +182,8 @@ def show(composer: Composer, flags: Namespace, overrides: list[str]) -> None:
 
 def parse_command_line(arguments: list[str]) -> Namespace:
     parser: ArgumentParser = get_args_parser()
+
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a report")
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(" ".join(arguments), message, "see --help")

@@ -18,7 +18,7 @@ from microstep.errors import ConfigError, escape_unprintable
 from microstep.utils.imports import imports_without_gc
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
-from microstep.utils.terminal import install_notice_handler, print_above_bars
+from microstep.utils.terminal import install_notice_handler, print_above_bars, print_json
 from microstep.utils.text import display_path
 from microstep.utils.world import World
 
@@ -116,6 +116,7 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "report": display_path(done.directory),
     }
+    print_json({"metrics": done.result.metrics, "epoch": done.epoch, "directory": done.directory})
     return format_report(done.result.report.text, rows)
 
 
@@ -147,8 +148,10 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         done = predict_with_weights(Path(config.weights), config.input, *common)
     else:
         done = predict_input(Path(config.run), config.input, config.checkpoint, *common)
+    images, failed = len(done.classified.rows), len(done.classified.errors)
+    print_json({"images": images, "failed": failed, "epoch": done.epoch, "directory": done.directory})
     rows = {
-        "images": f"{len(done.classified.rows):,} classified, {len(done.classified.errors):,} failed",
+        "images": f"{images:,} classified, {failed:,} failed",
         **({"classes": counts} if (counts := format_class_counts(done.classified)) else {}),
         "weights" if exported else "checkpoint": f"{config.weights or config.checkpoint}, of epoch {done.epoch}",
         "predictions": escape_unprintable(display_path(done.directory / "predictions.csv")),

@@ -16,6 +16,7 @@ from microstep.types.protocols import Dataset
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.json_files import read_json_or_empty, write_json
 from microstep.utils.tables import format_fields
+from microstep.utils.terminal import print_json
 
 MAX_REPORT_BYTES = 2**28  #: of an earlier report
 
@@ -57,6 +58,7 @@ def write_dataset_report(
     checked = {f"{'+'.join(health.checked)}{draw}": health.to_dict()}
     merged = {"splits": merge_entries(previous, "splits", splits), "health": merge_entries(previous, "health", checked)}
     write_json(file, {"dataset": name, **merged})
+    print_json({"dataset": name, "splits": splits, "health": health.to_dict(), "file": str(file)})
     sizes = {f"  {k}": text.format_image_sizes(one.sizes) for k, one in statistics.items() if "+" not in k}
     parts = [
         format_fields({label: text.format_statistics_row(one) for label, one in statistics.items()}),

@@ -9,7 +9,7 @@ from microstep.components.logger.event_file import EventFile
 from microstep.components.logger.tensorboard import code_summary, image_summary, scalar_summary
 from microstep.utils.files import storage_errors, write_atomic
 from microstep.utils.json_files import write_json
-from microstep.utils.terminal import print_and_log
+from microstep.utils.terminal import print_and_log, print_json
 from microstep.utils.text import display_path
 
 
@@ -30,11 +30,13 @@ def write_result(result: CheckResult, check: str, directory: Path) -> None:
     text = f"{result.report_text}\n\n{result.verdict_text}\n"
     for name, content in result.images.items():
         write_atomic(directory / f"{name}.png", content)
-    write_json(directory / f"{check}.json", {"sentence": result.verdict_text, **result.numbers})
+    numbers = {"sentence": result.verdict_text, **result.numbers}
+    write_json(directory / f"{check}.json", numbers)
     write_atomic(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
     with storage_errors(directory):
         write_tensorboard(result, text, check, directory)
     print_and_log(f"{result.report_text}\n\n  written to {display_path(directory)}\n\n{result.verdict_text}")
+    print_json({"check": check, "passed": result.passed, "directory": str(directory), **numbers})
 
 
 def write_tensorboard(result: CheckResult, text: str, check: str, directory: Path) -> None:

@@ -1,12 +1,13 @@
 """Prints to the terminal, unless the run is silenced because a sweep reports on it."""
 
+import json
 import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from sysconfig import get_path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from microstep.errors import escape_unprintable
+from microstep.utils.json_files import replace_nonfinite
 
 log = logging.getLogger(__name__)
 PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
@@ -27,6 +29,7 @@ class TerminalState:
 
     captured_warnings: list[str] | None = None  #: warnings of a silenced run; None if the run may print
     commands: Mapping[str, str] = MappingProxyType({})  #: command of each program; empty in a notebook
+    json_stream: TextIO | None = None  #: where --json prints its object; None without it
 
 
 @contextmanager
@@ -37,6 +40,20 @@ def silenced() -> Iterator[list[str]]:
         yield TerminalState.captured_warnings
     finally:
         TerminalState.captured_warnings = before
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Print nothing to stdout in this block but what `print_json` gets."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        TerminalState.json_stream = sys.__stdout__
+        yield
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print an object as one line of JSON if --json was given. Numbers that are not finite become null."""
+    if (stream := TerminalState.json_stream) is not None:
+        write_above_bars(json.dumps(replace_nonfinite(dict(content)), default=str), stream)
 
 
 def print_above_bars(text: str, stream: TextIO | None = None) -> None:

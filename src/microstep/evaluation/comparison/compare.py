@@ -20,6 +20,7 @@ from microstep.evaluation.comparison.runs import ReportRequest, check_same_data,
 from microstep.evaluation.comparison.text import Comparison, comparison_report_text, format_comparison_summary
 from microstep.evaluation.comparison.verdict import make_verdicts
 from microstep.training.builders import build_dataset
+from microstep.utils.terminal import print_json
 from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
@@ -32,6 +33,11 @@ class WrittenComparisons:
 
     comparisons: list[Comparison]
     directories: list[Path]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the content of each comparison.json, with its directory."""
+        pairs = zip(self.comparisons, self.directories, strict=True)
+        return [{"directory": where, **output_files.describe_comparison(one)} for one, where in pairs]
 
     @property
     def text(self) -> str:
@@ -79,7 +85,9 @@ def compare_runs(
     for one in (one for group in (baseline_group, *groups) for one in group.runs):
         check_same_data(one, baseline_group.runs)
     comparisons = make_comparisons(groups, baseline_group, split)
-    return WrittenComparisons(comparisons, [write_comparison(one, allowlist) for one in comparisons])
+    done = WrittenComparisons(comparisons, [write_comparison(one, allowlist) for one in comparisons])
+    print_json({"comparisons": done.describe()})
+    return done
 
 
 def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: ReportRequest) -> list[Path]:

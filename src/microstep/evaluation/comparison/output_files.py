@@ -52,11 +52,12 @@ def write_comparison_files(files: Mapping[str, bytes], directory: Path) -> None:
             (directory / name).unlink(missing_ok=True)  # of an earlier comparison
 
 
-def format_comparison_json(comparison: Comparison) -> bytes:
+def describe_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return the content of comparison.json."""
     result, verdict, folds = comparison.result, comparison.verdict, comparison.result.paired.folds
     run, baseline = comparison.match.run, comparison.match.baseline
     data = {"fingerprint": baseline.first.fingerprint, "split": comparison.split, "samples": result.paired.samples}
-    content = {
+    return {
         "verdict": verdict.word,
         "sentence": comparison.sentence,
         "run": {"name": comparison.names[0], "directories": run.directories, "seeds": run.seeds},
@@ -79,7 +80,11 @@ def format_comparison_json(comparison: Comparison) -> bytes:
             for seed, (only_run, only_baseline, p) in zip(run.row_seeds, result.by_seed, strict=False)
         ],
     }
-    return f"{json.dumps(replace_nonfinite(content), indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
+
+
+def format_comparison_json(comparison: Comparison) -> bytes:
+    content = replace_nonfinite(describe_comparison(comparison))
+    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode(errors="backslashreplace")
 
 
 def format_scores(result: ComparisonResult) -> dict[str, Any]:

@@ -94,8 +94,7 @@ def run_evaluate(config: DictConfig) -> None:
     if config.baseline_checkpoint is not None:
         subject = f"baseline_checkpoint={config.baseline_checkpoint}"
         raise ConfigError(subject, "there is no baseline", "add baseline=RUN_DIR; of the same run is possible")
-    run = None if config.run is None else Path(config.run)
-    allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), run)
+    allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), config.run and Path(config.run))
     report = evaluate_split if config.input is None else classify_input
     print_above_bars(report(config, allowlist, ProgressBars(config.progress)))
 

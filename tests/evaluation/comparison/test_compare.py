@@ -76,7 +76,7 @@ def test_two_runs_are_compared_sample_by_sample(zygote, home):
     kept = {path: path.read_bytes() for path in (home / SWEEP).rglob("*") if path.is_file()}
     assert zygote.run("evaluate.py", f"run={name(4, 0)}", f"baseline={name(1, 0)}", cwd=home) == 0
     said = (home / "output.txt").read_text().splitlines()
-    directory = home / "outputs" / "comparisons" / "epochs-4_seed-0-against-epochs-1_seed-0"
+    directory = home / "outputs" / "comparisons" / "epochs-4-against-epochs-1"
     found = json.loads((directory / "comparison.json").read_text())
     labels, run = columns(home / name(4, 0))
     _, baseline = columns(home / name(1, 0))
@@ -87,7 +87,7 @@ def test_two_runs_are_compared_sample_by_sample(zygote, home):
     assert found["accuracy"]["difference"] == pytest.approx((only[0] - only[1]) / 180)
     assert found["macro_f1"]["run"] == pytest.approx(f1_score(labels, run, average="macro"))
     assert said[-1] == found["sentence"]
-    assert said[-1].startswith("epochs-4_seed-0 is better than epochs-1_seed-0: +")
+    assert said[-1].startswith("epochs=4 is better than epochs=1: +")
     assert sorted(path.name for path in directory.iterdir()) == FILES
     assert (directory / "comparison.txt").read_text().splitlines()[-1] == said[-1]
     assert {path: path.read_bytes() for path in (home / SWEEP).rglob("*") if path.is_file()} == kept
@@ -128,7 +128,7 @@ def test_a_pattern_is_a_setting_over_its_seeds(here):
     """Accuracy is the mean over paired seeds, and each seed has its own test."""
     one = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0]
     found = one.result
-    assert (one.names, one.match.run.seeds, one.match.baseline.seeds) == (("epochs-4", "epochs-1"), [0, 1], [0, 1])
+    assert (one.names, one.match.run.seeds, one.match.baseline.seeds) == (("epochs=4", "epochs=1"), [0, 1], [0, 1])
     means = [np.mean([np.equal(*columns(here / name(epochs, seed))).mean() for seed in (0, 1)]) for epochs in (4, 1)]
     assert (found.score.run, found.score.baseline) == pytest.approx(tuple(means))
     assert [p < 0.05 for _, _, p in found.by_seed] == [True, True]
@@ -141,18 +141,18 @@ def test_several_settings_are_corrected_for(here):
         shutil.copytree(here / name(4, seed), here / name(2, seed))
         edited(here / name(2, seed) / "config.yaml", "\nepochs: 4\n", "\nepochs: 2\n")
     found = compared(f"{SWEEP}/*", f"{SWEEP}/epochs-1_*")
-    assert [one.names for one in found.comparisons] == [("epochs-2", "epochs-1"), ("epochs-4", "epochs-1")]
+    assert [one.names for one in found.comparisons] == [("epochs=2", "epochs=1"), ("epochs=4", "epochs=1")]
     assert [path.name for path in found.directories] == ["epochs-2-against-epochs-1", "epochs-4-against-epochs-1"]
     verdicts = [one.verdict for one in found.comparisons]
     assert [one.p_value for one in verdicts] == correct_holm([one.result.p_value for one in verdicts])
     lines = found.text.splitlines()
-    assert [line.split("  ")[1] for line in lines[3:6]] == ["epochs-1", "epochs-2", "epochs-4"]
+    assert [line.split("  ")[1] for line in lines[3:6]] == ["epochs=1", "epochs=2", "epochs=4"]
     assert lines[-2:] == [one.sentence for one in found.comparisons]
 
 
 def test_another_split_and_other_weights_have_a_directory_of_their_own(here, monkeypatch):
     """`split=val` compares the validation reports; the error for a missing report has the command that makes it."""
-    assert compared(name(4, 0), name(1, 0), "val").directories[0].name.endswith("-against-epochs-1_seed-0-val")
+    assert compared(name(4, 0), name(1, 0), "val").directories[0].name.endswith("-against-epochs-1-val")
     monkeypatch.setattr("sys.argv", ["evaluate.py"])
     with pytest.raises(ConfigError) as caught:
         compared(name(4, 0), name(1, 0), "train", "last")
@@ -179,12 +179,11 @@ def test_two_checkpoints_of_a_run_are_compared(zygote, here, worse_last):
     words = (f"run={worse_last}", "checkpoint=last", f"baseline={worse_last}", "baseline_checkpoint=best")
     assert zygote.run("evaluate.py", *words, cwd=here) == 0
     said = (here / "output.txt").read_text()
-    short = Path(worse_last).name
     assert "  they differ in    checkpoint last, not best\n" in said
     assert "last and best weights; seed 0" in said
-    assert said.splitlines()[-1].startswith(f"{short} (last) is worse than {short} (best): ")
+    assert said.splitlines()[-1].startswith("checkpoint=last is worse than checkpoint=best: ")
     (directory,) = (here / "outputs" / "comparisons").iterdir()
-    assert directory.name.startswith(f"{short}-last-against-{short[:10]}")
+    assert directory.name.startswith("checkpoint-last-against-checkpoint-best")
     found = json.loads((directory / "comparison.json").read_text())
     assert (found["checkpoint"], found["baseline_checkpoint"]) == ("last", "best")
     assert found["differences"] == {"checkpoint": ["last", "best"]}
@@ -195,8 +194,8 @@ def test_two_checkpoints_of_a_run_are_compared(zygote, here, worse_last):
 def test_the_checkpoints_of_two_runs_may_differ(here, worse_last):
     """Their names have the checkpoints; a missing report is made by the command that the error names."""
     (one,) = compared(worse_last, name(1, 0), checkpoint="last", other="best").comparisons
-    assert one.names == ("epochs-4_seed-0 (last)", "epochs-1_seed-0 (best)")
-    assert get_comparison_directory(one).name == "epochs-4_seed-0-last-against-epochs-1_seed-0-best"
+    assert one.names == ("epochs=4 checkpoint=last", "epochs=1 checkpoint=best")
+    assert get_comparison_directory(one).name == "epochs-4-checkpoint-last-against-epochs-1-checkpoint-best"
     with pytest.raises(ConfigError) as caught:
         compared(worse_last, name(1, 0), checkpoint="best", other="last")
     command = f"{called('evaluate')} run={name(1, 0)} split=test checkpoint=last"
@@ -326,7 +325,10 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "neither": (("nowhere", "nowhere"), "baseline=nowhere: config.yaml is not there; give the directory"),
     "no match": ((f"{SWEEP}/x*", B), f"run={SWEEP}/x*: it matches no run directory; "),
     "itself": ((A, A), f"run={A}: it names only runs of the baseline; "),
-    "several baselines": ((A, f"{SWEEP}/*d-1*"), f"baseline={SWEEP}/*d-1*: it matches 2 settings: epochs-1_seed-1, "),
+    "several baselines": (
+        (A, f"{SWEEP}/*d-1*"),
+        f"baseline={SWEEP}/*d-1*: it matches 2 settings: epochs=1, epochs=4; ",
+    ),
     "split": ((A, B, "tset"), "split=tset: no such split; the options are train, val, test"),
     "escape": ((A, B, "../../x"), "split=../../x: no such split; "),
 }
@@ -493,13 +495,13 @@ def test_components_of_one_name_are_told_apart_by_their_targets(here):
     assert "model mine.mlp, not microstep.components.model.mlp; " in comparison_report_text(one)
 
 
-def test_settings_that_are_named_by_their_seeds_alone_are_named_by_their_sweeps(here):
+def test_names_come_from_settings_not_from_directories(here):
     """A sweep over seeds names its runs `seed-0` and `seed-1`."""
     for sweep, epochs in (("short", 1), ("long", 4)):
         for seed in (0, 1):
             shutil.copytree(here / name(epochs, seed), here / sweep / f"seed-{seed}")
     (one,) = compared("long/*", "short/*").comparisons
-    assert one.names == ("long", "short")
+    assert one.names == ("epochs=4", "epochs=1")
 
 
 def test_runs_are_grouped_by_the_content_of_their_files(here):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from microstep.evaluation.comparison import results
+from microstep.evaluation.comparison import estimates
+from microstep.evaluation.comparison.estimates import central_interval, sample_intervals, seed_and_sample_intervals
 from microstep.evaluation.comparison.paired import PairedPredictions
-from microstep.evaluation.comparison.results import central_interval, sample_intervals, seed_and_sample_intervals
 from microstep.evaluation.comparison.significance import SeedSampleVariance
 
 Ends = tuple[float, float]
@@ -24,8 +24,8 @@ CLASSES = 3
 @pytest.fixture
 def fewer(monkeypatch) -> None:
     """Use fewer resamples; the coverage is the same within half a percent."""
-    monkeypatch.setattr(results, "RESAMPLES", 300)
-    monkeypatch.setattr(results, "COVARIANCE_RESAMPLES", 100)
+    monkeypatch.setattr(estimates, "RESAMPLES", 300)
+    monkeypatch.setattr(estimates, "COVARIANCE_RESAMPLES", 100)
 
 
 def one_seed(samples: int, right: tuple[float, float, float], rng: np.random.Generator) -> PairedPredictions:

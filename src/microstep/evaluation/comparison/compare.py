@@ -14,7 +14,8 @@ from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError
 from microstep.evaluation.comparison import output_files
 from microstep.evaluation.comparison.flips import Flip, decisive_flips, draw_flips, find_flips, format_flips_csv
-from microstep.evaluation.comparison.groups import RunGroup, group_runs, name_groups, pair_by_seed
+from microstep.evaluation.comparison.groups import RunGroup, group_runs, pair_by_seed
+from microstep.evaluation.comparison.names import name_groups
 from microstep.evaluation.comparison.results import ComparisonResult
 from microstep.evaluation.comparison.runs import ReportRequest, check_same_data, find_run_directories, read_compared_run
 from microstep.evaluation.comparison.text import Comparison, comparison_report_text, format_comparison_summary

@@ -1,17 +1,14 @@
-"""Groups runs that differ only in seed and fold, and gives each group a distinct name."""
+"""Groups runs that differ only in seed and fold."""
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from microstep.config.experiment import flatten
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.paired import Array, Folds, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.predictions_file import SavedScores
@@ -20,8 +17,6 @@ from microstep.run.saved_run import find_training_differences
 from microstep.utils.text import display_path
 
 log = logging.getLogger("microstep.notice")
-ABSENT = "null"  #: stands for a missing value
-SEED_IN_NAME = re.compile(r"(^|_)seed-\d+(-[0-9a-f]{8}$)?(?=_|$)")
 
 
 @dataclass(frozen=True)
@@ -148,61 +143,3 @@ def check_folds(group: RunGroup) -> None:
 
 def format_seed_list(seeds: Sequence[Any]) -> str:
     return ", ".join(map(str, seeds))
-
-
-def name_groups(groups: Sequence[RunGroup]) -> list[str]:
-    """Return distinct names, which have the checkpoint if it is not the same for all."""
-    checkpoints = [Path(group.first.checkpoint).stem for group in groups]
-    labels = [f" ({checkpoint})" if len({*checkpoints}) > 1 else "" for checkpoint in checkpoints]
-    short = [shorten_group_name(group) for group in groups]
-    parents = [group.first.directory.resolve().parent.name for group in groups]
-    long = [f"{parent}/{name}" for parent, name in zip(parents, short, strict=True)]
-    whole = [group.directories[0] for group in groups]
-    brief = strip_common_words(short) if len({*whole}) == len(whole) else short
-    candidates = [names for names in (brief, short, long, whole) if all(names)]
-    labeled = [[f"{name}{label}" for name, label in zip(names, labels, strict=True)] for names in candidates]
-    return next((names for names in labeled if len({*names}) == len(names)), labeled[-1])
-
-
-def shorten_group_name(group: RunGroup) -> str:
-    directory = group.first.directory.resolve()
-    common = SEED_IN_NAME.sub("", directory.name).strip("_") or directory.parent.name
-    return common if len(group.runs) > 1 else directory.name
-
-
-def strip_common_words(names: Sequence[str]) -> list[str]:
-    common = set.intersection(*({word for word in name.split("_") if word[:5] != "seed-"} for name in names))
-    return ["_".join(word for word in name.split("_") if word not in common) for name in names]
-
-
-def find_setting_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
-    """Return the values in which two groups differ, by dotted key, with the effective batch size and the checkpoint."""
-    runs = (run.first, baseline.first)
-    added = [{"effective batch": one.effective_batch_size, "checkpoint": one.checkpoint} for one in runs]
-    sides = [dict(flatten({**one.settings, **more})) for one, more in zip(runs, added, strict=True)]
-    pairs = {key: (format_setting(sides[0].get(key)), format_setting(sides[1].get(key))) for key in sides[0] | sides[1]}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def find_brief_differences(run: RunGroup, baseline: RunGroup) -> dict[str, tuple[str, str]]:
-    """Return the differences in short: for a config group with another target, only the keys that both have."""
-    found = find_setting_differences(run, baseline)
-    others = sorted(key.removesuffix("._target_") for key in found if key.endswith("._target_"))
-    kept = {
-        key: pair
-        for key, pair in found.items()
-        if not key.endswith("._target_") and (key.rpartition(".")[0] not in others or ABSENT not in pair)
-    }
-    options = {component: (get_option(run, component), get_option(baseline, component)) for component in others}
-    return {name: pair if pair[0] != pair[1] else found[f"{name}._target_"] for name, pair in options.items()} | kept
-
-
-def get_option(group: RunGroup, component: str) -> str:
-    target = dict(flatten(group.first.settings)).get(f"{component}._target_")
-    return group.first.saved.record.choices.get(component) or str(target).rpartition(".")[2]
-
-
-def format_setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ABSENT if value is None else str(value)

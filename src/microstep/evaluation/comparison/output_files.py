@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from microstep.config.names import MAX_NAME_LENGTH, UNSAFE_CHARACTERS, safe_name
-from microstep.evaluation.comparison.groups import find_setting_differences
-from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, ComparisonResult
+from microstep.evaluation.comparison.estimates import SIGNIFICANCE_LEVEL
+from microstep.evaluation.comparison.names import find_setting_differences
+from microstep.evaluation.comparison.results import ComparisonResult
 from microstep.evaluation.comparison.text import Comparison
 from microstep.utils.files import write_directory
 from microstep.utils.json_files import read_json, replace_nonfinite

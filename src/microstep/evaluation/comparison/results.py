@@ -1,6 +1,5 @@
 """Results of a comparison: scores with confidence intervals, p-values, and scores of each class."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,16 +7,25 @@ import numpy as np
 from scipy.stats import norm
 
 from microstep.evaluation.comparison import significance
-from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences, bootstrap_means
-from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions, PairedScores
-from microstep.evaluation.comparison.significance import POWER, SeedSampleVariance
+from microstep.evaluation.comparison.bootstrap import bootstrap_means
+from microstep.evaluation.comparison.estimates import (
+    RESAMPLES,
+    SIGNIFICANCE_LEVEL,
+    IntervalEnds,
+    Paired,
+    central_interval,
+    compute_p_value,
+    compute_repeat_scores,
+    compute_seed_scores,
+    estimate_variance,
+    is_repeated,
+    sample_intervals,
+    seed_and_sample_intervals,
+    stack_scores,
+)
+from microstep.evaluation.comparison.paired import PairedPredictions, PairedScores
+from microstep.evaluation.comparison.significance import POWER
 from microstep.utils.anytime import anytime_interval
-
-SIGNIFICANCE_LEVEL = 0.05
-RESAMPLES = 10_000  #: for the ends of an interval
-COVARIANCE_RESAMPLES = 2_000  #: for a covariance, which needs fewer
-Paired = PairedPredictions | PairedScores
-IntervalEnds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -125,83 +133,6 @@ class ComparisonResult:
             return significance.find_smallest_difference(samples, float(np.abs(differences).mean()), level)
         padded = np.append(differences, [self.paired.unit, -self.paired.unit])  # like the bootstrap's
         return float((norm.isf(level / 2) + norm.ppf(POWER)) * padded.std(ddof=1) / np.sqrt(samples))
-
-
-def is_repeated(paired: Paired) -> bool:
-    """Return True if there are several seeds or folds, so that the interval is over these as well."""
-    return paired.seeds > 1 or paired.folds is not None
-
-
-def estimate_variance(paired: Paired) -> SeedSampleVariance:
-    """Return the variance of the mean difference, in units, over seeds or folds, and the samples that they share."""
-    values, folds = paired.differences / paired.unit, paired.folds
-    if folds is None:
-        return SeedSampleVariance.from_values(values)
-    means = folds.average(values)
-    if not folds.pooled:
-        return SeedSampleVariance.from_values(means, folds.overlap)
-    return SeedSampleVariance.from_covariance(means, np.zeros((len(means),) * 2), paired.samples, folds.overlap)
-
-
-def compute_repeat_scores(paired: PairedPredictions, name: str) -> Array:
-    """Return one score of both sides for each seed, or the mean of each fold: 2 × S, or 2 × J."""
-    folds, sides = paired.folds, (paired.run, paired.baseline)
-    if folds is None or not folds.pooled:
-        scores = stack_scores(compute_seed_scores(paired), name)
-        return np.stack([folds.average(side) for side in scores]) if folds else scores
-    masks = [[row == number for row in folds.numbers] for number in range(folds.count)]
-    return np.array([[mean_score(paired, side, mask, name) for mask in masks] for side in sides])
-
-
-def mean_score(paired: PairedPredictions, side: Array, masks: Sequence[Array], name: str) -> float:
-    """Return the mean of a score over the seeds that predict any of the masked samples of a fold."""
-    pairs = [(row, mask[None].astype(np.int64)) for row, mask in zip(side, masks, strict=True) if mask.any()]
-    scores = [ClassScores.from_counts(mask, paired.labels, row, paired.classes) for row, mask in pairs]
-    return float(np.mean([getattr(score, name)[0] for score in scores]))
-
-
-def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
-    counts = np.ones((1, paired.samples), np.int64)
-    sides = (paired.run, paired.baseline)
-    return [[ClassScores.from_counts(counts, paired.labels, row, paired.classes) for row in side] for side in sides]
-
-
-def stack_scores(scores: list[list[ClassScores]], name: str) -> Array:
-    """Return one score of both sides and all seeds: 2 × S, or 2 × S × classes for recall and F1."""
-    return np.array([[getattr(one, name)[0] for one in side] for side in scores])
-
-
-def sample_intervals(paired: PairedPredictions) -> list[IntervalEnds]:
-    """Return the intervals of accuracy and macro F1 for one seed: quantiles of the paired bootstrap."""
-    unique = UniqueSamples.from_predictions(paired).add_pseudo_samples()
-    return [central_interval(values[:, 0]) for values in bootstrap_differences(unique, paired.samples, RESAMPLES)]
-
-
-def central_interval(values: Array) -> IntervalEnds:
-    low, high = np.quantile(values, [SIGNIFICANCE_LEVEL / 2, 1 - SIGNIFICANCE_LEVEL / 2])
-    return float(low), float(high)
-
-
-def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> list[IntervalEnds]:
-    """Return the intervals of accuracy and macro F1 over seeds and samples; `macro_f1` has the S differences."""
-    folds, count = paired.folds, len(macro_f1)
-    covariance = np.zeros((count, count))
-    if folds is None or not folds.pooled:
-        _, resampled = bootstrap_differences(
-            UniqueSamples.from_predictions(paired), paired.samples, COVARIANCE_RESAMPLES
-        )
-        covariance = np.cov(folds.average(resampled.T) if folds else resampled.T)
-    overlap = folds.overlap if folds else 0.0
-    f1 = SeedSampleVariance.from_covariance(macro_f1, covariance, paired.samples, overlap)
-    return [estimate_variance(paired).interval(SIGNIFICANCE_LEVEL), f1.interval(SIGNIFICANCE_LEVEL)]
-
-
-def compute_p_value(paired: PairedPredictions) -> float:
-    if not is_repeated(paired):
-        return significance.mcnemar_p_value(*map(int, paired.discordant[0]))
-    if paired.samples == 1 or (paired.folds and paired.folds.count == 1):
-        return 1.0
-    return estimate_variance(paired).p_value()
 
 
 def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:

@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.training.provenance import possible_precisions
 from microstep.utils.terminal import called
-from microstep.utils.text import display_path
+from microstep.utils.text import display_path, format_names
 
 log = logging.getLogger("microstep.notice")
 
@@ -91,7 +92,8 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
 
     Others are left out with a warning. Raise ConfigError if none is finished.
     """
-    if (Path(request.value) / "config.yaml").exists() or not has_magic(request.value):
+    nearest = find_nearest_paths(request.value)
+    if (Path(request.value) / "config.yaml").exists() or not (nearest or has_magic(request.value)):
         return [Path(request.value)]
     paths = map(Path, sorted(glob(request.value)))  # noqa: PTH207  # Path.glob takes no absolute pattern
     found = [path for path in paths if (path / "config.yaml").exists()]
@@ -100,8 +102,20 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
         log.warning("%s: left out because they are not finished: %s", request.subject, ", ".join(unfinished))
     if not finished:
         reason = "it matches no run that is finished" if found else "it matches no run directory"
-        raise ConfigError(request.subject, reason, "give a run's directory, or a pattern that matches several, quoted")
+        remedy = f"the nearest are {format_names(nearest)}" if nearest else "quote a pattern that matches several"
+        raise ConfigError(request.subject, reason, remedy)
     return finished
+
+
+def find_nearest_paths(pattern: str) -> list[str]:
+    """Return the directories whose names are nearest to the first part of a pattern that matches nothing."""
+    parts = Path(pattern).parts
+    number = next((n for n in range(len(parts)) if not glob(str(Path(*parts[: n + 1])))), None)  # noqa: PTH207
+    if number is None:
+        return []
+    parents = [Path(found) for found in glob(str(Path(*parts[:number])))]  # noqa: PTH207
+    paths = {path.name: str(path) for parent in parents for path in sorted(parent.iterdir()) if path.is_dir()}
+    return [paths[name] for name in get_close_matches(parts[number].strip("*"), paths, cutoff=0.4)]
 
 
 def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from microstep.errors import escape_unprintable
-from microstep.evaluation.comparison.groups import GroupPair, RunGroup, find_brief_differences, format_seed_list
+from microstep.evaluation.comparison.groups import GroupPair, RunGroup, format_seed_list
+from microstep.evaluation.comparison.names import find_brief_differences
 from microstep.evaluation.comparison.paired import PairedPredictions
 from microstep.evaluation.comparison.results import ClassComparison, ComparisonResult
 from microstep.evaluation.comparison.verdict import Verdict, format_difference, format_interval, format_p_value

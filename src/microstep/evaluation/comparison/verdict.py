@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from microstep.evaluation.comparison.results import SIGNIFICANCE_LEVEL, ComparisonResult, ScoreComparison
+from microstep.evaluation.comparison.estimates import SIGNIFICANCE_LEVEL
+from microstep.evaluation.comparison.results import ComparisonResult, ScoreComparison
 from microstep.evaluation.comparison.significance import correct_holm
 from microstep.utils.text import format_count
 

@@ -85,7 +85,7 @@ def test_the_interval_over_seeds_and_samples_covers_95_percent(seeds, samples, b
     """With few seeds that differ, the interval accounts for other seeds and other samples."""
 
     def interval(pair: PairedPredictions) -> list[Ends]:
-        return [SeedSampleVariance.from_values(pair.differences).interval(results.SIGNIFICANCE_LEVEL)]
+        return [SeedSampleVariance.from_values(pair.differences).interval(estimates.SIGNIFICANCE_LEVEL)]
 
     assert 0.93 <= coverage(lambda rng: several_seeds(seeds, samples, between, rng), interval)[0] <= 0.97
 
@@ -96,7 +96,7 @@ def test_with_three_seeds_both_scores_are_covered():
     """The covariance of macro F1 between seeds comes from the bootstrap."""
 
     def interval(pair: PairedPredictions) -> list[Ends]:
-        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in results.compute_seed_scores(pair))
+        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in estimates.compute_seed_scores(pair))
         return seed_and_sample_intervals(pair, run - baseline)
 
     for found in coverage(lambda rng: several_seeds(3, 180, 0.2, rng), interval):

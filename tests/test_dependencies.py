@@ -23,7 +23,10 @@ def normalized(name: str) -> str:
 
 
 def declared() -> set[str]:
-    return {normalized(re.match(r"[\w.-]+", requirement)[0]) for requirement in PROJECT["dependencies"]}
+    """Return what is installed with microstep or one of its extras for users."""
+    extras = (names for extra, names in PROJECT["optional-dependencies"].items() if extra != "test")
+    requirements = [*PROJECT["dependencies"], *(name for names in extras for name in names)]
+    return {normalized(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
 
 
 def undeclared(root: Path) -> set[str]:

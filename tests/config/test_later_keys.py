@@ -21,7 +21,8 @@ from microstep.config.compose import compose
 from microstep.config.experiment import LATER, extract_experiment, public_experiment
 from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.groups import find_setting_differences, group_runs
+from microstep.evaluation.comparison.groups import group_runs
+from microstep.evaluation.comparison.names import find_setting_differences
 from microstep.evaluation.comparison.runs import ReportRequest, read_compared_run
 from microstep.run import config as run_config
 from microstep.run.checkpoints.checkpoints import Checkpoints

@@ -38,7 +38,7 @@ def job_names(*words: str) -> list[str]:
     seen: list[Sweep] = []
     overrides = [word for word in words if word != "-m"]
     with Composer.open(CONF, "train") as composer:
-        line = CommandLine(composer, overrides, "train", print, lambda sweep, *_: seen.append(sweep))
+        line = CommandLine(composer, overrides, "train", print, lambda study: lambda sweep, *_: seen.append(sweep))
         start = prepare_start(line, "-m" in words)
         if "start_sweep" in repr(start):
             start()

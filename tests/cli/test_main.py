@@ -512,11 +512,11 @@ COUNTING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from microstep.cli.main import Program
-from microstep.sweep.runner import run_sweep
+from microstep.sweep.study_runner import prepare_sweep
 
 composed, loads, argv = [], ConfigLoaderImpl._load_configuration_impl, list(sys.argv)
 ConfigLoaderImpl._load_configuration_impl = lambda *args, **kwargs: composed.append(1) or loads(*args, **kwargs)
-Program("train", lambda config, resumed: print(len(composed), sys.argv == argv), run_sweep)()
+Program("train", lambda config, resumed: print(len(composed), sys.argv == argv), prepare_sweep)()
 """
 
 

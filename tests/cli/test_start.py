@@ -67,6 +67,6 @@ def test_a_sweep_knows_whether_its_jobs_run_on_this_machine(
     words = [f"hydra/launcher={launcher}", "seed=0,1", quote_verbatim(f"hydra.sweep.dir={tmp_path / 's'}")]
     seen: list[Sweep] = []
     with Composer.open(CONF, "train") as composer:
-        line = CommandLine(composer, words, "train", print, lambda sweep, *_: seen.append(sweep))
+        line = CommandLine(composer, words, "train", print, lambda study: lambda sweep, *_: seen.append(sweep))
         prepare_start(line, sweeping=True)()
     assert [sweep.elsewhere for sweep in seen] == [elsewhere]

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects
 from microstep.sweep.summary.reading import SweepRun
+from microstep.sweep.summary.search_charts import draw_search
 from microstep.sweep.summary.study import RunGroup, SweepTable
 from microstep.sweep.summary.svg import GREY, INK, MAX_LINES, PAPER, SERIES, Chart, draw, get_group_color
 from microstep.sweep.summary.tables import format_better_direction, format_number
@@ -27,6 +28,7 @@ def draw_charts(sweep: SweepTable) -> dict[str, list[Chart]]:
     if sweep.groups:
         charts["leaderboard"] = [draw_leaderboard(sweep)]
         charts["main"] = draw_effects(sweep)
+        charts["search"] = draw_search(sweep) if sweep.is_search else []
         charts["speed"] = [draw_speed_chart(sweep)]
     return charts
 

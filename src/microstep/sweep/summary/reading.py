@@ -1,7 +1,7 @@
 """Reads the directory of a sweep: its runs and how each ended. Nothing in a run directory is trusted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -46,6 +46,7 @@ class SavedSweep:
     name: str
     command: str
     runs: tuple[SweepRun, ...]
+    study: Mapping[str, Any] = field(default_factory=dict)  #: of a sweep whose runs were chosen by earlier ones
 
 
 def read_sweep(directory: Path) -> SavedSweep:
@@ -57,7 +58,8 @@ def read_sweep(directory: Path) -> SavedSweep:
     jobs, stale = of_type(content.get("jobs"), dict), of_type(content.get("stale"), dict)
     names = dict.fromkeys([*map(str, jobs), *sorted(stale)])
     runs = tuple(read_sweep_run(directory, name, of_type(jobs.get(name), dict), stale.get(name)) for name in names)
-    return SavedSweep(short_text(content.get("name")) or directory.name, text_of(content.get("command")) or "", runs)
+    name, command = short_text(content.get("name")) or directory.name, text_of(content.get("command")) or ""
+    return SavedSweep(name, command, runs, of_type(content.get("study"), dict))
 
 
 def read_sweep_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> SweepRun:

@@ -10,6 +10,7 @@ from microstep.sweep.summary import tables
 from microstep.sweep.summary.best import UNDECIDED, UNKNOWN, compare_with_best
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
 from microstep.sweep.summary.reading import STATUSES
+from microstep.sweep.summary.search import MIN_TRIALS, compute_importance, read_trials
 from microstep.sweep.summary.study import SweepTable
 from microstep.sweep.summary.tables import format_sample
 from microstep.utils.text import format_count, truncate_middle
@@ -106,7 +107,7 @@ def format_levels(levels: Sequence[str]) -> str:
 def make_sections(sweep: SweepTable) -> Iterator[Section]:
     if sweep.groups:
         yield Section("Leaderboard", tables.make_leaderboard_table(sweep))
-    yield from make_effects_section(sweep)
+    yield from make_search_section(sweep) if sweep.is_search else make_effects_section(sweep)
     if sweep.monitor and any(run.record.numbers.get("epoch") for run in sweep.runs):
         yield Section("Curves")
     if sweep.groups:
@@ -114,6 +115,13 @@ def make_sections(sweep: SweepTable) -> Iterator[Section]:
     yield from make_failures_section(sweep)
     if sweep.runs:
         yield Section("Runs", tables.make_all_runs_table(sweep))
+
+
+def make_search_section(sweep: SweepTable) -> Iterator[Section]:
+    shares = ", ".join(f"{key} {share:.2f}" for key, share in compute_importance(read_trials(sweep)).items())
+    none = f"The importance of keys needs Optuna, two keys, and {MIN_TRIALS} trials with different scores."
+    told = f"Importance, the share of a key in the variance of the scores (fANOVA): {shares}."
+    yield Section("Search", remarks=(told if shares else none,))
 
 
 def make_effects_section(sweep: SweepTable) -> Iterator[Section]:

@@ -4,9 +4,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, stdev
+from typing import Any
 
 from microstep.config.experiment import REPEAT_KEYS, flatten, is_neutral
 from microstep.errors import escape_unprintable
@@ -58,6 +59,11 @@ class SweepTable:
     rows: Mapping[str, Mapping[str, str]]  #: name of a run → its values by key
     monitor: str  #: metric that most runs monitor; empty if there is none
     direction: str  #: max or min
+    study: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_search(self) -> bool:
+        return self.study.get("kind") == "search"
 
     @cached_property
     def scored_runs(self) -> tuple[SweepRun, ...]:
@@ -103,7 +109,7 @@ def tabulate(sweep: SavedSweep) -> SweepTable:
     rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
     monitors = Counter(run.monitored_metric for run in sweep.runs if run.monitored_metric)
     monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")
-    return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction)
+    return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction, sweep.study)
 
 
 def get_key_values(key: str, runs: Iterable[SweepRun]) -> list[str]:

@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +39,16 @@ def read_trials(sweep: SweepTable) -> Trials:
             rows.append(sweep.rows[ended[0].name])
     typed = {key: text for key, text in short_texts(study.get("keys")).items() if key in sweep.keys}
     values = {key: read_values([row[key] for row in rows], text) for key, text in typed.items()}
-    logs = {key for key in values if typed[key].startswith("tag(log,int") and all(v > 0 for v in values[key])}
+    positive = {key for key, column in values.items() if all(isinstance(v, float) and v > 0 for v in column)}
     direction = "min" if (study.get("direction") or sweep.direction) == "min" else "max"
-    return Trials(len(order) // max(1, repeats), metric, direction, scores, values, logs)
+    return Trials(
+        len(order) // max(1, repeats),
+        metric,
+        direction,
+        scores,
+        values,
+        {key for key in positive if "log" in typed[key]},
+    )
 
 
 def read_values(texts: list[str], typed: str) -> list[float] | list[str]:
@@ -59,7 +67,7 @@ def compute_importance(trials: Trials) -> dict[str, float]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     columns = {key: np.unique(column, return_inverse=True)[1].tolist() for key, column in trials.values.items()}
-    spaces = {key: optuna.distributions.FloatDistribution(0, max(column)) for key, column in columns.items()}
+    spaces: Any = {key: optuna.distributions.FloatDistribution(0, max(column)) for key, column in columns.items()}
     study, evaluator = optuna.create_study(), optuna.importance.FanovaImportanceEvaluator(seed=0)
     for score, *row in zip(trials.scores.values(), *columns.values(), strict=True):
         params = dict(zip(columns, row, strict=True))

@@ -1,21 +1,20 @@
 """Draws the charts of a search: its history, and a map of the two keys that matter most."""
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+from matplotlib.ticker import NullFormatter
 
 from microstep.sweep.summary.search import Trials, compute_importance, read_trials
 from microstep.sweep.summary.study import SweepTable
 from microstep.sweep.summary.svg import GREY, SERIES, Chart, draw
 from microstep.utils.text import truncate_middle
 
-MAP_COLORS = 8  #: a color bar of more than 50 would be an image, which the page doesn't load
-
 
 def draw_search(sweep: SweepTable) -> list[Chart]:
     trials = read_trials(sweep)
     charts, keys = [draw_history(trials)] if trials.scores else [], [*compute_importance(trials)] or [*trials.values]
-    return [*charts, draw_map(trials, keys[:2])] if charts and len(keys) > 1 else charts
+    return [*charts, draw_map(trials, keys[:2])] if len(keys) > 1 and len({*trials.scores.values()}) > 1 else charts
 
 
 def draw_history(trials: Trials) -> Chart:
@@ -32,13 +31,21 @@ def draw_history(trials: Trials) -> Chart:
 
 
 def draw_map(trials: Trials, keys: list[str]) -> Chart:
-    def paint(axes: Axes) -> None:
-        shades, scores = colormaps["viridis"].resampled(MAP_COLORS), list(trials.scores.values())
-        dots = axes.scatter(*map(trials.values.get, keys), c=scores, cmap=shades, s=60, edgecolors=GREY, linewidths=0.6)
-        axes.get_figure().colorbar(dots, label=f"validation {trials.metric}")
-        for side, key in zip("xy", keys, strict=True):
-            axes.set(**{f"{side}label": truncate_middle(key, 32)})
-            axes.set(**{f"{side}scale": "log"} if key in trials.log_keys else {})
+    scores = list(trials.scores.values())
+    steps = BoundaryNorm(np.unique(np.quantile(scores, np.linspace(0, 1, 7))), 256)  # a bad score may lie far from all
 
-    label = f"{keys[0]} and {keys[1]}: a dot is a trial, its color the score."
+    def paint(axes: Axes) -> None:
+        x, y = (np.array(trials.values[key]) for key in keys)
+        dots = axes.scatter(x, y, c=scores, norm=steps, cmap="viridis", s=60, edgecolors=GREY, linewidths=0.6)
+        axes.figure.colorbar(dots, ax=axes, label=f"validation {trials.metric}", format="%.4g")
+        axes.set(xlabel=truncate_middle(keys[0], 32), ylabel=truncate_middle(keys[1], 32))
+        for key, axis, set_scale in zip(
+            keys, (axes.xaxis, axes.yaxis), (axes.set_xscale, axes.set_yscale), strict=True
+        ):
+            if key in trials.log_keys:
+                set_scale("log")
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
+
+    label = f"{keys[0]} and {keys[1]}: a dot is a trial, its color the score, in sixths."
     return draw(paint, 3.3, label, label)

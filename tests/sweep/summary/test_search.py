@@ -1,0 +1,72 @@
+"""The summary of a search has its history, the importance of its keys and a map of two of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from microstep.sweep.summary.reading import read_sweep
+from microstep.sweep.summary.search import compute_importance, read_trials
+from microstep.sweep.summary.study import SweepTable, tabulate
+from microstep.sweep.summary.write import write_summary
+
+pytest.importorskip("optuna")
+LOG = "tag(log,interval(1e-3,1))"
+
+
+def search_of(directory: Path, trials: int = 12, **study: object) -> SweepTable:
+    """Write a search whose score depends on lr alone, and return its table; the third trial was pruned."""
+    jobs = {}
+    for number in range(trials):
+        name, rate = f"trial-{number}", 0.001 * 1.7**number
+        jobs[name] = {"overrides": [f"optimizer.lr={rate}", f"model={('mlp', 'small_cnn')[number % 2]}", "seed=0"]}
+        metrics = {"val": {"accuracy": 0.5 + 0.01 * number}}
+        record = {"status": "finished", "monitor": "accuracy", "direction": "max", "epoch": 1, "metrics": metrics}
+        (directory / name).mkdir()
+        pruned = {"pruned": {"epoch": 1}} if number == 2 else {}
+        (directory / name / "run.json").write_text(json.dumps(record | pruned))
+    keys = {"optimizer.lr": LOG, "model": "mlp,small_cnn"}
+    found = {"kind": "search", "objective": "accuracy", "direction": "max", "keys": keys, "repeats": 1}
+    content = {"name": "s", "command": "train", "jobs": jobs, "study": found | {"order": [*jobs], **study}}
+    (directory / "sweep.json").write_text(json.dumps(content))
+    return tabulate(read_sweep(directory))
+
+
+def test_trials_are_read_in_the_order_in_which_they_were_proposed(tmp_path: Path) -> None:
+    """A trial that was pruned has no score, also if it was resumed later."""
+    trials = read_trials(search_of(tmp_path))
+    assert trials.number == 12
+    assert list(trials.scores) == [1, 2, *range(4, 13)]
+    assert trials.log_keys == {"optimizer.lr"}
+
+
+def test_the_key_that_decides_is_the_most_important(tmp_path: Path) -> None:
+    """Shares sum to 1; with few trials none is told."""
+    shares = compute_importance(read_trials(search_of(tmp_path)))
+    assert list(shares) == ["optimizer.lr", "model"]
+    assert sum(shares.values()) == pytest.approx(1)
+    (tmp_path / "few").mkdir()
+    assert compute_importance(read_trials(search_of(tmp_path / "few", 7))) == {}
+
+
+def test_the_page_has_history_and_map_instead_of_main_effects(tmp_path: Path) -> None:
+    """The same files make the same bytes."""
+    search_of(tmp_path)
+    write_summary(tmp_path)
+    page = (tmp_path / "summary.html").read_bytes()
+    assert b"History: 11 of 12 trials have a score" in page
+    assert b"optimizer.lr and model: a dot is a trial" in page
+    assert b"Main effects" not in page
+    assert "Importance, the share of a key" in (tmp_path / "summary.md").read_text()
+    write_summary(tmp_path)
+    assert (tmp_path / "summary.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    "study", [{"order": 3}, {"repeats": "x"}, {"keys": [1]}, {"order": ["../x", 5]}, {"keys": {"model": LOG}}]
+)
+def test_a_damaged_description_stops_no_summary(tmp_path: Path, study: dict[str, object]) -> None:
+    """Nothing in sweep.json is trusted."""
+    search_of(tmp_path, **study)
+    write_summary(tmp_path)
+    assert (tmp_path / "summary.html").exists()

@@ -512,7 +512,7 @@ COUNTING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from microstep.cli.main import Program
-from microstep.sweep.study_runner import prepare_sweep
+from microstep.cli.launch import prepare_sweep
 
 composed, loads, argv = [], ConfigLoaderImpl._load_configuration_impl, list(sys.argv)
 ConfigLoaderImpl._load_configuration_impl = lambda *args, **kwargs: composed.append(1) or loads(*args, **kwargs)

@@ -140,4 +140,5 @@ def test_folds_and_seeds_are_repeats_of_one_setting(home, zygote):
     assert done.returncode == 0, done.stderr
     assert "seeds 0 of fold 0, 0 of fold 1, 1 of fold 0, 1 of fold 1" in done.stdout
     done = zygote.call("evaluate.py", *both, "split=val", cwd=home)
-    assert (done.returncode, "other samples" in error_of(done)) == (2, True)
+    assert done.returncode == 0, done.stderr
+    assert "fold" in done.stdout

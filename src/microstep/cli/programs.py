@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.cli.job import format_already_finished
+from microstep.cli.launch import join_world, prepare_sweep
 from microstep.cli.main import Program
 from microstep.config.allowlist import Allowlist, allowlist_from
 from microstep.config.experiment import flatten, get_trusted_names
@@ -20,11 +20,8 @@ from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
 from microstep.utils.terminal import install_notice_handler, print_above_bars, print_json
 from microstep.utils.text import display_path
-from microstep.utils.world import World
 
 if TYPE_CHECKING:
-    from microstep.cli.job import RunSweep
-    from microstep.config.sweep_jobs import ComposedStudy
     from microstep.run.pruning import MedianRule
     from microstep.run.resume import ResumePlan
 
@@ -181,18 +178,6 @@ def run_compute_stats(config: DictConfig) -> None:
     name, bar = get_choices()["dataset"], ProgressBars(config.progress).images
     report = write_dataset_report(dataset, name, config.split, config.ratio, config.seed, Path(config.output), bar)
     print_above_bars(report)
-
-
-def prepare_sweep(study: ComposedStudy | None) -> RunSweep:
-    from microstep.sweep.study_runner import prepare_sweep  # the summary and the bars are needed only for a sweep
-
-    return prepare_sweep(study)
-
-
-def join_world(world: World) -> AbstractContextManager[None]:
-    from microstep.training.helper import joined
-
-    return joined(world)
 
 
 train = Program("train", run_train, prepare_sweep, join_world)

@@ -1,9 +1,7 @@
 """Runs a study: a sweep whose runs are chosen by the results of earlier ones."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig
@@ -89,11 +87,6 @@ def raise_unfinished(generation: Sweep, plan: SweepPlan, runner: SweepRunner) ->
 
 def build_study(composed: ComposedStudy) -> Study:
     return Decision(composed.settings, composed.space) if composed.decides else build_search(composed)
-
-
-def prepare_sweep(composed: ComposedStudy | None) -> Callable[..., None]:
-    """Return the function that runs a sweep, or a study once its settings have been checked. ConfigError is raised."""
-    return partial(run_sweep, None if composed is None else build_study(composed))
 
 
 def run_sweep(

@@ -156,7 +156,8 @@ def test_runs_are_compared_by_their_scores(zygote, home, name) -> None:
     score = list(sides[0][0])[1]
     done = zygote.call("evaluate.py", *CONF, f"run={name}0", f"baseline={name}1", cwd=home)
     assert done.returncode == 0, done.stderr
-    (file,) = (home / "outputs/comparisons").glob(f"*{name}0*/comparison.json")
+    files = (home / "outputs/comparisons").glob("*/comparison.json")
+    (file,) = (file for file in files if f'"{name}0"' in file.read_text())
     found = json.loads(file.read_text())
     means = [np.mean([float(row[score]) for row in side]) for side in sides]
     assert found["score"]["name"] == score

@@ -40,9 +40,28 @@ def test_trials_are_read_in_the_order_in_which_they_were_proposed(tmp_path: Path
     assert trials.log_keys == {"optimizer.lr"}
 
 
+def test_a_trial_is_the_mean_over_all_of_its_runs(tmp_path: Path) -> None:
+    """One run of two that was pruned leaves the trial without a score."""
+    trials = read_trials(search_of(tmp_path, repeats=2))
+    assert trials.number == 6
+    assert trials.scores == pytest.approx({1: 0.505, 3: 0.545, 4: 0.565, 5: 0.585, 6: 0.605})
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_the_history_shows_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str) -> None:
+    """The line rises with the scores if higher is better, and stays at the first if lower is."""
+    drawn: list[float] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.step", lambda self, x, y, **style: drawn.extend(map(float, y)))
+    search_of(tmp_path, direction=direction)
+    write_summary(tmp_path)
+    assert (drawn[0], drawn[-1]) == pytest.approx((0.5, 0.61 if direction == "max" else 0.5))
+
+
 def test_the_key_that_decides_is_the_most_important(tmp_path: Path) -> None:
-    """Shares sum to 1; with few trials none is told."""
-    shares = compute_importance(read_trials(search_of(tmp_path)))
+    """Shares sum to 1, and are the same to the last bit if computed again; with few trials none is told."""
+    trials = read_trials(search_of(tmp_path))
+    shares = compute_importance(trials)
+    assert compute_importance(trials) == shares
     assert list(shares) == ["optimizer.lr", "model"]
     assert sum(shares.values()) == pytest.approx(1)
     (tmp_path / "few").mkdir()

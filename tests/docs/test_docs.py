@@ -51,7 +51,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     run = shutil.copytree(trained, tmp_path / "its run")  # other tests look at what is in the original
     places = {"RUN_DIR": run, "RUN_B": trained, "=DIR": f"={photos}", "FOLDER": photos / "test"}
     places |= {"labels.csv": grouped(tmp_path / "listed")} if "labels.csv" in command else {}
-    words = command.split()
+    words = shlex.split(command)
     for word, place in places.items():
         words = [typed.replace(word, str(place)) for typed in words]
     program, *words = words[1:]

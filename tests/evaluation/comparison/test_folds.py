@@ -117,3 +117,10 @@ def test_learners_on_overlapping_training_sets_are_covered() -> None:
     differences = np.stack(rows, 1)
     truth = float(differences.mean())
     assert missed(differences, truth, 0.25) <= 0.05 < missed(differences, truth, 0.0)
+
+
+def test_single_runs_of_two_folds_are_not_paired() -> None:
+    """One run of a fold is not compared with one of another, whose samples are not its own."""
+    pair = groups(([0.9] * 3, [0.8] * 3))
+    with pytest.raises(ConfigError, match="have none in common"):
+        pair_by_seed(RunGroup(pair.run.runs[:1]), RunGroup(pair.baseline.runs[1:2]))

@@ -116,7 +116,7 @@ def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
 def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
     """Return two groups with their common seeds. Two single runs may differ in seed; others must have one in common."""
     directory = run.first.directory
-    if len(run.runs) == len(baseline.runs) == 1:
+    if len(run.runs) == len(baseline.runs) == 1 and run.first.division == baseline.first.division:
         if run.seeds != baseline.seeds:
             seeds = (*run.seeds, *baseline.seeds)
             log.warning("run=%s: its seed is %s, the baseline's %s: chance in training differs too", directory, *seeds)

@@ -23,6 +23,7 @@ from microstep.errors import DataError, MicrostepError, ProcessLost, Pruned, Sto
 from microstep.run.checkpoints.checkpoints import CheckpointSchedule
 from microstep.run.progress import Progress
 from microstep.training.builders import build_components
+from microstep.training.evaluation_loop import evaluate
 from microstep.training.monitoring import LoggerCollection
 from microstep.training.optimization import build_optimization
 from microstep.training.periods import Periods
@@ -55,9 +56,9 @@ class HelperTrainer(Trainer):
     def conclude(self, memory: object) -> Results:
         """Evaluate this rank's share of the splits with the best weights, which rank 0 has."""
         self.model.load_state_dict(self.strategy.broadcast(None))
-        for name in ("val", "test"):
-            if name in self.loaders.splits:
-                self.evaluate(name)
+        for name in (name for name in ("val", "test") if name in self.loaders.splits):
+            metrics = self.task.metrics()
+            evaluate(self.model, self.components, self.batches(name, metrics), metrics)  # not with the last average
         return cast(Results, None)
 
 

@@ -21,7 +21,7 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     if not lists_its_jobs(sweeper):
         check_swept_values(typed)
         return [composer.compose_job([example(o) for o in typed])]
-    parsed = [*(composer.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *typed]
+    parsed = add_sweeper_params(composer, sweeper, typed)
     check_swept_values(parsed, are_listed=True)
     swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
     jobs = [compose_swept(composer, job, swept) for job in BasicSweeper.split_arguments(parsed, None)[0]]
@@ -32,7 +32,7 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
 
 @dataclass(frozen=True)
 class ComposedStudy:
-    """What a study chooses from, with its settings."""
+    """Holds the settings of a study, and what it chooses from."""
 
     settings: DictConfig
     space: SearchSpace
@@ -58,7 +58,7 @@ def compose_study(composer: Composer, overrides: Sequence[str]) -> ComposedStudy
     if find_study_key(typed, base) is None:
         return None
     check_exclusive_keys(typed)
-    parsed = [*(composer.parse(f"{key}={value}") for key, value in (base.hydra.sweeper.params or {}).items()), *typed]
+    parsed = add_sweeper_params(composer, base.hydra.sweeper, typed)
     check_swept_values(parsed)
     whole = composer.compose_with_study([example(o) for o in parsed])
     if whole.search is not None:
@@ -88,6 +88,11 @@ def check_study_keys(typed: Sequence[Override], base: DictConfig) -> None:
             raise ConfigError(word, f"{chosen} chooses the runs", "leave out one of the two")
         if decides and not chosen:
             raise ConfigError(word, "it belongs to until=decided", "add until=decided")
+
+
+def add_sweeper_params(composer: Composer, sweeper: DictConfig, typed: Sequence[Override]) -> list[Override]:
+    """Return the overrides of a yaml's `hydra.sweeper.params`, and the typed ones after them."""
+    return [*(composer.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *typed]
 
 
 def lists_its_jobs(sweeper: DictConfig) -> bool:

@@ -44,7 +44,7 @@ class Decision:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What sweep.json tells about the decision."""
+        """Return the content of sweep.json about the decision."""
         return {"kind": "decide", "settings": self.names, "known": self.format_known() if self.pairs else ""}
 
     def ask(self) -> list[list[str]]:
@@ -93,7 +93,7 @@ class Decision:
 
     @property
     def verdict(self) -> str | None:
-        """What is decided; None if nothing is yet."""
+        """Return what is decided; None if nothing is yet."""
         if not self.pairs:
             return None
         low, high = self.find_interval("val")

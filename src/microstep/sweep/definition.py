@@ -58,11 +58,11 @@ class Study(Protocol):
 
     @property
     def title(self) -> str:
-        """What is printed at the start."""
+        """Describe the study in the line that is printed at the start."""
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What sweep.json tells about the study, so far."""
+        """Return the content of sweep.json about the study, so far."""
 
     @property
     def settings(self) -> Mapping[str, Any]:

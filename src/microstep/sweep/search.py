@@ -50,7 +50,7 @@ class Search:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What sweep.json tells about the search."""
+        """Return the content of sweep.json about the search."""
         metric, direction = self.monitor or (None, None)
         found = {"kind": "search", "sampler": self.keys.sampler, "objective": metric, "direction": direction}
         keys = {dimension.key.lstrip("+"): dimension.typed for dimension in self.space.dimensions}
@@ -98,7 +98,7 @@ class Search:
         minimizes = self.monitor is not None and self.monitor[1] == "min"
         direction = StudyDirection.MINIMIZE if minimizes else StudyDirection.MAXIMIZE
         study = optuna.create_study(direction=direction, sampler=self.make_sampler(number))
-        study.add_trials(self.told[: number - number % int(self.keys.batch)])
+        study.add_trials(self.told)  # of earlier generations
         params = study.ask(self.distributions).params
         return {one.key: format_value(one, params[one.key]) for one in self.space.dimensions}
 

@@ -47,7 +47,10 @@ def json_alone() -> Iterator[None]:
     """Print nothing to stdout in this block but what `print_json` gets."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         TerminalState.json_stream = sys.__stdout__
-        yield
+        try:
+            yield
+        finally:
+            TerminalState.json_stream = None
 
 
 def print_json(content: Mapping[str, Any]) -> None:

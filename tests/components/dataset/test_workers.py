@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -207,6 +208,23 @@ def test_a_killed_worker_is_a_line():
     assert line.startswith("num_workers: a loader process died (")
     assert "\n" not in line
     assert "choose fewer num_workers" in line
+
+
+def broken_connection() -> Iterator[torch.Tensor]:
+    """What torch raises if a killed worker's connection breaks before the death is noticed, for microseconds."""
+    raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    yield
+
+
+def test_a_worker_killed_while_it_sends_is_the_same_line():
+    """A connection that breaks before torch notices the death is an error of a worker too."""
+    with workers(2) as made:
+        asked = wanted(batch=1)
+        made.expect(asked)
+        made.take_batch(asked[0])
+        made.results = broken_connection()
+        with pytest.raises(MicrostepError, match=r"^num_workers: a loader process died \(.*reset by peer\)"):
+            made.take_batch(asked[1])
 
 
 def test_another_error_is_not_explained_away():

@@ -100,12 +100,17 @@ def loader_errors() -> Iterator[None]:
         if "Communication with the workers" in text or "shared memory" in text:
             raise shortage_error("num_workers", text) from None
         if "DataLoader worker" in text:
-            ignore_child_signals()
             death = re.search(r"killed by signal: [\w ]+|exited unexpectedly", text)
-            reason = f"a loader process died ({death[0] if death else text})"
-            remedy = "most likely memory ran out, or /dev/shm: choose fewer num_workers, or a smaller batch_size"
-            raise MicrostepError("num_workers", reason, remedy) from None
+            raise death_error(death[0] if death else text) from None
         raise
+
+
+def death_error(sign: str) -> MicrostepError:
+    """Return the error of a loader process that died. Later deaths then raise no further errors."""
+    ignore_child_signals()
+    reason = f"a loader process died ({sign})"
+    remedy = "most likely memory ran out, or /dev/shm: choose fewer num_workers, or a smaller batch_size"
+    return MicrostepError("num_workers", reason, remedy)
 
 
 def shortage_error(subject: str, text: str) -> MicrostepError:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from microstep.components.augment import Pipeline
 from microstep.components.dataset.images import ImageSource
-from microstep.components.dataset.loader_processes import start_loader
+from microstep.components.dataset.loader_processes import death_error, start_loader
 from microstep.errors import MicrostepError
 
 MAX_WORKERS = 8  #: most processes that are started by default
@@ -86,12 +86,19 @@ class WorkerPool:
         """Return the images of a request (N × C × H × W, uint8), read in this process if it was not expected next."""
         if self.expected and request is self.expected[0]:
             self.expected.popleft()
-            result = next(self.results)
+            result = self.next_result()
         else:
             result = self.reader[request]
         if isinstance(result, MicrostepError):
             raise result
         return result
+
+    def next_result(self) -> Tensor | MicrostepError:
+        """Return the next result of the processes. Raises a MicrostepError if one died while it sent its images."""
+        try:
+            return next(self.results)
+        except (ConnectionError, EOFError) as error:
+            raise death_error(str(error) or "its connection ended") from None
 
     def stream(self, requests: Sequence[ReadRequest]) -> Iterator[Tensor | MicrostepError]:
         """Yield the images of each request, or the error that prevents reading them, in order."""

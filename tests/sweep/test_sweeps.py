@@ -137,6 +137,26 @@ def test_what_was_interrupted_goes_on_and_what_is_missing_is_run(zygote: Zygote,
     assert (failed / "train.log").read_text().startswith(log)
 
 
+def test_a_sweep_that_other_commands_widen_is_one_table(zygote: Zygote, swept: Path) -> None:
+    """Each experiment is one row with its value of every key. A run that an earlier command found stale stays so."""
+    stale = swept / SWEEP / name(1)
+    (stale / "run.json").write_text(json.dumps(record(stale) | {"experiment_hash": "of before"}))
+    for words in (["seed=0,1"], ["accum=1,2"], ["accum=2", "precision=amp,fp32"], ["optimizer.lr=0.1", "seed=0,2"]):
+        assert zygote.run("train.py", "-m", *LEAST, *words, "sweep=s", cwd=swept) == 0
+    with (swept / SWEEP / "summary.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    found = {tuple(row[key] for key in ("accum", "precision", "optimizer.lr", "seed", "status")) for row in rows}
+    assert found == {
+        ("1", "fp32", "0.03", "0", "finished"),
+        ("1", "fp32", "0.03", "1", "stale"),
+        ("2", "fp32", "0.03", "0", "finished"),
+        ("2", "amp (bf16)", "0.03", "0", "finished"),
+        ("1", "fp32", "0.1", "0", "finished"),
+        ("1", "fp32", "0.1", "2", "finished"),
+    }
+    assert len(rows) == len(found)
+
+
 def test_a_stale_run_is_told_of_and_left_alone(zygote: Zygote, swept: Path) -> None:
     """One line says what has changed; the run is run again only on request."""
     stale = swept / SWEEP / name(1)

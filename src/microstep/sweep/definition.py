@@ -118,12 +118,13 @@ def is_left_by_sweep(directory: Path) -> bool:
 
 def write_sweep_file(sweep: Sweep, plan: SweepPlan, errors: Mapping[str, str]) -> None:
     """Write sweep.json, with jobs of earlier commands kept; `errors` has what a run's process reported, by name."""
-    before = read_json_or_empty(sweep.directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES).get("jobs")
-    jobs = dict(before) if isinstance(before, dict) else {}
+    before = read_json_or_empty(sweep.directory / SWEEP_FILE, MAX_SWEEP_FILE_BYTES)
+    jobs, stale = (dict(of_type(before.get(key), dict)) for key in ("jobs", "stale"))
+    stale = {name: part for name, part in stale.items() if name not in {job.name for job in sweep.jobs}}
     for job in sweep.jobs:
         if plan.finished.get(job.name, job.name) == job.name:  # otherwise listed under the name of its run
             error = {"error": errors[job.name]} if job.name in errors else {}
             jobs[job.name] = {"overrides": list(job.overrides)} | error
-    content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": dict(plan.stale)}
+    content = {"name": sweep.directory.name, "command": sweep.command, "jobs": jobs, "stale": stale | dict(plan.stale)}
     study = {"study": dict(sweep.study)} if sweep.study else {}
     write_json(sweep.directory / SWEEP_FILE, content | study)

@@ -150,7 +150,7 @@ def test_summary_csv_has_a_row_a_run_with_every_digit(tmp_path):
 
 def test_a_key_that_an_earlier_job_lacks_has_its_default(tmp_path):
     """If earlier jobs lack a new key, its value is that of run.json's choices or config.yaml."""
-    jobs = {"a": ["seed=0"], "b": ["seed=0", "precision=amp", "optimizer.lr=0.10"], "c": ["seed=0"]}
+    jobs = {"a": ["seed=0"], "b": ["seed=0", "precision=amp", "optimizer.lr=0.10"], "c": ["seed=0", "accum=3"]}
     directory = plant_index(tmp_path / "s", jobs)
     for name in ("a", "b"):
         plant_run(directory / name, record(0.5, 0.5))
@@ -164,6 +164,31 @@ def test_a_key_that_an_earlier_job_lacks_has_its_default(tmp_path):
     assert "seed" not in found[0]
 
 
+def test_what_was_not_typed_is_written_as_what_was(tmp_path):
+    """A precision, a list and a whole number have one spelling, whichever command or recipe chose them.
+
+    A key that a run of an older version lacks has the value that the run used.
+    """
+    jobs = {"a": ["precision=amp", "task.metrics=[top5]", "max_grad_norm=1", "monitor=null", "experiment=x"], "b": []}
+    directory = plant_index(tmp_path / "s", jobs)
+    for name in jobs:
+        plant_run(directory / name, record(0.5, 0.5, precision={"name": "bf16"}, choices={"precision": "amp"}))
+    (directory / "b" / "config.yaml").write_text("task: {metrics: [top5]}\nmax_grad_norm: 1.0\n")
+    assert tabulated(directory).rows == {"a": {"experiment": "x"}, "b": {"experiment": "null"}}
+
+
+def test_an_experiment_that_two_commands_name_differently_is_one_run(tmp_path):
+    """It counts once: as finished if one of its runs has, also if the other was stopped, or has not started."""
+    words = ["accum=2"], ["accum=2", "precision=fp32"]
+    directory = plant_index(tmp_path / "s", {"stopped": words[0], "one": words[1], "two": words[1], "left": words[1]})
+    plant_run(directory / "stopped", record(0.4, 0.4, experiment_hash="1", status="interrupted"))
+    for name in ("one", "two"):
+        plant_run(directory / name, record(0.5, 0.5, experiment_hash="1"))
+    table = tabulated(directory)
+    assert [run.name for run in table.runs] == ["one"]
+    assert [group.val.values for group in table.groups] == [(0.5,)]
+
+
 def test_no_resolver_of_a_runs_config_is_asked(tmp_path, monkeypatch):
     """A reference is shown as written, so an untrusted config.yaml can't bring a secret into the summary."""
     monkeypatch.setenv("MICROSTEP_SECRET", "swordfish")
@@ -175,7 +200,16 @@ def test_no_resolver_of_a_runs_config_is_asked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("0.10", "1e-1"), ("True", "true"), ("'mlp'", "mlp"), ("2", "+2"), ("null", "None")]
+    ("one", "other"),
+    [
+        ("0.10", "1e-1"),
+        ("True", "true"),
+        ("'mlp'", "mlp"),
+        ("2", "+2"),
+        ("null", "None"),
+        ("1.0", "1"),
+        ("['a', 'b']", "[a,b]"),
+    ],
 )
 def test_one_value_has_one_spelling(one, other):
     """Two spellings of a value are one value."""

@@ -84,7 +84,7 @@ def read_sweep_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any)
 
 def get_changes(overrides: Mapping[str, str], record: RunRecord) -> dict[str, str]:
     changes = {key: str(record.overrides[key]) for key in ("epochs", "steps") if record.overrides.get(key) is not None}
-    if (typed := overrides.get("precision")) in ("auto", "amp") and record.precision:
+    if (typed := overrides.get("precision", record.choices.get("precision"))) in ("auto", "amp") and record.precision:
         changes["precision"] = f"{typed} ({record.precision})"
     return changes
 

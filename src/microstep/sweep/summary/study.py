@@ -3,18 +3,20 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
-from microstep.config.experiment import REPEAT_KEYS, flatten, is_neutral
+from microstep.config.experiment import LATER, REPEAT_KEYS, flatten, is_neutral
 from microstep.errors import escape_unprintable
 from microstep.sweep.summary.reading import SavedSweep, SweepRun
 
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 UNKNOWN_VALUE = "default"  #: value of a key that was not typed, if no file contains it
+#: Values of keys that the config.yaml of a run, perhaps of an older version, lacks.
+EARLIER_VALUES = {"experiment": None} | {k: v for k, v in LATER.items() if "." not in k and not isinstance(v, dict)}
 MAX_VALUE_LETTERS = 80  #: length to which a value is cut
 
 
@@ -107,9 +109,27 @@ def tabulate(sweep: SavedSweep) -> SweepTable:
     values = {key: get_key_values(key, sweep.runs) for key in typed if not is_neutral(key)}
     swept = sorted((key for key, column in values.items() if len(set(column)) > 1), key=REPEAT_KEYS.__contains__)
     rows = {run.name: {key: values[key][index] for key in swept} for index, run in enumerate(sweep.runs)}
-    monitors = Counter(run.monitored_metric for run in sweep.runs if run.monitored_metric)
+    runs = drop_repeated_runs(sweep.runs, rows)
+    rows = {run.name: rows[run.name] for run in runs}
+    monitors = Counter(run.monitored_metric for run in runs if run.monitored_metric)
     monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")
-    return SweepTable(sweep.name, sweep.command, sweep.runs, tuple(swept), rows, monitor, direction, sweep.study)
+    return SweepTable(sweep.name, sweep.command, runs, tuple(swept), rows, monitor, direction, sweep.study)
+
+
+def drop_repeated_runs(runs: Sequence[SweepRun], rows: Mapping[str, Mapping[str, str]]) -> tuple[SweepRun, ...]:
+    """Return each experiment's first finished run, else its first run. Commands of a sweep may name one differently.
+
+    A run that has not started has no hash yet, so it is dropped if a finished one has the same values.
+    """
+    current = [run for run in sorted(runs, key=lambda run: run.status != "finished") if run.status != "stale"]
+    kept = {run.record.experiment_hash: run.name for run in reversed(current)}
+    done = [rows[run.name] for run in current if run.status == "finished"]
+    return tuple(
+        run
+        for run in runs
+        if (run.status == "stale" or run.name == kept[run.record.experiment_hash] or not run.record.experiment_hash)
+        and not (run.status == "waiting" and rows[run.name] in done)
+    )
 
 
 def get_key_values(key: str, runs: Iterable[SweepRun]) -> list[str]:
@@ -124,9 +144,10 @@ def get_key_value(key: str, run: SweepRun) -> str | None:
     """Return a run's value of a key: as typed, else the option of a group, else from config.yaml."""
     if (typed := run.overrides.get(key, run.record.choices.get(key))) is not None:
         return normalize_value(typed)
-    leaves = {} if run.status == "waiting" else dict(flatten(run.saved.plain_config))
+    config = {} if run.status == "waiting" else run.saved.plain_config
+    leaves = EARLIER_VALUES | dict(flatten(config)) if config else {}
     value = leaves.get(key)
-    text = json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False) if isinstance(value, list) else str(value)
     return normalize_value(text) if key in leaves else None
 
 
@@ -137,9 +158,11 @@ def parse_typed_values(command: str, key: str) -> list[str]:
 
 
 def normalize_value(value: str) -> str:
-    """Return a value in one spelling: 0.10 becomes 0.1, True becomes true, and quotes are removed."""
+    """Return a value in one spelling: 0.10 becomes 0.1, 1.0 becomes 1, True becomes true, and quotes are removed."""
     text = escape_unprintable(value.strip())[:MAX_VALUE_LETTERS]
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
     if NUMBER_PATTERN.fullmatch(text):
-        return str(int(text)) if text.lstrip("+-").isdecimal() else f"{float(text)!r}"
+        return str(int(text)) if text.lstrip("+-").isdecimal() else f"{float(text)!r}".removesuffix(".0")
+    if text[:1] == "[" and text[-1:] == "]":
+        return f"[{','.join(map(normalize_value, text[1:-1].split(',')))}]"
     return {"True": "true", "False": "false", "None": "null"}.get(text, text)

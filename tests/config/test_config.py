@@ -160,6 +160,7 @@ def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
         "checkpoint.every_epochs=2",
         "checkpoint.every_minutes=5",
         "checkpoint.every_steps=7",
+        "checkpoint.keep=best",
     ]
     assert extract_experiment(compose(neutral)) == extract_experiment(compose())
     assert extract_experiment(compose(["compile=true"])) != extract_experiment(compose(["compile=false"]))

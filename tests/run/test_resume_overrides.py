@@ -40,6 +40,7 @@ def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
         ("checkpoint.every_epochs=2", "checkpoint.every_epochs", 2),
         ("checkpoint.every_minutes=0.5", "checkpoint.every_minutes", 0.5),
         ("checkpoint.every_steps=9", "checkpoint.every_steps", 9),
+        ("checkpoint.keep=best", "checkpoint.keep", "best"),
         ("device=cpu", "device", "cpu"),
         ("threads=2", "threads", 2),
         ("allocator=default", "allocator", "default"),

@@ -46,6 +46,7 @@ class CheckpointConfig:
     every_epochs: int = key(1, RUN, "epochs between two checkpoints")
     every_minutes: float | None = key(None, RUN, "also save during an epoch: minutes between two checkpoints")
     every_steps: int | None = key(None, RUN, "the same, in windows (optimizer steps, skipped ones too)")
+    keep: str = key("all", RUN, "best: a finished run keeps only its best checkpoint")
 
 
 @dataclass
@@ -175,6 +176,7 @@ CHOICES = {
     "reduction": ("sum", "canonical"),
     "tta": ("flip",),
     "allocator": ("keep", "default"),
+    "checkpoint.keep": ("all", "best"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "dataset.fit": ("crop", "pad", "squash"),
     "until": ("decided",),

@@ -74,7 +74,8 @@ class Trainer:
             StorageError: if a checkpoint or a log can't be written. Earlier checkpoints are kept.
         """
         memory = PeakMemory(self.loaders.device)
-        with defer_signals(), self.loggers, torch_errors(), self.connect(self), self.save_when_stopped():
+        kept = self.checkpoint_schedule.keeping(self.checkpoints)
+        with defer_signals(), kept, self.loggers, torch_errors(), self.connect(self), self.save_when_stopped():
             self.throughput.start_run()
             self.checkpoint_schedule.restart_timer()
             with closing(self.profiler) if self.profiler else nullcontext():

@@ -1,21 +1,24 @@
 """Saves and loads the checkpoints of a run, and decides when one is due."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
-from microstep.errors import CheckpointRefused
+from microstep.errors import CheckpointRefused, MicrostepError
 from microstep.run.checkpoints.archive import deserialize_state, serialize_state, snapshot
 from microstep.run.checkpoints.manifest import CheckpointEntry, make_entry, read_manifest, read_verified, write_manifest
 from microstep.run.layout import find_checkpoint_files
-from microstep.run.lock import submit_locked
+from microstep.run.lock import directory_lock, submit_locked
 from microstep.run.progress import Position, Progress
 from microstep.types.events import SavingCost
 from microstep.utils.files import storage_errors, sync_to_disk, write_atomic
+
+log = logging.getLogger("microstep.notice")
 
 
 class Checkpoints:
@@ -70,12 +73,25 @@ class Checkpoints:
         older = [e for e in map(self.entries.get, ("last", "previous")) if e and e.file != entry.file]
         previous = next(filter(self.is_intact, older), None)
         named = {"last": entry, "previous": previous, "best": entry if best else self.entries.get("best")}
-        kept = {name: e for name, e in named.items() if e is not None}
+        self.keep({name: e for name, e in named.items() if e is not None})
+
+    def keep(self, kept: Mapping[str, CheckpointEntry]) -> None:
+        """Write the manifest, then remove the files that it doesn't name."""
         write_manifest(self.directory, kept)
         self.entries = dict(kept)
         with storage_errors(self.directory):
             for file in set(find_checkpoint_files(self.directory)) - {self.directory / e.file for e in kept.values()}:
                 file.unlink(missing_ok=True)
+
+    def keep_best(self) -> None:
+        """Remove all but the best checkpoint; warn if that fails, as when another process has locked the run."""
+        try:
+            with directory_lock(self.directory.parent):
+                best = self.entry("best")
+                is_last = self.entries.get("last") == best
+                self.keep({"last": best, "best": best} if is_last else {"best": best})
+        except MicrostepError as error:
+            log.warning("all checkpoints are kept: %s", error)
 
     def is_intact(self, entry: CheckpointEntry) -> bool:
         with suppress(CheckpointRefused):
@@ -98,6 +114,9 @@ class Checkpoints:
     def entry(self, name: str) -> CheckpointEntry:
         """Return the `best`, `last` or `previous` entry. Raise CheckpointRefused if it is missing or damaged."""
         self.wait()
+        if name not in self.entries and self.entries.keys() == {"best"}:
+            remedy = "evaluate checkpoint=best, or start a new run"
+            raise CheckpointRefused(str(self.directory), f"checkpoint.keep=best has dropped the {name} one", remedy)
         if name not in self.entries:
             reason = f"there is no {name} checkpoint"
             raise CheckpointRefused(str(self.directory), reason, "let the run finish an epoch")
@@ -123,11 +142,26 @@ class CheckpointSchedule:
         every_epochs: epochs between checkpoints; the best and the last epoch are always saved.
         every_minutes: minutes between checkpoints within an epoch, or None.
         every_steps: windows between checkpoints within an epoch, or None.
+        keep: `all` checkpoints of a finished run, or `best` for that one alone.
     """
 
-    def __init__(self, every_epochs: int = 1, every_minutes: float | None = None, every_steps: int | None = None):
+    def __init__(
+        self,
+        every_epochs: int = 1,
+        every_minutes: float | None = None,
+        every_steps: int | None = None,
+        keep: str = "all",
+    ):
         self.every_epochs, self.every_minutes, self.every_steps = every_epochs, every_minutes, every_steps
+        self.keep = keep
         self.restart_timer()
+
+    @contextmanager
+    def keeping(self, checkpoints: Checkpoints) -> Iterator[None]:
+        """Drop what `keep` says after a block in which the run finishes: run.json must say so first."""
+        yield
+        if self.keep == "best":
+            checkpoints.keep_best()
 
     def restart_timer(self) -> None:
         self.timer_start = monotonic()

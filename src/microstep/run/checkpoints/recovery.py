@@ -28,6 +28,8 @@ def recover_state(checkpoints: Checkpoints) -> RecoveredState | None:
     If the best checkpoint is lost, a warning says so, and the best is chosen from the recovered epoch on. Raise
     CheckpointRefused if no checkpoint is intact.
     """
+    if checkpoints.entries.keys() == {"best"}:
+        checkpoints.entry("last")  # refuses a run that has dropped it: it would train again from the best one
     for entry, state, progress in iter_intact_checkpoints(checkpoints):
         best = find_best_entry(checkpoints, entry, progress)
         found = {"last": entry} | ({"best": best} if best else {})

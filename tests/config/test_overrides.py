@@ -13,7 +13,7 @@ from microstep.config.compose import Composer
 from microstep.config.experiment import VERBATIM_KEYS
 from microstep.config.overrides import quote_verbatim, suggest_names
 from microstep.config.search_path import CONF
-from microstep.config.sweep_jobs import compose_jobs
+from microstep.config.sweep_jobs import compose_jobs, expand_repeats
 from microstep.errors import ConfigError
 
 REFUSED = [  # typed override, beginning of the error, a part of its text
@@ -148,6 +148,16 @@ def test_a_sweep_is_cut_into_checked_jobs(composer: Composer) -> None:
     jobs = compose_jobs(composer, ["precision=fp32,amp", "accum=1,2,4"])
     found = [(job.precision._target_.rsplit(".")[-1], job.accum) for job in jobs]
     assert found == [(precision, accum) for precision in ("full", "amp") for accum in (1, 2, 4)]
+
+
+def test_repeats_are_short_for_a_list(composer: Composer) -> None:
+    """dataset.repeats=3 runs repeats 0, 1 and 2; without -m, or with no number, it is refused."""
+    assert expand_repeats(["accum=2", "dataset.repeats=3"]) == ["accum=2", "dataset.repeat=0,1,2"]
+    with pytest.raises(ConfigError, match=r"dataset\.repeats=3: it is several runs; add -m"):
+        composer.compose_job(["dataset.folds=5", "dataset.fold=0", "dataset.repeats=3"])
+    for value in ("0", "two", "-1", ""):
+        with pytest.raises(ConfigError, match="it is no number of repeats"):
+            expand_repeats([f"dataset.repeats={value}"])
 
 
 @pytest.mark.parametrize(

@@ -60,5 +60,5 @@ def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch,
 
 
 def test_every_yaml_is_short() -> None:
-    """A yaml of a group has at most fourteen lines."""
-    assert {yaml for yaml in yamls() if len((CONF / f"{yaml}.yaml").read_text().splitlines()) > 14} == set()
+    """A yaml of a group has at most fifteen lines."""
+    assert {yaml for yaml in yamls() if len((CONF / f"{yaml}.yaml").read_text().splitlines()) > 15} == set()

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -15,7 +16,7 @@ from microstep.cli.job import CommandLine, multirun
 from microstep.cli.paths import get_hydra_directory
 from microstep.config.compose import Composer
 from microstep.config.overrides import drop_hydra_node, quote_verbatim
-from microstep.config.sweep_jobs import ComposedStudy, compose_jobs, compose_study, lists_its_jobs
+from microstep.config.sweep_jobs import ComposedStudy, compose_jobs, compose_study, expand_repeats, lists_its_jobs
 from microstep.config.validation import check_launcher, check_unique_names, refuse_check
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
@@ -37,6 +38,7 @@ def remedy_on_stop(remedy: str) -> Iterator[None]:
 
 def prepare_sweep(line: CommandLine) -> Callable[[], None]:
     """Return a function that starts a sweep. All of its jobs are composed and checked before; of a study, examples."""
+    line = replace(line, overrides=expand_repeats(line.overrides))
     study = compose_study(line.composer, line.overrides)
     configs = compose_jobs(line.composer, line.overrides) if study is None else study.examples
     return partial(start_sweep, line, configs, study)

@@ -32,6 +32,7 @@ LATER: dict[str, Any] = {
     "compile": False,
     **dict.fromkeys(("dataset.folds", "dataset.fold", "model.freeze", "model.norm", "task.loss", "task.metrics")),
     "model.aux_logits": False,
+    "dataset.repeat": 0,
     "model.norm_samples": 16,
     "dataset.fit": "crop",
     "gradient": {"_target_": "microstep.components.gradient.Identity"},
@@ -41,7 +42,7 @@ LATER: dict[str, Any] = {
     "reduction": "sum",
     "atom": 32,
 }
-REPEAT_KEYS = ("seed", "dataset.fold")  #: keys in which the repeats of an experiment differ
+REPEAT_KEYS = ("seed", "dataset.repeat", "dataset.fold")  #: keys in which the repeats of an experiment differ
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"init", "resume", "run", "weights", "baseline", "split", "input", "output", "logger.jsonl.path", *DATA_PATH_KEYS}

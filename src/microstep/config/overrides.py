@@ -21,6 +21,7 @@ from microstep.errors import ConfigError
 OVERRIDE_PATTERN = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=+~]+)=(?P<value>.*)", re.DOTALL)
 #: Keys that another key overrides.
 EXCLUSIVE_KEYS = {"batch_size": "effective_batch_size", "epochs": "steps"}
+REPEATS_KEY = "dataset.repeats"  #: its number is short for a list of `dataset.repeat`
 TYPE_DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 TYPE_DESCRIPTIONS |= {"str": "text", "None": "null", "list": "a list"}
 
@@ -46,6 +47,8 @@ def typed_value(override: Override) -> str:
 def check_plain_overrides(overrides: Iterable[Override]) -> None:
     for override in overrides:
         typed = override.input_line or ""
+        if override.key_or_group == REPEATS_KEY:
+            raise ConfigError(typed, "it is several runs", "add -m, or give the number of one: dataset.repeat=0")
         if override.is_delete():
             raise ConfigError(typed, "an experiment needs all its parts", "choose another option instead")
         if override.is_sweep_override():

@@ -55,5 +55,5 @@ RANGES = {
     "augment.magnitude": Range(minimum=0, maximum=30),
     "dataset.split_seed": Range(minimum=0, maximum=2**32 - 1),
     **dict.fromkeys(("dataset.classes", "dataset.folds"), Range(minimum=2)),
-    "dataset.fold": NON_NEGATIVE,
+    **dict.fromkeys(("dataset.fold", "dataset.repeat"), NON_NEGATIVE),
 }

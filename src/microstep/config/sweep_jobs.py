@@ -1,5 +1,6 @@
 """Splits the command line of a sweep into its jobs."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from microstep.config.compose import Composer
-from microstep.config.overrides import check_exclusive_keys
+from microstep.config.overrides import REPEATS_KEY, check_exclusive_keys
 from microstep.config.search_space import SearchSpace, is_study_key, read_search_space, read_two_settings
 from microstep.errors import ConfigError
 
@@ -28,6 +29,21 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     for job in jobs:
         job.hydra.job.config.override_dirname.exclude_keys += sorted({o.key_or_group for o in parsed} - swept)
     return jobs
+
+
+def expand_repeats(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with `dataset.repeat=0,1,2` for `dataset.repeats=3`."""
+    return [
+        f"dataset.repeat={list_repeats(value)}" if key == REPEATS_KEY else word
+        for word in overrides
+        for key, _, value in [word.partition("=")]
+    ]
+
+
+def list_repeats(count: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,2}", count):
+        raise ConfigError(f"{REPEATS_KEY}={count}", "it is no number of repeats", "give 1 to 999: dataset.repeats=3")
+    return ",".join(map(str, range(int(count))))
 
 
 @dataclass(frozen=True)

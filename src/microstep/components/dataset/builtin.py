@@ -21,6 +21,9 @@ def digits(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    repeat: int = 0,
 ) -> ImageDataset:
     """Build the digits data set of scikit-learn: 1,797 images of 1 × 8 × 8. The arguments are those of `image_dataset`.
 
@@ -32,7 +35,8 @@ def digits(
     kept, held_out = split_stratified(images.labels, test_samples, split_seed, subject, names)
     train, test = images.select(kept), images.select(held_out)
     decoder = Decoder(8, 8, 1)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
+    options = resident, num_workers, decoder, folds, fold, repeat
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, *options)
 
 
 def synthetic(
@@ -48,6 +52,9 @@ def synthetic(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    repeat: int = 0,
 ) -> ImageDataset:
     """Build a data set that a model can learn: noise around one random pattern per class.
 
@@ -71,4 +78,5 @@ def synthetic(
 
     train, test = make_images(samples), make_images(test_samples)
     decoder = Decoder(size, size, channels)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
+    options = resident, num_workers, decoder, folds, fold, repeat
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, *options)

@@ -38,6 +38,9 @@ def cifar(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    repeat: int = 0,
 ) -> ImageDataset:
     """Build CIFAR-10 or CIFAR-100 from the pickled batches below `root`, as torchvision stores them.
 
@@ -65,7 +68,8 @@ def cifar(
     train = read_images(folder, dataset_class.train_list, dataset_class)
     test = read_images(folder, dataset_class.test_list, dataset_class)
     decoder = Decoder(32, 32, 3)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
+    options = resident, num_workers, decoder, folds, fold, repeat
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, *options)
 
 
 def check_files(folder: Path, dataset_class: Any) -> None:

@@ -15,7 +15,7 @@ from microstep.components.dataset.files import ImageFiles, cache_decoded
 from microstep.components.dataset.image_dataset import ImageDataset, ImageSplits
 from microstep.components.dataset.images import ProgressBar, no_progress_bar
 from microstep.components.dataset.layout import SPLIT_FOLDERS
-from microstep.components.dataset.splitting import hold_out, make_folds, split_by_fractions
+from microstep.components.dataset.splitting import hold_out_fold, split_by_fractions
 from microstep.errors import ConfigError, DataError
 
 BUDGET_GIB = 2.0  #: most memory for pixels with `resident: auto`
@@ -34,6 +34,7 @@ def file_dataset(
     split_seed: int = 0,
     folds: int | None = None,
     fold: int | None = None,
+    repeat: int = 0,
     resident: bool | str = "auto",
     budget_gib: float = BUDGET_GIB,
     cache: str | None = None,
@@ -55,6 +56,7 @@ def file_dataset(
         test_fraction: The same for `test`. With 0 there is no test split.
         folds: Number of equal parts of all but the test images, one of which is `val`; None splits by fractions.
         fold: Number of the part that is `val`, from 0.
+        repeat: Number of the random division into folds, from 0.
         resident: Keep all images on the device; `auto` does so if they need at most `budget_gib`.
         budget_gib: Most memory for resident images, in GiB.
         cache: Directory that decoded images are kept in for later epochs and runs; None decodes them each time.
@@ -76,7 +78,8 @@ def file_dataset(
     official = {name: replace(files, decoder=decode) for name, files in splits.items()}
     official = official if cache is None else cache_decoded(official, Path(cache))
     fractions = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
-    make_splits = partial(make_missing_splits, fractions=fractions, seed=split_seed, folds=folds, fold=fold or 0)
+    make_splits = partial(make_missing_splits, fractions=fractions, seed=split_seed, folds=folds, repeat=repeat)
+    make_splits = partial(make_splits, fold=fold or 0)
     needed = sum(len(files) * prod(files.shape) for files in official.values()) / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""
@@ -93,13 +96,12 @@ def merge_val(splits: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:
 
 
 def make_missing_splits(
-    official_splits: ImageSplits, fractions: Mapping[str, float], seed: int, folds: int | None, fold: int
+    official_splits: ImageSplits, fractions: Mapping[str, float], seed: int, folds: int | None, fold: int, repeat: int
 ) -> ImageSplits:
     missing = {name: fraction for name, fraction in fractions.items() if name not in official_splits}
     splits = {**official_splits, **split_by_fractions(official_splits["train"], missing, seed)}
     if folds:
-        rows = make_folds(splits["train"], folds, seed, f"dataset.folds={folds}")[fold]
-        splits |= hold_out(splits["train"], rows, "val")
+        splits |= hold_out_fold(splits["train"], folds, fold, seed, repeat)
     check_train_classes(splits["train"])
     return {name: splits[name] for name in SPLIT_FOLDERS if name in splits}
 

@@ -24,7 +24,7 @@ from microstep.components.dataset.normalization import (
     read_pixels,
 )
 from microstep.components.dataset.splits import ResidentSplit, StreamingSplit
-from microstep.components.dataset.splitting import split_stratified
+from microstep.components.dataset.splitting import hold_out_fold, split_stratified
 from microstep.components.dataset.strata import strata_of
 from microstep.components.dataset.workers import WorkerPool, worker_count
 from microstep.types.data import Split
@@ -148,6 +148,9 @@ def image_dataset(
     resident: bool = True,
     num_workers: int | None = None,
     decoder: Callable[[Path], Any] | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    repeat: int = 0,
 ) -> ImageDataset:
     """Build a data set from official training and test images; validation is a stratified part of the former.
 
@@ -163,8 +166,13 @@ def image_dataset(
         num_workers: Number of worker processes; None starts one per core.
         decoder: Function that `evaluate.py input=` decodes a file with: C × H × W, uint8, like the images. None if it
             is not known; `input=` is refused then.
+        folds: Number of equal parts of the training images, one of which is for validation. None: `val_samples` are.
+        fold: Number of the part that is for validation, from 0.
+        repeat: Number of the random division into folds, from 0.
     """
     make_splits = partial(make_validation_split, val_samples=val_samples, split_seed=split_seed)
+    if folds:
+        make_splits = partial(make_fold_splits, folds=folds, fold=fold or 0, seed=split_seed, repeat=repeat)
     official = {"train": train, "test": test}
     return ImageDataset(official, make_splits, device, resident, mean, std, num_workers, decoder=decoder)
 
@@ -173,6 +181,10 @@ def make_validation_split(official_splits: ImageSplits, val_samples: int, split_
     train, test, subject = official_splits["train"], official_splits["test"], f"dataset.val_samples={val_samples}"
     kept, held_out = split_stratified(train.labels, val_samples, split_seed, subject, train.class_names)
     return {"train": train.select(kept), "val": train.select(held_out), "test": test}
+
+
+def make_fold_splits(official_splits: ImageSplits, folds: int, fold: int, seed: int, repeat: int) -> ImageSplits:
+    return {**hold_out_fold(official_splits["train"], folds, fold, seed, repeat), "test": official_splits["test"]}
 
 
 def hash_splits(splits: ImageSplits) -> str:

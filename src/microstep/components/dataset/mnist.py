@@ -40,6 +40,9 @@ def mnist(
     num_workers: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    repeat: int = 0,
 ) -> ImageDataset:
     """Build MNIST, Fashion-MNIST or KMNIST: images of 1 × 28 × 28 in ten classes.
 
@@ -65,7 +68,8 @@ def mnist(
         Images(*read_idx_split(directory, prefix, remedy), MNIST_CLASSES[kind]) for prefix in ("train", "t10k")
     )
     decoder = Decoder(28, 28, 1)
-    return image_dataset(train, test, device, val_samples, split_seed, mean, std, resident, num_workers, decoder)
+    options = resident, num_workers, decoder, folds, fold, repeat
+    return image_dataset(train, test, device, val_samples, split_seed, mean, std, *options)
 
 
 def has_idx_files(directory: Path) -> bool:

@@ -98,6 +98,12 @@ def hold_out(train: ImageSource, rows: Int64Array, name: str) -> dict[str, Image
     return {"train": train.select(np.setdiff1d(np.arange(len(train)), rows)), name: train.select(rows)}
 
 
+def hold_out_fold(train: ImageSource, folds: int, fold: int, seed: int, repeat: int) -> dict[str, ImageSource]:
+    """Return the images of a fold as `val`, and the others as `train`. Each repeat is another division into folds."""
+    derived = int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0]) if repeat else seed
+    return hold_out(train, make_folds(train, folds, derived, f"dataset.folds={folds}")[fold], "val")
+
+
 def make_folds(train: ImageSource, count: int, seed: int, subject: str) -> list[Int64Array]:
     """Return the sorted rows of each of so many equal parts, with each class in proportion as far as groups allow."""
     groups, folds = getattr(train, "groups", None), []

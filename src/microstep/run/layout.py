@@ -38,7 +38,7 @@ def find_checkpoint_files(directory: Path) -> list[Path]:
 def refuse_links(directory: Path) -> None:
     """Refuse links among the files that a run writes: what they lead to would change."""
     checkpoints = directory / "checkpoints"
-    places = [directory / name for name in (".hydra", "reports/val", "reports/test", "profile")]
+    places = [directory / name for name in (".hydra", "reports/val", "reports/val-last", "reports/test", "profile")]
     own = [directory / name for name in list_names(directory) if matches(name)]
     own += [checkpoints / "manifest.json", *find_checkpoint_files(checkpoints), *places]
     for path in [*own, *(place / name for place in places for name in list_names(place))]:

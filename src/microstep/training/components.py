@@ -35,6 +35,12 @@ class Components:
         return self.accumulation.steps(self.loaders.samples)
 
     @property
+    def reports(self) -> dict[str, list[str]]:
+        """Names of the final reports by checkpoint, `best` at the end. The last one's were not chosen on the fold."""
+        last = {"last": ["val-last"]} if getattr(self.dataset, "has_folds", False) else {}
+        return last | {"best": [name for name in ("val", "test") if name in self.loaders.splits]}
+
+    @property
     def num_parameters(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)

@@ -121,9 +121,18 @@ class PredictionCollector:
 
 
 def evaluate_and_report(
-    components: Components, name: str, batches: Iterable[Batch], metrics: Metrics, directory: Path, fit: bool = False
+    components: Components,
+    name: str,
+    batches: Iterable[Batch],
+    metrics: Metrics,
+    directory: Path,
+    fit: bool = False,
+    keep_probabilities: bool = False,
 ) -> SplitResult:
-    """Return a split's metrics and write its report to `directory`, from the same outputs; if `fit`, fit the task."""
+    """Return a split's metrics and write its report to `directory`, from the same outputs; if `fit`, fit the task.
+
+    With `keep_probabilities`, a classifier's report also has the probabilities of all classes.
+    """
     kept, task = PredictionCollector(), components.task
     values = evaluate(components.model, components, batches, metrics, kept)
     predictions = kept.predictions(components.loaders.splits[name])
@@ -131,5 +140,7 @@ def evaluate_and_report(
         task.fit(predictions)
     with write_directory(directory) as draft:
         report = task.report(predictions, draft)
+        if keep_probabilities and hasattr(task, "write_probabilities"):
+            task.write_probabilities(predictions, draft)
     moved = {title: directory / file.relative_to(draft) for title, file in report.images.items()}
     return SplitResult(values, replace(report, images=moved))

@@ -54,11 +54,12 @@ class HelperTrainer(Trainer):
         yield
 
     def conclude(self, memory: object) -> Results:
-        """Evaluate this rank's share of the splits with the best weights, which rank 0 has."""
-        self.model.load_state_dict(self.strategy.broadcast(None))
-        for name in (name for name in ("val", "test") if name in self.loaders.splits):
-            metrics = self.task.metrics()
-            evaluate(self.model, self.components, self.batches(name, metrics), metrics)  # not with the last average
+        """Evaluate this rank's share of the splits with the weights that rank 0 reports on."""
+        for names in self.components.reports.values():
+            self.model.load_state_dict(self.strategy.broadcast(None))
+            for split in (name.removesuffix("-last") for name in names):
+                metrics = self.task.metrics()
+                evaluate(self.model, self.components, self.batches(split, metrics), metrics)  # not the last average
         return cast(Results, None)
 
 

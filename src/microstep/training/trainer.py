@@ -46,8 +46,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
         self.task, self.loaders = self.components.task, self.components.loaders
-        self.step = self.optimization.step
-        self.progress = Progress()
+        self.step, self.progress = self.optimization.step, Progress()
         self.throughput = ThroughputMeter(self.loaders.wait_timer)
         self.compile_timer = None if self.optimization.compiled is None else CompileTimer()
 
@@ -120,8 +119,9 @@ class Trainer:
     def conclude(self, memory: PeakMemory) -> Results:
         seconds = self.total_seconds()
         self.progress.check_best_is_finite()
-        self.model.load_state_dict(self.strategy.broadcast(self.checkpoints.load("best")["model"]))
-        splits = {name: self.report(name) for name in ("val", "test") if name in self.loaders.splits}
+        for checkpoint, names in self.components.reports.items():  # the best one comes last
+            self.model.load_state_dict(self.strategy.broadcast(self.checkpoints.load(checkpoint)["model"]))
+            splits = {name: self.report(name) for name in names}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics, self.task)
         values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
         values |= {"peak_memory_bytes": memory.bytes(), "saving": self.checkpoints.saving, "splits": splits}
@@ -131,9 +131,9 @@ class Trainer:
         return results
 
     def report(self, name: str) -> SplitResult:
-        metrics, directory = self.task.metrics(), self.run_dir / "reports" / name
-        batches, is_fitted = self.batches(name, metrics), name == "val"
-        return evaluate_and_report(self.components, name, batches, metrics, directory, is_fitted)
+        split, metrics, directory = name.removesuffix("-last"), self.task.metrics(), self.run_dir / "reports" / name
+        batches, is_last = self.batches(split, metrics), name != split
+        return evaluate_and_report(self.components, split, batches, metrics, directory, name == "val", is_last)
 
     def windows(self, epoch: int) -> Iterator[tuple[int, Iterator[LoadedWindow]]]:
         """Yield each pass over the data that an epoch is part of, with the windows that are left to train."""

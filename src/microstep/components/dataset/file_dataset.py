@@ -83,7 +83,8 @@ def file_dataset(
     needed = sum(len(files) * prod(files.shape) for files in official.values()) / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""
-    return ImageDataset(official, make_splits, device, is_resident, mean, std, num_workers, bar, note)
+    options = mean, std, num_workers, bar, note
+    return ImageDataset(official, make_splits, device, is_resident, *options, has_folds=bool(folds))
 
 
 def merge_val(splits: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:

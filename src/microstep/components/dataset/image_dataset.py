@@ -46,6 +46,7 @@ class ImageDataset:
     progress_bar: ProgressBar = no_progress_bar  #: shown while files are read
     resident_note: str = ""  #: why the data are resident or streaming, for the summary
     decoder: Callable[[Path], Any] | None = field(default=None, kw_only=True)  #: see `image_dataset`
+    has_folds: bool = field(default=False, kw_only=True)  #: `val` is one of several folds
 
     @cached_property
     def image_sources(self) -> ImageSplits:
@@ -174,7 +175,8 @@ def image_dataset(
     if folds:
         make_splits = partial(make_fold_splits, folds=folds, fold=fold or 0, seed=split_seed, repeat=repeat)
     official = {"train": train, "test": test}
-    return ImageDataset(official, make_splits, device, resident, mean, std, num_workers, decoder=decoder)
+    options = resident, mean, std, num_workers
+    return ImageDataset(official, make_splits, device, *options, decoder=decoder, has_folds=bool(folds))
 
 
 def make_validation_split(official_splits: ImageSplits, val_samples: int, split_seed: int) -> ImageSplits:

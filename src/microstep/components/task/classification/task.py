@@ -5,13 +5,19 @@ from functools import partial
 from math import log
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from microstep.components.task.classification.extra_metrics import OwnMetric
 from microstep.components.task.classification.metrics import ClassificationMetrics
-from microstep.components.task.classification.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from microstep.components.task.classification.probabilities import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    finite_softmax,
+    fit_temperature,
+)
 from microstep.components.task.known_targets import check_train_targets
 from microstep.components.task.losses import LOSSES, sum_losses, weigh_losses
 from microstep.errors import ConfigError, DataError
@@ -116,6 +122,12 @@ class Classification:
         confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
         found = zip(confidence[:, :TOP_K].tolist(), classes[:, :TOP_K].tolist(), strict=True)
         return [make_answer([self.class_names[c] for c in row], shares) for shares, row in found]
+
+    def write_probabilities(self, predictions: Predictions, directory: Path) -> None:
+        """Write probabilities.npz: `index` (N), `label` (N) and `probabilities` (N × classes; zeros if not finite)."""
+        index, label = predictions.indices.numpy(), predictions.targets.numpy()
+        probabilities = finite_softmax(predictions.outputs).float().numpy()
+        np.savez_compressed(directory / "probabilities.npz", index=index, label=label, probabilities=probabilities)
 
     def report(self, predictions: Predictions, directory: Path) -> Report:
         from microstep.components.task.classification.report import write_report  # imports matplotlib

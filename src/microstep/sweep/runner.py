@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from microstep.errors import MicrostepError, StorageError
+from microstep.errors import MicrostepError, StorageError, format_error
 from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.record import RunRecord
 from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
@@ -73,6 +73,16 @@ class SweepRunner:
         run_planned_jobs(self.make_launcher(sweep), self.in_process, plan, progress, self.reporter)
         with suppress(StorageError):  # the summary warns of a full disk
             write_sweep_file(sweep, plan, self.reporter.errors)
+        if not sweep.is_study and any("dataset.fold=" in word for job in sweep.jobs for word in job.overrides):
+            self.pool_folds(sweep)
+
+    def pool_folds(self, sweep: Sweep) -> None:
+        from microstep.sweep.out_of_fold import write_out_of_fold  # imports torch
+
+        try:
+            write_out_of_fold(sweep.directory)
+        except MicrostepError as error:
+            self.reporter.warn_once(f"no out-of-fold report was written: {format_error(error)}")
 
     def prepare(self, sweep: Sweep, plan: SweepPlan) -> None:
         (sweep.directory / STOP_FILE).unlink(missing_ok=True)

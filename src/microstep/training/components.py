@@ -35,9 +35,14 @@ class Components:
         return self.accumulation.steps(self.loaders.samples)
 
     @property
+    def has_folds(self) -> bool:
+        """Whether the split `val` is one of several folds."""
+        return bool(getattr(self.dataset, "has_folds", False))
+
+    @property
     def reports(self) -> dict[str, list[str]]:
         """Names of the final reports by checkpoint, `best` at the end. The last one's were not chosen on the fold."""
-        last = {"last": ["val-last"]} if getattr(self.dataset, "has_folds", False) else {}
+        last = {"last": ["val-last"]} if self.has_folds else {}
         return last | {"best": [name for name in ("val", "test") if name in self.loaders.splits]}
 
     @property

@@ -121,17 +121,11 @@ class PredictionCollector:
 
 
 def evaluate_and_report(
-    components: Components,
-    name: str,
-    batches: Iterable[Batch],
-    metrics: Metrics,
-    directory: Path,
-    fit: bool = False,
-    keep_probabilities: bool = False,
+    components: Components, name: str, batches: Iterable[Batch], metrics: Metrics, directory: Path, fit: bool = False
 ) -> SplitResult:
     """Return a split's metrics and write its report to `directory`, from the same outputs; if `fit`, fit the task.
 
-    With `keep_probabilities`, a classifier's report also has the probabilities of all classes.
+    A classifier's report on a fold also has the probabilities of all classes.
     """
     kept, task = PredictionCollector(), components.task
     values = evaluate(components.model, components, batches, metrics, kept)
@@ -140,7 +134,7 @@ def evaluate_and_report(
         task.fit(predictions)
     with write_directory(directory) as draft:
         report = task.report(predictions, draft)
-        if keep_probabilities and hasattr(task, "write_probabilities"):
+        if name == "val" and components.has_folds and hasattr(task, "write_probabilities"):
             task.write_probabilities(predictions, draft)
     moved = {title: directory / file.relative_to(draft) for title, file in report.images.items()}
     return SplitResult(values, replace(report, images=moved))

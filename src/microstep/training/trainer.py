@@ -131,9 +131,9 @@ class Trainer:
         return results
 
     def report(self, name: str) -> SplitResult:
-        split, metrics, directory = name.removesuffix("-last"), self.task.metrics(), self.run_dir / "reports" / name
-        batches, is_last = self.batches(split, metrics), name != split
-        return evaluate_and_report(self.components, split, batches, metrics, directory, name == "val", is_last)
+        split, metrics = name.removesuffix("-last"), self.task.metrics()
+        batches, directory = self.batches(split, metrics), self.run_dir / "reports" / name
+        return evaluate_and_report(self.components, split, batches, metrics, directory, name == "val")
 
     def windows(self, epoch: int) -> Iterator[tuple[int, Iterator[LoadedWindow]]]:
         """Yield each pass over the data that an epoch is part of, with the windows that are left to train."""

@@ -9,6 +9,7 @@ from microstep.run.saved_run import find_training_differences
 from microstep.sweep.summary import tables
 from microstep.sweep.summary.best import UNDECIDED, UNKNOWN, compare_with_best
 from microstep.sweep.summary.effects import MainEffect, compute_main_effects, find_accum_confounding
+from microstep.sweep.summary.folds import find_folded_settings, make_fold_remarks, make_folds_table
 from microstep.sweep.summary.reading import STATUSES
 from microstep.sweep.summary.search import MIN_TRIALS, compute_importance, read_trials
 from microstep.sweep.summary.study import SweepTable
@@ -108,6 +109,8 @@ def make_sections(sweep: SweepTable) -> Iterator[Section]:
     if sweep.groups:
         yield Section("Leaderboard", tables.make_leaderboard_table(sweep))
     yield from make_search_section(sweep) if sweep.is_search else make_effects_section(sweep)
+    if settings := find_folded_settings(sweep):
+        yield Section("Folds", make_folds_table(settings, sweep), tuple(make_fold_remarks(settings)))
     if sweep.monitor and any(run.record.numbers.get("epoch") for run in sweep.runs):
         yield Section("Curves")
     if sweep.groups:

@@ -7,6 +7,7 @@ import pytest
 
 from microstep.sweep.summary.reading import read_sweep
 from microstep.sweep.summary.search import compute_importance, read_trials
+from microstep.sweep.summary.story import list_facts
 from microstep.sweep.summary.study import SweepTable, tabulate
 from microstep.sweep.summary.write import write_summary
 
@@ -45,6 +46,20 @@ def test_a_trial_is_the_mean_over_all_of_its_runs(tmp_path: Path) -> None:
     trials = read_trials(search_of(tmp_path, repeats=2))
     assert trials.number == 6
     assert trials.scores == pytest.approx({1: 0.505, 3: 0.545, 4: 0.565, 5: 0.585, 6: 0.605})
+
+
+def test_settings_are_ranked_by_the_objective(tmp_path: Path) -> None:
+    """It may be another metric than the one that chose the checkpoints. The searched values are shown as typed."""
+    search_of(tmp_path, objective="loss", direction="min")
+    for number in range(12):
+        file = tmp_path / f"trial-{number}" / "run.json"
+        content = json.loads(file.read_text())
+        content["metrics"]["val"]["loss"] = abs(number - 5)
+        file.write_text(json.dumps(content))
+    table = tabulate(read_sweep(tmp_path))
+    assert [group.val.values for group in table.groups[:2]] == [(0,), (1,)]
+    assert (table.groups[0].runs[0].name, len(table.scored_runs)) == ("trial-5", 12)
+    assert dict(list_facts(table))["optimizer.lr, swept"] == LOG
 
 
 @pytest.mark.parametrize("direction", ["max", "min"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from microstep.run.record import short_text, short_texts
 from microstep.run.saved_run import find_training_differences
 from microstep.sweep.summary import tables
 from microstep.sweep.summary.best import UNDECIDED, UNKNOWN, compare_with_best
@@ -93,8 +94,11 @@ def list_facts(sweep: SweepTable) -> Iterator[tuple[str, str]]:
             yield label, options.pop()
     if training := find_training_differences([run.saved for run in sweep.scored_runs]):
         yield "not trained by the same", "; ".join(map(" ".join, training.items()))
+    searched = short_texts(sweep.study.get("keys"))
     for key in sweep.keys:
-        yield f"{key}, swept", format_levels(sweep.levels(key))
+        yield f"{key}, swept", searched.get(key) or format_levels(sweep.levels(key))
+    if verdict := short_text(sweep.study.get("verdict")):
+        yield "verdict at any time", verdict
     numbers = [run.record.numbers.get("train_seconds") for run in sweep.scored_runs]
     if seconds := [value for value in numbers if value is not None]:
         yield "training", f"{sum(seconds):,.0f} s in {format_count(len(seconds), 'run')}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from microstep.config.experiment import LATER, REPEAT_KEYS, flatten, is_neutral
 from microstep.errors import escape_unprintable
+from microstep.run.record import short_text
 from microstep.sweep.summary.reading import SavedSweep, SweepRun
 
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -59,9 +60,10 @@ class SweepTable:
     runs: tuple[SweepRun, ...]
     keys: tuple[str, ...]  #: keys with more than one value over the runs, `REPEAT_KEYS` last
     rows: Mapping[str, Mapping[str, str]]  #: name of a run → its values by key
-    monitor: str  #: metric that most runs monitor; empty if there is none
+    monitor: str  #: metric that most runs monitor, or the objective of a search; empty if there is none
     direction: str  #: max or min
     study: Mapping[str, Any] = field(default_factory=dict)
+    chosen_by: tuple[str, str] | None = None  #: what most runs monitor, if it is not that
 
     @property
     def is_search(self) -> bool:
@@ -69,8 +71,8 @@ class SweepTable:
 
     @cached_property
     def scored_runs(self) -> tuple[SweepRun, ...]:
-        """Finished runs whose best checkpoint was chosen by the monitored metric."""
-        monitored = (self.monitor, self.direction)
+        """Finished runs whose best checkpoint was chosen by the metric of most runs."""
+        monitored = self.chosen_by or (self.monitor, self.direction)
         runs = (run for run in self.runs if run.status == "finished" and run.monitored_metric == monitored)
         return tuple(run for run in runs if self.monitor in run.get_metrics("val"))
 
@@ -112,8 +114,10 @@ def tabulate(sweep: SavedSweep) -> SweepTable:
     runs = drop_repeated_runs(sweep.runs, rows)
     rows = {run.name: rows[run.name] for run in runs}
     monitors = Counter(run.monitored_metric for run in runs if run.monitored_metric)
-    monitor, direction = monitors.most_common(1)[0][0] if monitors else ("", "max")
-    return SweepTable(sweep.name, sweep.command, runs, tuple(swept), rows, monitor, direction, sweep.study)
+    chosen_by = monitors.most_common(1)[0][0] if monitors else ("", "max")
+    objective, goal = short_text(sweep.study.get("objective")), short_text(sweep.study.get("direction"))
+    monitor, direction = (objective, goal) if objective and goal in ("max", "min") else chosen_by
+    return SweepTable(sweep.name, sweep.command, runs, tuple(swept), rows, monitor, direction, sweep.study, chosen_by)
 
 
 def drop_repeated_runs(runs: Sequence[SweepRun], rows: Mapping[str, Mapping[str, str]]) -> tuple[SweepRun, ...]:

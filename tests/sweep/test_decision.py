@@ -13,6 +13,7 @@ from microstep.errors import ConfigError, MicrostepError
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.sweep.decision import Decision
+from microstep.sweep.summary.write import write_summary
 from tests.conftest import call
 
 SETTINGS = ("model=mlp,small_cnn", "until=decided")
@@ -149,7 +150,15 @@ def test_it_runs_until_it_is_decided_and_a_repeat_runs_nothing(tmp_path: Path) -
     assert plan.returncode == 0, plan.stderr
     rows = [line.split() for line in plan.stdout.splitlines()]
     assert [row[0] for row in rows[2:8]] == ["0.25", "0.5", "1", "2", "3", "5"]
-    study = json.loads((tmp_path / "outputs/sweeps/s/sweep.json").read_text())["study"]
-    assert study["kind"] == "decide"
+    index = tmp_path / "outputs/sweeps/s/sweep.json"
+    content = json.loads(index.read_text())
+    assert content["study"]["verdict"] == "optimizer.lr=0.03 is better than optimizer.lr=1e-06"
+    assert "verdict at any time" in (index.parent / "summary.md").read_text()
+    assert "test_accuracy" in (index.parent / "summary.csv").read_text()
+    index.write_text(json.dumps(content | {"study": content["study"] | {"verdict": ""}}))
+    write_summary(index.parent)  # as long as it is undecided, nothing shows a test metric
+    assert "test_accuracy" not in (index.parent / "summary.csv").read_text()
+    score = json.loads((index.parent / runs[0] / "run.json").read_text())["metrics"]["test"]["accuracy"]
+    assert f"{score:.4f}" not in (index.parent / "summary.html").read_text()
     assert call("train.py", *RUN[:-1], "sweep=none", "decide.plan=true", cwd=tmp_path).returncode == 2
     assert not (tmp_path / "outputs/sweeps/none").exists()

@@ -58,10 +58,11 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
     named_in = directory if named and "hydra.sweep.subdir" not in line.typed else None
     jobs = make_jobs(configs if study is None else (), named_in)
     check_unique_names([job.name for job in jobs])
-    run_sweep, make_study_jobs = line.prepare_sweep(study), partial(compose_study_jobs, line.composer, study, named_in)
+    make_study_jobs = partial(compose_study_jobs, line.composer, study, named_in)
     if study is not None and study.decides and study.settings.plan:
         write_above_bars(plan_seeds(Decision(study.settings, study.space), directory, make_study_jobs), sys.stdout)
         return
+    run_sweep = line.prepare_sweep(study)
     with new_directory(directory, named, recognizes=is_left_by_sweep) as created:
         command = line.text if named else f"{line.text} sweep={created.name}"
         elsewhere = not {"_internal", "hydra_joblib_launcher"} & {*str(first.hydra.launcher._target_).split(".")}

@@ -92,8 +92,12 @@ class RunRecord:
     @property
     def fold_ratio(self) -> float:
         """Validation samples for each training sample; 0 if their numbers are not known."""
-        samples = numbers(of_type(of_type(self.content.get("data"), dict).get("samples"), dict))
-        return samples.get("val", 0) / max(1, samples.get("train", 1))
+        return self.samples.get("val", 0) / max(1, self.samples.get("train", 1))
+
+    @property
+    def samples(self) -> dict[str, float]:
+        """Number of samples of each split."""
+        return numbers(of_type(of_type(self.content.get("data"), dict).get("samples"), dict))
 
     @property
     def overrides(self) -> dict[str, Any]:

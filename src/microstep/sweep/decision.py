@@ -45,12 +45,15 @@ class Decision:
     @property
     def description(self) -> dict[str, Any]:
         """Return the content of sweep.json about the decision."""
-        return {"kind": "decide", "settings": self.names, "known": self.format_known() if self.pairs else ""}
+        return {"kind": "decide", "settings": self.names, "verdict": self.verdict or ("undecided" * self.is_over)}
 
     def ask(self) -> list[list[str]]:
         """Return the overrides of the next pair; none if it is decided, or if there were enough."""
-        is_over = self.verdict is not None or len(self.pairs) >= self.keys.max_seeds
-        return [] if is_over else self.make_pair(self.first_seed + len(self.pairs))
+        return [] if self.is_over else self.make_pair(self.first_seed + len(self.pairs))
+
+    @property
+    def is_over(self) -> bool:
+        return self.verdict is not None or len(self.pairs) >= self.keys.max_seeds
 
     def make_pair(self, seed: int) -> list[list[str]]:
         return [self.space.make_job({self.dimension.key: value}, [f"seed={seed}"]) for value in self.dimension.choices]
@@ -86,7 +89,7 @@ class Decision:
 
     def find_interval(self, split: str) -> tuple[float, float]:
         """Return the ends of the interval of the difference, in points."""
-        samples = self.pairs[0][0].record.content.get("data", {}).get("samples", {}).get(split)
+        samples = self.pairs[0][0].record.samples.get(split)
         resolution = 1 / samples if samples and not self.is_minimized else 0.0
         low, high = anytime_interval(-np.diff(self.get_scores(split))[:, 0], resolution=resolution)
         return 100 * low, 100 * high

@@ -10,7 +10,7 @@ from microstep.config.sweep_jobs import ComposedStudy
 from microstep.errors import MicrostepError
 from microstep.run.saved_run import SavedRun
 from microstep.sweep.decision import Decision
-from microstep.sweep.definition import MakeJobs, Study, Sweep, SweepPlan
+from microstep.sweep.definition import MakeJobs, Study, Sweep, SweepPlan, write_sweep_file
 from microstep.sweep.job import JobFunction
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.reporter import SweepReporter
@@ -25,7 +25,7 @@ class StudyRunner:
 
     def __init__(self, sweep: Sweep, study: Study, make_jobs: MakeJobs, runner: SweepRunner) -> None:
         self.sweep, self.study, self.make_jobs, self.runner = sweep, study, make_jobs, runner
-        self.order: list[str] = []  #: names of the runs as they were asked for; one may occur twice
+        self.order: list[str] = []  #: names of the runs, in the order of the trials; one may occur twice
         self.skipped = 0  #: runs found finished, which no line has told yet
 
     def run(self) -> None:
@@ -47,22 +47,24 @@ class StudyRunner:
     def run_generations(self, progress: SweepProgress) -> tuple[Sweep, SweepPlan] | None:
         """Run all generations. Return the one that has runs without a result; None if there is none."""
         while asked := self.make_jobs(self.study.ask()):
-            self.order += [job.name for job in asked]
-            unique = {job.name: job for job in asked}  # the same values may be proposed twice
-            study = {**self.study.description, "order": self.order}
-            jobs, settings = tuple(unique.values()), self.study.settings
-            generation = replace(self.sweep, jobs=jobs, study=study, settings=settings)
-            plan = self.run_generation(generation, progress)
-            names = [plan.finished.get(name, name) for name in self.order[-len(asked) :]]
+            jobs = tuple({job.name: job for job in asked}.values())  # the same values may be proposed twice
+            generation = replace(self.sweep, jobs=jobs, settings=self.study.settings)
+            plan = self.runner.plan(generation)
+            names = [plan.finished.get(job.name, job.name) for job in asked]
+            self.order += names
+            self.run_generation(self.describe(generation), plan, progress)
             runs = [SavedRun.read(self.sweep.directory / name) for name in names]
             if plan.stale or not all(run.record.is_result for run in runs):
                 return generation, plan
             if known := self.study.tell(runs):
                 write_above_bars(known, sys.stdout)
+            write_sweep_file(self.describe(generation), plan, self.runner.reporter.errors)
         return None
 
-    def run_generation(self, generation: Sweep, progress: SweepProgress) -> SweepPlan:
-        plan = self.runner.plan(generation)
+    def describe(self, generation: Sweep) -> Sweep:
+        return replace(generation, study={**self.study.description, "order": self.order})
+
+    def run_generation(self, generation: Sweep, plan: SweepPlan, progress: SweepProgress) -> None:
         self.runner.prepare(generation, plan)
         progress.skip(len(generation.jobs) - len(plan.jobs_to_run))
         self.skipped += len(plan.finished)
@@ -70,7 +72,6 @@ class StudyRunner:
             self.print_skipped()
             progress.expect_jobs(plan.jobs_to_run)
             self.runner.run(generation, plan, progress)
-        return plan
 
     def print_skipped(self) -> None:
         if self.skipped:

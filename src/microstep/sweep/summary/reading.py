@@ -1,7 +1,7 @@
 """Reads the directory of a sweep: its runs and how each ended. Nothing in a run directory is trusted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,6 +23,7 @@ class SweepRun:
     overrides: Mapping[str, str]  #: typed values by key, with the epochs of a resume and a measured precision
     status: str  #: one of `STATUSES`
     error: str  #: why the run has not finished; empty if it has
+    hidden_splits: tuple[str, ...] = ()  #: splits whose metrics are not shown yet
 
     @property
     def record(self) -> RunRecord:
@@ -36,7 +37,7 @@ class SweepRun:
 
     def get_metrics(self, split: str) -> Mapping[str, float]:
         """Return the metrics of the best checkpoint on a split; for `best`, those of the best epoch."""
-        return self.record.metrics.get(split, {})
+        return {} if split in self.hidden_splits else self.record.metrics.get(split, {})
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def read_sweep(directory: Path) -> SavedSweep:
     names = dict.fromkeys([*map(str, jobs), *sorted(stale)])
     runs = tuple(read_sweep_run(directory, name, of_type(jobs.get(name), dict), stale.get(name)) for name in names)
     name, command = short_text(content.get("name")) or directory.name, text_of(content.get("command")) or ""
-    return SavedSweep(name, command, runs, of_type(content.get("study"), dict))
+    study = of_type(content.get("study"), dict)
+    if study.get("kind") == "decide" and not study.get("verdict"):  # the test split is looked at once, at the end
+        runs = tuple(replace(run, hidden_splits=("test",)) for run in runs)
+    return SavedSweep(name, command, runs, study)
 
 
 def read_sweep_run(sweep: Path, name: str, job: Mapping[str, Any], changed: Any) -> SweepRun:

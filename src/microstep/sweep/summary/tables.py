@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from microstep.sweep.summary.best import UNDECIDED, compare_with_best
+from microstep.sweep.summary.best import LEVEL, UNDECIDED, compare_with_best
 from microstep.sweep.summary.effects import MainEffect
 from microstep.sweep.summary.reading import SweepRun
 from microstep.sweep.summary.study import NUMBER_PATTERN, RunGroup, Sample, SweepTable
@@ -37,10 +37,11 @@ def make_leaderboard_table(sweep: SweepTable) -> Table:
         "Test is of the same checkpoints, shown and never ranked on."
     )
     words = compare_with_best(sweep)
+    level = f"{LEVEL} / {len(words) - 1}" if len(words) > 2 else LEVEL
     marked = any(word != MISSING for word in words[1:])
     caption += (
         f" {UNDECIDED.capitalize()}: not told apart from the best by one-sided paired t tests over common seeds or "
-        f"folds, at the level 0.05 / {len(words) - 1}. {MISSING}: fewer than two in common, not tested."
+        f"folds, at the level {level}. {MISSING}: fewer than two in common, not tested."
     ) * marked
     header = ("rank", "setting", f"val {sweep.monitor}", f"test {sweep.monitor}", "runs", *(["compared"] * marked))
     rows = tuple(

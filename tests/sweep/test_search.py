@@ -22,9 +22,9 @@ from microstep.run.pruning import MedianRule
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.sweep.search import Search, build_search
+from microstep.sweep.study_runner import build_study
 from tests.conftest import ROOT, call
 
-pytest.importorskip("optuna")
 SPACE = ("optimizer.lr=tag(log,interval(1e-3,1))", "model=mlp,small_cnn", "optimizer.momentum=interval(0,0.9)")
 QUICK = (
     "epochs=1",
@@ -143,6 +143,16 @@ def test_what_a_search_needs_is_checked_before_anything_starts(words: list[str],
         assert composed is not None
         build_search(composed)
     assert str(raised.value).startswith(message)
+
+
+def test_optuna_is_asked_for_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra, and only a search needs it."""
+    monkeypatch.setattr("microstep.sweep.study_runner.find_spec", lambda name: None)
+    with Composer.open(CONF, "train") as composer:
+        composed = compose_study(composer, ["search=random", *SPACE])
+        assert composed is not None
+        with pytest.raises(ConfigError, match=r"^search=random: Optuna is not installed; pip install optuna$"):
+            build_study(composed)
 
 
 def test_a_search_is_for_sweeps(tmp_path: Path) -> None:

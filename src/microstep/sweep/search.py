@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
 from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from microstep.config.search_space import Dimension, SearchSpace
 from microstep.config.sweep_jobs import ComposedStudy
@@ -15,11 +19,6 @@ from microstep.errors import ConfigError
 from microstep.run.monitor import choose_monitor
 from microstep.run.pruning import MedianRule, best_so_far
 from microstep.run.saved_run import SavedRun
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
 
 DIGITS = 5  #: significant digits of a proposed number
 
@@ -91,10 +90,6 @@ class Search:
 
     def propose(self, number: int) -> dict[str, str]:
         """Return the values of a trial as they are typed. Its sampler is new, and seeded by its number."""
-        import optuna
-        from optuna.study import StudyDirection
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         minimizes = self.monitor is not None and self.monitor[1] == "min"
         direction = StudyDirection.MINIMIZE if minimizes else StudyDirection.MAXIMIZE
         study = optuna.create_study(direction=direction, sampler=self.make_sampler(number))
@@ -102,23 +97,19 @@ class Search:
         params = study.ask(self.distributions).params
         return {one.key: format_value(one, params[one.key]) for one in self.space.dimensions}
 
-    def make_sampler(self, number: int) -> "BaseSampler":
-        from optuna.samplers import RandomSampler, TPESampler
-
+    def make_sampler(self, number: int) -> BaseSampler:
         seed = int(np.random.SeedSequence([self.keys.seed, number]).generate_state(1)[0])
         return RandomSampler(seed=seed) if self.keys.sampler == "random" else TPESampler(seed=seed)
 
     @cached_property
-    def distributions(self) -> "dict[str, BaseDistribution]":
+    def distributions(self) -> dict[str, BaseDistribution]:
         return {dimension.key: make_distribution(dimension) for dimension in self.space.dimensions}
 
-    def make_trial(self, values: dict[str, str], runs: Sequence[SavedRun]) -> "FrozenTrial":
+    def make_trial(self, values: dict[str, str], runs: Sequence[SavedRun]) -> FrozenTrial:
         """Return a trial for the sampler. Its value is the mean over its runs, if all of them have finished.
 
         A run that was pruned counts as pruned if it was resumed later, too: otherwise later trials would change.
         """
-        from optuna.trial import TrialState, create_trial
-
         scores = [self.get_score(run) for run in runs]
         params = {one.key: parse_value(one, values[one.key]) for one in self.space.dimensions}
         found: dict[str, Any] = {"params": params, "distributions": self.distributions}
@@ -141,9 +132,7 @@ class Search:
         return {epoch: fmean(values) * (1 if direction == "max" else -1)} if values else {}
 
 
-def make_distribution(dimension: Dimension) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
+def make_distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.choices:
         return CategoricalDistribution(dimension.choices)
     if dimension.is_whole:
@@ -167,12 +156,10 @@ def parse_value(dimension: Dimension, text: str) -> Any:
 def build_search(composed: ComposedStudy) -> Search:
     """Return the search of a composed study.
 
-    Raise ConfigError if Optuna is missing, or if the objective is no metric of the task, or one of the test split.
+    Raise ConfigError if the objective is no metric of the task, or one of the test split.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings, typed = composed.settings, composed.settings.objective
-    if find_spec("optuna") is None:
-        remedy = "pip install optuna"
-        raise ConfigError(f"search={settings.sampler}", "optuna is not installed", remedy)
     name = str(typed).rpartition(":")[2]
     if name.startswith("test") and name[4:5] in ("_", "/", "."):
         reason = "a search that sees the test split fits it, and its test results mean nothing"

@@ -2,12 +2,13 @@
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from microstep.config.sweep_jobs import ComposedStudy
-from microstep.errors import MicrostepError
+from microstep.errors import ConfigError, MicrostepError
 from microstep.run.saved_run import SavedRun
 from microstep.sweep.decision import Decision
 from microstep.sweep.definition import MakeJobs, Study, Sweep, SweepPlan, write_sweep_file
@@ -15,7 +16,6 @@ from microstep.sweep.job import JobFunction
 from microstep.sweep.progress import SweepProgress
 from microstep.sweep.reporter import SweepReporter
 from microstep.sweep.runner import SweepRunner, print_stale, print_summary_path, print_unfinished
-from microstep.sweep.search import build_search
 from microstep.utils.terminal import write_above_bars
 from microstep.utils.text import display_path, format_count
 
@@ -87,7 +87,14 @@ def raise_unfinished(generation: Sweep, plan: SweepPlan, runner: SweepRunner) ->
 
 
 def build_study(composed: ComposedStudy) -> Study:
-    return Decision(composed.settings, composed.space) if composed.decides else build_search(composed)
+    """Return the study of a command line. Raise ConfigError if it is a search and Optuna is missing."""
+    if composed.decides:
+        return Decision(composed.settings, composed.space)
+    if find_spec("optuna") is None:
+        raise ConfigError(f"search={composed.settings.sampler}", "Optuna is not installed", "pip install optuna")
+    from microstep.sweep.search import build_search
+
+    return build_search(composed)
 
 
 def run_sweep(

@@ -66,7 +66,11 @@ def make_folds_table(settings: Sequence[FoldedSetting], sweep: SweepTable) -> Ta
     )
     columns = {setting.label: list(setting.runs.values()) for setting in settings}
     if len(settings) == 1:
-        columns = {f"repeat {repeat}, seed {seed}": [runs] for (repeat, seed), runs in settings[0].runs.items()}
+        seeds = {seed for _, seed in settings[0].runs}
+        columns = {
+            f"repeat {repeat}" + f", seed {seed}" * (len(seeds) > 1): [runs]
+            for (repeat, seed), runs in settings[0].runs.items()
+        }
     columns = dict([*columns.items()][:MAX_COLUMNS])
 
     def make_cell(fold: int, repeats: Sequence[Mapping[int, SweepRun]]) -> str:
@@ -87,7 +91,7 @@ def make_fold_remarks(settings: Sequence[FoldedSetting]) -> Iterator[str]:
             yield f"{setting.label}: no pooled report, because it lacks {format_names(setting.missing)}."
         elif score is not None and samples is not None:
             told = f"{short_text(pooled.get('metric'))} {format_number(score)} over {samples:,.0f} samples"
-            more = "" if suspects is None else f"; {suspects:,.0f} labels may be wrong: {setting.report}/suspects.csv"
+            more = "" if not suspects else f"; {suspects:,.0f} labels may be wrong: {setting.report}/suspects.csv"
             if suspects is None and pooled.get("metric") == "accuracy":
                 more = "; pip install 'microstep[labels]' to find labels that may be wrong"
             told = f"{told}, {format_count(len(setting.runs), 'time')} each{more}"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from microstep.config.compose import Composer
 from microstep.config.experiment import VERBATIM_KEYS
-from microstep.config.overrides import quote_verbatim, suggest_names
+from microstep.config.overrides import expand_repeats, quote_verbatim, suggest_names
 from microstep.config.search_path import CONF
-from microstep.config.sweep_jobs import compose_jobs, expand_repeats
+from microstep.config.sweep_jobs import compose_jobs
 from microstep.errors import ConfigError
 
 REFUSED = [  # typed override, beginning of the error, a part of its text

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from microstep.cli.job import CommandLine, multirun
 from microstep.cli.paths import get_hydra_directory
 from microstep.config.compose import Composer
-from microstep.config.overrides import drop_hydra_node, quote_verbatim
-from microstep.config.sweep_jobs import ComposedStudy, compose_jobs, compose_study, expand_repeats, lists_its_jobs
+from microstep.config.overrides import drop_hydra_node, expand_repeats, quote_verbatim
+from microstep.config.sweep_jobs import ComposedStudy, compose_jobs, compose_study, compose_trial, lists_its_jobs
 from microstep.config.validation import check_launcher, check_unique_names, refuse_check
 from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import new_directory
@@ -58,7 +58,7 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
     named_in = directory if named and "hydra.sweep.subdir" not in line.typed else None
     jobs = make_jobs(configs if study is None else (), named_in)
     check_unique_names([job.name for job in jobs])
-    make_study_jobs = partial(compose_study_jobs, line.composer, study, named_in)
+    make_study_jobs = partial(compose_trials, line.composer, study, named_in)
     if study is not None and study.decides and study.settings.plan:
         write_above_bars(plan_seeds(Decision(study.settings, study.space), directory, make_study_jobs), sys.stdout)
         return
@@ -86,10 +86,11 @@ def make_jobs(configs: Iterable[DictConfig], directory: Path | None) -> tuple[Jo
     return jobs if directory is None else rename_jobs(jobs, directory)
 
 
-def compose_study_jobs(
+def compose_trials(
     composer: Composer, study: ComposedStudy | None, directory: Path | None, overrides: Iterable[Sequence[str]]
 ) -> tuple[Job, ...]:
-    return make_jobs([study.compose(composer, words) for words in overrides] if study else (), directory)
+    configs = [compose_trial(composer, study.space, words) for words in overrides] if study else ()
+    return make_jobs(configs, directory)
 
 
 def make_job(number: int, config: DictConfig) -> Job:

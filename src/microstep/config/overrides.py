@@ -44,6 +44,21 @@ def typed_value(override: Override) -> str:
     return f"{override.key_or_group}={override.get_value_string()}"
 
 
+def expand_repeats(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with `dataset.repeat=0,1,2` for `dataset.repeats=3`."""
+    return [
+        f"dataset.repeat={list_repeats(value)}" if key == REPEATS_KEY else word
+        for word in overrides
+        for key, _, value in [word.partition("=")]
+    ]
+
+
+def list_repeats(count: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,2}", count):
+        raise ConfigError(f"{REPEATS_KEY}={count}", "it is no number of repeats", "give 1 to 999: dataset.repeats=3")
+    return ",".join(map(str, range(int(count))))
+
+
 def check_plain_overrides(overrides: Iterable[Override]) -> None:
     for override in overrides:
         typed = override.input_line or ""

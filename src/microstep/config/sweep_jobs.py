@@ -1,6 +1,5 @@
 """Splits the command line of a sweep into its jobs."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from microstep.config.compose import Composer
-from microstep.config.overrides import REPEATS_KEY, check_exclusive_keys
+from microstep.config.overrides import check_exclusive_keys
 from microstep.config.search_space import SearchSpace, is_study_key, read_search_space, read_two_settings
 from microstep.errors import ConfigError
 
@@ -31,21 +30,6 @@ def compose_jobs(composer: Composer, overrides: Sequence[str]) -> list[DictConfi
     return jobs
 
 
-def expand_repeats(overrides: Sequence[str]) -> list[str]:
-    """Return overrides with `dataset.repeat=0,1,2` for `dataset.repeats=3`."""
-    return [
-        f"dataset.repeat={list_repeats(value)}" if key == REPEATS_KEY else word
-        for word in overrides
-        for key, _, value in [word.partition("=")]
-    ]
-
-
-def list_repeats(count: str) -> str:
-    if not re.fullmatch(r"[1-9]\d{0,2}", count):
-        raise ConfigError(f"{REPEATS_KEY}={count}", "it is no number of repeats", "give 1 to 999: dataset.repeats=3")
-    return ",".join(map(str, range(int(count))))
-
-
 @dataclass(frozen=True)
 class ComposedStudy:
     """Holds the settings of a study, and what it chooses from."""
@@ -59,13 +43,6 @@ class ComposedStudy:
         """Whether it is until=decided, not a search."""
         return "max_seeds" in self.settings
 
-    def compose(self, composer: Composer, overrides: Sequence[str]) -> DictConfig:
-        """Return the checked config of one of its jobs, which is named by the keys that the study varies."""
-        job = compose_swept(composer, overrides, self.space.swept_keys)
-        fixed = {word.lstrip("+").partition("=")[0] for word in self.space.fixed}
-        job.hydra.job.config.override_dirname.exclude_keys += sorted(fixed)
-        return job
-
 
 def compose_study(composer: Composer, overrides: Sequence[str]) -> ComposedStudy | None:
     """Return the study that chooses the jobs of a sweep; None if they are listed."""
@@ -78,11 +55,18 @@ def compose_study(composer: Composer, overrides: Sequence[str]) -> ComposedStudy
     check_swept_values(parsed)
     whole = composer.compose_with_study([example(o) for o in parsed])
     if whole.search is not None:
-        study = ComposedStudy(whole.search, read_search_space(parsed, whole.search, whole.seed), [])
+        settings, space = whole.search, read_search_space(parsed, whole.search, whole.seed)
     else:
-        study = ComposedStudy(whole.decide, read_two_settings(parsed, whole.seed), [])
-    study.examples.extend(study.compose(composer, words) for words in study.space.example_jobs())
-    return study
+        settings, space = whole.decide, read_two_settings(parsed, whole.seed)
+    return ComposedStudy(settings, space, [compose_trial(composer, space, job) for job in space.example_jobs()])
+
+
+def compose_trial(composer: Composer, space: SearchSpace, overrides: Sequence[str]) -> DictConfig:
+    """Return the checked config of one job of a study, which is named by the keys that the study varies."""
+    job = compose_swept(composer, overrides, space.swept_keys)
+    fixed = {word.lstrip("+").partition("=")[0] for word in space.fixed}
+    job.hydra.job.config.override_dirname.exclude_keys += sorted(fixed)
+    return job
 
 
 def find_study_key(typed: Sequence[Override], base: DictConfig) -> str | None:

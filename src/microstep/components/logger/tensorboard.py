@@ -61,11 +61,14 @@ class TensorBoard:
         self.events.add(scalar_summary(prefix_tags("train", values)), window)
 
     def epoch(self, report: EpochReport) -> None:
-        """Write `train_epoch/…` and `val/…`, and `best_val/…` if the epoch is the best so far."""
+        """Write `train_epoch/…` and `val/…`, and `best_val/…` if the epoch is the best so far.
+
+        TensorBoard's table shows five metrics by name, so that more of `best_val` would hide those of `test`.
+        """
         if report.epoch == 1:  # after a resume from before its end, too
             self.events.add(layout_summary([name for name in report.val if name in report.train]))
         values = prefix_tags("train_epoch", report.train) | prefix_tags("val", report.val)
-        best = prefix_tags("best_val", report.val) if report.best else {}
+        best = prefix_tags("best_val", report.shown_val) if report.best else {}
         self.events.add(scalar_summary(values | best), report.epoch)
 
     def finish(self, results: Results) -> None:

@@ -35,11 +35,6 @@ class WrittenComparisons:
     comparisons: list[Comparison]
     directories: list[Path]
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Return the content of each comparison.json, with its directory."""
-        pairs = zip(self.comparisons, self.directories, strict=True)
-        return [{"directory": where, **output_files.describe_comparison(one)} for one, where in pairs]
-
     @property
     def text(self) -> str:
         """Full report of one comparison, or a table of several; the verdicts come last."""
@@ -86,9 +81,10 @@ def compare_runs(
     for one in (one for group in (baseline_group, *groups) for one in group.runs):
         check_same_data(one, baseline_group.runs)
     comparisons = make_comparisons(groups, baseline_group, split)
-    done = WrittenComparisons(comparisons, [write_comparison(one, allowlist) for one in comparisons])
-    print_json({"comparisons": done.describe()})
-    return done
+    directories = [write_comparison(one, allowlist) for one in comparisons]
+    pairs = zip(directories, comparisons, strict=True)
+    print_json({"comparisons": [{"directory": d, **output_files.describe_comparison(one)} for d, one in pairs]})
+    return WrittenComparisons(comparisons, directories)
 
 
 def exclude_runs(paths: Iterable[Path], excluded: Iterable[Path], request: ReportRequest) -> list[Path]:

@@ -1,12 +1,10 @@
 """Confidence intervals and p-values of paired predictions and scores."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from microstep.evaluation.comparison import significance
 from microstep.evaluation.comparison.bootstrap import UniqueSamples, bootstrap_differences
-from microstep.evaluation.comparison.paired import Array, ClassScores, PairedPredictions, PairedScores
+from microstep.evaluation.comparison.paired import Array, ClassScores, Folds, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.significance import SeedSampleVariance
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -21,28 +19,28 @@ def is_repeated(paired: Paired) -> bool:
     return paired.seeds > 1 or paired.folds is not None
 
 
+def get_repeats(paired: Paired) -> Folds:
+    """Return the folds; without them, each seed as one, with the same training samples as the others."""
+    return paired.folds or Folds(np.arange(paired.seeds)[:, None], 0.0)
+
+
 def estimate_variance(paired: Paired) -> SeedSampleVariance:
     """Return the variance of the mean difference, in units, over seeds or folds, and the samples that they share."""
-    values, folds = paired.differences / paired.unit, paired.folds
-    if folds is None:
-        return SeedSampleVariance.from_values(values)
-    means = folds.average(values)
-    if not folds.pooled:
-        return SeedSampleVariance.from_values(means, folds.overlap)
-    return SeedSampleVariance.from_covariance(means, np.zeros((len(means),) * 2), paired.samples, folds.overlap)
+    repeats = get_repeats(paired)
+    means = repeats.average(paired.differences / paired.unit)
+    if repeats.pooled:
+        return SeedSampleVariance.from_covariance(means, np.zeros((len(means),) * 2), paired.samples, repeats.overlap)
+    return SeedSampleVariance.from_values(means, repeats.overlap)
 
 
 def compute_repeat_scores(paired: PairedPredictions, name: str) -> Array:
     """Return one score of both sides for each seed, or the mean of each fold: 2 × S, or 2 × J."""
-    folds, sides = paired.folds, (paired.run, paired.baseline)
-    if folds is None or not folds.pooled:
-        scores = stack_scores(compute_seed_scores(paired), name)
-        return np.stack([folds.average(side) for side in scores]) if folds else scores
-    masks = [[row == number for row in folds.numbers] for number in range(folds.count)]
+    numbers, sides = get_repeats(paired).numbers, (paired.run, paired.baseline)
+    masks = [np.broadcast_to(numbers == number, paired.run.shape) for number in np.unique(numbers)]
     return np.array([[mean_score(paired, side, mask, name) for mask in masks] for side in sides])
 
 
-def mean_score(paired: PairedPredictions, side: Array, masks: Sequence[Array], name: str) -> float:
+def mean_score(paired: PairedPredictions, side: Array, masks: Array, name: str) -> float:
     """Return the mean of a score over the seeds that predict any of the masked samples of a fold."""
     pairs = [(row, mask[None].astype(np.int64)) for row, mask in zip(side, masks, strict=True) if mask.any()]
     scores = [ClassScores.from_counts(mask, paired.labels, row, paired.classes) for row, mask in pairs]
@@ -73,21 +71,18 @@ def central_interval(values: Array) -> IntervalEnds:
 
 def seed_and_sample_intervals(paired: PairedPredictions, macro_f1: Array) -> list[IntervalEnds]:
     """Return the intervals of accuracy and macro F1 over seeds and samples; `macro_f1` has the S differences."""
-    folds, count = paired.folds, len(macro_f1)
-    covariance = np.zeros((count, count))
-    if folds is None or not folds.pooled:
-        _, resampled = bootstrap_differences(
-            UniqueSamples.from_predictions(paired), paired.samples, COVARIANCE_RESAMPLES
-        )
-        covariance = np.cov(folds.average(resampled.T) if folds else resampled.T)
-    overlap = folds.overlap if folds else 0.0
-    f1 = SeedSampleVariance.from_covariance(macro_f1, covariance, paired.samples, overlap)
+    repeats, covariance = get_repeats(paired), np.zeros((len(macro_f1),) * 2)
+    if not repeats.pooled:
+        unique = UniqueSamples.from_predictions(paired)
+        _, resampled = bootstrap_differences(unique, paired.samples, COVARIANCE_RESAMPLES)
+        covariance = np.cov(repeats.average(resampled.T))
+    f1 = SeedSampleVariance.from_covariance(macro_f1, covariance, paired.samples, repeats.overlap)
     return [estimate_variance(paired).interval(SIGNIFICANCE_LEVEL), f1.interval(SIGNIFICANCE_LEVEL)]
 
 
 def compute_p_value(paired: PairedPredictions) -> float:
     if not is_repeated(paired):
         return significance.mcnemar_p_value(*map(int, paired.discordant[0]))
-    if paired.samples == 1 or (paired.folds and paired.folds.count == 1):
+    if paired.samples == 1 or get_repeats(paired).count == 1:
         return 1.0
     return estimate_variance(paired).p_value()

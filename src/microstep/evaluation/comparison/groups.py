@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.paired import Array, Folds, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.predictions_file import SavedScores
-from microstep.evaluation.comparison.runs import ReportedRun, format_repeat
+from microstep.evaluation.comparison.runs import ReportedRun
 from microstep.run.saved_run import find_training_differences
 from microstep.utils.text import display_path
 
@@ -41,29 +42,23 @@ class RunGroup:
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
     @property
-    def rows(self) -> list[list[ReportedRun]]:
-        """Runs whose reports make up a row: one, or the folds of a seed if each has other samples."""
-        if all(np.array_equal(run.report.indices, self.first.report.indices) for run in self.runs):
-            return [[run] for run in self.runs]
+    def rows(self) -> dict[Any, list[ReportedRun]]:
+        """Runs whose reports make up a row, by its seed: one, or the folds of the seed if each has other samples."""
         rows: dict[Any, list[ReportedRun]] = {}
+        shared = all(np.array_equal(run.report.indices, self.first.report.indices) for run in self.runs)
         for run in self.runs:
-            rows.setdefault(run.seed_of_all_folds, []).append(run)
-        return [*rows.values()]
-
-    @property
-    def row_seeds(self) -> list[Any]:
-        """Name of each row: its seed."""
-        return [row[0].seed if len(row) == 1 else row[0].seed_of_all_folds for row in self.rows]
+            rows.setdefault(run.seed if shared else run.seed_of_all_folds, []).append(run)
+        return rows
 
     def stack_column(self, name: str) -> Array:
         """Return a column of the reports (S seeds × N samples)."""
-        return self.stack([[getattr(run.report, name) for run in row] for row in self.rows])
+        return self.stack(attrgetter(f"report.{name}"))
 
-    def stack(self, columns: Sequence[Sequence[Array]]) -> Array:
-        """Return columns, one for each run of each row, in the order of the samples."""
-        indices = [np.concatenate([run.report.indices for run in row]) for row in self.rows]
-        orders = [np.argsort(row, kind="stable") for row in indices]
-        return np.stack([np.concatenate(row)[order] for row, order in zip(columns, orders, strict=True)])
+    def stack(self, get: Callable[[ReportedRun], Array]) -> Array:
+        """Return what `get` returns for the samples of each run, in the order of the samples: S × N."""
+        orders = [np.argsort(np.concatenate([run.report.indices for run in row])) for row in self.rows.values()]
+        rows = [np.concatenate([get(run) for run in row]) for row in self.rows.values()]
+        return np.stack([row[order] for row, order in zip(rows, orders, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -81,12 +76,11 @@ class GroupPair:
     @property
     def folds(self) -> Folds | None:
         """Folds of the runs, in the order of their rows; None if there is one."""
-        names = [*dict.fromkeys(format_repeat(0, run.division) for run in self.run.runs)]
-        numbers = {run.seed: names.index(format_repeat(0, run.division)) for run in self.run.runs}
-        columns = [[np.full(len(run.report.indices), numbers[run.seed]) for run in row] for row in self.run.rows]
-        stacked, pooled = self.run.stack(columns), len(columns) < len(numbers)
+        names = list(dict.fromkeys(str(run.division) for run in self.run.runs))
+        numbers = self.run.stack(lambda run: np.full(len(run.report.indices), names.index(str(run.division))))
+        pooled = len(numbers) < len(self.run.runs)
         overlap = float(np.mean([run.saved.record.fold_ratio for run in self.run.runs]))
-        return Folds(stacked if pooled else stacked[:, :1], overlap) if len(names) > 1 else None
+        return Folds(numbers if pooled else numbers[:, :1], overlap) if len(names) > 1 else None
 
     @property
     def paired(self) -> PairedPredictions | PairedScores:
@@ -135,9 +129,9 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
 
 def check_folds(group: RunGroup) -> None:
     """Check that the folds of each seed and repeat have no sample twice, and all together the same samples."""
-    samples = [np.sort(np.concatenate([run.report.indices for run in row])) for row in group.rows]
+    samples = [np.sort(np.concatenate([run.report.indices for run in row])) for row in group.rows.values()]
     if any(len(np.unique(row)) < len(row) or not np.array_equal(row, samples[0]) for row in samples):
-        reason = f"the folds of seeds {format_seed_list(group.row_seeds)} do not have the same samples, each once"
+        reason = f"the folds of seeds {format_seed_list([*group.rows])} do not have the same samples, each once"
         raise ConfigError(f"run={group.first.directory}", reason, "train the folds that are missing, or use split=test")
 
 

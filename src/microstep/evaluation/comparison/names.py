@@ -1,6 +1,7 @@
 """Settings in which groups of runs differ, and names for the groups made of these."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from microstep.config.experiment import flatten
@@ -19,23 +20,21 @@ def name_groups(groups: Sequence[RunGroup]) -> list[str]:
     The last group is the baseline. A group with its settings and checkpoint is named `run`. If names are long, the last
     settings that are not needed to tell them apart are left out.
     """
-    *others, baseline = groups
-    found = [find_brief_differences(group, baseline) for group in others]
-    everything = [find_setting_differences(group, baseline) for group in others]
-    keys = [key for key in dict.fromkeys(key for pairs in found for key in pairs) if is_own_setting(key, groups)]
+    found = [find_brief_differences(group, groups[-1]) for group in groups]
+    keys = [key for key in dict.fromkeys(chain(*found)) if is_own_setting(key, groups)]
     keys.sort(key="checkpoint".__eq__)
     values = {key: next(pairs[key][1] for pairs in found if key in pairs) for key in keys}
-    rows = [
-        values | {key: ABSENT for key in full if key in values} | {key: one for key, (one, _) in pairs.items()}
-        for full, pairs in zip(everything, found, strict=True)
-    ]
-    if all(len(group.runs) == 1 for group in groups) and len({str(group.first.seed) for group in groups}) > 1:
+    rows = []
+    for group, pairs in zip(groups, found, strict=True):
+        absent = dict.fromkeys(find_setting_differences(group, groups[-1]), ABSENT)
+        own = {key: value for key, (value, _) in pairs.items()} | {"seed": str(group.first.seed)}
+        rows.append(values | absent | own)
+    if all(len(group.runs) == 1 for group in groups) and len({row["seed"] for row in rows}) > 1:
         keys.append("seed")
-    rows = [row | {"seed": str(group.first.seed)} for row, group in zip([*rows, values], groups, strict=True)]
-    names = [[join_settings(row, keys[:count]) for row in rows] for count in range(len(keys), 0, -1)]
+    names = [[join_settings(row, keys[:count]) for row in rows] for count in range(len(keys), -1, -1)]
     distinct = [one for one in names if len({*one}) == len(one)]
     short = [one for one in distinct if max(map(len, one)) <= MAX_NAME_LETTERS]
-    *run_names, name = [*short[:1], *distinct[-1:], *names[:1], [""] * len(rows)][0]
+    *run_names, name = [*short[:1], *distinct[-1:], names[0]][0]
     same = f"{name} (run)" if name else "run"
     return [*(same if one == name else one for one in run_names), name or "baseline"]
 

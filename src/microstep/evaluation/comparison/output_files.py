@@ -78,7 +78,7 @@ def describe_comparison(comparison: Comparison) -> dict[str, Any]:
         "smallest_difference": verdict.smallest_difference,
         "by_seed": [
             {"seed": seed, "only_run": only_run, "only_baseline": only_baseline, "mcnemar": p}
-            for seed, (only_run, only_baseline, p) in zip(run.row_seeds, result.by_seed, strict=False)
+            for seed, (only_run, only_baseline, p) in zip(run.rows, result.by_seed, strict=False)
         ],
     }
 

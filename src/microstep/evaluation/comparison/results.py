@@ -6,23 +6,9 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import norm
 
-from microstep.evaluation.comparison import significance
+from microstep.evaluation.comparison import estimates, significance
 from microstep.evaluation.comparison.bootstrap import bootstrap_means
-from microstep.evaluation.comparison.estimates import (
-    RESAMPLES,
-    SIGNIFICANCE_LEVEL,
-    IntervalEnds,
-    Paired,
-    central_interval,
-    compute_p_value,
-    compute_repeat_scores,
-    compute_seed_scores,
-    estimate_variance,
-    is_repeated,
-    sample_intervals,
-    seed_and_sample_intervals,
-    stack_scores,
-)
+from microstep.evaluation.comparison.estimates import RESAMPLES, SIGNIFICANCE_LEVEL, IntervalEnds, Paired
 from microstep.evaluation.comparison.paired import PairedPredictions, PairedScores
 from microstep.evaluation.comparison.significance import POWER
 from microstep.utils.anytime import anytime_interval
@@ -77,26 +63,28 @@ class ComparisonResult:
     @classmethod
     def from_predictions(cls, paired: PairedPredictions) -> "ComparisonResult":
         """Return the statistics over samples, or over seeds and samples if there are several seeds."""
-        accuracy, macro_f1 = (compute_repeat_scores(paired, name) for name in ("accuracy", "macro_f1"))
-        several, differences = is_repeated(paired), macro_f1[0] - macro_f1[1]
-        intervals = seed_and_sample_intervals(paired, differences) if several else sample_intervals(paired)
+        accuracy, macro_f1 = (estimates.compute_repeat_scores(paired, name) for name in ("accuracy", "macro_f1"))
+        if estimates.is_repeated(paired):
+            intervals = estimates.seed_and_sample_intervals(paired, macro_f1[0] - macro_f1[1])
+        else:
+            intervals = estimates.sample_intervals(paired)
         means = (score.mean(1).tolist() for score in (accuracy, macro_f1))
         compared = [ScoreComparison(a, b, a - b, *ends) for (a, b), ends in zip(means, intervals, strict=True)]
-        return cls(paired, compared[0], compared[1], compute_p_value(paired))
+        return cls(paired, compared[0], compared[1], estimates.compute_p_value(paired))
 
     @classmethod
     def from_scores(cls, paired: PairedScores) -> "ComparisonResult":
         """Return the statistics of scores: by the bootstrap over samples, or over seeds and samples."""
-        sides = (paired.folds.average(side) if paired.folds else side for side in (paired.run, paired.baseline))
-        run, baseline = (float(side.mean()) for side in sides)
-        if is_repeated(paired):
-            variance = estimate_variance(paired)
+        sides = (paired.run, paired.baseline)
+        run, baseline = (float(estimates.get_repeats(paired).average(side).mean()) for side in sides)
+        if estimates.is_repeated(paired):
+            variance = estimates.estimate_variance(paired)
             (low, high), p_value = variance.interval(SIGNIFICANCE_LEVEL), variance.p_value()
             ends = paired.unit * low, paired.unit * high
         else:
             means = bootstrap_means(paired.differences[0], paired.unit, RESAMPLES)
             tail = min((means <= 0).sum(), (means >= 0).sum())
-            ends, p_value = central_interval(means), min(1.0, 2 * (1 + tail) / (1 + RESAMPLES))
+            ends, p_value = estimates.central_interval(means), min(1.0, 2 * (1 + tail) / (1 + RESAMPLES))
         return cls(paired, ScoreComparison(run, baseline, run - baseline, *ends), None, p_value)
 
     @property
@@ -115,9 +103,10 @@ class ComparisonResult:
     @property
     def time_uniform_interval(self) -> IntervalEnds | None:
         """Interval of the difference over any number of seeds, for these samples; None for one seed, or folds."""
-        seed_differences, step = self.paired.differences.mean(1), self.paired.unit / self.paired.samples
-        one = self.paired.seeds == 1 or self.paired.folds
-        return None if one else anytime_interval(seed_differences, SIGNIFICANCE_LEVEL, step)
+        if self.paired.seeds == 1 or self.paired.folds:
+            return None
+        step = self.paired.unit / self.paired.samples
+        return anytime_interval(self.paired.differences.mean(1), SIGNIFICANCE_LEVEL, step)
 
     @cached_property
     def classes(self) -> list[ClassComparison]:
@@ -127,8 +116,8 @@ class ComparisonResult:
         """Return the smallest true difference that 4 of 5 such comparisons detect of `comparisons` made together."""
         level = SIGNIFICANCE_LEVEL / comparisons  # Bonferroni's level, the first step of Holm's
         differences, samples = self.paired.differences, self.paired.samples
-        if is_repeated(self.paired):
-            return self.paired.unit * estimate_variance(self.paired).smallest_difference(level, POWER)
+        if estimates.is_repeated(self.paired):
+            return self.paired.unit * estimates.estimate_variance(self.paired).smallest_difference(level, POWER)
         if isinstance(self.paired, PairedPredictions):
             return significance.find_smallest_difference(samples, float(np.abs(differences).mean()), level)
         padded = np.append(differences, [self.paired.unit, -self.paired.unit])  # like the bootstrap's
@@ -139,9 +128,9 @@ def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:
     """Return the results of the classes that have samples, with p-values corrected for their number."""
     labels = np.unique(paired.labels).tolist()
     parts = [paired.select_class(label) for label in labels]
-    p_values = significance.correct_holm([compute_p_value(part) for part in parts])
-    scores = compute_seed_scores(paired)
-    recall, f1 = (stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
+    p_values = significance.correct_holm([estimates.compute_p_value(part) for part in parts])
+    scores = estimates.compute_seed_scores(paired)
+    recall, f1 = (estimates.stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
     counts = [part.discordant.mean(0).tolist() for part in parts]
     return [
         ClassComparison(label, part.samples, tuple(recall[label]), tuple(f1[label]), only_run, only_baseline, p)

@@ -109,13 +109,12 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
 
 def find_nearest_paths(pattern: str) -> list[str]:
     """Return the directories whose names are nearest to the first part of a pattern that matches nothing."""
-    parts = Path(pattern).parts
-    number = next((n for n in range(len(parts)) if not glob(str(Path(*parts[: n + 1])))), None)  # noqa: PTH207
-    if number is None:
+    missing = [path for path in (Path(pattern), *Path(pattern).parents) if not glob(str(path))]  # noqa: PTH207
+    if not missing:
         return []
-    parents = [Path(found) for found in glob(str(Path(*parts[:number])))]  # noqa: PTH207
-    paths = {path.name: str(path) for parent in parents for path in sorted(parent.iterdir()) if path.is_dir()}
-    return [paths[name] for name in get_close_matches(parts[number].strip("*"), paths, cutoff=0.4)]
+    siblings = map(Path, sorted(glob(f"{missing[-1].parent}/*/")))  # noqa: PTH207
+    paths = {path.name: str(path) for path in siblings}
+    return [paths[name] for name in get_close_matches(missing[-1].name.strip("*"), paths, cutoff=0.4)]
 
 
 def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:
@@ -137,8 +136,8 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
     batch_size = effective_batch_size(config)
-    values = {key: OmegaConf.select(config, key, default=LATER.get(key)) for key in REPEAT_KEYS if key != "seed"}
-    division = {key: value for key, value in values.items() if value != LATER.get(key)}
+    values = {key: OmegaConf.select(config, key) for key in REPEAT_KEYS if key != "seed"}
+    division = {key: value for key, value in values.items() if value not in (None, LATER[key])}
     return ReportedRun(saved, config.seed, division, settings, batch_size, fingerprint, report, request.checkpoint)
 
 

@@ -81,9 +81,8 @@ def format_differing_settings(match: GroupPair) -> str:
     found = [(key, *(truncate_middle(value, TABLE_NAME_LETTERS) for value in pair)) for key, pair in pairs]
     cells = [f"{key} {run}, not {other}" for key, run, other in found[:MAX_DIFFERENCES_SHOWN]]
     more = [f"{len(found) - MAX_DIFFERENCES_SHOWN} more keys"] if len(found) > MAX_DIFFERENCES_SHOWN else []
-    return escape_unprintable("; ".join([*cells, *more])) or (
-        "nothing" if match.run.seeds == match.baseline.seeds else "nothing but the seed"
-    )
+    same = "nothing" if match.run.seeds == match.baseline.seeds else "nothing but the seed"
+    return escape_unprintable("; ".join([*cells, *more])) or same
 
 
 def format_seeds(match: GroupPair) -> str:
@@ -112,7 +111,7 @@ def format_score(score: float, result: ComparisonResult) -> str:
 def format_test_rows(comparison: Comparison) -> list[list[str]]:
     verdict, result = comparison.verdict, comparison.result
     several, folds, rows = result.paired.seeds > 1, result.paired.folds, []
-    seeds = list(zip(comparison.match.run.row_seeds, result.by_seed, strict=False))
+    seeds = list(zip(comparison.match.run.rows, result.by_seed, strict=False))
     for seed, (run, baseline, p) in seeds[:MAX_SEEDS_SHOWN]:
         sides = f"{run:,} with the run, {baseline:,} with the baseline"
         label = f"right alone, seed {seed}" if several else "right alone"

@@ -20,7 +20,7 @@ Array = np.ndarray
 #: Variance of the effect size. The mean number of differences until an effect of 1, 2 or 3 standard deviations shows
 #: is within 6 % of the smallest that any value gives. Intervals are finite from 4 differences on, at the level 0.05.
 PRIOR_VARIANCE = 4.0
-PLANNING_STUDIES, PLANNING_SEED = 1000, 0
+PLANNING_STUDIES, MOST_PLANNED_SEEDS, POWER = 1000, 500, 0.8
 
 
 def anytime_interval(differences: Array, level: float = 0.05, resolution: float = 0.0) -> tuple[float, float]:
@@ -62,27 +62,21 @@ def half_width_factors(counts: Array, level: float) -> Array:
 
 
 def seeds_needed(
-    standard_deviation: float,
-    difference: float,
-    equivalence: bool = False,
-    level: float = 0.05,
-    resolution: float = 0.0,
-    power: float = 0.8,
-    most: int = 500,
+    standard_deviation: float, difference: float, equivalence: bool = False, resolution: float = 0.0
 ) -> int | None:
-    """Return the number of seeds after which a study that looks at every seed has its answer with probability `power`.
+    """Return the number of seeds after which 80 % of studies that look at every seed have their answer.
 
     Args:
         standard_deviation: of the paired differences over seeds.
         difference: true difference that the interval shows by excluding 0. For `equivalence`, the true difference is
             0, and the interval shows it by lying within ± `difference`.
-        level, resolution: as for `anytime_intervals`.
+        resolution: as for `anytime_intervals`.
 
     Returns:
-        The number of seeds, simulated with a fixed generator; None if it is more than `most`.
+        The number of seeds, simulated with a fixed generator; None if it is more than `MOST_PLANNED_SEEDS`.
     """
-    studies = np.random.default_rng(PLANNING_SEED).standard_normal((PLANNING_STUDIES, most)) * standard_deviation
-    low, high = anytime_intervals(studies + (0 if equivalence else difference), level, resolution)
+    studies = np.random.default_rng(0).standard_normal((PLANNING_STUDIES, MOST_PLANNED_SEEDS)) * standard_deviation
+    low, high = anytime_intervals(studies + (0 if equivalence else difference), resolution=resolution)
     ended = (low > -difference) & (high < difference) if equivalence else (low > 0) | (high < 0)
     shares = np.logical_or.accumulate(ended, 1).mean(0)
-    return int(np.argmax(shares >= power)) + 1 if shares[-1] >= power else None
+    return int(np.argmax(shares >= POWER)) + 1 if shares[-1] >= POWER else None

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def variance_of_mean(differences: np.ndarray, overlap: float = 0.0) -> float:
+def variance_of_mean(differences: np.ndarray, overlap: float = 0.0, resolution: float = 0.0) -> float:
     """Return the variance of the mean of J paired differences; divided by its root, the mean has Student's J − 1.
 
     Args:
@@ -11,5 +11,6 @@ def variance_of_mean(differences: np.ndarray, overlap: float = 0.0) -> float:
         overlap: validation samples for each training sample if they are of folds, else 0. The training sets of folds
             overlap, so their differences vary less than those of independent data, and s² / J is too small: Nadeau and
             Bengio, Inference for the Generalization Error (Machine Learning 52, 2003).
+        resolution: least standard deviation. A few equal differences would have none.
     """
-    return float(np.var(differences, ddof=1)) * (1 / len(differences) + overlap)
+    return max(float(np.var(differences, ddof=1)), resolution**2) * (1 / len(differences) + overlap)

@@ -30,17 +30,16 @@ def compute_p_value(sweep: SweepTable, group: RunGroup) -> float | None:
     from scipy.special import stdtr  # takes a tenth of a second, which other summaries need not wait for
 
     best, own = scores_by_repeat(sweep, sweep.groups[0]), scores_by_repeat(sweep, group)
+    common = best.keys() & own.keys()
+    over_folds = len({repeat[1:] for repeat in common}) > 1
     pairs: dict[tuple[str, ...], list[float]] = {}
-    divisions = {repeat[1:] for repeat in best.keys() & own.keys()}
-    for repeat in best.keys() & own.keys():  # the seeds of a fold are one repeat
-        pairs.setdefault(repeat[1:] if len(divisions) > 1 else repeat, []).append(best[repeat] - own[repeat])
+    for repeat in common:  # the seeds of a fold are one repeat
+        pairs.setdefault(repeat[1:] if over_folds else repeat, []).append(best[repeat] - own[repeat])
     if len(pairs) < 2:
         return None
-    sign = 1 if sweep.direction == "max" else -1
-    differences = sign * np.array([np.mean(values) for values in pairs.values()])
-    overlap = np.mean([run.record.fold_ratio for run in group.runs]) if len(divisions) > 1 else 0.0
-    least = find_resolution(sweep) ** 2 * (1 / len(pairs) + overlap)
-    error = max(variance_of_mean(differences, float(overlap)), least) ** 0.5
+    differences = np.array([np.mean(values) for values in pairs.values()]) * (1 if sweep.direction == "max" else -1)
+    overlap = float(np.mean([run.record.fold_ratio for run in group.runs])) if over_folds else 0.0
+    error = variance_of_mean(differences, overlap, find_resolution(sweep)) ** 0.5
     return float(stdtr(len(pairs) - 1, -differences.mean() / error)) if error else 0.5
 
 
@@ -50,6 +49,6 @@ def scores_by_repeat(sweep: SweepTable, group: RunGroup) -> dict[tuple[str, ...]
 
 
 def find_resolution(sweep: SweepTable) -> float:
-    """Return the smallest step between two scores. Equal differences of a few runs would else have no variance."""
+    """Return the smallest step between two scores; 0 if all are equal."""
     steps = np.diff(np.unique([sweep.get_score(run) for run in sweep.scored_runs]))
     return float(min(steps[steps > 1e-9], default=0.0))

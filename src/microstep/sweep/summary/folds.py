@@ -15,7 +15,6 @@ from microstep.utils.text import format_count, format_names
 
 POOLED_FILE = "pooled.json"
 MAX_FOLDS, MAX_COLUMNS = 1000, 8  #: number of folds; settings in the table
-KEYS = ("folds", "fold", "repeat")  #: of the data set
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def find_folded_settings(sweep: SweepTable) -> list[FoldedSetting]:
     settings: dict[tuple[str, ...], FoldedSetting] = {}
     for run in sweep.runs if "dataset.fold" in sweep.keys and not sweep.study else ():
         values = {**dict(flatten(run.saved.plain_config)), **run.overrides}
-        numbers = [str(values.get(key, 0)) for key in (*(f"dataset.{key}" for key in KEYS), "seed")]
+        numbers = [str(values.get(key, 0)) for key in ("dataset.folds", "dataset.fold", "dataset.repeat", "seed")]
         if run.status == "stale" or not all(map(str.isdecimal, numbers)) or int(numbers[0]) > MAX_FOLDS:
             continue
         folds, fold, repeat, seed = map(int, numbers)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microstep.errors import escape_unprintable
-from microstep.run.record import number, of_type, short_text, short_texts
+from microstep.run.record import number, of_type, short_texts
 from microstep.sweep.summary.study import NUMBER_PATTERN, SweepTable
 
 MIN_TRIALS = 8  #: trials with a score without which no importance is computed
@@ -20,35 +20,25 @@ class Trials:
     """Trials of a search that have a score: all of their runs have finished, and none was pruned."""
 
     number: int  #: with those without a score
-    metric: str
-    direction: str  #: max or min
     scores: dict[int, float]  #: by number of the trial
     values: dict[str, list[float] | list[str]]  #: of each key in these trials
     log_keys: set[str]
 
 
 def read_trials(sweep: SweepTable) -> Trials:
-    study, runs, scores, rows = sweep.study, {run.name: run for run in sweep.runs}, dict[int, float](), []
-    metric, repeats = short_text(study.get("objective")) or sweep.monitor, int(number(study.get("repeats")) or 1)
-    order = [runs.get(escape_unprintable(str(name))) for name in of_type(study.get("order"), list)]
-    for trial, start in enumerate(range(0, len(order), max(1, repeats)), 1):
+    runs, scores, rows = {run.name: run for run in sweep.runs}, dict[int, float](), []
+    repeats = max(1, int(number(sweep.study.get("repeats")) or 1))
+    order = [runs.get(escape_unprintable(str(name))) for name in of_type(sweep.study.get("order"), list)]
+    for trial, start in enumerate(range(0, len(order), repeats), 1):
         ended = [run for run in order[start : start + repeats] if run and run.status == "finished"]
-        known = [run.get_metrics("val").get(metric) for run in ended if not run.record.pruned_epoch]
+        known = [run.get_metrics("val").get(sweep.monitor) for run in ended if not run.record.pruned_epoch]
         if len(found := [value for value in known if value is not None]) == repeats:
             scores[trial] = fmean(found)
             rows.append(sweep.rows[ended[0].name])
-    typed = {key: text for key, text in short_texts(study.get("keys")).items() if key in sweep.keys}
+    typed = {key: text for key, text in short_texts(sweep.study.get("keys")).items() if key in sweep.keys}
     values = {key: read_values([row[key] for row in rows], text) for key, text in typed.items()}
     positive = {key for key, column in values.items() if all(isinstance(v, float) and v > 0 for v in column)}
-    direction = "min" if (study.get("direction") or sweep.direction) == "min" else "max"
-    return Trials(
-        len(order) // max(1, repeats),
-        metric,
-        direction,
-        scores,
-        values,
-        {key for key in positive if "log" in typed[key]},
-    )
+    return Trials(len(order) // repeats, scores, values, {key for key in positive if "log" in typed[key]})
 
 
 def read_values(texts: list[str], typed: str) -> list[float] | list[str]:

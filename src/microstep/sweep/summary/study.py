@@ -126,14 +126,10 @@ def drop_repeated_runs(runs: Sequence[SweepRun], rows: Mapping[str, Mapping[str,
     A run that has not started has no hash yet, so it is dropped if a finished one has the same values.
     """
     current = [run for run in sorted(runs, key=lambda run: run.status != "finished") if run.status != "stale"]
-    kept = {run.record.experiment_hash: run.name for run in reversed(current)}
+    first = {run.record.experiment_hash or run.name: run.name for run in reversed(current)}
     done = [rows[run.name] for run in current if run.status == "finished"]
-    return tuple(
-        run
-        for run in runs
-        if (run.status == "stale" or run.name == kept[run.record.experiment_hash] or not run.record.experiment_hash)
-        and not (run.status == "waiting" and rows[run.name] in done)
-    )
+    kept = {*first.values()} - {run.name for run in current if run.status == "waiting" and rows[run.name] in done}
+    return tuple(run for run in runs if run.status == "stale" or run.name in kept)
 
 
 def get_key_values(key: str, runs: Iterable[SweepRun]) -> list[str]:

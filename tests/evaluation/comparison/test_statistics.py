@@ -272,7 +272,7 @@ def test_classes_are_counted_each_by_itself():
         chosen = paired.labels == one.label
         assert one.samples == chosen.sum()
         assert one.recall[0] == pytest.approx((paired.run[:, chosen] == one.label).mean())
-        assert one.difference == pytest.approx((one.only_run - one.only_baseline) / one.samples)
+        assert one.recall[0] - one.recall[1] == pytest.approx((one.only_run - one.only_baseline) / one.samples)
         f1 = [f1_score(paired.labels, row, labels=[one.label], average="macro") for row in paired.baseline]
         assert one.f1[1] == pytest.approx(np.mean(f1))
 

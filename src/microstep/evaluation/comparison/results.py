@@ -41,11 +41,6 @@ class ClassComparison:
     only_baseline: float
     p_value: float  #: for equal recall, corrected for the number of classes
 
-    @property
-    def difference(self) -> float:
-        """Difference in recall, which is the accuracy within the class."""
-        return self.recall[0] - self.recall[1]
-
 
 @dataclass(frozen=True)
 class ComparisonResult:

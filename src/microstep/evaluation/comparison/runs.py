@@ -10,17 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from microstep.config.allowlist import Allowlist
-from microstep.config.experiment import (
-    DATA_KEYS,
-    LATER,
-    REPEAT_KEYS,
-    drop_keys,
-    effective_batch_size,
-    extract_experiment,
-)
+from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, effective_batch_size, extract_experiment
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
@@ -82,10 +74,6 @@ class ReportRequest:
     def report(self) -> Path:
         return get_report_path(self.split, self.checkpoint)
 
-    def evaluate_command(self, directory: Path) -> str:
-        checkpoint = "" if self.checkpoint == "best" else f" checkpoint={self.checkpoint}"
-        return f"{called('evaluate')} run={shlex.quote(display_path(directory))} split={self.split}{checkpoint}"
-
 
 def find_run_directories(request: ReportRequest) -> list[Path]:
     """Return the run directory, or the sorted directories of the finished runs that a pattern matches.
@@ -136,8 +124,8 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     if None not in possible_precisions(config):
         settings["precision"] |= {"chosen": saved.record.precision}
     batch_size = effective_batch_size(config)
-    values = {key: OmegaConf.select(config, key) for key in REPEAT_KEYS if key != "seed"}
-    division = {key: value for key, value in values.items() if value not in (None, LATER[key])}
+    repeat, fold = config.dataset.get("repeat"), config.dataset.get("fold")
+    division = ({"dataset.repeat": repeat} if repeat else {}) | ({} if fold is None else {"dataset.fold": fold})
     return ReportedRun(saved, config.seed, division, settings, batch_size, fingerprint, report, request.checkpoint)
 
 
@@ -152,8 +140,10 @@ def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> 
     if task != CLASSIFICATION and names and "predictions.csv" not in names:
         remedy = f"compare metrics.{request.split} in run.json of both runs, or let the task's report write it"
         return ConfigError(saved.subject, f"its task ({task}) writes no predictions.csv or scores.csv", remedy)
+    checkpoint = "" if request.checkpoint == "best" else f" checkpoint={request.checkpoint}"
+    words = f"run={shlex.quote(display_path(saved.directory))} split={request.split}{checkpoint}"
     reason = f"it has no {request.report}/predictions.csv"
-    return ConfigError(saved.subject, reason, f"{request.evaluate_command(saved.directory)} makes it")
+    return ConfigError(saved.subject, reason, f"{called('evaluate')} {words} makes it")
 
 
 def check_same_data(run: ReportedRun, baselines: Sequence[ReportedRun]) -> None:

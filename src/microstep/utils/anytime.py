@@ -24,10 +24,7 @@ PLANNING_STUDIES, MOST_PLANNED_SEEDS, POWER = 1000, 500, 0.8
 
 
 def anytime_interval(differences: Array, level: float = 0.05, resolution: float = 0.0) -> tuple[float, float]:
-    """Return the ends of the interval of the mean of n differences; they are infinite if n is too small.
-
-    The interval doesn't depend on the order of the differences. See `anytime_intervals` for the arguments.
-    """
+    """Return the ends of the last of `anytime_intervals`, whatever the order; infinite if there are too few."""
     low, high = anytime_intervals(np.asarray(differences, float), level, resolution)
     return (float(low[-1]), float(high[-1])) if len(low) else (-np.inf, np.inf)
 

@@ -130,9 +130,8 @@ def check_and_start(program: Program, arguments: list[str]) -> Any:
             job = composer.compose_job(overrides)
             start: StartFunction = partial(jobs.run, program.task, job, composer.loader)
         else:
-            line = CommandLine(
-                composer, overrides, shlex.join([*words, *arguments]), program.task, program.prepare_sweep
-            )
+            typed = shlex.join([*words, *arguments])
+            line = CommandLine(composer, overrides, typed, program.task, program.prepare_sweep)
             start = prepare_start(line, flags.multirun)
         if show_only:
             start = partial(show, composer, flags, overrides)

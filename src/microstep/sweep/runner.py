@@ -1,6 +1,7 @@
 """Runs a sweep: plans it, launches its jobs, and reports the runs that have not finished."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from microstep.errors import MicrostepError, StorageError, format_error
 from microstep.run.directory import check_left_by_start, was_started_in
 from microstep.run.record import RunRecord
-from microstep.sweep.definition import STOP_FILE, Sweep, SweepPlan, write_sweep_file
+from microstep.sweep.definition import STOP_FILE, Job, Sweep, SweepPlan, write_sweep_file
 from microstep.sweep.job import JobFunction, run_job
 from microstep.sweep.launchers.parallel import run_parallel
 from microstep.sweep.launchers.worker import Worker
@@ -70,11 +71,21 @@ class SweepRunner:
 
     def run(self, sweep: Sweep, plan: SweepPlan, progress: SweepProgress) -> None:
         """Run the planned jobs. A signal leaves STOP_FILE, for jobs that are queued."""
-        run_planned_jobs(self.make_launcher(sweep), self.in_process, plan, progress, self.reporter)
+        self.launch(self.make_launcher(sweep), plan.jobs_to_run, progress)
         with suppress(StorageError):  # the summary warns of a full disk
             write_sweep_file(sweep, plan, self.reporter.errors)
         if not sweep.is_study and any("dataset.fold=" in word for job in sweep.jobs for word in job.overrides):
             self.pool_folds(sweep)
+
+    def launch(self, launcher: Launcher, jobs: Sequence[Job], progress: SweepProgress) -> None:
+        if not self.in_process:
+            run_parallel(launcher, jobs, progress, self.reporter)
+        elif jobs:
+            with imports_without_gc():
+                import microstep.components.task.classification.report  # noqa: F401  # a run imports it late
+                from microstep.sweep.launchers.serial import run_serial  # imports torch
+
+            run_serial(launcher, jobs, progress, self.reporter)
 
     def pool_folds(self, sweep: Sweep) -> None:
         from microstep.sweep.out_of_fold import write_out_of_fold  # imports torch
@@ -101,19 +112,6 @@ class SweepRunner:
 
 def print_summary_path(sweep: Sweep) -> None:
     write_above_bars(f"summary: {display_path(sweep.directory / 'summary.html')}", sys.stdout)
-
-
-def run_planned_jobs(
-    launcher: Launcher, in_process: bool, plan: SweepPlan, progress: SweepProgress, reporter: SweepReporter
-) -> None:
-    if not in_process:
-        run_parallel(launcher, plan.jobs_to_run, progress, reporter)
-    elif plan.jobs_to_run:
-        with imports_without_gc():
-            import microstep.components.task.classification.report  # noqa: F401  # a run imports it late
-            from microstep.sweep.launchers.serial import run_serial  # imports torch
-
-        run_serial(launcher, plan.jobs_to_run, progress, reporter)
 
 
 def print_plan(sweep: Sweep, plan: SweepPlan) -> None:

@@ -364,7 +364,7 @@ def test_the_interval_for_any_time_is_over_seeds_and_never_of_width_zero() -> No
     """It is that of the seeds' mean differences, in the score's unit; there is none of one seed, or an infinite one."""
     pair = noisy(6, 200, 3)
     found = ComparisonResult.from_paired(pair).time_uniform_interval
-    assert found == anytime_interval(pair.differences.mean(1), 0.05, 1 / 200)
+    assert found == anytime_interval(pair.differences.mean(1), 1 / 200)
     assert ComparisonResult.from_paired(noisy(1, 200, 3)).time_uniform_interval is None
     assert ComparisonResult.from_paired(noisy(2, 200, 3)).time_uniform_interval == (-np.inf, np.inf)
     same = replace(pair, baseline=pair.run)

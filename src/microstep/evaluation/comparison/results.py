@@ -100,8 +100,7 @@ class ComparisonResult:
         """Interval of the difference over any number of seeds, for these samples; None for one seed, or folds."""
         if self.paired.seeds == 1 or self.paired.folds:
             return None
-        step = self.paired.unit / self.paired.samples
-        return anytime_interval(self.paired.differences.mean(1), SIGNIFICANCE_LEVEL, step)
+        return anytime_interval(self.paired.differences.mean(1), self.paired.unit / self.paired.samples)
 
     @cached_property
     def classes(self) -> list[ClassComparison]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Self
 
 import numpy as np
 from scipy.optimize import brentq
@@ -96,13 +97,10 @@ class SeedSampleVariance:
     seeds: int
 
     @classmethod
-    def from_covariance(
-        cls, differences: Array, covariance: Array, samples: int, overlap: float = 0.0
-    ) -> "SeedSampleVariance":
+    def from_covariance(cls, differences: Array, covariance: Array, samples: int, overlap: float = 0.0) -> Self:
         """Return the variance of the mean of S differences, with their S × S covariance over resampled samples.
 
-        Folds instead of seeds have an `overlap`, see `variance_of_mean`.
-
+        Folds instead of seeds have an `overlap`, as in `variance_of_mean`.
         The part over samples is at least that of one additional sample that only the run gets right with every seed,
         and one that only the baseline does. Otherwise seeds that never disagree would give an interval of width 0.
         """
@@ -112,7 +110,7 @@ class SeedSampleVariance:
         return cls(float(differences.mean()), variance_of_mean(differences, overlap), max(shared, least), seeds)
 
     @classmethod
-    def from_values(cls, values: Array, overlap: float = 0.0) -> "SeedSampleVariance":
+    def from_values(cls, values: Array, overlap: float = 0.0) -> Self:
         """Return the variance of the mean of S × N values; their covariance needs no resampling."""
         samples = values.shape[1]
         return cls.from_covariance(values.mean(1), np.cov(values) / samples, samples, overlap)

@@ -96,7 +96,7 @@ def test_with_three_seeds_both_scores_are_covered():
     """The covariance of macro F1 between seeds comes from the bootstrap."""
 
     def interval(pair: PairedPredictions) -> list[Ends]:
-        run, baseline = (np.array([one.macro_f1[0] for one in side]) for side in estimates.compute_seed_scores(pair))
+        run, baseline = estimates.compute_repeat_scores(pair, "macro_f1")
         return seed_and_sample_intervals(pair, run - baseline)
 
     for found in coverage(lambda rng: several_seeds(3, 180, 0.2, rng), interval):

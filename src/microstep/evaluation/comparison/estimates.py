@@ -47,17 +47,6 @@ def mean_score(paired: PairedPredictions, side: Array, masks: Array, name: str) 
     return float(np.mean([getattr(score, name)[0] for score in scores]))
 
 
-def compute_seed_scores(paired: PairedPredictions) -> list[list[ClassScores]]:
-    counts = np.ones((1, paired.samples), np.int64)
-    sides = (paired.run, paired.baseline)
-    return [[ClassScores.from_counts(counts, paired.labels, row, paired.classes) for row in side] for side in sides]
-
-
-def stack_scores(scores: list[list[ClassScores]], name: str) -> Array:
-    """Return one score of both sides and all seeds: 2 × S, or 2 × S × classes for recall and F1."""
-    return np.array([[getattr(one, name)[0] for one in side] for side in scores])
-
-
 def sample_intervals(paired: PairedPredictions) -> list[IntervalEnds]:
     """Return the intervals of accuracy and macro F1 for one seed: quantiles of the paired bootstrap."""
     unique = UniqueSamples.from_predictions(paired).add_pseudo_samples()

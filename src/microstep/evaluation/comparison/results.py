@@ -9,7 +9,7 @@ from scipy.stats import norm
 from microstep.evaluation.comparison import estimates, significance
 from microstep.evaluation.comparison.bootstrap import bootstrap_means
 from microstep.evaluation.comparison.estimates import RESAMPLES, SIGNIFICANCE_LEVEL, IntervalEnds, Paired
-from microstep.evaluation.comparison.paired import PairedPredictions, PairedScores
+from microstep.evaluation.comparison.paired import ClassScores, PairedPredictions, PairedScores
 from microstep.evaluation.comparison.significance import POWER
 from microstep.utils.anytime import anytime_interval
 
@@ -123,8 +123,10 @@ def compare_classes(paired: PairedPredictions) -> list[ClassComparison]:
     labels = np.unique(paired.labels).tolist()
     parts = [paired.select_class(label) for label in labels]
     p_values = significance.correct_holm([estimates.compute_p_value(part) for part in parts])
-    scores = estimates.compute_seed_scores(paired)
-    recall, f1 = (estimates.stack_scores(scores, name).mean(1).T.tolist() for name in ("recall", "f1"))
+    weights, sides = np.ones((1, paired.samples), np.int64), (paired.run, paired.baseline)
+    scores = [[ClassScores.from_counts(weights, paired.labels, row, paired.classes) for row in side] for side in sides]
+    recall = np.mean([[one.recall[0] for one in side] for side in scores], 1).T.tolist()
+    f1 = np.mean([[one.f1[0] for one in side] for side in scores], 1).T.tolist()
     counts = [part.discordant.mean(0).tolist() for part in parts]
     return [
         ClassComparison(label, part.samples, tuple(recall[label]), tuple(f1[label]), only_run, only_baseline, p)

@@ -185,6 +185,16 @@ def test_a_run_is_pruned_below_the_median_of_earlier_runs(tmp_path: Path) -> Non
     assert MedianRule.of(runs, ("accuracy", "min")).medians[2] == pytest.approx(-0.2)
 
 
+def test_a_pruned_run_is_told_with_its_own_sign(tmp_path: Path) -> None:
+    """A metric may be negative, as R² is, and earlier runs in which it is undefined prune none."""
+    runs = [curve([-0.5, -0.4], tmp_path / str(number)) for number in range(5)]
+    reason = MedianRule.of(runs, ("accuracy", "max"))(2, -3.2)
+    assert reason == "pruned after epoch 2: -3.2, and the median of earlier runs was -0.4"
+    assert "0.7, and the median of earlier runs was -0.5" in str(MedianRule.of(runs, ("accuracy", "min"))(2, -0.7))
+    undefined = [curve([float("nan")] * 2, tmp_path / f"nan-{number}") for number in range(3)]
+    assert MedianRule.of([*undefined, *runs[:2]], ("accuracy", "max"))(2, 0.9) is None
+
+
 def test_limits_come_from_earlier_generations_and_pruned_runs_stay_pruned(tmp_path: Path) -> None:
     """A pruned trial, also one that was resumed to its end, sets no limit, and its score doesn't count."""
     search = make_search("search.prune=median", "search.trials=12", "search.batch=6")

@@ -20,20 +20,21 @@ class MedianRule:
     epoch prunes none, and neither does an epoch that fewer than `MIN_RUNS` of the runs have reached.
     """
 
-    medians: tuple[float, ...] = ()  #: by epoch, of the best values so far, which are negated if lower is better
+    medians: tuple[float, ...]  #: by epoch, of the best values so far, times `sign`
+    sign: int  #: −1 if lower is better, else 1
 
     @classmethod
     def of(cls, runs: Sequence[SavedRun], monitor: tuple[str, str]) -> Self:
         """Return the rule that the finished runs of earlier generations make."""
         reached = zip_longest(*(best_so_far(run, *monitor) for run in runs))
         values = [[value for value in row if value is not None] for row in reached]
-        return cls(tuple(median(row) for row in values if len(row) >= MIN_RUNS))
+        return cls(tuple(median(row) for row in values if len(row) >= MIN_RUNS), 1 if monitor[1] == "max" else -1)
 
     def __call__(self, epoch: int, best: float) -> str | None:
         """Return why a run ends after an epoch; None if it goes on."""
-        if not 1 < epoch <= len(self.medians) or best >= self.medians[epoch - 1] or isnan(best):
+        if not (1 < epoch <= len(self.medians) and best < self.medians[epoch - 1]):  # none is pruned if one is NaN
             return None
-        value, median_then = abs(best), abs(self.medians[epoch - 1])
+        value, median_then = self.sign * best, self.sign * self.medians[epoch - 1]
         return f"pruned after epoch {epoch}: {value:.4g}, and the median of earlier runs was {median_then:.4g}"
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from math import isnan
 from statistics import median
 from typing import Self
+
+import numpy as np
 
 from microstep.run.saved_run import SavedRun
 
@@ -40,8 +41,6 @@ class MedianRule:
 
 def best_so_far(run: SavedRun, name: str, direction: str) -> list[float]:
     """Return the best value of a validation metric up to each epoch, negated if lower is better."""
-    sign, best = 1 if direction == "max" else -1, list[float]()
-    for row in run.epochs:
-        value = sign * row.get(f"val_{name}", float("nan"))
-        best.append(max([*best[-1:], value], key=lambda one: (not isnan(one), one)))
-    return best
+    sign = 1 if direction == "max" else -1
+    values = [sign * row.get(f"val_{name}", np.nan) for row in run.epochs]
+    return [float(best) for best in np.fmax.accumulate(values)]  # a NaN is worse than any other

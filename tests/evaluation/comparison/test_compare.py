@@ -324,6 +324,7 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "no baseline": ((A, "nowhere"), "baseline=nowhere: config.yaml is not there; "),
     "neither": (("nowhere", "nowhere"), "baseline=nowhere: config.yaml is not there; give the directory"),
     "no match": ((f"{SWEEP}/x*", B), f"run={SWEEP}/x*: it matches no run directory; "),
+    "a file in the way": ((f"{SWEEP}/*/x", B), f"run={SWEEP}/*/x: it matches no run directory; "),
     "itself": ((A, A), f"run={A}: it names only runs of the baseline; "),
     "several baselines": (
         (A, f"{SWEEP}/*d-1*"),

@@ -47,7 +47,8 @@ class RunGroup:
         rows: dict[Any, list[ReportedRun]] = {}
         shared = all(np.array_equal(run.report.indices, self.first.report.indices) for run in self.runs)
         for run in self.runs:
-            rows.setdefault(run.seed if shared else run.seed_of_all_folds, []).append(run)
+            seed = run.seed if shared else run.format_seed(run.division.keys() - {"dataset.fold"})
+            rows.setdefault(seed, []).append(run)
         return rows
 
     def stack_column(self, name: str) -> Array:

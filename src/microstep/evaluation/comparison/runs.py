@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from glob import glob, has_magic
@@ -49,11 +49,11 @@ class ReportedRun:
     @property
     def seed(self) -> Any:
         """The seed; of one of several folds a text such as `0 of fold 2`."""
-        return format_repeat(self.config_seed, self.division)
+        return self.format_seed(self.division)
 
-    @property
-    def seed_of_all_folds(self) -> Any:
-        return format_repeat(self.config_seed, drop_keys(dict(self.division), {"dataset.fold"}))
+    def format_seed(self, keys: Iterable[str]) -> Any:
+        parts = [f"{key.rpartition('.')[2]} {self.division[key]}" for key in keys]
+        return f"{self.config_seed} of {', '.join(parts)}" if parts else self.config_seed
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,6 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     repeat, fold = config.dataset.get("repeat"), config.dataset.get("fold")
     division = ({"dataset.repeat": repeat} if repeat else {}) | ({} if fold is None else {"dataset.fold": fold})
     return ReportedRun(saved, config.seed, division, settings, batch_size, fingerprint, report, request.checkpoint)
-
-
-def format_repeat(seed: int, division: Mapping[str, Any]) -> Any:
-    names = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in division.items())
-    return f"{seed} of {names}" if names else seed
 
 
 def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> ConfigError:

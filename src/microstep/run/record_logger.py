@@ -18,8 +18,7 @@ from microstep.utils.json_files import write_json
 
 
 class RunRecordLogger:
-    """Keeps run.json up to date. Its status is `running` until `close`, then `finished`,
-    `interrupted`, `pruned` or `failed`.
+    """Keeps run.json up to date. Its status is `running` until `close`, which says how the run ended.
 
     `close` releases the lock. A resumed run keeps the `previous` facts of its run.json.
     """

@@ -164,7 +164,7 @@ def test_a_browser_shows_the_table(page, server):
     page.open(f"{server}/?tab=hparams#hparams", 2000)
     cells = 'all("vaadin-grid-cell-content").map(cell => cell.innerText.trim())'
     expected = ["max_grad_norm", "model", "best_val/accuracy", "test/accuracy", "mlp", "small_cnn", "null"]
-    page.wait(f"{json.dumps(expected)}.every(text => {cells}.includes(text))")  # columns are drawn one by one, five metrics at first
+    page.wait(f"{json.dumps(expected)}.every(text => {cells}.includes(text))")  # five metrics at first
     page.wait(f'{cells}.filter(text => text == "0.5").length == 2')
 
 

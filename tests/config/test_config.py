@@ -16,7 +16,14 @@ from omegaconf import OmegaConf
 from microstep.config.compose import compose
 from microstep.config.experiment import NEUTRAL_KEYS, extract_experiment, flatten, micro_batch_size
 from microstep.config.ranges import RANGES, Range
-from microstep.config.schema import SCHEMAS, CheckpointConfig, DecideConfig, EvaluateOtherConfig, TrainConfig
+from microstep.config.schema import (
+    SCHEMAS,
+    CheckpointConfig,
+    DecideConfig,
+    EvaluateOtherConfig,
+    SearchConfig,
+    TrainConfig,
+)
 from microstep.config.search_path import CONF
 from microstep.config.signatures import find_signature
 from microstep.config.validation import check_config, check_value
@@ -107,7 +114,7 @@ def test_a_range_belongs_to_a_key_that_exists(key: str) -> None:
         for node in nodes
         if leaf in node or leaf in getattr(find_signature(node.get("_target_", "")), "parameters", {})
     ]
-    nodes = {"checkpoint": CheckpointConfig, "decide": DecideConfig}
+    nodes = {"checkpoint": CheckpointConfig, "decide": DecideConfig, "search": SearchConfig}
     schema = {field.name for field in fields(nodes[group])} if group in nodes else set()
     assert takers or leaf in schema
 

@@ -155,8 +155,10 @@ def test_repeats_are_short_for_a_list(composer: Composer) -> None:
     assert expand_repeats(["accum=2", "dataset.repeats=3"]) == ["accum=2", "dataset.repeat=0,1,2"]
     with pytest.raises(ConfigError, match=r"dataset\.repeats=3: it is several runs; add -m"):
         composer.compose_job(["dataset.folds=5", "dataset.fold=0", "dataset.repeats=3"])
+    with pytest.raises(ConfigError, match=r"^dataset\.repeats=3: dataset\.repeat= lists them already; give one"):
+        expand_repeats(["dataset.repeats=3", "dataset.repeat=0"])
     for value in ("0", "two", "-1", ""):
-        with pytest.raises(ConfigError, match="it is no number of repeats"):
+        with pytest.raises(ConfigError, match="not a number of repeats"):
             expand_repeats([f"dataset.repeats={value}"])
 
 

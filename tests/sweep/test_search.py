@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from microstep.config.compose import Composer
 from microstep.config.search_path import CONF
-from microstep.config.sweep_jobs import compose_study
+from microstep.config.sweep_jobs import ComposedStudy, compose_study
 from microstep.errors import ConfigError
 from microstep.run.pruning import MedianRule
 from microstep.run.record import RunRecord
@@ -123,11 +123,16 @@ def test_the_objective_decides_by_its_own_direction() -> None:
     ("words", "message"),
     [
         (["search=tpo", *SPACE], "search=tpo: no such option; did you mean tpe"),
-        (["search=tpe,random", *SPACE], "search=tpe,random: a study has one value of its own keys; give one"),
+        (["search=tpe,random", *SPACE], "search=tpe,random: it takes one value; give one"),
         (["search=tpe"], "search=tpe: no key has several values to choose from; give some: "),
         (["search=tpe", "search.trails=3", *SPACE], "search.trails=3: no such key; did you mean search.trials or "),
         (["search=tpe", "search.trials=0", *SPACE], "search.trials=0: out of range; it must be at least 1"),
         (["search=tpe", "seed=0,1", "search.seeds=2", *SPACE], "search.seeds=2: seed= lists the seeds already; "),
+        (["search.trials=3", *SPACE], "search.trials=3: it belongs to a search; add search=tpe or search=random"),
+        (["search=tpe", "optimizer.lr=tag(lg,interval(1,2))"], "optimizer.lr=tag(lg,interval(1,2)): no such tag: lg; "),
+        (["search=tpe", "optimizer.lr=interval(a,b)"], "optimizer.lr=interval(a,b): interval(…) can't be read; "),
+        (["search=tpe", "optimizer.lr=interval(1,2),3"], "optimizer.lr=interval(1,2),3: an interval is no value of "),
+        (["search=tpe", "search.trails=3", *SPACE], "search.trails=3: no such key; did you mean search.trials "),
         (["search=tpe", "model=mlp,smal_cnn"], "model=smal_cnn: no such option; did you mean small_cnn"),
         (["search=tpe", "optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: out of range"),
         (["search=tpe", "optimizer.lr=interval(1,0.1)"], "optimizer.lr=interval(1,0.1): an interval begins below "),
@@ -143,6 +148,43 @@ def test_what_a_search_needs_is_checked_before_anything_starts(words: list[str],
         assert composed is not None
         build_search(composed)
     assert str(raised.value).startswith(message)
+
+
+PARAMS = "{model: 'mlp,small_cnn', optimizer.lr: 'interval(0.1,1)', dataset.repeats: 2, dataset.folds: 2}"
+OVERRIDDEN = "defaults: [{override /search: random}]\nsearch: {trials: 3}"
+
+
+def compose_yaml(directory: Path, text: str) -> ComposedStudy | None:
+    (directory / "experiment").mkdir()
+    (directory / "experiment" / "mine.yaml").write_text(
+        f"# @package _global_\n{text}\nhydra: {{sweeper: {{params: {PARAMS}}}}}\n"
+    )
+    with Composer.open(CONF, "train", directory) as composer:
+        return compose_study(composer, ["experiment=mine", "dataset.fold=0,1"])
+
+
+@pytest.mark.parametrize("head", ["search: {sampler: random, trials: 3}", OVERRIDDEN])
+def test_a_search_is_kept_in_a_yaml(tmp_path: Path, head: str) -> None:
+    """Settings that the yaml leaves out have their defaults; its params may hold dataset.repeats."""
+    study = compose_yaml(tmp_path, head)
+    assert study is not None
+    assert (study.settings.sampler, study.settings.trials, study.settings.batch) == ("random", 3, 1)
+    assert [one.key for one in study.space.dimensions] == ["model", "optimizer.lr"]
+    assert len(study.space.repeats) == 4
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("search: {sampler: tpe, trails: 3}", "search.trails: Key 'trails' not in"),
+        ("search: {sampler: tpee}", "search.sampler=tpee: no such option; the options are tpe, random"),
+        ("search: tpe", "search: .*; write search: {sampler: tpe}"),
+    ],
+)
+def test_what_is_wrong_in_a_yaml_is_refused(tmp_path: Path, head: str, message: str) -> None:
+    """No key of a search is ignored."""
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        compose_yaml(tmp_path, head)
 
 
 def test_optuna_is_asked_for_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,6 +37,7 @@ HYDRA = {
         Entry("--json", OUTPUT, "with check=: print the result as one JSON object, and nothing else to stdout"),
         Entry("experiment", RECIPES, "whole experiment: sets groups and keys at once", "default null"),
         Entry("-m", SWEEP, "run each combination of values: -m accum=1,2 seed=0,1"),
+        Entry("dataset.repeats", SWEEP, "of folds: -m dataset.folds=5 dataset.fold=0,1,2,3,4 dataset.repeats=3"),
         Entry("hydra/launcher", SWEEP, "how runs are started", "default: one after the other, in one process"),
         Entry("hydra.run.dir", OUTPUT, "run directory", "default: outputs/<date>/<time>_<dataset>_<model>_…"),
     ),
@@ -77,10 +78,11 @@ def schema_entries(config_name: str, conf: Path) -> Iterator[Entry]:
     """Yield the entries of the schema: groups first, then keys. A node's keys follow it by their dotted names."""
     root = OmegaConf.load(conf / f"{config_name}.yaml")
     options = {str(k): v for one in root.defaults if isinstance(one, DictConfig) for k, v in one.items()}
+    hints = get_type_hints(SCHEMAS[config_name])
     for field in sorted(fields(SCHEMAS[config_name]), key=lambda field: field.name not in options):
         detail = f"default {options[field.name]}" if field.name in options else describe_field(field)
         yield make_entry(field, "", detail)
-        if is_dataclass(node := field.default_factory):
+        for node in filter(is_dataclass, (field.default_factory, *get_args(hints[field.name]))):
             prefix = f"{field.name}."
             yield from (make_entry(inner, prefix, describe_field(inner, prefix)) for inner in fields(node))
 

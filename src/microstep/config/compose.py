@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ BASE_KEYS = {SEARCH_PATH_KEY, "hydra.mode"}  #: keys that decide how the other o
 SWEEPER_PARAMS_KEY = "hydra.sweeper.params"
 #: Hydra's errors; the last two are those of a key that is typed below `hydra.sweeper.params`, which is null.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, AttributeError, AssertionError)
+SPACE_EXAMPLES = "interval(0.1,1), tag(log,interval(1e-3,1)), int(interval(8,64)), range(8,65,8)"
 OMITTED_LINES = ("full_key:", "object_type=", "reference_type=", "raised while composing config:")
 
 
@@ -137,6 +139,9 @@ class Composer:
         try:
             return OverridesParser.create(config_loader=self.loader).parse_overrides([override])[0]
         except HydraException:
+            if sweep := re.search(r"=\W*(tag|interval|range|choice|int|float)\(", override):
+                reason, remedy = f"{sweep[1]}(…) can't be read", f"examples: {SPACE_EXAMPLES}"
+                raise ConfigError(override, reason, remedy) from None
             remedy = "quote values that hold , = ( ) or spaces"
             raise ConfigError(override, "not of the form key=value", remedy) from None
 
@@ -186,4 +191,6 @@ def translate_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
     reason = " ".join(line for line in lines if not any(omitted in line for omitted in OMITTED_LINES))
     keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
     subject = next(iter(keys), None) or " ".join(overrides) or "conf"
+    if subject == "search":  # a name, as on the command line
+        return ConfigError("search", reason, "write search: {sampler: tpe}, or override /search: tpe in defaults")
     return ConfigError(subject, reason or type(error).__name__, "correct the yaml or the command line")

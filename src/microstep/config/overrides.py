@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from microstep.config.experiment import LOGGER, VERBATIM_KEYS, flatten
@@ -45,7 +45,12 @@ def typed_value(override: Override) -> str:
 
 
 def expand_repeats(overrides: Sequence[str]) -> list[str]:
-    """Return overrides with `dataset.repeat=0,1,2` for `dataset.repeats=3`."""
+    """Return overrides with `dataset.repeat=0,1,2` for `dataset.repeats=3`. Raise ConfigError if both are given."""
+    keys = [word.partition("=")[0] for word in overrides]
+    if REPEATS_KEY in keys and "dataset.repeat" in keys:
+        raise ConfigError(
+            overrides[keys.index(REPEATS_KEY)], "dataset.repeat= lists them already", "give one of the two"
+        )
     return [
         f"dataset.repeat={list_repeats(value)}" if key == REPEATS_KEY else word
         for word in overrides
@@ -55,7 +60,7 @@ def expand_repeats(overrides: Sequence[str]) -> list[str]:
 
 def list_repeats(count: str) -> str:
     if not re.fullmatch(r"[1-9]\d{0,2}", count):
-        raise ConfigError(f"{REPEATS_KEY}={count}", "it is no number of repeats", "give 1 to 999: dataset.repeats=3")
+        raise ConfigError(f"{REPEATS_KEY}={count}", "not a number of repeats", "give 1 to 999")
     return ",".join(map(str, range(int(count))))
 
 
@@ -70,6 +75,7 @@ def check_plain_overrides(overrides: Iterable[Override]) -> None:
             group, values = override.key_or_group, override.get_value_string()
             several = f"write '{group}=[{values}]'" if group == LOGGER else "add -m to run one job for each"
             remedy = "a check takes one" if group in CHECK_KEYS else f"{several}, or quote them"
+            remedy = "add -m search=tpe" if isinstance(override.value(), IntervalSweep) else remedy
             raise ConfigError(typed, "several values", remedy)
 
 

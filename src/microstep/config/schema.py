@@ -59,6 +59,19 @@ class DecideConfig:
 
 
 @dataclass
+class SearchConfig:
+    """Settings of search=."""
+
+    sampler: str = key("tpe", SWEEP, "with search=: what chooses the values")
+    trials: int = key(20, SWEEP, "the same: settings to try")
+    batch: int = key(1, SWEEP, "the same: trials that run side by side, and see the results of earlier ones only")
+    seeds: int = key(1, SWEEP, "the same: runs of a trial, whose scores are averaged")
+    seed: int = key(0, SWEEP, "the same: seed of the sampler")
+    objective: str | None = key(None, SWEEP, "validation metric: NAME, max:NAME or min:NAME; null: the monitored one")
+    prune: str | None = key(None, SWEEP, "median: end a run whose best value is below the median of earlier ones")
+
+
+@dataclass
 class TrainConfig:
     """Root of train.yaml, which also names the default option of each group."""
 
@@ -88,7 +101,7 @@ class TrainConfig:
     init: str | None = key(None, MODEL, "run directory, model.safetensors or checkpoint with weights to start from")
     resume: str | None = key(None, RUN, "run directory to resume; auto: resume hydra.run.dir if it holds a run")
     sweep: str | None = key(None, SWEEP, "name of the sweep's directory; null: date and time")
-    search: Any = key(None, SWEEP, "let a sampler choose the values of -m; search.trials=20 and others set it up")
+    search: SearchConfig | None = key(None, SWEEP, "let a sampler choose the values of -m")
     until: str | None = key(None, SWEEP, "decided: run seeds of two settings until validation tells which is better")
     decide: DecideConfig = key(DecideConfig, SWEEP, "settings of until=decided")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")

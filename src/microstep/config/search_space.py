@@ -85,8 +85,9 @@ def read_two_settings(overrides: Sequence[Override], seed: int) -> SearchSpace:
     swept = [o for o in overrides if o.is_sweep_override()]
     settings = tuple(read_dimension(o) for o in swept)
     if len(swept) != 1 or len(settings[0].choices) != 2 or swept[0].key_or_group in REPEAT_KEYS:
-        reason, remedy = "it compares two settings over seeds", "give one key two values: precision=amp,fp32"
-        raise ConfigError("until=decided", reason, f"{remedy}; decide.max_seeds=20 limits the seeds")
+        typed = " ".join(["until=decided", *(o.input_line or "" for o in swept)])
+        reason, remedy = "it compares two settings, seed by seed", "give one key two values, such as precision=amp,fp32"
+        raise ConfigError(typed, reason, f"{remedy}; decide.max_seeds=20 limits the seeds")
     return SearchSpace(settings, ((f"seed={seed}",),), find_fixed(overrides, ["seed="]))
 
 
@@ -105,11 +106,15 @@ def is_study_key(word: str) -> bool:
 def read_dimension(override: Override) -> Dimension:
     value, key, text = override.value(), override.get_key_element(), override.get_value_string()
     log = "log" in getattr(value, "tags", ())
+    for tag in getattr(value, "tags", ()):
+        if tag != "log":
+            raise ConfigError(override.input_line or key, f"no such tag: {tag}", "write tag(log,interval(…))")
     if isinstance(value, IntervalSweep):
         numbers = Dimension(key, text, (), value.start or 0.0, value.end or 0.0, None, log)
         if not numbers.low < numbers.high or (log and numbers.low <= 0):
             reason = "an interval begins below its end" + (", and above 0 with tag(log,…)" if log else "")
-            raise ConfigError(override.input_line or key, reason, f"write {key}=interval(0.1,1)")
+            ends = sorted({abs(numbers.low), abs(numbers.high), 1.0} - {0.0})
+            raise ConfigError(override.input_line or key, reason, f"write {key}=interval({ends[0]:g},{ends[-1]:g})")
         return numbers
     if isinstance(value, RangeSweep) and not value.shuffle:
         steps = list(value.range())

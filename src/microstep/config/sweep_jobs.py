@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Sweep
 from omegaconf import DictConfig
 
 from microstep.config.compose import Composer
-from microstep.config.overrides import check_exclusive_keys
-from microstep.config.search_space import SearchSpace, is_study_key, read_search_space, read_two_settings
+from microstep.config.experiment import extract_experiment
+from microstep.config.overrides import check_exclusive_keys, drop_hydra_node, expand_repeats
+from microstep.config.search_space import Dimension, SearchSpace, is_study_key, read_search_space, read_two_settings
 from microstep.errors import ConfigError
 
 
@@ -58,7 +59,17 @@ def compose_study(composer: Composer, overrides: Sequence[str]) -> ComposedStudy
         settings, space = whole.search, read_search_space(parsed, whole.search, whole.seed)
     else:
         settings, space = whole.decide, read_two_settings(parsed, whole.seed)
-    return ComposedStudy(settings, space, [compose_trial(composer, space, job) for job in space.example_jobs()])
+    examples = [compose_trial(composer, space, job) for job in space.example_jobs()]
+    if whole.search is None:
+        check_different(examples, space.dimensions[0])
+    return ComposedStudy(settings, space, examples)
+
+
+def check_different(configs: Sequence[DictConfig], dimension: Dimension) -> None:
+    first, second = (extract_experiment(drop_hydra_node(config)) for config in configs)
+    if first == second:
+        typed, remedy = f"{dimension.key}={dimension.typed}", "compare settings that can change a result"
+        raise ConfigError(typed, "both are the same experiment", remedy)
 
 
 def compose_trial(composer: Composer, space: SearchSpace, overrides: Sequence[str]) -> DictConfig:
@@ -82,17 +93,20 @@ def check_study_keys(typed: Sequence[Override], base: DictConfig) -> None:
     for override in typed:
         key, word = str(override.key_or_group), override.input_line or ""
         if is_study_key(word) and override.is_sweep_override():
-            raise ConfigError(word, "a study has one value of its own keys", "give one")
+            raise ConfigError(word, "it takes one value", "give one")
         decides = key.partition(".")[0] in ("until", "decide") and override.value() is not None
         if decides and chosen.startswith("search="):
             raise ConfigError(word, f"{chosen} chooses the runs", "leave out one of the two")
         if decides and not chosen:
             raise ConfigError(word, "it belongs to until=decided", "add until=decided")
+        if key.startswith("search.") and base.search is None:
+            raise ConfigError(word, "it belongs to a search", "add search=tpe or search=random")
 
 
 def add_sweeper_params(composer: Composer, sweeper: DictConfig, typed: Sequence[Override]) -> list[Override]:
     """Return the overrides of a yaml's `hydra.sweeper.params`, and the typed ones after them."""
-    return [*(composer.parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()), *typed]
+    params = expand_repeats([f"{key}={value}" for key, value in (sweeper.params or {}).items()])
+    return [*map(composer.parse, params), *typed]
 
 
 def lists_its_jobs(sweeper: DictConfig) -> bool:
@@ -114,10 +128,13 @@ def compose_swept(composer: Composer, overrides: Sequence[str], swept: set[str])
 def check_swept_values(overrides: Iterable[Override], are_listed: bool = False) -> None:
     """Raise ConfigError for no value, and for an interval to sample from if the values are listed."""
     for override in overrides:
+        value = override.value()
+        if isinstance(value, ChoiceSweep) and any(isinstance(one, Sweep) for one in value.list):
+            raise ConfigError(override.input_line or "", "an interval is no value of a list", "give one or the other")
         if override.is_discrete_sweep() and not list(override.sweep_iterator()):
             remedy = "give at least one; --help lists the options of a group"
             raise ConfigError(override.input_line or "", "it has no value", remedy)
-        if are_listed and isinstance(override.value(), IntervalSweep):
+        if are_listed and isinstance(value, IntervalSweep):
             remedy = f"list them: {override.key_or_group}=0.1,0.01, or let a sampler choose: search=tpe"
             raise ConfigError(override.input_line or "", "a sweep takes single values", remedy)
 

@@ -15,8 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from microstep.components.task import Classification
+from microstep.config.choices import CHOICES, RULES
 from microstep.config.compose import compose
-from microstep.config.schema import CHOICES, RULES
 from microstep.diagnostics.accumulation import gradient, run_accumulation_check
 from microstep.diagnostics.accumulation.gradient import CheckedWindow, compute_window_gradient
 from microstep.diagnostics.accumulation.loops import LOOPS, Cause, WindowShape

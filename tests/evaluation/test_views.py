@@ -11,7 +11,7 @@ from torch import nn
 
 from microstep.components.task import Classification
 from microstep.config.allowlist import ALLOW_ALL
-from microstep.config.schema import CHOICES
+from microstep.config.choices import CHOICES
 from microstep.errors import ConfigError
 from microstep.evaluation.evaluate import evaluate_run, load_run
 from microstep.evaluation.views import VIEWS, ViewAverage

@@ -8,8 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from microstep.config.choices import CHOICES
 from microstep.config.ranges import RANGES
-from microstep.config.schema import CHOICES, OUTPUT, RECIPES, SCHEMAS, SECTIONS, SWEEP
+from microstep.config.schema import OUTPUT, RECIPES, SCHEMAS, SECTIONS, SWEEP
 
 WIDTH = 80  #: columns
 MARGIN = 24  #: column in which descriptions begin

@@ -4,9 +4,10 @@ import math
 
 from omegaconf import DictConfig, OmegaConf
 
+from microstep.config.choices import MICRO_BATCH_CHECKS
 from microstep.config.experiment import finds_batch_size, is_canonical, micro_batch_size, size_key
 from microstep.config.processes import find_run_world
-from microstep.config.schema import MICRO_BATCH_CHECKS, TrainConfig
+from microstep.config.schema import TrainConfig
 from microstep.errors import ConfigError
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from microstep.config.choices import CHECK_KEYS
 from microstep.config.experiment import LOGGER, VERBATIM_KEYS, flatten
-from microstep.config.schema import CHECK_KEYS
 from microstep.config.signatures import Signature, find_signature
 from microstep.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Schemas of the primary configs, and the values that their keys accept."""
+"""Schemas of the primary configs."""
 
 from __future__ import annotations  # --help and the checks of overrides read the types as text
 
@@ -8,18 +8,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from microstep.config.experiment import WEIGHTS_FILENAME
+from microstep.config.choices import DEFAULT_RULE
 from microstep.config.ranges import MAX_COUNT, NON_NEGATIVE, POSITIVE, POSITIVE_INT, Range
 
-CHECKS = ("accumulation", "precision", "drift", "resume")
-CHECK_KEYS = ("check", "rule")
-MICRO_BATCH_CHECKS = ("accumulation", "drift")  #: checks that compare a batch with its micro-batches
-#: Loops that check=accumulation can examine; the first is the one that training uses.
-RULES = (
-    *("weighted_mean", "mean_over_accum", "mean_of_means", "sum_of_means"),
-    *("dropped_tail", "zero_grad_each", "clip_each", "scale_doubles"),
-)
-DEFAULT_RULE = RULES[0]
 WORKERS = Range(minimum=0, maximum=MAX_COUNT)
 SEEDS = Range(minimum=0, maximum=2**63 - 1)
 #: Sections of `--help`, in their order.
@@ -181,27 +172,6 @@ class ComputeStatsConfig:
 
 
 SCHEMAS: dict[str, type[Any]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compute_stats": ComputeStatsConfig}
-#: Accepted values of string keys.
-CHOICES = {
-    "check": CHECKS,
-    "rule": RULES,
-    "redo": ("stale",),
-    "reduction": ("sum", "canonical"),
-    "tta": ("flip",),
-    "allocator": ("keep", "default"),
-    "checkpoint.keep": ("all", "best"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-    "dataset.fit": ("crop", "pad", "squash"),
-    "until": ("decided",),
-    "search.sampler": ("tpe", "random"),
-    "search.prune": ("median",),
-    **dict.fromkeys(("checkpoint", "baseline_checkpoint"), ("best", "last", WEIGHTS_FILENAME)),
-}
-#: The same for the task `Classification`.
-CLASSIFICATION_CHOICES = {
-    "task.loss": ("cross_entropy", "focal", "bce"),
-    "task.metrics": ("accuracy", "f1_macro", "f1_weighted", "balanced_accuracy", "top5", "auroc", "nll", "ece"),
-}
 
 
 def register_schemas() -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.batch import check_batch, is_foreign
+from microstep.config.choices import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
 from microstep.config.experiment import (
     LITERAL_KEYS,
     micro_batches,
@@ -19,7 +20,6 @@ from microstep.config.experiment import (
 )
 from microstep.config.param_groups import read_param_groups
 from microstep.config.ranges import POSITIVE_INT, RANGES, Range
-from microstep.config.schema import CHOICES, CLASSIFICATION_CHOICES, DEFAULT_RULE, MICRO_BATCH_CHECKS
 from microstep.config.targets import CLASSIFICATION, current
 from microstep.errors import ConfigError
 from microstep.utils.world import find_world

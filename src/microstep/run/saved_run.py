@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from microstep.config.allowlist import ALLOW_ALL, Allowlist, find_targets
+from microstep.config.choices import CHECK_KEYS
 from microstep.config.experiment import DATA_PATH_KEYS, LOGGER, NEUTRAL_KEYS, RESUMABLE_KEYS, drop_keys, flatten
-from microstep.config.schema import CHECK_KEYS
 from microstep.config.validation import check_config
 from microstep.errors import ConfigError, DataError
 from microstep.run.config import load_run_config, read_run_yaml

@@ -18,9 +18,9 @@ from microstep.components.dataset import ResidentSplit, StreamingSplit
 from microstep.components.dataset.cropping import compute_cut_shares, describe_crop
 from microstep.components.dataset.decoding import FITS, Decoder
 from microstep.components.dataset.normalization import CHECK_SAMPLES
+from microstep.config.choices import CHOICES
 from microstep.config.compose import compose
 from microstep.config.experiment import extract_experiment
-from microstep.config.schema import CHOICES
 from microstep.errors import ConfigError, DataError
 from tests.components.dataset.folders import filled, names, opened, painted, sizes
 from tests.conftest import error_of

@@ -16,8 +16,8 @@ from torch import Tensor
 from microstep.components.task import Classification
 from microstep.components.task.classification.metrics import STATE_KEYS, ClassificationMetrics
 from microstep.components.task.classification.plots import bin_confidences, expected_calibration_error
+from microstep.config.choices import CLASSIFICATION_CHOICES
 from microstep.config.compose import compose
-from microstep.config.schema import CLASSIFICATION_CHOICES
 from microstep.errors import ConfigError
 from tests.conftest import fit
 

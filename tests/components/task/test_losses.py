@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from microstep.components.task import Classification, bce, focal
 from microstep.components.task.losses import LOSSES
+from microstep.config.choices import CLASSIFICATION_CHOICES
 from microstep.config.compose import compose
-from microstep.config.schema import CLASSIFICATION_CHOICES
 from microstep.errors import ConfigError
 from microstep.types.data import Mix
 from tests.conftest import error_of, fit

@@ -85,7 +85,9 @@ def test_equivalence_is_decided_too_but_not_by_equal_scores_alone() -> None:
     """Small differences end as none of the given size; equal scores of few samples may differ by a sample."""
     noise = np.random.default_rng(2).standard_normal(20) * 0.001
     assert decide(make_decision("decide.difference=1"), noise) == "no difference larger than 1 points"
-    assert decide(make_decision("decide.difference=1", "decide.max_seeds=6"), np.zeros(6), samples=20) is None
+    open_end = make_decision("decide.difference=1", "decide.max_seeds=6")
+    assert decide(open_end, np.zeros(6), samples=20) is None
+    assert "undecided; decide.max_seeds=12 adds seeds, decide.plan=true plans them" in open_end.conclude()
 
 
 def test_the_test_split_decides_nothing_and_is_told_at_the_end() -> None:
@@ -95,6 +97,7 @@ def test_the_test_split_decides_nothing_and_is_told_at_the_end() -> None:
     while decision.ask():
         told.append(decision.tell([result(0.5, test=0.9), result(0.5, test=0.1)]))
     assert not any("test" in line for line in told)
+    assert all("+0.00 points" in line for line in told)
     assert "test score: model=mlp 0.9000 ± 0.0000; model=small_cnn 0.1000" in decision.conclude()
 
 
@@ -165,5 +168,6 @@ def test_it_runs_until_it_is_decided_and_a_repeat_runs_nothing(tmp_path: Path) -
     assert "test_accuracy" not in (index.parent / "summary.csv").read_text()
     score = json.loads((index.parent / runs[0] / "run.json").read_text())["metrics"]["test"]["accuracy"]
     assert f"{score:.4f}" not in (index.parent / "summary.html").read_text()
+    assert "name one: sweep=NAME" in call("train.py", *RUN[:-1], "decide.plan=true", cwd=tmp_path).stderr
     assert call("train.py", *RUN[:-1], "sweep=none", "decide.plan=true", cwd=tmp_path).returncode == 2
     assert not (tmp_path / "outputs/sweeps/none").exists()

@@ -141,6 +141,21 @@ def test_a_missing_fold_is_named_instead(copy: Path) -> None:
     assert told in (copy / "summary.md").read_text().replace("\\", "")
 
 
+def test_a_report_of_before_a_sweep_was_widened_is_removed(copy: Path) -> None:
+    """With another setting each has a directory of its own, and none is left without a name."""
+    index = copy / "sweep.json"
+    content = json.loads(index.read_text())
+    for name, job in [*content["jobs"].items()]:
+        shutil.copytree(copy / name, copy / f"wide-{name}")
+        file = copy / f"wide-{name}" / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"experiment_hash": f"wide {name}"}))
+        content["jobs"][f"wide-{name}"] = {"overrides": [*job["overrides"], "model.width=9"]}
+        job["overrides"].append("model.width=8")
+    index.write_text(json.dumps(content))
+    write_out_of_fold(copy)
+    assert sorted(path.name for path in (copy / "reports/out_of_fold").iterdir()) == ["model.width-8", "model.width-9"]
+
+
 def test_a_sample_predicted_twice_is_refused(copy: Path) -> None:
     """Folds that overlap are no folds of one division."""
     one, other = (copy / f"dataset.fold-{fold}_dataset.repeat-0/reports/val-last" for fold in (0, 1))

@@ -291,6 +291,16 @@ def list_runs(sweep: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in sorted(sweep.glob("*/run.json"))}
 
 
+def test_a_trial_that_is_proposed_again_is_run_once(tmp_path: Path) -> None:
+    """It counts as a trial, and no run is said to have been there before."""
+    words = ("-m", "search=random", "search.trials=5", "model=mlp,small_cnn", *QUICK, "sweep=s")
+    first = call("train.py", *words, cwd=tmp_path)
+    assert len(list_runs(tmp_path / "outputs/sweeps/s")) == 2
+    assert "finished already" not in first.stdout
+    assert "best of 5 trials" in first.stdout
+    assert "2 runs finished already" in call("train.py", *words, cwd=tmp_path).stdout
+
+
 @pytest.mark.parametrize("kills", [[1], pytest.param([1, 1, 2, 3, 3], marks=pytest.mark.long)])
 def test_a_killed_search_ends_with_the_trials_of_an_uninterrupted_one(kills: list[int], tmp_path: Path) -> None:
     """After kill -9 in the middle the same command ends with the same trials; then it runs nothing; more adds some."""

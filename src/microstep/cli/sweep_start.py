@@ -60,6 +60,8 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
     check_unique_names([job.name for job in jobs])
     make_study_jobs = partial(compose_trials, line.composer, study, named_in)
     if study is not None and study.decides and study.settings.plan:
+        if not named:
+            raise ConfigError("decide.plan=true", "it reads the pairs of a sweep", "name one: sweep=NAME")
         write_above_bars(plan_seeds(Decision(study.settings, study.space), directory, make_study_jobs), sys.stdout)
         return
     run_sweep = line.prepare_sweep(study)

@@ -87,7 +87,7 @@ def check_folds(dataset: DictConfig) -> None:
         typed = {"dataset.fold": fold, "dataset.folds": folds}
         subject = " ".join(f"{key}={'null' if value is None else value}" for key, value in typed.items())
         remedy = "give both: dataset.folds=5 dataset.fold=0"
-        raise ConfigError(subject, "a fold is a number below folds, from 0", remedy)
+        raise ConfigError(subject, "a fold is a number from 0 to folds − 1", remedy)
     if folds is None and (repeat := dataset.get("repeat")):
         subject, remedy = f"dataset.repeat={repeat}", "add dataset.folds=5 dataset.fold=0"
         raise ConfigError(subject, "there are no folds to divide the images into again", remedy)

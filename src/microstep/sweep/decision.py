@@ -68,7 +68,8 @@ class Decision:
 
     def conclude(self) -> str:
         """Return the verdict on validation, and the scores on the test split, which were not looked at before."""
-        lines = [f"verdict on validation: {self.verdict or 'undecided'}"]
+        remedy = f"undecided; decide.max_seeds={2 * self.keys.max_seeds} adds seeds, decide.plan=true plans them"
+        lines = [f"verdict on validation: {self.verdict or remedy}"]
         if all(self.metric in run.record.metrics.get("test", {}) for pair in self.pairs for run in pair):
             scores = [format_scores(self.get_scores("test")[:, side]) for side in (0, 1)]
             named = "; ".join(f"{name} {score}" for name, score in zip(self.names, scores, strict=True))
@@ -112,7 +113,7 @@ class Decision:
 
     def format_difference(self, split: str) -> str:
         low, high = self.find_interval(split)
-        difference = 100 * float(-np.diff(self.get_scores(split)).mean())
+        difference = 100 * float(-np.diff(self.get_scores(split)).mean()) + 0.0  # not -0
         interval = f"95 % at any time: {low:+.2f} to {high:+.2f}" if np.isfinite(low) else "too few for an interval"
         return f"a difference of {difference:+.2f} points of {self.metric} ({interval})".replace("-", "−")
 

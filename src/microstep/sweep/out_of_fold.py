@@ -29,9 +29,19 @@ def write_out_of_fold(directory: Path) -> None:
 
     Raise DataError if a report is missing or damaged, or if a setting's samples are not predicted once a repeat.
     """
-    for setting in find_folded_settings(tabulate(read_sweep(directory))):
+    settings = find_folded_settings(tabulate(read_sweep(directory)))
+    for file in (directory / "reports" / "out_of_fold").glob(f"**/{POOLED_FILE}"):  # before the sweep was widened
+        if file.parent not in {setting.directory for setting in settings}:
+            remove_files(file.parent)
+    for setting in settings:
         if not setting.missing:
             write_pooled(setting)
+
+
+def remove_files(directory: Path) -> None:
+    for file in directory.iterdir():
+        if file.is_file():
+            file.unlink()
 
 
 def write_pooled(setting: FoldedSetting) -> None:

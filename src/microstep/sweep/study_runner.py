@@ -51,6 +51,7 @@ class StudyRunner:
             generation = replace(self.sweep, jobs=jobs, settings=self.study.settings)
             plan = self.runner.plan(generation)
             names = [plan.finished.get(job.name, job.name) for job in asked]
+            self.skipped += len({*plan.finished.values()} - {*self.order})  # a trial may be proposed again
             self.order += names
             self.run_generation(self.describe(generation), plan, progress)
             runs = [SavedRun.read(self.sweep.directory / name) for name in names]
@@ -67,7 +68,6 @@ class StudyRunner:
     def run_generation(self, generation: Sweep, plan: SweepPlan, progress: SweepProgress) -> None:
         self.runner.prepare(generation, plan)
         progress.skip(len(generation.jobs) - len(plan.jobs_to_run))
-        self.skipped += len(plan.finished)
         if plan.jobs_to_run:
             self.print_skipped()
             progress.expect_jobs(plan.jobs_to_run)

@@ -62,6 +62,22 @@ def test_settings_are_ranked_by_the_objective(tmp_path: Path) -> None:
     assert dict(list_facts(table))["optimizer.lr, swept"] == LOG
 
 
+def test_a_setting_that_has_lost_a_seed_is_not_ranked(tmp_path: Path) -> None:
+    """A trial whose other run was pruned or diverged has no mean, so the run that is left does not represent it."""
+    search_of(tmp_path, 4, repeats=2)
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    for name, (rate, seed) in zip(content["jobs"], [(1, 0), (1, 1), (2, 0), (2, 1)], strict=True):
+        content["jobs"][name]["overrides"] = [f"optimizer.lr={rate}", f"seed={seed}"]
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    broken = tmp_path / "trial-3" / "run.json"
+    broken.write_text(json.dumps(json.loads(broken.read_text()) | {"status": "failed", "diverged": True}))
+    assert [group.label for group in tabulate(read_sweep(tmp_path)).groups] == ["optimizer.lr=1"]
+    write_summary(tmp_path, html=False)
+    summary = (tmp_path / "summary.md").read_text()
+    assert "Failures" in summary
+    assert "The same command runs just these" not in summary
+
+
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_the_history_shows_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str) -> None:
     """The line rises with the scores if higher is better, and stays at the first if lower is."""

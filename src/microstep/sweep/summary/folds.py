@@ -35,7 +35,7 @@ class FoldedSetting:
     def missing(self) -> list[str]:
         """Folds without a finished run."""
         return [
-            f"fold {fold} of repeat {repeat}, seed {seed} ({found[fold].status if fold in found else 'not there'})"
+            f"fold {fold} of repeat {repeat}, seed {seed} ({found[fold].status if fold in found else 'missing'})"
             for (repeat, seed), found in self.runs.items()
             for fold in range(self.folds)
             if fold not in found or found[fold].status != "finished"

@@ -73,7 +73,8 @@ def make_caution(sweep: SweepTable) -> str:
     best, second = (group.val for group in sweep.groups[:2])
     stds = [sample.std for sample in (best, second) if sample.std is not None]
     if not stds:
-        return "Each setting has one run, so the effect of the seed is unknown. Add seed=0,1,2 to measure it."
+        remedy = "search.seeds=3 measures it" if sweep.is_search else "Add seed=0,1,2 to measure it"
+        return f"Each setting has one run, so the effect of the seed is unknown. {remedy}."
     words = compare_with_best(sweep)
     if undecided := words.count(UNDECIDED):
         return f"These runs don't tell {format_count(undecided, 'other setting')} apart from the best."
@@ -126,7 +127,7 @@ def make_sections(sweep: SweepTable) -> Iterator[Section]:
 
 def make_search_section(sweep: SweepTable) -> Iterator[Section]:
     shares = ", ".join(f"{key} {share:.2f}" for key, share in compute_importance(read_trials(sweep)).items())
-    none = f"The importance of keys needs Optuna, two keys, and {MIN_TRIALS} trials with different scores."
+    none = f"The importance of keys needs Optuna, two keys with several values, and {MIN_TRIALS} trials with a score."
     told = f"Importance, the share of a key in the variance of the scores (fANOVA): {shares}."
     yield Section("Search", remarks=(told if shares else none,))
 
@@ -162,6 +163,7 @@ def make_failures_section(sweep: SweepTable) -> Iterator[Section]:
     failed = [run for run in sweep.runs if run.status not in ("finished", "pruned")]
     unranked = ", ".join(run.name for run in sweep.runs if run.status == "finished" and run not in sweep.scored_runs)
     remarks = (f"Not ranked, because their checkpoints were chosen by another metric: {unranked}.",) if unranked else ()
-    note, command = "The same command runs just these; it skips what is finished:", sweep.command if failed else ""
+    can_run = [run for run in failed if not (sweep.study and run.record.is_result)]  # a trial that diverged has ended
+    note, command = "The same command runs just these; it skips what is finished:", sweep.command if can_run else ""
     if failed or unranked:
         yield Section("Failures", tables.make_failures_table(failed) if failed else None, remarks, "", note, command)

@@ -11,7 +11,7 @@ from typing import Any
 
 from microstep.config.experiment import LATER, REPEAT_KEYS, flatten, is_neutral
 from microstep.errors import escape_unprintable
-from microstep.run.record import short_text
+from microstep.run.record import number, short_text
 from microstep.sweep.summary.reading import SavedSweep, SweepRun
 
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -92,12 +92,17 @@ class SweepTable:
 
     @cached_property
     def groups(self) -> tuple[RunGroup, ...]:
-        """Groups of runs, the best mean of the monitored validation metric first. Test metrics are not considered."""
+        """Groups of runs, the best mean of the monitored validation metric first. Test metrics are not considered.
+
+        A trial of a search is left out if some of its runs were pruned or diverged: the others would flatter it.
+        """
+        least = number(self.study.get("repeats")) if self.is_search else None
         runs: dict[tuple[str, ...], list[SweepRun]] = {}
         for run in self.scored_runs:
             runs.setdefault(self.other_values(run, *REPEAT_KEYS), []).append(run)
         sign = -1 if self.direction == "max" else 1
-        return tuple(sorted(map(self.make_group, runs.values()), key=lambda g: (sign * g.val.mean, g.label)))
+        groups = [self.make_group(found) for found in runs.values() if len(found) >= (least or 1)]
+        return tuple(sorted(groups, key=lambda g: (sign * g.val.mean, g.label)))
 
     def make_group(self, runs: list[SweepRun]) -> RunGroup:
         label = " ".join(f"{key}={value}" for key, value in self.rows[runs[0].name].items() if key not in REPEAT_KEYS)

@@ -30,16 +30,16 @@ def write_out_of_fold(directory: Path) -> None:
     Raise DataError if a report is missing or damaged, or if a setting's samples are not predicted once a repeat.
     """
     settings = find_folded_settings(tabulate(read_sweep(directory)))
-    for file in (directory / "reports" / "out_of_fold").glob(f"**/{POOLED_FILE}"):  # before the sweep was widened
-        if file.parent not in {setting.directory for setting in settings}:
-            remove_files(file.parent)
+    top = directory / "reports" / "out_of_fold"
+    if any(setting.directory.parent == top for setting in settings):
+        remove_files(top)  # of the one setting that there was before the sweep was widened
     for setting in settings:
         if not setting.missing:
             write_pooled(setting)
 
 
 def remove_files(directory: Path) -> None:
-    for file in directory.iterdir():
+    for file in directory.glob("*.*"):
         if file.is_file():
             file.unlink()
 

@@ -13,7 +13,7 @@ from microstep.components.dataset.images import Images
 from microstep.components.dataset.splitting import hold_out_fold, make_folds
 from microstep.config.compose import compose
 from microstep.config.experiment import extract_experiment
-from microstep.errors import ConfigError
+from microstep.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
 SHIPPED = ["digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "synthetic"]
@@ -77,3 +77,11 @@ def test_a_repeat_needs_folds():
     """Without them there is nothing to divide again."""
     with pytest.raises(ConfigError, match=r"^dataset\.repeat=1: there are no folds .* add dataset\.folds=5"):
         compose(["dataset.repeat=1"])
+
+
+def test_the_most_folds_are_named():
+    """Folds are refused beyond the size of the largest class, which is the most that works."""
+    images = Images(np.zeros((15, 1, 2, 2), np.uint8), np.array([0] * 10 + [1] * 5), ("a", "b"))
+    assert len(make_folds(images, 10, 0, "dataset.folds=10")) == 10
+    with pytest.raises(DataError, match=r"^dataset\.folds=11: there are too few .* for 11 parts; 10 are the most"):
+        make_folds(images, 11, 0, "dataset.folds=11")

@@ -106,12 +106,13 @@ def hold_out_fold(train: ImageSource, folds: int, fold: int, seed: int, repeat: 
 
 def make_folds(train: ImageSource, count: int, seed: int, subject: str) -> list[Int64Array]:
     """Return the sorted rows of each of so many equal parts, with each class in proportion as far as groups allow."""
-    groups, folds = getattr(train, "groups", None), []
+    groups, strata, folds = getattr(train, "groups", None), strata_of(train.labels), []
     splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
     with catch_warnings(action="ignore"), suppress(ValueError):  # some class, or every one, is smaller than `count`
-        folds = [rows for _, rows in splitter.split(np.zeros(len(train)), strata_of(train.labels), groups)]
+        folds = [rows for _, rows in splitter.split(np.zeros(len(train)), strata, groups)]
     if not folds or not all(map(len, folds)):
-        raise DataError(subject, f"there are too few samples or groups for {count} parts", "ask for fewer parts")
+        most = np.bincount(np.unique(strata, return_inverse=True)[1]).max() if groups is None else len(set(groups))
+        raise DataError(subject, f"there are too few samples or groups for {count} parts", f"{most} are the most")
     return folds
 
 

@@ -17,13 +17,14 @@ from sklearn.metrics import f1_score
 
 from microstep.config.allowlist import ALLOW_ALL, allowlist_from
 from microstep.config.search_path import CONF
-from microstep.errors import ConfigError, DataError
+from microstep.errors import CheckpointRefused, ConfigError, DataError
 from microstep.evaluation.comparison.compare import WrittenComparisons, compare_runs, fetch_flip_images
 from microstep.evaluation.comparison.flips import find_flips
 from microstep.evaluation.comparison.output_files import get_comparison_directory
 from microstep.evaluation.comparison.predictions_file import read_report
 from microstep.evaluation.comparison.significance import correct_holm
 from microstep.evaluation.comparison.text import comparison_report_text
+from microstep.run.checkpoints.checkpoints import Checkpoints
 from microstep.utils.terminal import called
 
 FILES = ["comparison.json", "comparison.txt", "flips.csv", "flips.png", "per_class.csv"]
@@ -200,6 +201,16 @@ def test_the_checkpoints_of_two_runs_may_differ(here, worse_last):
         compared(worse_last, name(1, 0), checkpoint="best", other="last")
     command = f"{called('evaluate')} run={name(1, 0)} split=test checkpoint=last"
     assert f"it has no reports/test-last/predictions.csv; {command} makes it" in str(caught.value)
+
+
+def test_no_command_is_proposed_for_weights_that_are_gone(here):
+    """If the checkpoint or the exported weights of a missing report are gone, that is the error."""
+    checkpoints = Checkpoints(here / name(1, 0) / "checkpoints")
+    checkpoints.keep({"best": checkpoints.entry("best")})
+    (here / name(1, 0) / "model.safetensors").unlink()
+    for checkpoint, reason in (("last", "checkpoint.keep=best has dropped the last one"), ("model.safetensors", "")):
+        with pytest.raises(CheckpointRefused, match=f"{name(1, 0)}/.*{reason}"):
+            compared(name(4, 0), name(1, 0), checkpoint=checkpoint)
 
 
 def test_a_link_in_the_working_directory_is_none_of_a_run(here):

@@ -67,6 +67,7 @@ def compare_runs(
         ConfigError: if runs or reports are missing, `baseline` matches several groups, or the two sides differ in data
             or classes, or have no seed in common.
         DataError: if a report is damaged.
+        CheckpointRefused: if a report is missing, and so are the weights to make it.
         StorageError: if the files cannot be written.
     """
     run_request = ReportRequest("run", run, split, checkpoint, overrides)

@@ -16,7 +16,7 @@ from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, effec
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
-from microstep.evaluation.evaluate import get_report_path
+from microstep.evaluation.evaluate import get_report_path, read_weights
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.training.provenance import possible_precisions
@@ -130,11 +130,15 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
 
 
 def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> ConfigError:
-    """Return an error with the command that makes the report, unless the task's reports have no predictions."""
+    """Return an error with the command that makes the report, unless the task's reports have no predictions.
+
+    Raise CheckpointRefused if the weights for the report are missing or damaged, as the command would.
+    """
     names = {file.name for file in saved.directory.glob("reports/*/*")}
     if task != CLASSIFICATION and names and "predictions.csv" not in names:
         remedy = f"compare metrics.{request.split} in run.json of both runs, or let the task's report write it"
         return ConfigError(saved.subject, f"its task ({task}) writes no predictions.csv or scores.csv", remedy)
+    read_weights(saved.directory, request.checkpoint)
     checkpoint = "" if request.checkpoint == "best" else f" checkpoint={request.checkpoint}"
     words = f"run={shlex.quote(display_path(saved.directory))} split={request.split}{checkpoint}"
     reason = f"it has no {request.report}/predictions.csv"

@@ -355,6 +355,17 @@ def test_what_can_not_be_compared_is_one_line(here, words, said):
     assert not Path("outputs/comparisons").exists()
 
 
+def test_a_pattern_that_matches_nothing_lists_the_nearest_names(here):
+    """However little they are alike; if there are none, a run directory is asked for. Quoting is never advised."""
+    with pytest.raises(ConfigError, match=f"it matches no run directory; the nearest are {SWEEP}/epochs-"):
+        compared(A, f"{SWEEP}/*zz?*")
+    with pytest.raises(ConfigError, match="it matches no run directory; give directories with a config"):
+        compared(A, f"{SWEEP}/*/reports/test/*")
+    edited(here / B / "run.json", '"status": "finished"', '"status": "interrupted"')
+    with pytest.raises(ConfigError, match="it matches no run that is finished; resume one of them"):
+        compared(A, f"{B}*")
+
+
 def test_the_same_run_twice_is_refused(here):
     """Two runs of one experiment with the same seed would count twice, so they are refused."""
     shutil.copytree(here / A, here / SWEEP / "epochs-4_again")

@@ -89,20 +89,25 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
     if unfinished := [path.name for path in found if path not in finished]:
         log.warning("%s: left out because they are not finished: %s", request.subject, ", ".join(unfinished))
     if not finished:
-        reason = "it matches no run that is finished" if found else "it matches no run directory"
-        remedy = f"the nearest are {format_names(nearest)}" if nearest else "quote a pattern that matches several"
-        raise ConfigError(request.subject, reason, remedy)
+        if found:
+            raise ConfigError(request.subject, "it matches no run that is finished", "resume one of them")
+        remedy = f"the nearest are {format_names(nearest)}" if nearest else "give directories with a config.yaml"
+        raise ConfigError(request.subject, "it matches no run directory", remedy)
     return finished
 
 
 def find_nearest_paths(pattern: str) -> list[str]:
-    """Return the directories whose names are nearest to the first part of a pattern that matches nothing."""
+    """Return the directories whose names are nearest to the first part of a path or pattern that matches nothing.
+
+    Those nearest to a pattern may have little in common with it.
+    """
     missing = [path for path in (Path(pattern), *Path(pattern).parents) if not glob(str(path))]  # noqa: PTH207
     if not missing:
         return []
     siblings = map(Path, sorted(glob(f"{missing[-1].parent}/*/")))  # noqa: PTH207
     paths = {path.name: str(path) for path in siblings}
-    return [paths[name] for name in get_close_matches(missing[-1].name.strip("*"), paths, cutoff=0.4)]
+    cutoff = 0.0 if has_magic(pattern) else 0.4
+    return [paths[name] for name in get_close_matches(missing[-1].name.strip("*"), paths, cutoff=cutoff)]
 
 
 def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowlist) -> ReportedRun:

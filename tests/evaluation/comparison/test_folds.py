@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,21 @@ def test_learners_on_overlapping_training_sets_are_covered() -> None:
 
 
 def test_single_runs_of_two_folds_are_not_paired() -> None:
-    """One run of a fold is not compared with one of another, whose samples are not its own."""
-    pair = groups(([0.9] * 3, [0.8] * 3))
-    with pytest.raises(ConfigError, match="have none in common"):
-        pair_by_seed(RunGroup(pair.run.runs[:1]), RunGroup(pair.baseline.runs[1:2]))
+    """One run of a fold is not compared with one of another, whose samples are not its own; the way out is a fold."""
+    group = groups(([0.9] * 3, [0.8] * 3)).run
+    one, other = (RunGroup(group.runs[fold : fold + 1]) for fold in (0, 1))
+    unfolded = RunGroup((replace(group.first, division={}),))
+    again = RunGroup((replace(group.first, division={"dataset.repeat": 1, "dataset.fold": 0}),))
+    later = RunGroup((replace(group.first, config_seed=7),))
+    assert way_out(one, other) == "train both on the same folds: -m dataset.fold=1, with the same dataset.folds"
+    assert way_out(again, one).endswith(": -m dataset.fold=0 dataset.repeat=0, with the same dataset.folds")
+    assert way_out(group, unfolded) == way_out(unfolded, group)
+    assert way_out(group, unfolded).endswith(": -m dataset.fold=0,1,2, with the same dataset.folds")
+    assert way_out(later, group) == "train both with the same seeds: -m seed=0,1,2"
+
+
+def way_out(run: RunGroup, baseline: RunGroup) -> str:
+    """Return the remedy of the error that the two groups have no repeat in common."""
+    with pytest.raises(ConfigError, match="have none in common") as caught:
+        pair_by_seed(run, baseline)
+    return str(caught.value.args[2])

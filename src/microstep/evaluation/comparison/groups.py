@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -119,13 +119,22 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
     common = sorted({*run.seeds} & {*baseline.seeds})
     if not common:
         sides = f"its seeds {format_seed_list(run.seeds)} and the baseline's {format_seed_list(baseline.seeds)}"
-        remedy = "train both with the same seeds: -m seed=0,1,2"
-        raise ConfigError(f"run={directory}", f"{sides} have none in common", remedy)
+        raise ConfigError(f"run={directory}", f"{sides} have none in common", propose_common_runs(run, baseline))
     if alone := sorted({*run.seeds} ^ {*baseline.seeds}):
         log.warning("run=%s: seeds that only one side has are left out: %s", directory, format_seed_list(alone))
     pair = GroupPair(run.select_seeds(common), baseline.select_seeds(common))
     check_folds(pair.run)
     return pair
+
+
+def propose_common_runs(run: RunGroup, baseline: RunGroup) -> str:
+    sides = [[one.division for one in group.runs] for group in (baseline, run)]
+    if any(division in sides[1] for division in sides[0]):
+        return "train both with the same seeds: -m seed=0,1,2"
+    folds = next(filter(any, sides))
+    numbers = {key: sorted({one.get(key, 0) for one in folds}) for key in dict.fromkeys(chain(*chain(*sides)))}
+    words = " ".join(f"{key}={','.join(map(str, column))}" for key, column in numbers.items())
+    return f"train both on the same folds: -m {words}, with the same dataset.folds"
 
 
 def check_folds(group: RunGroup) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from scipy.stats import t
 
 from microstep.errors import ConfigError
-from microstep.evaluation.comparison.groups import GroupPair, RunGroup, pair_by_seed
+from microstep.evaluation.comparison.groups import GroupPair, RunGroup, group_runs, pair_by_seed
 from microstep.evaluation.comparison.paired import Folds
 from microstep.evaluation.comparison.predictions_file import SavedPredictions
 from microstep.evaluation.comparison.results import ComparisonResult
 from microstep.evaluation.comparison.runs import ReportedRun
+from microstep.evaluation.comparison.text import format_seeds
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.utils.repeats import variance_of_mean
@@ -118,6 +120,26 @@ def test_learners_on_overlapping_training_sets_are_covered() -> None:
     differences = np.stack(rows, 1)
     truth = float(differences.mean())
     assert missed(differences, truth, 0.25) <= 0.05 < missed(differences, truth, 0.0)
+
+
+def test_folds_are_counted_and_sorted_by_number() -> None:
+    """The page has their number with that of repeats, not a list; what is left out is listed, 2 before 10."""
+    runs = [
+        replace(reported(seed, fold, 0.9, np.arange(60), 0), division={"dataset.repeat": repeat, "dataset.fold": fold})
+        for seed, repeat, fold in product((1, 0), (1, 0), (10, 2))
+    ]
+    (group,) = group_runs(runs, "run")
+    assert format_seeds(pair_by_seed(group, group)) == "4 folds (2 folds × 2 repeats), seeds 0, 1"
+    assert [one.division["dataset.fold"] for one in group.runs[:3]] == [2, 10, 2]
+    assert format_seeds(groups(([0.9] * 3, [0.8] * 3))) == "3 folds, seed 0"
+
+
+def test_folds_that_one_side_lacks_are_left_out(caplog) -> None:
+    """A warning names them, 2 before 10, and the others are compared."""
+    (group,) = group_runs([reported(0, fold, 0.9, np.arange(fold, 60, 12), 0) for fold in (10, 2, 1, 0)], "run")
+    pair = pair_by_seed(group, RunGroup(group.runs[:2]))
+    assert format_seeds(pair) == "2 folds, seed 0"
+    assert "left out: 0 of fold 2, 0 of fold 10" in caplog.text
 
 
 def test_single_runs_of_two_folds_are_not_paired() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import attrgetter
@@ -24,7 +24,7 @@ log = logging.getLogger("microstep.notice")
 class RunGroup:
     """Runs of one experiment that differ only in seed and fold."""
 
-    runs: tuple[ReportedRun, ...]  #: sorted by seed
+    runs: tuple[ReportedRun, ...]  #: sorted by seed, repeat and fold
 
     @property
     def seeds(self) -> list[Any]:
@@ -38,7 +38,7 @@ class RunGroup:
     def first(self) -> ReportedRun:
         return self.runs[0]
 
-    def select_seeds(self, seeds: Sequence[Any]) -> "RunGroup":
+    def select_seeds(self, seeds: Collection[Any]) -> "RunGroup":
         return RunGroup(tuple(run for run in self.runs if run.seed in seeds))
 
     @property
@@ -100,7 +100,7 @@ def group_runs(runs: Sequence[ReportedRun], key: str) -> list[RunGroup]:
     for run in runs:
         groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), []).append(run)
     for group in groups.values():
-        group.sort(key=lambda run: run.seed)
+        group.sort(key=attrgetter("order"))
         for one, other in pairwise(group):
             if one.seed == other.seed:
                 reason = f"{other.directory} is the same experiment with the same seed={one.seed}"
@@ -116,11 +116,12 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
             seeds = (*run.seeds, *baseline.seeds)
             log.warning("run=%s: its seed is %s, the baseline's %s: chance in training differs too", directory, *seeds)
         return GroupPair(run, baseline)
-    common = sorted({*run.seeds} & {*baseline.seeds})
+    common = {*run.seeds} & {*baseline.seeds}
     if not common:
         sides = f"its seeds {format_seed_list(run.seeds)} and the baseline's {format_seed_list(baseline.seeds)}"
         raise ConfigError(f"run={directory}", f"{sides} have none in common", propose_common_runs(run, baseline))
-    if alone := sorted({*run.seeds} ^ {*baseline.seeds}):
+    runs = sorted((*run.runs, *baseline.runs), key=attrgetter("order"))
+    if alone := [one.seed for one in runs if one.seed not in common]:
         log.warning("run=%s: seeds that only one side has are left out: %s", directory, format_seed_list(alone))
     pair = GroupPair(run.select_seeds(common), baseline.select_seeds(common))
     check_folds(pair.run)
@@ -132,9 +133,9 @@ def propose_common_runs(run: RunGroup, baseline: RunGroup) -> str:
     if any(division in sides[1] for division in sides[0]):
         return "train both with the same seeds: -m seed=0,1,2"
     folds = next(filter(any, sides))
-    numbers = {key: sorted({one.get(key, 0) for one in folds}) for key in dict.fromkeys(chain(*chain(*sides)))}
-    words = " ".join(f"{key}={','.join(map(str, column))}" for key, column in numbers.items())
-    return f"train both on the same folds: -m {words}, with the same dataset.folds"
+    keys = dict.fromkeys(chain(*chain(*sides)))
+    words = (f"{key}={','.join(map(str, sorted({one.get(key, 0) for one in folds})))}" for key in keys)
+    return f"train both on the same folds: -m {' '.join(words)}, with the same dataset.folds"
 
 
 def check_folds(group: RunGroup) -> None:

@@ -51,6 +51,10 @@ class ReportedRun:
         """The seed; of one of several folds a text such as `0 of fold 2`."""
         return self.format_seed(self.division)
 
+    @property
+    def order(self) -> tuple[Any, ...]:
+        return (self.config_seed, *(self.division.get(key, 0) for key in ("dataset.repeat", "dataset.fold")))
+
     def format_seed(self, keys: Iterable[str]) -> Any:
         parts = [f"{key.rpartition('.')[2]} {self.division[key]}" for key in keys]
         return f"{self.config_seed} of {', '.join(parts)}" if parts else self.config_seed
@@ -89,18 +93,14 @@ def find_run_directories(request: ReportRequest) -> list[Path]:
     if unfinished := [path.name for path in found if path not in finished]:
         log.warning("%s: left out because they are not finished: %s", request.subject, ", ".join(unfinished))
     if not finished:
-        if found:
-            raise ConfigError(request.subject, "it matches no run that is finished", "resume one of them")
-        remedy = f"the nearest are {format_names(nearest)}" if nearest else "give directories with a config.yaml"
-        raise ConfigError(request.subject, "it matches no run directory", remedy)
+        reason = "it matches no run that is finished" if found else "it matches no run directory"
+        others = f"the nearest are {format_names(nearest)}" if nearest else "give directories with a config.yaml"
+        raise ConfigError(request.subject, reason, "resume one of them" if found else others)
     return finished
 
 
 def find_nearest_paths(pattern: str) -> list[str]:
-    """Return the directories whose names are nearest to the first part of a path or pattern that matches nothing.
-
-    Those nearest to a pattern may have little in common with it.
-    """
+    """Return the directories nearest to the first part of a path that matches nothing; of a pattern, however unlike."""
     missing = [path for path in (Path(pattern), *Path(pattern).parents) if not glob(str(path))]  # noqa: PTH207
     if not missing:
         return []
@@ -135,10 +135,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
 
 
 def missing_report_error(saved: SavedRun, request: ReportRequest, task: str) -> ConfigError:
-    """Return an error with the command that makes the report, unless the task's reports have no predictions.
-
-    Raise CheckpointRefused if the weights for the report are missing or damaged, as the command would.
-    """
+    """Return an error with the command that makes the report, if any can. Raise CheckpointRefused without weights."""
     names = {file.name for file in saved.directory.glob("reports/*/*")}
     if task != CLASSIFICATION and names and "predictions.csv" not in names:
         remedy = f"compare metrics.{request.split} in run.json of both runs, or let the task's report write it"

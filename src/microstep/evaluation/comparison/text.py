@@ -88,9 +88,18 @@ def format_differing_settings(match: GroupPair) -> str:
 def format_seeds(match: GroupPair) -> str:
     run, baseline = match.run.seeds, match.baseline.seeds
     if len(run) > 1:
-        return f"seeds {format_seed_list(run)}"
+        return format_folds(match.run) if match.folds else f"seeds {format_seed_list(run)}"
     seeds = f"seed {run[0]}" if run == baseline else f"seeds {run[0]} and {baseline[0]}"
     return f"{seeds}, which says nothing of other seeds"
+
+
+def format_folds(group: RunGroup) -> str:
+    """Return the number of folds and the seeds, such as `15 folds (5 folds × 3 repeats), seed 0`."""
+    seeds, *divisions = zip(*(run.order for run in group.runs), strict=True)
+    folds, (repeats, parts) = len({*zip(*divisions, strict=True)}), (len({*column}) for column in divisions)
+    product = f" ({parts} folds × {repeats} repeats)" if folds == parts * repeats > max(parts, repeats) else ""
+    numbers = sorted({*seeds})
+    return f"{folds} folds{product}, seed{'s' * (len(numbers) > 1)} {format_seed_list(numbers)}"
 
 
 def format_scores(result: ComparisonResult) -> list[str]:

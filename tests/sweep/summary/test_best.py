@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_folds_are_held_to_more_than_seeds() -> None:
     over_seeds, over_folds = (table(scores, key, data=FOLDS) for key in ("seed", "dataset.fold"))
     p_seeds, p_folds = (compute_p_value(found, found.groups[1]) for found in (over_seeds, over_folds))
     assert (p_seeds or 0) < (p_folds or 0)
+
+
+@pytest.mark.parametrize("key", ["dataset.folds", "dataset.split_seed", "dataset.test_samples", "dataset"])
+def test_scores_on_other_samples_are_not_paired(key) -> None:
+    """Settings whose validation samples differ can't be told apart, though their seeds and folds have equal numbers."""
+    scores = np.random.default_rng(3).normal(size=(2, 5)) + np.array([[9], [0]])
+    found = table(scores, "dataset.fold", data=FOLDS)
+    assert compare_with_best(found) == ("best", "worse")
+    rows = {name: {key: str(4 + int(row["lr"])), **row} for name, row in found.rows.items()}
+    assert compare_with_best(replace(found, keys=(key, *found.keys), rows=rows)) == ("best", "–")
 
 
 def test_the_page_says_what_is_undecided(tmp_path) -> None:

@@ -7,6 +7,7 @@ from microstep.sweep.summary.study import RunGroup, SweepTable
 from microstep.utils.repeats import variance_of_mean
 
 LEVEL = 0.05
+SPLIT_KEYS = ("folds", "split_seed", "val_samples", "val_fraction", "test_samples", "test_fraction")
 BEST, UNDECIDED, WORSE, UNKNOWN = "best", "undecided", "worse", "–"
 
 
@@ -45,7 +46,8 @@ def compute_p_value(sweep: SweepTable, group: RunGroup) -> float | None:
 
 def scores_by_repeat(sweep: SweepTable, group: RunGroup) -> dict[tuple[str, ...], float]:
     rows = ((sweep.rows[run.name], sweep.get_score(run)) for run in group.runs)
-    return {tuple(row.get(key, "") for key in REPEAT_KEYS): score for row, score in rows}
+    keys = (*REPEAT_KEYS, "dataset", *(f"dataset.{key}" for key in SPLIT_KEYS))  # these choose the samples
+    return {tuple(row.get(key, "") for key in keys): score for row, score in rows}
 
 
 def find_resolution(sweep: SweepTable) -> float:

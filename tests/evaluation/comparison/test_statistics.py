@@ -22,7 +22,8 @@ from microstep.evaluation.comparison.significance import (
     find_smallest_difference,
     mcnemar_p_value,
 )
-from microstep.evaluation.comparison.verdict import Verdict, make_verdicts
+from microstep.evaluation.comparison.text import format_score
+from microstep.evaluation.comparison.verdict import Verdict, format_difference, make_verdicts
 from microstep.utils.anytime import anytime_interval
 
 
@@ -378,3 +379,12 @@ def test_equal_scores_leave_some_difference_undetected() -> None:
     verdict = make_verdicts([ComparisonResult.from_paired(PairedScores(zeros, zeros, "score"))])[0]
     assert (verdict.smallest_difference or 0) > 0.01
     assert "a true difference of 0 " not in verdict.format_sentence("a", "b")
+
+
+@pytest.mark.parametrize("value", [-0.0, -0.0004, 0.0004, 0.0])
+def test_zero_has_no_minus(value) -> None:
+    """A difference that rounds to zero is +0.0, whatever its sign, and a score of minus zero is 0."""
+    points, numbers = (ComparisonResult.from_paired(paired) for paired in (noisy(1, 60, 3), scores(1, 60, 0)))
+    assert format_difference(value, points) == "+0.0"
+    assert format_difference(0 * value, numbers) == "+0"
+    assert format_score(0 * value, numbers) == "0"

@@ -114,7 +114,7 @@ def pair_cells(run: float, baseline: float, result: ComparisonResult) -> list[st
 
 
 def format_score(score: float, result: ComparisonResult) -> str:
-    return format_percent(score) if result.macro_f1 else f"{score:.4g}"
+    return format_percent(score) if result.macro_f1 else f"{score:z.4g}"
 
 
 def format_test_rows(comparison: Comparison) -> list[list[str]]:

@@ -87,8 +87,8 @@ def make_verdicts(results: Sequence[ComparisonResult]) -> list[Verdict]:
 
 def format_difference(difference: float, result: ComparisonResult) -> str:
     """Return a difference in the score: in percentage points for classes, else as a number."""
-    text = f"{100 * difference:+.1f}" if result.macro_f1 else f"{difference:+.3g}"
-    return text.replace("-", "−" if float(text) else "+")
+    text = f"{100 * difference:+z.1f}" if result.macro_f1 else f"{difference:+z.3g}"
+    return text.replace("-", "−")
 
 
 def format_interval(score: ScoreComparison, result: ComparisonResult) -> str:

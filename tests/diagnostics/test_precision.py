@@ -47,6 +47,7 @@ def test_a_check_from_the_command_line(zygote, tmp_path: Path) -> None:
     done = zygote.call("train.py", "check=precision", *words, "hydra.run.dir=found", cwd=tmp_path, **home)
     assert (done.returncode, done.stderr) == (0, "")
     numbers = json.loads((tmp_path / "found" / "precision.json").read_text())
+    assert "\n" not in numbers["sentence"]
     assert set(numbers["precisions"]) == {"fp32", "bf16", "fp16"}
     name = numbers["recommendation"]["name"]
     assert done.stdout.splitlines()[-1] == f"Type precision={name}, or precision=auto, which takes it from now on."

@@ -112,7 +112,7 @@ def evaluate_split(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         "checkpoint": f"{config.checkpoint}, of epoch {done.epoch}",
         "report": display_path(done.directory),
     }
-    print_json({"metrics": done.result.metrics, "epoch": done.epoch, "directory": done.directory})
+    print_json({"metrics": done.result.metrics, "epoch": done.epoch, "directory": display_path(done.directory)})
     return format_report(done.result.report.text, rows)
 
 
@@ -145,7 +145,7 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
     else:
         done = predict_input(Path(config.run), config.input, config.checkpoint, *common)
     images, failed = len(done.classified.rows), len(done.classified.errors)
-    print_json({"images": images, "failed": failed, "epoch": done.epoch, "directory": done.directory})
+    print_json({"images": images, "failed": failed, "epoch": done.epoch, "directory": display_path(done.directory)})
     rows = {
         "images": f"{images:,} classified, {failed:,} failed",
         **({"classes": counts} if (counts := format_class_counts(done.classified)) else {}),

@@ -30,13 +30,13 @@ def write_result(result: CheckResult, check: str, directory: Path) -> None:
     text = f"{result.report_text}\n\n{result.verdict_text}\n"
     for name, content in result.images.items():
         write_atomic(directory / f"{name}.png", content)
-    numbers = {"sentence": result.verdict_text, **result.numbers}
+    numbers = {"sentence": " ".join(result.verdict_text.split()), **result.numbers}
     write_json(directory / f"{check}.json", numbers)
     write_atomic(directory / f"{check}.txt", text.encode(errors="backslashreplace"))
     with storage_errors(directory):
         write_tensorboard(result, text, check, directory)
     print_and_log(f"{result.report_text}\n\n  written to {display_path(directory)}\n\n{result.verdict_text}")
-    print_json({"check": check, "passed": result.passed, "directory": str(directory), **numbers})
+    print_json({"check": check, "passed": result.passed, "directory": display_path(directory), **numbers})
 
 
 def write_tensorboard(result: CheckResult, text: str, check: str, directory: Path) -> None:

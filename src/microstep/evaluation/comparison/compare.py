@@ -83,7 +83,7 @@ def compare_runs(
         check_same_data(one, baseline_group.runs)
     comparisons = make_comparisons(groups, baseline_group, split)
     directories = [write_comparison(one, allowlist) for one in comparisons]
-    pairs = zip(directories, comparisons, strict=True)
+    pairs = zip(map(display_path, directories), comparisons, strict=True)
     print_json({"comparisons": [{"directory": d, **output_files.describe_comparison(one)} for d, one in pairs]})
     return WrittenComparisons(comparisons, directories)
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from microstep import write_summary
-from microstep.errors import DataError
+from microstep.errors import ConfigError, DataError
 from microstep.sweep.out_of_fold import write_out_of_fold, write_suspects
 from tests.conftest import call
 
@@ -163,6 +163,17 @@ def test_a_sample_predicted_twice_is_refused(copy: Path) -> None:
     shutil.copytree(other, one)
     with pytest.raises(DataError, match="do not predict the same samples, each once"):
         write_out_of_fold(copy)
+
+
+def test_nothing_is_written_or_removed_through_a_link(copy: Path, tmp_path: Path) -> None:
+    """A report's directory that leads elsewhere is refused."""
+    elsewhere = tmp_path / "elsewhere"
+    (copy / "reports/out_of_fold").rename(elsewhere)
+    before = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
+    (copy / "reports/out_of_fold").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="a link leads out of the sweep; replace it by a copy"):
+        write_out_of_fold(copy)
+    assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == before
 
 
 @pytest.mark.parametrize("content", ["pickled", "other", "empty", "not finite"])

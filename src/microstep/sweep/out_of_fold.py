@@ -31,6 +31,9 @@ def write_out_of_fold(directory: Path) -> None:
     """
     settings = find_folded_settings(tabulate(read_sweep(directory)))
     top = directory / "reports" / "out_of_fold"
+    for path in (top.parent, top, *(setting.directory for setting in settings)):
+        if path.is_symlink():
+            raise ConfigError(str(path), "a link leads out of the sweep", "replace it by a copy")
     if any(setting.directory.parent == top for setting in settings):
         remove_files(top)  # of the one setting that there was before the sweep was widened
     for setting in settings:
@@ -48,8 +51,6 @@ def write_pooled(setting: FoldedSetting) -> None:
     columns, names = read_folds(setting)
     probabilities = columns.pop("probabilities", None)
     samples = count_samples(setting, columns)
-    if any(path.is_symlink() for path in (setting.directory, setting.directory.parent, setting.sweep / "reports")):
-        raise ConfigError(str(setting.directory), "a link leads out of the sweep", "replace it by a copy")
     setting.directory.parent.mkdir(parents=True, exist_ok=True)
     (setting.directory / SUSPECTS_FILE).unlink(missing_ok=True)  # of a time with cleanlab
     with write_directory(setting.directory) as draft:

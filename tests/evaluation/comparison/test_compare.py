@@ -250,7 +250,7 @@ def test_seeds_that_only_one_side_has_are_left_out(here, caplog):
     edited(here / "outputs/sweeps/s/epochs-4_third/config.yaml", "\nseed: 0\n", "\nseed: 2\n")
     one = compared(f"{SWEEP}/epochs-4_*", f"{SWEEP}/epochs-1_*").comparisons[0]
     assert one.match.run.seeds == [0]
-    assert "seeds that only one side has are left out: 1, 2" in caplog.text
+    assert "seeds or folds that only one side has are left out: 1, 2" in caplog.text
 
 
 def test_one_run_each_of_different_seeds_is_compared_with_a_warning(here, caplog):

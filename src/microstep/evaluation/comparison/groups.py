@@ -122,7 +122,8 @@ def pair_by_seed(run: RunGroup, baseline: RunGroup) -> GroupPair:
         raise ConfigError(f"run={directory}", f"{sides} have none in common", propose_common_runs(run, baseline))
     runs = sorted((*run.runs, *baseline.runs), key=attrgetter("order"))
     if alone := [one.seed for one in runs if one.seed not in common]:
-        log.warning("run=%s: seeds or folds that only one side has are left out: %s", directory, format_seed_list(alone))
+        left = format_seed_list(alone)
+        log.warning("run=%s: seeds or folds that only one side has are left out: %s", directory, left)
     pair = GroupPair(run.select_seeds(common), baseline.select_seeds(common))
     check_folds(pair.run)
     return pair

@@ -18,6 +18,12 @@ def get_config_directories(hydra: Any = None) -> list[Path]:
     return [directory for _, directory in sources(hydra or HydraConfig.get())]
 
 
+def get_typed(*without: str) -> list[str]:
+    """Return the overrides of the job as they were typed, without those of some keys; none in a notebook."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [str(word) for word in typed if str(word).lstrip("+").partition("=")[0] not in without]
+
+
 def get_choices() -> Mapping[str, str]:
     """Return the option chosen for each group; empty in a notebook."""
     return HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}

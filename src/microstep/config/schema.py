@@ -19,8 +19,8 @@ SECTIONS = RECIPES, DATA, MODEL, OPTIMIZATION, BATCH, PRECISION, RUN, COMPARISON
     *("Run, checkpoints and resuming", "Comparison", "Sweep (-m)", "Diagnostics", "Output"),
 )
 CHECK_HELP = (
-    "measure instead of training. accumulation: is it exact; precision: speed and error of each; "
-    "drift: effect of rounding; resume: is it the same, bit for bit"
+    "measure instead of training. accumulation: is it exact; precision: speed and error; "
+    "drift: effect of rounding; lr: which learning rate; resume: is any bit lost"
 )
 
 

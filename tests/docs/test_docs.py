@@ -63,6 +63,8 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     words += ["epochs=1", "batch_size=16"] if "dataset=table" in words else []
     words += ["hydra.launcher.n_jobs=1"] if "hydra/launcher=local" in words else []
     words += ["epochs=1"] if "-m" in words or "check=drift" in words else []
+    words += ["decide.max_seeds=2"] if "until=decided" in words else []
+    words += ["search.trials=3"] if "search=tpe" in words else []
     done = zygote.call(program, *words, cwd=tmp_path)
     assert done.returncode == int("rule=" in command), done.stderr
 

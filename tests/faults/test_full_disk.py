@@ -161,9 +161,9 @@ def test_a_report_that_has_no_room_is_not_half_there(tmp_path: Path, limit: int)
     report = tmp_path / "run" / "reports" / "val"
     before = {file.name: file.read_bytes() for file in report.iterdir()}
     with files_limited(limit), pytest.raises(StorageError, match="File too large"):
-        trainer.report("val")
+        trainer.report("val", Path("reports/val"))
     assert {file.name: file.read_bytes() for file in report.iterdir()} == before
     shutil.rmtree(report)
     with files_limited(limit), pytest.raises(StorageError):
-        trainer.report("val")
+        trainer.report("val", Path("reports/val"))
     assert [file.name for file in report.parent.iterdir()] == ["test"]

@@ -21,6 +21,7 @@ from microstep.config.experiment import WEIGHTS_FILENAME
 from microstep.errors import CheckpointRefused, ConfigError
 from microstep.evaluation.views import ViewAverage
 from microstep.run.checkpoints.checkpoints import Checkpoints
+from microstep.run.layout import get_report_path
 from microstep.run.saved_run import SavedRun
 from microstep.run.weights import SavedWeights, first_line, read_exported_weights, read_fitted
 from microstep.training.builders import build_components, build_dataset
@@ -164,12 +165,6 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = f"it is not this model's: {first_line(error)}"
         raise CheckpointRefused(str(weights.source), reason, "check model.* in config.yaml") from None
-
-
-def get_report_path(name: str, checkpoint: str, tta: str | None = None) -> Path:
-    """Return the path of a report within a run directory."""
-    weights, views = "" if checkpoint == "best" else f"-{Path(checkpoint).stem}", f"-tta-{tta}" if tta else ""
-    return Path("reports", f"{name}{weights}{views}")
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str, tta: str | None = None) -> Path:

@@ -35,6 +35,12 @@ def find_checkpoint_files(directory: Path) -> list[Path]:
     return [file for file in directory.glob("epoch-*.pt") if CHECKPOINT_NAME.fullmatch(file.name)]
 
 
+def get_report_path(name: str, checkpoint: str, tta: str | None = None) -> Path:
+    """Return the path of a report within a run directory."""
+    weights, views = "" if checkpoint == "best" else f"-{Path(checkpoint).stem}", f"-tta-{tta}" if tta else ""
+    return Path("reports", f"{name}{weights}{views}")
+
+
 def refuse_links(directory: Path) -> None:
     """Refuse links among the files that a run writes: what they lead to would change."""
     checkpoints = directory / "checkpoints"

@@ -13,6 +13,7 @@ from microstep.components.task.classification.plots import NO_CLASS, draw_confus
 from microstep.components.task.classification.report import write_columns, write_confusion_matrix, write_scores
 from microstep.errors import ConfigError, DataError
 from microstep.evaluation.comparison.predictions_file import SavedScores, damage_errors, read_report
+from microstep.run.layout import get_report_path
 from microstep.sweep.summary.folds import POOLED_FILE, FoldedSetting, find_folded_settings
 from microstep.sweep.summary.reading import SweepRun, read_sweep
 from microstep.sweep.summary.study import tabulate
@@ -76,7 +77,7 @@ def read_folds(setting: FoldedSetting) -> tuple[Columns, tuple[str, ...]]:
 
 def read_fold(run: SweepRun) -> tuple[Columns, tuple[str, ...]]:
     """Return the predictions of a run's last weights for its fold, and the names of its classes."""
-    directory = run.saved.directory / "reports" / "val-last"
+    directory = run.saved.directory / get_report_path("val", "last")
     try:
         saved = read_report(directory)
         if isinstance(saved, SavedScores):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from microstep.errors import CheckpointRefused
+from microstep.run.layout import get_report_path
 from microstep.run.monitor import Monitor
 from microstep.training.loaders import Loaders
 from microstep.types import protocols
@@ -40,10 +42,14 @@ class Components:
         return bool(getattr(self.dataset, "has_folds", False))
 
     @property
-    def reports(self) -> dict[str, list[str]]:
-        """Names of the final reports by checkpoint, `best` at the end. The last one's were not chosen on the fold."""
-        last = {"last": ["val-last"]} if self.has_folds else {}
-        return last | {"best": [name for name in ("val", "test") if name in self.loaders.splits]}
+    def reports(self) -> dict[str, dict[str, Path]]:
+        """Paths of the final reports in the run directory, by checkpoint and split. `best` comes last.
+
+        A fold is also reported with the last checkpoint, which was not chosen on it.
+        """
+        splits = {"last": ["val"]} if self.has_folds else {}
+        splits["best"] = [name for name in ("val", "test") if name in self.loaders.splits]
+        return {one: {name: get_report_path(name, one) for name in names} for one, names in splits.items()}
 
     @property
     def num_parameters(self) -> int:

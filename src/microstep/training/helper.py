@@ -55,9 +55,9 @@ class HelperTrainer(Trainer):
 
     def conclude(self, memory: object) -> Results:
         """Evaluate this rank's share of the splits with the weights that rank 0 reports on."""
-        for names in self.components.reports.values():
+        for splits in self.components.reports.values():
             self.model.load_state_dict(self.strategy.broadcast(None))
-            for split in (name.removesuffix("-last") for name in names):
+            for split in splits:
                 metrics = self.task.metrics()
                 evaluate(self.model, self.components, self.batches(split, metrics), metrics)  # not the last average
         return cast(Results, None)

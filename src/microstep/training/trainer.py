@@ -119,9 +119,9 @@ class Trainer:
     def conclude(self, memory: PeakMemory) -> Results:
         seconds = self.total_seconds()
         self.progress.check_best_is_finite()
-        for checkpoint, names in self.components.reports.items():  # the best one comes last
+        for checkpoint, paths in self.components.reports.items():  # the best one comes last
             self.model.load_state_dict(self.strategy.broadcast(self.checkpoints.load(checkpoint)["model"]))
-            splits = {name: self.report(name) for name in names}
+            splits = {name: self.report(name, path) for name, path in paths.items()}
         self.weights.write(self.model, self.progress.best_epoch, splits["val"].metrics, self.task)
         values: dict[str, Any] = {name: count for name, count in self.progress.counts().items() if name != "epoch"}
         values |= {"peak_memory_bytes": memory.bytes(), "saving": self.checkpoints.saving, "splits": splits}
@@ -130,10 +130,10 @@ class Trainer:
         self.loggers.finish(results)
         return results
 
-    def report(self, name: str) -> SplitResult:
-        split, metrics = name.removesuffix("-last"), self.task.metrics()
-        batches, directory = self.batches(split, metrics), self.run_dir / "reports" / name
-        return evaluate_and_report(self.components, split, batches, metrics, directory, name == "val")
+    def report(self, name: str, path: Path) -> SplitResult:
+        metrics, directory = self.task.metrics(), self.run_dir / path
+        batches, is_fitted = self.batches(name, metrics), path.name == "val"
+        return evaluate_and_report(self.components, name, batches, metrics, directory, is_fitted)
 
     def windows(self, epoch: int) -> Iterator[tuple[int, Iterator[LoadedWindow]]]:
         """Yield each pass over the data that an epoch is part of, with the windows that are left to train."""

@@ -16,7 +16,8 @@ from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, effec
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
-from microstep.evaluation.evaluate import get_report_path, read_weights
+from microstep.evaluation.evaluate import read_weights
+from microstep.run.layout import get_report_path
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
 from microstep.training.provenance import possible_precisions

@@ -11,6 +11,7 @@ import pytest
 from microstep.config.compose import compose
 from microstep.diagnostics.drift.training import start_training
 from microstep.diagnostics.learning_rate import HIGHEST, LOWEST, WINDOWS, RangeTest, measure, run_learning_rate_check
+from microstep.errors import Diverged
 from microstep.training.build import build_trainer
 from microstep.training.training_loop import train_epoch
 from microstep.utils.progress_bar import ProgressBars
@@ -85,3 +86,9 @@ def test_the_command_is_the_one_that_was_typed_with_the_suggestion(tmp_path: Pat
     words = done.stdout.splitlines()[-1].partition("train.py ")[2]
     assert words == f"model=mlp threads=1 progress=false 'model.hidden=[8, 8]' optimizer.lr={lr:g}"
     assert (tmp_path / "out/lr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_loss_that_is_never_finite_is_the_error_of_training() -> None:
+    """Without a single loss there is nothing to draw or to suggest."""
+    with pytest.raises(Diverged, match=r"epoch 1, step 1: the loss \((nan|inf)\)"):
+        checked("dataset.mean=[0.3]", "dataset.std=[1e-38]")

@@ -2,15 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import numpy as np
 from omegaconf import DictConfig
 from scipy.ndimage import gaussian_filter1d
 
-from microstep.components.dataset.sharing import share_datasets
 from microstep.config.hydra_job import get_typed
 from microstep.diagnostics.drift.training import DriftTraining, start_training
 from microstep.diagnostics.result import CheckResult
@@ -40,6 +39,11 @@ class RangeTest:
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
+    def add(self, rate: float, result: StepResult) -> None:
+        if result.loss.isfinite():
+            self.rates.append(rate)
+            self.losses.append(result.loss.item())
+
     @property
     def smoothed(self) -> np.ndarray:
         """Losses, each averaged with its neighbors."""
@@ -47,9 +51,9 @@ class RangeTest:
 
     @property
     def has_risen(self) -> bool:
-        smoothed = self.smoothed
-        if len(smoothed) < LEAST_WINDOWS:
+        if len(self.losses) < LEAST_WINDOWS:
             return False
+        smoothed = self.smoothed
         fall = max(smoothed[0] - smoothed.min(), LEAST_FALL * smoothed[0])
         return bool(smoothed[-1] > smoothed.min() + RISE * fall)
 
@@ -66,8 +70,7 @@ class RangeTest:
 def run_learning_rate_check(config: DictConfig) -> CheckResult:
     """Train with learning rates from 1e-6 to 10 and suggest one; pass if some of them lower the loss."""
     config = change_config(config, scheduler=CONSTANT, epochs=WINDOWS, steps=None, validate_every_steps=None)
-    with share_datasets():
-        training = start_training("range test", config)
+    training = start_training("range test", config)
     test = measure(training, ProgressBars(config.progress))
     components, found = training.components, test.suggestion
     rows = subject_rows(config, components.dataset, components.model)
@@ -81,18 +84,19 @@ def run_learning_rate_check(config: DictConfig) -> CheckResult:
 
 def measure(training: DriftTraining, bars: ProgressBars) -> RangeTest:
     """Return the losses of windows, each trained with a higher rate, until the loss rises clearly or is not finite."""
-    test, results, optimizer = RangeTest(), list[StepResult](), training.optimization.optimizer
+    test, optimizer = RangeTest(), training.optimization.optimizer
     ratios = [group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
     windows = bars.samples(iter_windows(training), "range test", WINDOWS, lambda _: 1, dict)
     for rate, (epoch, window) in zip(np.geomspace(LOWEST, HIGHEST, WINDOWS).tolist(), windows, strict=False):
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
             group["lr"] = rate * ratio
-        with suppress(Diverged):
-            train_epoch(epoch, [window], training.components, training.optimization, training.progress, results.append)
-        if len(results) == len(test.rates) or not results[-1].loss.isfinite():
+        add = partial(test.add, rate)
+        try:
+            train_epoch(epoch, [window], training.components, training.optimization, training.progress, add)
+        except Diverged:
+            if not test.rates:
+                raise
             break
-        test.rates.append(rate)
-        test.losses.append(results[-1].loss.item())
         if test.has_risen:
             break
     return test

@@ -105,17 +105,17 @@ def is_study_key(word: str) -> bool:
 
 def read_dimension(override: Override) -> Dimension:
     value, key, text = override.value(), override.get_key_element(), override.get_value_string()
-    log = "log" in getattr(value, "tags", ())
-    for tag in getattr(value, "tags", ()):
+    tags = getattr(value, "tags", ())
+    for tag in tags:
         if tag != "log":
             raise ConfigError(override.input_line or key, f"no such tag: {tag}", "write tag(log,interval(…))")
     if isinstance(value, IntervalSweep):
-        numbers = Dimension(key, text, (), value.start or 0.0, value.end or 0.0, None, log)
-        if not numbers.low < numbers.high or (log and numbers.low <= 0):
+        low, high, log = value.start or 0.0, value.end or 0.0, "log" in tags
+        if not low < high or (log and low <= 0):
             reason = "an interval begins below its end" + (", and above 0 with tag(log,…)" if log else "")
-            ends = sorted({abs(numbers.low), abs(numbers.high), 1.0} - {0.0})
-            raise ConfigError(override.input_line or key, reason, f"write {key}=interval({ends[0]:g},{ends[-1]:g})")
-        return numbers
+            ends = f"{high:g},{low:g}" if low > high and (high > 0 or not log) else "0.1,1"
+            raise ConfigError(override.input_line or key, reason, f"write {key}=interval({ends})")
+        return Dimension(key, text, (), low, high, None, log)
     if isinstance(value, RangeSweep) and not value.shuffle:
         steps = list(value.range())
         return Dimension(key, text, (), steps[0], steps[-1], value.step)

@@ -59,7 +59,7 @@ class StudyRunner:
                 return generation, plan
             if known := self.study.tell(runs):
                 write_above_bars(known, sys.stdout)
-            write_sweep_file(self.describe(generation), plan, self.runner.reporter.errors)
+        write_sweep_file(self.describe(generation), plan, self.runner.reporter.errors)  # with the last results
         return None
 
     def describe(self, generation: Sweep) -> Sweep:

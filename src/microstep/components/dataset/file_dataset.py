@@ -78,8 +78,9 @@ def file_dataset(
     official = {name: replace(files, decoder=decode) for name, files in splits.items()}
     official = official if cache is None else cache_decoded(official, Path(cache))
     fractions = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
-    make_splits = partial(make_missing_splits, fractions=fractions, seed=split_seed, folds=folds, repeat=repeat)
-    make_splits = partial(make_splits, fold=fold or 0)
+    make_splits = partial(
+        make_missing_splits, fractions=fractions, seed=split_seed, folds=folds, fold=fold or 0, repeat=repeat
+    )
     needed = sum(len(files) * prod(files.shape) for files in official.values()) / 2**30
     is_resident = needed <= budget_gib if resident == "auto" else bool(resident)
     note = f" ({needed:.2f} of at most {budget_gib:g} GiB)" if resident == "auto" else ""

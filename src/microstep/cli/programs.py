@@ -40,6 +40,7 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None, prune: Medi
     python train.py check=accumulation accum=4 batch_size=16   is accumulation exact? if not, why not
     python train.py check=precision                            speed and error of fp32, bf16 and fp16
     python train.py check=drift accum=4                        effect of rounding, compared with another seed
+    python train.py check=learning                             does it learn? if not, why not?
     python train.py check=lr                                   which learning rate lowers the loss fastest?
     python train.py check=resume                               does a resume restore every component?
     """

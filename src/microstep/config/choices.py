@@ -2,7 +2,7 @@
 
 from microstep.config.experiment import WEIGHTS_FILENAME
 
-CHECKS = ("accumulation", "precision", "drift", "resume", "lr")
+CHECKS = ("accumulation", "precision", "drift", "resume", "learning", "lr")
 CHECK_KEYS = ("check", "rule")
 MICRO_BATCH_CHECKS = ("accumulation", "drift")  #: checks that compare a batch with its micro-batches
 #: Loops that check=accumulation can examine; the first is the one that training uses.

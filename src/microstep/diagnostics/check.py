@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from microstep.diagnostics import accumulation, drift, learning_rate, resume
+from microstep.diagnostics import accumulation, drift, learning, learning_rate, resume
 from microstep.diagnostics.precision import check as precision
 from microstep.diagnostics.result import CheckResult, write_result
 from microstep.diagnostics.variants import in_one_process
@@ -17,6 +17,7 @@ CHECK_FUNCTIONS: dict[str, Callable[[DictConfig], CheckResult]] = {
     "precision": precision.run_precision_check,
     "drift": drift.run_drift_check,
     "resume": resume.run_resume_check,
+    "learning": learning.run_learning_check,
     "lr": learning_rate.run_learning_rate_check,
 }
 

@@ -82,12 +82,12 @@ def run_learning_rate_check(config: DictConfig) -> CheckResult:
     return CheckResult(format_fields(rows), format_verdict(test), numbers, images, curves, found is not None)
 
 
-def measure(training: DriftTraining, bars: ProgressBars) -> RangeTest:
+def measure(training: DriftTraining, bars: ProgressBars, number: int = WINDOWS) -> RangeTest:
     """Return the losses of windows, each trained with a higher rate, until the loss rises clearly or is not finite."""
     test, optimizer = RangeTest(), training.optimization.optimizer
     ratios = [group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
-    windows = bars.samples(iter_windows(training), "range test", WINDOWS, lambda _: 1, dict)
-    for rate, (epoch, window) in zip(np.geomspace(LOWEST, HIGHEST, WINDOWS).tolist(), windows, strict=False):
+    windows = bars.samples(iter_windows(training), "range test", number, lambda _: 1, dict)
+    for rate, (epoch, window) in zip(np.geomspace(LOWEST, HIGHEST, number).tolist(), windows, strict=False):
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
             group["lr"] = rate * ratio
         add = partial(test.add, rate)

@@ -1,0 +1,135 @@
+"""Short trainings: on one batch again and again, and on the data of the experiment."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from math import inf, isfinite
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from microstep.diagnostics.drift.training import DriftTraining, start_training
+from microstep.diagnostics.learning.losses import least_loss, mean_loss, right_loss
+from microstep.diagnostics.learning_rate import CONSTANT
+from microstep.diagnostics.variants import change_config
+from microstep.errors import Diverged
+from microstep.training.components import Components
+from microstep.training.training_loop import train_epoch
+from microstep.types.data import Batch, LoadedWindow, StepResult
+from microstep.utils.progress_bar import ProgressBars
+
+OVERFIT_WINDOWS = 200
+BATCH_SAMPLES = 16  #: least number of samples of the one batch, if an epoch has as many
+NEAR_ZERO = 0.02  #: share of the loss at which the batch is learned, and its training ends
+LEARNED = 0.2  #: share at which it counts as learned
+TIME_LIMIT, LEAST_WINDOWS = 60.0, 30  #: seconds after which a training ends, if it has had that many windows
+OFF = {
+    "average": {"_target_": "microstep.components.average.NoAverage"},
+    "stop": {"_target_": "microstep.components.stop.Never"},
+    "validate_every_steps": None,
+}
+ONE_BATCH: dict[str, Any] = {
+    **OFF,
+    "augment": {"_target_": "microstep.components.augment.none"},
+    "scheduler": CONSTANT,
+    "steps": OVERFIT_WINDOWS,
+}
+
+
+def last_loss(losses: Sequence[float]) -> float:
+    """Return the median of the last three losses; infinity if one of them is not finite."""
+    last = losses[-3:]
+    return median(last) if last and all(map(isfinite, last)) else inf
+
+
+def train(
+    training: DriftTraining,
+    windows: Iterable[tuple[int, LoadedWindow]],
+    total: int,
+    bars: ProgressBars,
+    is_done: Callable[[float], bool] = lambda loss: False,
+    watch: Callable[[StepResult], None] = lambda result: None,
+) -> list[float]:
+    """Take a step for each window until it is done or out of time. Return the losses, infinity last if it diverges."""
+    losses, start = list[float](), perf_counter()
+
+    def after(result: StepResult) -> None:
+        losses.append(result.loss.item())
+        watch(result)
+
+    for epoch, window in bars.samples(islice(windows, total), training.name, total, lambda _: 1, dict):
+        try:
+            train_epoch(epoch, [window], training.components, training.optimization, training.progress, after)
+        except Diverged:
+            return [*losses, inf]
+        is_late = len(losses) >= LEAST_WINDOWS and perf_counter() - start > TIME_LIMIT
+        if is_late or is_done(last_loss(losses)):
+            break
+    return losses
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """The training on one batch."""
+
+    losses: list[float]  #: by window
+    chance: float  #: loss of outputs that are all 0
+    least: float  #: the least loss that any outputs have
+    right: float | None  #: loss of the right answers; None if targets are not classes
+    samples: int
+
+    @property
+    def left(self) -> float:
+        """Share of the loss that is left: 1 is chance, 0 the least."""
+        return (last_loss(self.losses) - self.least) / max(self.chance - self.least, 1e-12)
+
+    @property
+    def is_learned(self) -> bool:
+        return self.left <= LEARNED
+
+
+def overfit(config: DictConfig, bars: ProgressBars, **changes: Any) -> OneBatch:
+    """Train on one batch without augmentation, at the learning rate of the config, until its loss is near the least."""
+    training = start_training("one batch", change_config(config, **ONE_BATCH | changes))
+    window, components = take_batch(training.components), training.components
+    outputs, targets = predict(components.model.eval(), window.batches, components)
+    chance = mean_loss(components.task, torch.zeros_like(outputs), targets).item()
+    least, right = least_loss(components.task, targets, outputs.shape), right_loss(components.task, targets, outputs)
+    windows = ((1, replace(window, number=number)) for number in count())  # the number seeds dropout
+    losses = train(training, windows, OVERFIT_WINDOWS, bars, lambda loss: loss - least <= NEAR_ZERO * (chance - least))
+    return OneBatch(losses, chance, least, right, len(targets))
+
+
+def take_batch(components: Components) -> LoadedWindow:
+    """Return a window of the first micro-batches of epoch 1 that have enough samples together."""
+    taken = list[Batch]()
+    for batch in chain.from_iterable(window.batches for window in components.loaders.train(1)):
+        taken.append(batch)
+        if sum(len(each.targets) for each in taken) >= BATCH_SAMPLES:
+            break
+    targets = torch.cat([batch.targets for batch in taken])
+    return LoadedWindow(0, len(targets), components.task.weight(targets).sum().item(), taken)
+
+
+def predict(model: nn.Module, batches: Iterable[Batch], components: Components) -> tuple[Tensor, Tensor]:
+    """Return outputs, at least float32, and targets, with the model as it is: in training or in evaluation mode."""
+    outputs, targets, precision = list[Tensor](), list[Tensor](), components.precision
+    for batch in map(precision.cast, batches):
+        with torch.no_grad(), precision.forward():
+            found = model(batch.inputs)
+        outputs.append(found.to(torch.promote_types(found.dtype, torch.float32)))
+        targets.append(batch.targets)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def sample_batches(components: Components, split: str, samples: int, size: int) -> list[Batch]:
+    """Return whole batches of samples of a split, drawn at random, not augmented."""
+    data = components.loaders.splits[split]
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:samples].to(components.device)
+    rows = [each for each in torch.split(order, min(size, len(order))) if len(each) == min(size, len(order))]
+    data.expect(requests := [(each, each) for each in rows])
+    return [data.fetch(*request) for request in requests]

@@ -72,8 +72,16 @@ def test_the_steepest_fall_is_suggested_and_one_odd_loss_is_not() -> None:
     rates = [10 ** (-6 + number / 30) for number in range(150)]
     losses = [2.0 - 1.5 / (1 + math.exp(-(number - 90) / 5)) for number in range(150)]
     assert RangeTest(rates, losses).suggestion == pytest.approx(rates[90], rel=0.2)
-    losses[20] = 1.0
+    losses[40] = 1.0
     assert RangeTest(rates, losses).suggestion == pytest.approx(rates[90], rel=0.2)
+
+
+def test_noise_of_the_first_windows_and_the_end_suggest_nothing() -> None:
+    """The rate is one at which the loss has fallen, although a bad first window falls faster."""
+    rates = [10 ** (-6 + number / 30) for number in range(110)]
+    losses = [1.0 - 0.5 / (1 + math.exp(-(number - 90) / 8)) for number in range(110)]
+    losses[:4], losses[-4:] = [1.8, 1.6, 1.4, 1.2], [3.0, 30.0, 1e3, 1e5]
+    assert RangeTest(rates, losses).suggestion == pytest.approx(rates[90], rel=0.5)
 
 
 def test_the_command_is_the_one_that_was_typed_with_the_suggestion(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ WINDOWS = 210  #: 30 for each factor of ten
 SMOOTHING = 4.0  #: standard deviation of the weights of a loss's neighbors, in windows
 LEAST_WINDOWS = 30  #: before which the test does not end
 RISE = 3.0  #: the test ends if the smoothed loss exceeds its lowest value by this factor of the fall so far
+FIRST_WINDOWS, CAP = 20, 5.0  #: windows whose median is the first loss; its multiple that losses are capped at
 LEAST_FALL = 0.05  #: share of the first loss by which a loss must fall
 CONSTANT = {"_target_": "microstep.components.scheduler.constant"}
 
@@ -46,25 +47,31 @@ class RangeTest:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """Losses, each averaged with its neighbors."""
-        return np.asarray(gaussian_filter1d(self.losses, SMOOTHING, mode="nearest"))
+        """Losses, each averaged with its neighbors. Very large ones are capped, so that they don't blur the others."""
+        return np.asarray(gaussian_filter1d(np.minimum(self.losses, CAP * self.first), SMOOTHING, mode="nearest"))
+
+    @property
+    def first(self) -> float:
+        """The loss before the rate matters: a median, because single windows differ."""
+        return float(np.median(self.losses[:FIRST_WINDOWS]))
 
     @property
     def has_risen(self) -> bool:
         if len(self.losses) < LEAST_WINDOWS:
             return False
         smoothed = self.smoothed
-        fall = max(smoothed[0] - smoothed.min(), LEAST_FALL * smoothed[0])
+        fall = max(self.first - smoothed.min(), LEAST_FALL * self.first)
         return bool(smoothed[-1] > smoothed.min() + RISE * fall)
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the smoothed loss falls fastest, to two digits; None if it does not fall."""
+        """The rate at which the smoothed loss, once it is clearly lower, falls fastest, to two digits, or None."""
         smoothed = self.smoothed
-        lowest = int(smoothed.argmin())
-        if not smoothed[lowest] < (1 - LEAST_FALL) * smoothed[0]:
+        lowest, is_high = int(smoothed.argmin()), smoothed >= (1 - LEAST_FALL) * self.first
+        if is_high[lowest]:
             return None
-        return float(f"{self.rates[int(np.gradient(smoothed)[: lowest + 1].argmin())]:.1e}")
+        start = int(np.flatnonzero(is_high[:lowest])[-1]) if is_high[:lowest].any() else 0
+        return float(f"{self.rates[start + int(np.gradient(smoothed)[start : lowest + 1].argmin())]:.1e}")
 
 
 def run_learning_rate_check(config: DictConfig) -> CheckResult:

@@ -127,6 +127,8 @@ def describe_outputs(start: Start) -> str:
 
 
 def format_left(one: OneBatch) -> str:
+    if not isfinite(one.left):
+        return "no finite loss"
     return f"{100 * one.left:.0f} % of its loss" if one.left < 0.995 else "all of its loss"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import nan
+from math import isfinite, nan
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ def format_verdict(m: Measurements, faults: Mapping[str, str]) -> str:
     if not m.learns:
         shown = describe_short(m) if m.one_batch.is_learned else describe_one_batch(m)
         return f"It does not learn: {shown}, and no cause was found."
-    return f"It learns{'' if m.one_batch.is_learned else ' slowly'}: {describe_one_batch(m)}; {describe_short(m)}."
+    slowly = " slowly" if isfinite(m.one_batch.left) else ", near divergence"
+    return f"It learns{'' if m.one_batch.is_learned else slowly}: {describe_one_batch(m)}; {describe_short(m)}."
 
 
 def describe_one_batch(m: Measurements) -> str:

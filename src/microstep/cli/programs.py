@@ -75,6 +75,7 @@ def run_evaluate(config: DictConfig) -> None:
         python evaluate.py run=A baseline=B                is A better than B? outputs/comparisons/…/
         python evaluate.py run=A checkpoint=last baseline=A baseline_checkpoint=best   two checkpoints of one run
         python evaluate.py run=RUN_DIR input=FOLDER        classify unlabeled images: reports/input-<folder>/
+        python evaluate.py run=RUN_DIR export=onnx         a file that runs without microstep: export/onnx/; or torch
         python evaluate.py weights=FILE input=FOLDER       by a model.safetensors alone: outputs/predictions/<folder>/
 
     FOLDER is searched recursively; a single image will do, too. predictions.csv lists the five most likely classes of
@@ -94,7 +95,7 @@ def run_evaluate(config: DictConfig) -> None:
         subject = f"baseline_checkpoint={config.baseline_checkpoint}"
         raise ConfigError(subject, "there is no baseline", "add baseline=RUN_DIR; of the same run is possible")
     allowlist = allowlist_from(get_config_directories(), get_trusted_names(config), config.run and Path(config.run))
-    report = evaluate_split if config.input is None else classify_input
+    report = export_model if config.export else evaluate_split if config.input is None else classify_input
     print_above_bars(report(config, allowlist, ProgressBars(config.progress)))
 
 
@@ -156,6 +157,16 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
         "contact sheet": escape_unprintable(display_path(done.directory / "contact_sheet.png")),
     }
     return format_fields(rows)
+
+
+def export_model(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
+    with imports_without_gc():
+        from microstep.evaluation.export import export_run
+
+    where = Path(config.run), config.export, config.split, config.checkpoint
+    file, result = export_run(*where, allowlist, bars, get_overrides(config))
+    print_json({**result, "directory": display_path(file.parent)})
+    return format_fields({"export": escape_unprintable(display_path(file)), "parity": result["sentence"]})
 
 
 def run_compute_stats(config: DictConfig) -> None:

@@ -18,6 +18,7 @@ CHOICES = {
     "redo": ("stale",),
     "reduction": ("sum", "canonical"),
     "tta": ("flip",),
+    "export": ("onnx", "torch"),
     "allocator": ("keep", "default"),
     "checkpoint.keep": ("all", "best"),
     "device": ("auto", "cpu", "cuda", "mps"),

@@ -54,6 +54,8 @@ def check_config(config: DictConfig) -> None:
 
 def check_evaluated(config: DictConfig) -> None:
     """Check that evaluate.py has a run, or weights for unlabeled images and nothing that needs a run."""
+    if config.export is not None:
+        check_export(config)
     if config.tta is not None and not config.input is config.baseline is None:
         raise ConfigError(f"tta={config.tta}", "it makes the report of a split", "leave out input= and baseline=")
     subject = f"weights={config.weights}"
@@ -71,6 +73,17 @@ def check_evaluated(config: DictConfig) -> None:
         raise ConfigError(subject, "a file of weights holds no data to evaluate on", "add input=FOLDER, or give run=")
     if config.checkpoint != "best":
         raise ConfigError(f"checkpoint={config.checkpoint}", "weights= names a file itself", "leave out one of the two")
+
+
+def check_export(config: DictConfig) -> None:
+    """Check that `export=` is given with a run alone, and that the packages that it needs are installed."""
+    subject = f"export={config.export}"
+    for key in ("weights", "baseline", "input", "tta", "device", "dataset._target_"):
+        if (value := OmegaConf.select(config, key)) is not None:
+            raise ConfigError(f"{key}={value}", f"{subject} takes run= alone", "leave out one of the two")
+    missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
+    if config.export == "onnx" and missing:
+        raise ConfigError(subject, f"{', '.join(missing)} not installed", "pip install 'microstep[onnx]'")
 
 
 def check_label_smoothing(task: DictConfig) -> None:

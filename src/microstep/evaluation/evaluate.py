@@ -168,7 +168,11 @@ def load_weights(model: nn.Module, weights: SavedWeights) -> None:
 
 
 def get_report_directory(run_dir: Path, name: str, checkpoint: str, tta: str | None = None) -> Path:
-    directory = run_dir / get_report_path(name, checkpoint, tta)
+    return refuse_link(run_dir / get_report_path(name, checkpoint, tta))
+
+
+def refuse_link(directory: Path) -> Path:
+    """Return the directory of a report or an export. Raise ConfigError if it is a link, or within one."""
     if directory.parent.is_symlink() or directory.is_symlink():
         raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory

@@ -16,7 +16,7 @@ PROFILE_TRACE, PROFILE_TABLE = PROFILE_FILES = ("profile/trace.json.gz", "profil
 RESULT_FILES = ("config.yaml", *LOG_PATTERNS, *LOGGER_FILES, WEIGHTS_FILENAME, "run.json", *PROFILE_FILES)
 TEMPORARIES = (".logger.*.tmp", "..lock.*.tmp", ".config.yaml.*.tmp", ".run.json.*.tmp", f".{WEIGHTS_FILENAME}.*.tmp")
 FIRST_FILES = (".lock*", "..lock.*.tmp", ".hydra", "train.log")  #: files that a start makes before run.json
-RUN_FILES = (*FIRST_FILES, "checkpoints", "reports", "profile", *RESULT_FILES, *TEMPORARIES)
+RUN_FILES = (*FIRST_FILES, "checkpoints", "reports", "export", "profile", *RESULT_FILES, *TEMPORARIES)
 CHECKPOINT_NAME = re.compile(r"epoch-\d{4,}(\+\d{6,})?\.pt")
 
 
@@ -55,11 +55,12 @@ def refuse_links(directory: Path) -> None:
 def remove_temporaries(directory: Path) -> None:
     """Remove what interrupted writers have left in a run directory that this process has locked.
 
-    evaluate.py writes reports without the lock, so a draft there is removed only if its writer is known to be dead.
+    evaluate.py writes reports and exports without the lock, so a draft there is removed only if its writer is known to
+    be dead.
     """
     patterns = (*TEMPORARIES, "checkpoints/.manifest.json.*.tmp", "checkpoints/.epoch-*.pt.*.tmp", "profile/.*.tmp")
-    reports = directory / "reports"
-    places = [reports, *(reports / name for name in list_names(reports))]
+    parents = [directory / "reports", directory / "export"]
+    places = [*parents, *(parent / name for parent in parents for name in list_names(parent))]
     drafts = [path for place in places for name in list_names(place) if is_abandoned(path := place / name)]
     for path in [*(path for pattern in patterns for path in directory.glob(pattern)), *drafts]:
         remove_path(path)
@@ -70,11 +71,12 @@ def remove_run_files(directory: Path) -> None:
     remove_temporaries(directory)
     checkpoints = directory / "checkpoints"
     own = [checkpoints / "manifest.json", *find_checkpoint_files(checkpoints), directory / ".hydra"]
-    own += [path for path in directory.glob("reports/*/") if not path.name.endswith(".tmp")]
+    reports = [*directory.glob("reports/*/"), *directory.glob("export/*/")]
+    own += [path for path in reports if not path.name.endswith(".tmp")]
     own += [path for pattern in RESULT_FILES for path in directory.glob(pattern)]
     for path in own:
         remove_path(path)
-    for path in (checkpoints, directory / "reports", directory / "profile"):
+    for path in (checkpoints, directory / "reports", directory / "export", directory / "profile"):
         with suppress(OSError):  # it holds files of others, or a draft of evaluate.py
             path.rmdir()
 

@@ -88,6 +88,9 @@ class MultiLabel:
         """Return whether each label is predicted (N × C, bool)."""
         return outputs.double() > self.borders.to(outputs.device)
 
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        return {"prediction": self.decide(outputs), "probabilities": outputs.sigmoid()}
+
     def answer(self, outputs: Tensor) -> list[Answer]:
         answers, columns = [], [f"probability_{name}" for name in self.class_names]
         for decisions, values in zip(self.decide(outputs).tolist(), outputs.double().sigmoid().tolist(), strict=True):

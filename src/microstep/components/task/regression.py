@@ -66,6 +66,9 @@ class Regression:
         """Return the outputs of the model in the units of the targets (N × C, float64 on the CPU)."""
         return known.as_columns(outputs).cpu().double() * self.std.cpu() + self.mean.cpu()
 
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        return {"prediction": self.to_units(outputs)}
+
     def metrics(self) -> known.KnownTargetMetrics:
         """Return loss, mae, rmse and r2; of several numbers the last three are means, in their own units."""
         return known.KnownTargetMetrics("r2", DIRECTIONS, (5, self.outputs), self.add_errors, self.score, self.device)

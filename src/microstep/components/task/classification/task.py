@@ -116,9 +116,13 @@ class Classification:
         scale = logits.logsumexp(2, keepdim=True)
         return (logits - scale).logsumexp(0) - log(len(logits)) + scale.mean(0)
 
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the class (N) and the calibrated probabilities (N × C) for N × C logits, to answer and to export."""
+        return {"prediction": self.decide(outputs), "probabilities": (outputs / (self.temperature or 1.0)).softmax(1)}
+
     def answer(self, outputs: Tensor) -> list[Answer]:
         """Return the most probable classes for N × C logits, calibrated; of equally probable ones, the first wins."""
-        probabilities = (outputs.double() / (self.temperature or 1.0)).softmax(1)
+        probabilities = self.predict(outputs.double())["probabilities"]
         confidence, classes = probabilities.sort(dim=1, descending=True, stable=True)
         found = zip(confidence[:, :TOP_K].tolist(), classes[:, :TOP_K].tolist(), strict=True)
         return [make_answer([self.class_names[c] for c in row], shares) for shares, row in found]

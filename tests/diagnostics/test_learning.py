@@ -44,6 +44,7 @@ MODELS = [
     ("blind", "constant outputs", "they are the same for all samples from layer 3 on"),
     ("more_outputs", "outputs", "returns 1000 numbers a sample, and the task has 10"),
     ("fewer_outputs", "outputs", "returns 7 numbers a sample, and the task has 10"),
+    ("logarithm", "not finite", "the first loss is not finite"),
     ("stale_statistics", "modes", "training and evaluation mode differ"),
 ]
 SETTINGS = [
@@ -52,6 +53,7 @@ SETTINGS = [
     ("optimizer.weight_decay=20", "setting", "type optimizer.weight_decay=0"),
     ("max_grad_norm=1e-5", "setting", "type max_grad_norm=null"),
     ("dataset.mean=[0.0] dataset.std=[0.004]", "inputs", "the inputs are not normalized"),
+    ("dataset.std=[1e-30]", "inputs", "the inputs are not normalized"),
 ]
 LABELS = [
     ("shuffled", "targets", "what the targets of train have to do with the images: they may be shuffled"),

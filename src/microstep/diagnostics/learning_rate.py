@@ -66,6 +66,8 @@ class RangeTest:
     @property
     def suggestion(self) -> float | None:
         """The rate at which the smoothed loss, once it is clearly lower, falls fastest, to two digits, or None."""
+        if not self.losses:
+            return None
         smoothed = self.smoothed
         lowest, is_high = int(smoothed.argmin()), smoothed >= (1 - LEAST_FALL) * self.first
         if is_high[lowest]:
@@ -136,7 +138,7 @@ def draw_range_test(test: RangeTest) -> bytes:
         xscale="log",
         xlabel="learning rate",
         ylabel="training loss",
-        ylim=(0, 2 * test.smoothed[0]),
+        ylim=(0, 2 * test.first),
     )
     axes.legend(frameon=False)
     return png_bytes(figure)

@@ -15,6 +15,7 @@ from microstep.diagnostics.learning.trials import OFF, OneBatch, overfit
 from microstep.diagnostics.learning_rate import CONSTANT, WINDOWS, RangeTest, measure
 from microstep.diagnostics.result import CheckResult
 from microstep.diagnostics.variants import change_config, subject_rows
+from microstep.errors import Diverged
 from microstep.training.device import describe_device
 from microstep.utils.progress_bar import ProgressBars
 from microstep.utils.tables import format_fields
@@ -66,7 +67,10 @@ def measure_rates(config: DictConfig, seconds: float, bars: ProgressBars) -> Ran
     """Return the losses of a range test that takes about a minute, if a window takes that many seconds."""
     windows = max(LEAST_RANGE, min(WINDOWS, int(RANGE_SECONDS / seconds)))
     changed = change_config(config, **OFF, scheduler=CONSTANT, steps=windows)
-    return measure(start_training("range test", changed), bars, windows)
+    try:
+        return measure(start_training("range test", changed), bars, windows)
+    except Diverged:  # not even the first loss is finite
+        return RangeTest()
 
 
 def find_remedy(config: DictConfig, test: RangeTest, bars: ProgressBars) -> tuple[str, OneBatch] | None:

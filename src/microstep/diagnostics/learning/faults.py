@@ -60,6 +60,11 @@ def find_data_faults(m: Measurements) -> Faults:
 
 def find_structure_faults(m: Measurements) -> Faults:
     start, one = m.start, m.one_batch
+    if not isfinite(one.losses[0]):
+        yield (
+            "not finite",
+            "the first loss is not finite: look for log(0), a division by 0, or numbers too large for fp16",
+        )
     if start.are_probabilities and m.short.are_probabilities:
         reason = "the outputs of the model are probabilities already, and the loss makes probabilities of them again"
         yield "softmax twice", f"{reason}: remove the model's softmax or sigmoid"
@@ -74,7 +79,12 @@ def find_structure_faults(m: Measurements) -> Faults:
     if one.right is not None and one.right >= one.chance:
         reason = f"the loss of right answers ({one.right:.3g}) is not below that of chance ({one.chance:.3g})"
         yield "loss", f"{reason}: look at its sign"
-    if one.losses[0] >= LARGE_LOSS * one.chance > 0:
+    if not isfinite(one.losses[0]):
+        yield (
+            "not finite",
+            "the first loss is not finite: look for log(0), a division by 0, or numbers too large for fp16",
+        )
+    elif one.losses[0] >= LARGE_LOSS * one.chance > 0:
         reason = f"the first loss is {one.losses[0] / one.chance:.3g} times that by chance ({one.chance:.3g})"
         yield "initial weights", f"{reason}: the initial weights are too large"
 

@@ -82,7 +82,7 @@ def to_columns(targets: Tensor) -> Tensor:
 
 def pool(inputs: Tensor) -> np.ndarray:
     """Return each input as a row of numbers; an image with at most `POOLED` pixels."""
-    values, side = inputs.float(), int(POOLED**0.5)
+    values, side = inputs.float().nan_to_num(), int(POOLED**0.5)
     if inputs.ndim == 4 and inputs.shape[2] * inputs.shape[3] > POOLED:
         values = F.adaptive_avg_pool2d(values, (min(side, inputs.shape[2]), min(side, inputs.shape[3])))
     return np.asarray(values.flatten(1).cpu())

@@ -3,7 +3,7 @@
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from math import nan
+from math import isfinite, nan
 from time import perf_counter
 from typing import Any
 
@@ -126,7 +126,7 @@ def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> 
     watch = LayerWatch(components.model, components.precision)
     losses = train(training, iter_windows(training), windows, bars, watch=watch.after_window)
     seconds, layers = (perf_counter() - start) / len(losses), watch.close()
-    missing = [name for name, record in layers.items() if not record.gradients]
+    missing = [name for name, record in layers.items() if isfinite(losses[0]) and not record.gradients]
     if missing and depends_on(components.model, partial(predict_first, components), missing):
         return ShortTraining(losses, seconds, layers, missing, [], **compare_modes(components))
     return ShortTraining(losses, seconds, layers, [], missing, **compare_modes(components))

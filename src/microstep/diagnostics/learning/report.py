@@ -108,11 +108,14 @@ def draw_one_batch(axes: Axes, m: Measurements) -> None:
 
 
 def draw_rates(axes: Axes, test: RangeTest) -> None:
+    axes.set(title="range test", xlabel="learning rate", ylabel="loss")
+    if not test.losses:
+        return
     axes.plot(test.rates, test.smoothed, color=BLUE)
     if test.suggestion is not None:
         axes.axvline(test.suggestion, color=ORANGE, label=f"suggestion {test.suggestion:g}")
         axes.legend(frameon=False)
-    axes.set(title="range test", xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, 2 * test.smoothed[0]))
+    axes.set(xscale="log", ylim=(0, 2 * test.first))
 
 
 def draw_layers(gradients: Axes, updates: Axes, m: Measurements) -> None:

@@ -39,10 +39,10 @@ def run_learning_check(config: DictConfig) -> CheckResult:
         if start.outputs != start.expected_outputs:
             return refuse_outputs(start, rows)
         one_batch, short = overfit(config, bars), train_briefly(training, SHORT_WINDOWS, bars)
-        if one_batch.is_learned and not short.has_learned:
-            short = train_briefly(start_short(config, LONGER_WINDOWS), LONGER_WINDOWS, bars)
         test = measure_rates(config, short.seconds, bars)
         remedy = None if one_batch.is_learned or short.has_learned else find_remedy(config, test, bars)
+        if not short.has_learned and remedy is None:
+            short = train_briefly(start_short(config, LONGER_WINDOWS), LONGER_WINDOWS, bars)
     found = Measurements(start, one_batch, short, remedy)
     faults = find_faults(found)
     rows |= {"device": describe_device(components.device)}

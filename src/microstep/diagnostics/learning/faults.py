@@ -115,6 +115,9 @@ def find_training_faults(m: Measurements) -> Faults:
     if m.remedy is not None:
         reason = f"after {len(one.losses)} steps on one batch {format_left(one)} is left"
         yield "setting", f"{reason}; type {m.remedy[0]}, with which {format_left(m.remedy[1])} is left"
+    elif m.short.is_constant and not m.start.is_constant:
+        reason = "the outputs become the same for all samples during training, because units die"
+        yield "collapse", f"{reason}: lower optimizer.lr, or use normalization"
     gained, lost = short.constant_loss - short.train_loss, short.eval_loss - short.train_loss
     if short.related["train mode"] > RELATED and gained > 0.1 * short.constant_loss and lost > 0.5 * gained:
         losses = f"the loss of the same images is {short.train_loss:.3g} and {short.eval_loss:.3g}"

@@ -25,8 +25,8 @@ from microstep.utils.progress_bar import ProgressBars
 OVERFIT_WINDOWS = 200
 BATCH_SAMPLES = 16  #: least number of samples of the one batch, if an epoch has as many
 NEAR_ZERO = 0.02  #: share of the loss at which the batch is learned, and its training ends
-LEARNED = 0.2  #: share at which it counts as learned
-TIME_LIMIT, LEAST_WINDOWS = 60.0, 30  #: seconds after which a training ends, if it has had that many windows
+LEARNED = 0.5  #: share at which it counts as learned
+SECONDS, LEAST_WINDOWS = 0.4, 30  #: time that a training gets for each of its windows; the least number of windows
 OFF = {
     "average": {"_target_": "microstep.components.average.NoAverage"},
     "stop": {"_target_": "microstep.components.stop.Never"},
@@ -66,7 +66,7 @@ def train(
             train_epoch(epoch, [window], training.components, training.optimization, training.progress, after)
         except Diverged:
             return [*losses, inf]
-        is_late = len(losses) >= LEAST_WINDOWS and perf_counter() - start > TIME_LIMIT
+        is_late = len(losses) >= LEAST_WINDOWS and perf_counter() - start > SECONDS * total
         if is_late or is_done(last_loss(losses)):
             break
     return losses

@@ -166,7 +166,7 @@ def export_model(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -
     where = Path(config.run), config.export, config.split, config.checkpoint
     file, result = export_run(*where, allowlist, bars, get_overrides(config))
     print_json({**result, "directory": display_path(file.parent)})
-    return format_fields({"export": escape_unprintable(display_path(file)), "parity": result["sentence"]})
+    return format_fields({"export": escape_unprintable(display_path(file)), "result": result["sentence"]})
 
 
 def run_compute_stats(config: DictConfig) -> None:

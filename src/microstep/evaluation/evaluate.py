@@ -172,7 +172,6 @@ def get_report_directory(run_dir: Path, name: str, checkpoint: str, tta: str | N
 
 
 def refuse_link(directory: Path) -> Path:
-    """Return the directory of a report or an export. Raise ConfigError if it is a link, or within one."""
     if directory.parent.is_symlink() or directory.is_symlink():
         raise ConfigError(str(directory), "a link leads out of the run", "replace it by a copy")
     return directory

@@ -30,7 +30,6 @@ from microstep.utils.progress_bar import ProgressBars
 
 Predictions = Mapping[str, Tensor]
 Program = Callable[[Tensor], Predictions]  #: takes N × H × W × C of uint8
-Metadata = Mapping[str, str]
 TOLERANCE = 1e-3  #: largest difference of a probability, or of a number in standard deviations of the target
 MODES = {1: "L", 3: "RGB"}  #: Pillow's mode of images, by number of channels
 
@@ -68,7 +67,7 @@ def export_run(
     components, epoch = load_run(run_dir, allowlist, "cpu", checkpoint, given)
     if split not in (splits := components.loaders.splits) and split != "test":
         raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(splits)}")
-    split, record = split if split in splits else "val", SavedRun.read(run_dir).record
+    split, record, loaders = split if split in splits else "val", SavedRun.read(run_dir).record, components.loaders
     model = make_pixel_model(components, export)
     origin = {"experiment_hash": record.experiment_hash, "checkpoint": checkpoint, "epoch": epoch}
     about = describe_input(components.dataset) | origin | {"dataset": record.choices.get("dataset")}
@@ -76,12 +75,12 @@ def export_run(
     content, program = convert(model, metadata, export)
     name, runtime, *_ = FORMATS[export]
     result = {"file": name, "bytes": len(content), "sha256": sha256(content).hexdigest(), **origin, "split": split}
-    count, batches = len(splits[split]), components.loaders.evaluation(split)
-    batches = bars.samples(batches, split, count, lambda batch: len(batch.indices), dict)
+    batches = bars.samples(loaders.evaluation(split), split, len(splits[split]), lambda b: len(b.indices), dict)
     result |= check_parity(model, program, batches, export)
     result |= {"runtime": f"{runtime} {version(runtime)}", "fingerprint": components.dataset.fingerprint}
+    where = f"{result['runtime']} on {result['samples']:,} images of {split}, {checkpoint} of epoch {epoch}"
     apart = f"at most {result['largest_difference']:.1e} apart, {result['different_decisions']:,} decisions differ"
-    result["sentence"] = f"{result['runtime']} on {count:,} images of {split}, {checkpoint} of epoch {epoch}: {apart}"
+    result["sentence"] = f"{where}: {apart}"
     with write_directory(directory) as draft:
         (draft / name).write_bytes(content)
         write_json(draft / "certificate.json", result)
@@ -130,24 +129,24 @@ def compare(expected: Predictions, found: Predictions, unit: Any) -> tuple[float
     """Return the largest difference of the numbers, in units, and the number of samples with another decision."""
     largest, different = 0.0, torch.zeros(len(expected["prediction"]), dtype=torch.bool)
     for name, value in expected.items():
+        apart = (found[name].double().nan_to_num(-1.0) - value.double().nan_to_num(-1.0)).abs()
         if value.is_floating_point():
-            apart = (found[name].double().nan_to_num(-1.0) - value.double().nan_to_num(-1.0)).abs() / unit
-            largest = max(largest, apart.max().item())
+            largest = max(largest, (apart / unit).max().item())
         else:
-            different |= (found[name] != value).reshape(len(value), -1).any(1)
+            different |= apart.reshape(len(value), -1).any(1)
     return largest, int(different.sum())
 
 
-def convert(model: PixelModel, metadata: Metadata, export: str) -> tuple[bytes, Program]:
+def convert(model: PixelModel, about: Mapping[str, str], export: str) -> tuple[bytes, Program]:
     """Return a file's content, and a function that runs it. Raise ConfigError if torch can't convert the model."""
-    size, (*_, save, load) = (int(metadata["height"]), int(metadata["width"]), model.factor.shape[1]), FORMATS[export]
+    size, (*_, save, load) = (int(about["height"]), int(about["width"]), model.factor.shape[1]), FORMATS[export]
     example = torch.zeros((2, *size), dtype=torch.uint8)
     try:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():
             program = torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch")},))
             for node in program.graph.nodes:
                 node.meta.pop("stack_trace", None)  # it names directories of this machine
-            run = load(content := save(program, example, list(model(example)), metadata))
+            run = load(content := save(program, example, list(model(example)), about))
             run(example[:1])
             return content, run
     except Exception as error:  # the exporters raise many kinds
@@ -155,9 +154,8 @@ def convert(model: PixelModel, metadata: Metadata, export: str) -> tuple[bytes, 
         raise ConfigError(f"export={export}", reason, "use model.safetensors, or train another model") from error
 
 
-def save_torch(program: ExportedProgram, example: Tensor, names: list[str], metadata: Metadata) -> bytes:
-    content = BytesIO()
-    torch.export.save(program, content, extra_files={"microstep.json": json.dumps(metadata)})
+def save_torch(program: ExportedProgram, example: Tensor, names: list[str], about: Mapping[str, str]) -> bytes:
+    torch.export.save(program, content := BytesIO(), extra_files={"microstep.json": json.dumps(about)})
     return content.getvalue()
 
 
@@ -165,12 +163,12 @@ def load_torch(content: bytes) -> Program:
     return torch.export.load(BytesIO(content)).module()
 
 
-def save_onnx(program: ExportedProgram, example: Tensor, names: list[str], metadata: Metadata) -> bytes:
+def save_onnx(program: ExportedProgram, example: Tensor, names: list[str], about: Mapping[str, str]) -> bytes:
     options: Any = {"input_names": ["images"], "output_names": names, "dynamic_shapes": ({0: "batch"},)}
     converted: Any = torch.onnx.export(program, (example,), dynamo=True, verbose=False, external_data=False, **options)
     for node in converted.model.graph.all_nodes():
         node.metadata_props.clear()  # notes of the exporter
-    converted.model.metadata_props.update(metadata)
+    converted.model.metadata_props.update(about)
     return bytes(converted.model_proto.SerializeToString())
 
 
@@ -181,11 +179,7 @@ def load_onnx(content: bytes) -> Program:
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-
-    def run(images: Tensor) -> Predictions:
-        return dict(zip(names, map(torch.from_numpy, session.run(names, {"images": images.numpy()})), strict=True))
-
-    return run
+    return lambda x: dict(zip(names, map(torch.from_numpy, session.run(names, {"images": x.numpy()})), strict=True))
 
 
 #: By the name for `export`: file, package that runs it, functions that save and load it.

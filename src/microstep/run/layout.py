@@ -71,8 +71,8 @@ def remove_run_files(directory: Path) -> None:
     remove_temporaries(directory)
     checkpoints = directory / "checkpoints"
     own = [checkpoints / "manifest.json", *find_checkpoint_files(checkpoints), directory / ".hydra"]
-    reports = [*directory.glob("reports/*/"), *directory.glob("export/*/")]
-    own += [path for path in reports if not path.name.endswith(".tmp")]
+    written = [*directory.glob("reports/*/"), *directory.glob("export/*/")]
+    own += [path for path in written if not path.name.endswith(".tmp")]
     own += [path for pattern in RESULT_FILES for path in directory.glob(pattern)]
     for path in own:
         remove_path(path)

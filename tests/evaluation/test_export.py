@@ -354,7 +354,7 @@ NOT_TOGETHER = "export=onnx takes run= alone; leave out one of the two"
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["export=tflite"], "export=tflite: no such option; the options are onnx, torch"),
+        (["export=tflite"], "export=tflite: no such option; the options are onnx, torch, card"),
         (["export=onnx", "input=."], f"input=.: {NOT_TOGETHER}"),
         (["export=onnx", "baseline=B"], f"baseline=B: {NOT_TOGETHER}"),
         (["export=onnx", "tta=flip"], f"tta=flip: {NOT_TOGETHER}"),

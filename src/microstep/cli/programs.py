@@ -76,6 +76,7 @@ def run_evaluate(config: DictConfig) -> None:
         python evaluate.py run=A checkpoint=last baseline=A baseline_checkpoint=best   two checkpoints of one run
         python evaluate.py run=RUN_DIR input=FOLDER        classify unlabeled images: reports/input-<folder>/
         python evaluate.py run=RUN_DIR export=onnx         a file that runs without microstep: export/onnx/; or torch
+        python evaluate.py run=RUN_DIR export=card         a model card for the Hugging Face hub: README.md
         python evaluate.py weights=FILE input=FOLDER       by a model.safetensors alone: outputs/predictions/<folder>/
 
     FOLDER is searched recursively; a single image will do, too. predictions.csv lists the five most likely classes of

@@ -18,7 +18,7 @@ CHOICES = {
     "redo": ("stale",),
     "reduction": ("sum", "canonical"),
     "tta": ("flip",),
-    "export": ("onnx", "torch"),
+    "export": ("onnx", "torch", "card"),
     "allocator": ("keep", "default"),
     "checkpoint.keep": ("all", "best"),
     "device": ("auto", "cpu", "cuda", "mps"),

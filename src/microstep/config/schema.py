@@ -145,7 +145,7 @@ class EvaluateConfig:
     checkpoint: str = key("best", RUN, "weights: best by validation, last, or the exported model.safetensors")
     baseline_checkpoint: str | None = key(None, COMPARISON, "checkpoint of baseline=; null: the same as of run=")
     tta: str | None = key(None, DATA, "flip: average the predictions for each image and its mirror image")
-    export: str | None = key(None, OUTPUT, "onnx or torch: write the model to a file that needs no microstep")
+    export: str | None = key(None, OUTPUT, "onnx, torch: a file that needs no microstep; card: a README.md for a hub")
     device: str | None = key(None, OUTPUT, "where to evaluate; null: the run's own")
     allocator: str | None = key(None, OUTPUT, "keep or default, as for train.py; null: the run's own")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")

@@ -81,6 +81,8 @@ def check_export(config: DictConfig) -> None:
     for key in ("weights", "baseline", "input", "tta", "device", "dataset._target_"):
         if (value := OmegaConf.select(config, key)) is not None:
             raise ConfigError(f"{key}={value}", f"{subject} takes run= alone", "leave out one of the two")
+    if config.export == "card" and config.checkpoint == "last":
+        raise ConfigError("checkpoint=last", "a card is of model.safetensors, the best", "leave it out")
     missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
     if config.export == "onnx" and missing:
         raise ConfigError(subject, f"{', '.join(missing)} not installed", "pip install 'microstep[onnx]'")

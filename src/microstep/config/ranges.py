@@ -37,7 +37,7 @@ RANGES = {
     **dict.fromkeys(("strategy.processes", "strategy.run_on"), Range(minimum=1, maximum=MAX_COUNT)),
     **dict.fromkeys(("augment.alpha", "checkpoint.every_minutes", "gradient.clipping", "gradient.eps"), POSITIVE),
     **dict.fromkeys(("optimizer.lr", "precision.init_scale", "step.rho", "stop.minutes", "task.delta"), POSITIVE),
-    **dict.fromkeys(("scheduler.cycle_epochs", "scheduler.gamma", "scheduler.milestones"), POSITIVE),
+    **dict.fromkeys(("scheduler.cycle_epochs", "scheduler.gamma", "scheduler.milestones", "model.scale"), POSITIVE),
     **dict.fromkeys(("optimizer.weight_decay", "optimizer.momentum", "optimizer.eps", "stop.min_delta"), NON_NEGATIVE),
     **dict.fromkeys(("dataset.budget_gib", "scheduler.warmup_epochs"), NON_NEGATIVE),
     **dict.fromkeys(("scheduler.patience", "scheduler.min_lr"), NON_NEGATIVE),

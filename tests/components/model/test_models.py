@@ -10,7 +10,8 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model_builder, list_models
 
-from microstep.components.model import SmallCNN, mlp, resnet18, torchvision_model
+from microstep.components.model import ResNet9, SmallCNN, mlp, resnet18, torchvision_model
+from microstep.components.model.resnet9 import Residual
 from microstep.config.compose import compose
 from microstep.config.search_path import CONF
 from microstep.errors import ConfigError
@@ -30,7 +31,7 @@ def built(option: str, channels: int, classes: int, side: int = 32) -> nn.Module
 
 def test_the_shipped_models():
     """The documented models exist."""
-    assert {"mlp", "resnet18", "small_cnn", "torchvision"} <= set(OPTIONS)
+    assert {"mlp", "resnet9", "resnet18", "small_cnn", "torchvision"} <= set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -43,7 +44,7 @@ def test_every_model_gives_a_logit_a_class(option, channels, training):
     assert outputs.isfinite().all()
 
 
-@pytest.mark.parametrize("option", ["mlp", "small_cnn", "resnet18"])
+@pytest.mark.parametrize("option", ["mlp", "small_cnn", "resnet9", "resnet18"])
 def test_the_models_for_small_images_take_the_digits(option):
     """Images of 8 × 8 are large enough."""
     assert built(option, 1, 10, side=8)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
@@ -74,6 +75,27 @@ def test_resnet18_keeps_small_images_at_full_size():
 def test_resnet18_is_resnet18():
     """The model has 11,173,962 parameters for ten classes of color images, as in the literature."""
     assert sum(p.numel() for p in resnet18((3, 32, 32), 10).parameters()) == 11_173_962
+
+
+def test_resnet9_is_that_of_dawnbench():
+    """The model has 6,573,120 parameters, logits are scaled, and a block whose layers return 0 passes on its input."""
+    model = ResNet9((3, 32, 32), 10).eval()
+    assert sum(p.numel() for p in model.parameters()) == 6_573_120
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), 0.125 * model.head(model.features(images)))
+    block = next(module for module in model.modules() if isinstance(module, Residual))
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(block(inputs := torch.randn(2, 128, 4, 4)), inputs)
+
+
+@pytest.mark.parametrize("norm", ["group", "ghost"])
+def test_resnet9_takes_norms_that_are_exact_under_accumulation(norm):
+    """In training mode, the logits of two halves of a batch are those of the batch."""
+    model = ResNet9((1, 8, 8), 10, width=32, norm=norm, norm_samples=2).double().train()
+    images = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    halves = torch.cat([model(half) for half in images.chunk(2)])
+    torch.testing.assert_close(model(images), halves, rtol=1e-10, atol=1e-10)
 
 
 def test_group_norm_leaves_no_batch_norm():

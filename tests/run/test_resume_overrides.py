@@ -45,6 +45,7 @@ def refusal(*words: str, run: tuple[str, ...] = RUN) -> str:
         ("threads=2", "threads", 2),
         ("allocator=default", "allocator", "default"),
         ("profile=3:4", "profile", "3:4"),
+        ("expected_time=true", "expected_time", True),
         ("dataset.root=/elsewhere", "dataset.root", "/elsewhere"),
         ("dataset.resident=false", "dataset.resident", False),
         ("logger=jsonl", "logger", {"jsonl": JSONL}),

@@ -15,7 +15,7 @@ LOGGER = "logger"  #: node that can't change a result, whatever it holds; its gr
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
-    | {"checkpoint.keep"}
+    | {"checkpoint.keep", "expected_time"}
     | {LOGGER, "profile", "checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"strategy.run_on", "dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
 )

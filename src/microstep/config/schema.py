@@ -100,6 +100,7 @@ class TrainConfig:
     rule: str = key(DEFAULT_RULE, DIAGNOSTICS, "loop for check=accumulation; training uses weighted_mean")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
     profile: bool | str = key(False, OUTPUT, "true: trace and time five steps; FIRST:LAST: these steps of the run")
+    expected_time: bool = key(False, OUTPUT, "time a few steps on a copy and print how long the run will take")
     trust: list[str] = key(list, RUN, "targets and ${…} that the run to be resumed may use besides those in conf/")
     checkpoint: CheckpointConfig = key(CheckpointConfig, RUN, "when to save; the best and last epoch always are")
     precision: Any = key(MISSING, PRECISION, "number format")

@@ -33,6 +33,7 @@ from microstep.training.monitoring import LoggerCollection
 from microstep.training.optimization import build_optimization
 from microstep.training.periods import Periods
 from microstep.training.processes import Connect, build_strategy, connect_helpers, describe_job, run_alone
+from microstep.training.profiling.expected_time import format_expected_time
 from microstep.training.provenance import compute_identity
 from microstep.training.run_info import option_name, run_facts, start_summary, warn_inexact_accumulation
 from microstep.training.step_profiler import StepProfiler
@@ -97,7 +98,10 @@ def build_new_trainer(run: RunSpec) -> Trainer:
     write_atomic(run.directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     world = find_run_world(run.config)
     components = build_components(run.config, run.allowlist, local_processes=world.core_shares)
-    return assemble_trainer(run, components, world)
+    trainer = assemble_trainer(run, components, world)
+    if run.config.expected_time and world.size == 1:
+        print_and_log(format_fields({"expected time": format_expected_time(trainer)}))
+    return trainer
 
 
 def assemble_trainer(run: RunSpec, components: Components, world: World) -> Trainer:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-__all__ = ["Plateau", "constant", "cosine", "linear", "multistep", "onecycle", "warm_restarts"]
+__all__ = ["Plateau", "constant", "cosine", "head_first", "linear", "multistep", "onecycle", "warm_restarts"]
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:
@@ -23,27 +23,45 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: f
         warmup: fraction of all steps in which the learning rate rises from 0 to its peak.
         final: learning rate at the end, as a fraction of the peak.
     """
-    return anneal(optimizer, total_steps, warmup, final, lambda progress: 0.5 * (1 + cos(pi * progress)))
+    return LambdaLR(optimizer, anneal(total_steps, warmup, final))
 
 
 def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: float = 0.0) -> LRScheduler:
     """Return a linear warm-up followed by linear decay (Devlin et al., 2019). Its arguments are those of `cosine`."""
-    return anneal(optimizer, total_steps, warmup, final, lambda progress: 1 - progress)
+    return LambdaLR(optimizer, anneal(total_steps, warmup, final, lambda progress: 1 - progress))
+
+
+def head_first(
+    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, head_epochs: float = 2, warmup: float = 0.1
+) -> LRScheduler:
+    """Return `cosine` for the groups of `param_groups`, such as a new head, and from `head_epochs` on for the rest.
+
+    Until then the other parameters have a learning rate of 0. Raise ValueError if there are no groups.
+    """
+    groups = optimizer.param_groups
+    if not any(group.get("match") for group in groups):
+        raise ValueError("param_groups names no head to train first: type param_groups=[{match:fc,lr:0.001}]")
+    held = count_steps(head_epochs, steps_per_epoch)
+    head, rest = (anneal(steps, warmup) for steps in (total_steps, max(0, total_steps - held)))
+    return LambdaLR(optimizer, [head if group.get("match") else lambda step: rest(step - held) for group in groups])
 
 
 Curve = Callable[[float], float]  #: falls from 1 to 0 over 0…1
 
 
-def anneal(optimizer: Optimizer, total_steps: int, warmup: float, final: float, curve: Curve) -> LRScheduler:
+def anneal(
+    total_steps: int, warmup: float, final: float = 0.0, curve: Curve = lambda progress: 0.5 * (1 + cos(pi * progress))
+) -> Callable[[int], float]:
+    """Return the factor of the learning rate by step: 0 before step 0, a linear warm-up, then a curve."""
     warmup_steps = count_steps(warmup, total_steps)
 
     def factor(step: int) -> float:
         if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
+            return max(0, step + 1) / (warmup_steps + 1)
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         return final + (1 - final) * curve(min(1.0, progress))
 
-    return LambdaLR(optimizer, factor)
+    return factor
 
 
 def count_steps(number: float, steps: int) -> int:

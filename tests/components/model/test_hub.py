@@ -79,7 +79,7 @@ def test_a_host_that_is_not_there_is_named(url, home) -> None:
     """The one line says what to fetch by hand, from where, and into which directory."""
     line = refusal(url)
     assert line.startswith(f"model.weights=DEFAULT: {url.split('/')[2]} can't be reached (")
-    assert line.endswith(f"; put weights-01234567.pth from {url} into {home}")
+    assert line.endswith(f"; put weights-01234567.pth from {url} into {home}, or type model.weights=FILE")
     assert not list(home.iterdir())
 
 
@@ -119,7 +119,7 @@ def test_default_without_a_network(home, monkeypatch) -> None:
     with pytest.raises(DataError) as caught:
         torchvision_model(NAME, (3, 32, 32), 4, weights="DEFAULT")
     reason = "download.pytorch.org can't be reached ([Errno -2] Name or service not known)"
-    remedy = f"put {FILE} from https://download.pytorch.org/models/{FILE} into {home}"
+    remedy = f"put {FILE} from https://download.pytorch.org/models/{FILE} into {home}, or type model.weights=FILE"
     assert str(caught.value) == f"model.weights=DEFAULT: {reason}; {remedy}"
 
 

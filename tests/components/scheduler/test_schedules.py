@@ -7,7 +7,16 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from microstep.components.scheduler import Plateau, constant, cosine, linear, multistep, onecycle, warm_restarts
+from microstep.components.scheduler import (
+    Plateau,
+    constant,
+    cosine,
+    head_first,
+    linear,
+    multistep,
+    onecycle,
+    warm_restarts,
+)
 
 
 def optimizer_at(lr: float) -> torch.optim.Optimizer:
@@ -117,6 +126,37 @@ def test_every_schedule_scales_the_rate_of_each_group(schedule) -> None:
         plan.step()
     assert [small / large for large, small in rates] == pytest.approx([0.1] * 50, rel=1e-3)
     assert max(large for large, _ in rates) == pytest.approx(1.0)
+
+
+def test_head_first_trains_the_groups_and_then_all() -> None:
+    """A group follows `cosine`; the other parameters have a rate of exactly 0, then `cosine` over the steps left."""
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], **more} for more in ({"lr": 0.1}, {"match": "fc", "lr": 1.0})]
+    optimizer, rates = torch.optim.SGD(groups, lr=0.1), []
+    plan = head_first(optimizer, total_steps=50, steps_per_epoch=10, head_epochs=1.5)
+    for _ in range(50):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        plan.step()
+    rest, head = zip(*rates, strict=True)
+    assert rest[:15] == (0,) * 15
+    for found, lr, steps in ((rest[15:], 0.1, 35), (head, 1.0, 50)):
+        other = optimizer_at(lr)
+        assert [*found] == pytest.approx(rates_of(other, cosine(other, steps), steps)[:-1])
+
+
+def test_head_first_may_end_before_the_rest_is_trained() -> None:
+    """If the run is shorter than `head_epochs`, only the groups are trained."""
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], **more} for more in ({}, {"match": "fc"})]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    assert set(rates_of(optimizer, head_first(optimizer, 10, 10, head_epochs=2), 10)) == {0}
+
+
+@pytest.mark.parametrize("groups", [{}, {"match": None}])
+def test_head_first_needs_a_head(groups) -> None:
+    """Without a group that names parameters, nothing would be trained at first, so it is refused."""
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], **groups}], lr=0.1)
+    with pytest.raises(ValueError, match=r"type param_groups=\[\{match:fc,"):
+        head_first(optimizer, total_steps=50, steps_per_epoch=10)
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("max", 1), ("min", -1)])

@@ -69,7 +69,8 @@ def download_weights(url: str, file: Path) -> None:
 
 
 def download_error(url: str, file: Path, reason: str) -> DataError:
-    return DataError(f"model.weights={DEFAULT_WEIGHTS}", reason, f"put {file.name} from {url} into {file.parent}")
+    remedy = f"put {file.name} from {url} into {file.parent}, or type model.weights=FILE"
+    return DataError(f"model.weights={DEFAULT_WEIGHTS}", reason, remedy)
 
 
 @contextmanager

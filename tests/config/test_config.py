@@ -54,6 +54,7 @@ NEEDED = {  # values that no yaml can know
     "dataset/image_folder": ["dataset.root=photos"],
     "dataset/table": ["dataset.file=labels.csv"],
     "experiment/finetune": ["dataset.root=photos"],
+    "experiment/photos": ["dataset.root=photos"],
     "augment/torchvision": ["augment.transforms=[]"],
     "stop/at": ["stop.epoch=3"],
     "strategy/ddp": ["strategy.processes=2"],

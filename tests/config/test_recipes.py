@@ -34,6 +34,12 @@ def test_debug_trains_any_model_with_every_part_on(model: str, tmp_path: Path) -
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
 
 
+def test_photos_trains_on_a_folder(photos: Path, tmp_path: Path) -> None:
+    """It tells made-up photos of three colors apart within a few epochs."""
+    words = ["experiment=photos", f"dataset.root={photos}", "model.width=4", "epochs=8", "batch_size=8", *QUIET]
+    assert fit(words, tmp_path / "run").test["accuracy"] > 0.9
+
+
 def test_finetune_trains_the_head_first(photos: Path, tmp_path: Path) -> None:
     """After its first epochs all weights of the backbone have the file's bits, but not its running statistics."""
     state, weights = trained_state(), dict(get_model(NAME).named_parameters())

@@ -24,6 +24,7 @@ EXTRA = {
     "strategy/ddp": ["strategy.processes=2", "strategy.run_on=1"],
     "stop/budget": ["stop.minutes=30"],
     "experiment/finetune": ["model.weights=null", "dataset.size=32", "batch_size=16"],
+    "experiment/photos": ["batch_size=16"],
     "dataset/image_folder": ["dataset.val_fraction=0.2", "batch_size=16"],
 }
 
@@ -52,7 +53,7 @@ def test_a_yaml_composes_checks_and_builds(yaml, idx_files, photos, monkeypatch,
         words += [f"dataset.root={tmp_path}", "dataset.val_samples=100", "batch_size=16"]
     if yaml == "dataset/table":
         words += [f"dataset.file={grouped(tmp_path / 'listed')}", "batch_size=16"]
-    if yaml in ("dataset/image_folder", "experiment/finetune"):
+    if yaml in ("dataset/image_folder", "experiment/finetune", "experiment/photos"):
         words += [f"dataset.root={photos}"]
     words += [f"dataset={TARGETS[yaml]}"] if yaml in TARGETS else []
     trainer = build_trainer(compose(words, TASKS_CONF if yaml in TARGETS else CONF), tmp_path / "run")

@@ -58,7 +58,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     if "fashion" in command:
         words += [f"dataset.root={idx_files}", "dataset.val_samples=20"]
         words += ["epochs=1"] if program == "train.py" else []
-    if "image_folder" in command and program == "train.py":
+    if ("image_folder" in command or "=photos" in command) and program == "train.py":
         words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
     words += ["epochs=1", "batch_size=16"] if "dataset=table" in words else []
     words += ["hydra.launcher.n_jobs=1"] if "hydra/launcher=local" in words else []

@@ -14,6 +14,7 @@ from microstep.config.compose import compose
 from microstep.errors import DataError
 from microstep.training.build import build_trainer
 from microstep.training.resume import resume
+from tests.components.dataset.cifar_files import write_cifar
 from tests.components.model.states import NAME, saved, trained_state
 from tests.conftest import fit
 from tests.faults.interruptions import stop_at
@@ -38,6 +39,17 @@ def test_photos_trains_on_a_folder(photos: Path, tmp_path: Path) -> None:
     """It tells made-up photos of three colors apart within a few epochs."""
     words = ["experiment=photos", f"dataset.root={photos}", "model.width=4", "epochs=8", "batch_size=8", *QUIET]
     assert fit(words, tmp_path / "run").test["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "fashion_mnist"])
+def test_cifar10_fast_says_how_long_it_will_take(dataset: str, idx_files, tmp_path: Path, monkeypatch, capsys) -> None:
+    """It trains on CIFAR-10 and on Fashion-MNIST, and prints the expected time before epoch 1."""
+    root = idx_files if dataset == "fashion_mnist" else tmp_path
+    if dataset == "cifar10":
+        write_cifar(tmp_path, 10, monkeypatch)
+    words = ["model.width=4", "dataset.val_samples=20", "epochs=2", "batch_size=16", *QUIET]
+    fit(["experiment=cifar10_fast", f"dataset={dataset}", f"dataset.root={root}", *words], tmp_path / "run")
+    assert "expected time" in capsys.readouterr().out.partition("epoch 1/2")[0]
 
 
 def test_finetune_trains_the_head_first(photos: Path, tmp_path: Path) -> None:

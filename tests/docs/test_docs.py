@@ -61,6 +61,7 @@ def test_a_command_of_the_pages_runs(zygote, command, trained, idx_files, photos
     if ("image_folder" in command or "=photos" in command) and program == "train.py":
         words += ["batch_size=16", "epochs=1", "dataset.val_fraction=0.2"]
     words += ["epochs=1", "batch_size=16"] if "dataset=table" in words else []
+    words += ["batch_size=16"] if "cifar10_fast" in command else []
     words += ["hydra.launcher.n_jobs=1"] if "hydra/launcher=local" in words else []
     words += ["epochs=1"] if "-m" in words or "check=drift" in words else []
     words += ["decide.max_seeds=2"] if "until=decided" in words else []

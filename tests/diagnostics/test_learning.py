@@ -128,6 +128,15 @@ def test_no_fault_is_found_in_what_ships(words: str) -> None:
     assert result.verdict_text.startswith("It learns: ")
 
 
+def test_images_are_normalized_as_pretrained_weights_expect() -> None:
+    """Otherwise it is named; without typed values they are."""
+    model = {"name": "pretrained"}
+    assert_named(
+        checked("dataset.mean=[0.0]", "dataset.std=[1.0]", model=model), "pretrained normalization", "dataset.mean"
+    )
+    assert checked(model=model).passed
+
+
 def test_a_layer_that_is_never_called_is_no_fault() -> None:
     """Its parameters get no gradient, but the outputs do not depend on them; the report says so."""
     result = checked(model={"name": "unused"})

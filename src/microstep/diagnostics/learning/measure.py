@@ -25,7 +25,7 @@ from microstep.utils.progress_bar import ProgressBars
 
 SHORT_WINDOWS, LONGER_WINDOWS = 150, 600  #: of the short training; of a second one, if the first shows too little
 RELATED = 3.0  #: standard deviations above which targets and outputs, or inputs, are related
-CLEARLY = 0.2  #: share of the relation of neighbors that outputs have, at least, after a training
+CLEARLY, LOWER = 0.2, 0.99  #: least share of the relation of neighbors; share of the loss of constant outputs
 USUAL_MOMENTUM = 0.1  #: of running statistics
 TRAIN_SAMPLES, VAL_SAMPLES = 1024, 2000  #: drawn for the measurements after it
 
@@ -70,11 +70,12 @@ class ShortTraining:
 
     @property
     def has_learned(self) -> bool:
-        """Whether outputs for val are clearly related to the targets, also compared with those of neighbors in train.
+        """Whether outputs for val are related to the targets, and clearly: by their loss, or compared with neighbors.
 
         Without any training, they are related a little: similar images have similar outputs.
         """
-        return self.related["val"] > max(RELATED, CLEARLY * self.neighbors["val in train"])
+        is_clear = self.related["val"] > CLEARLY * self.neighbors["val in train"]
+        return self.related["val"] > RELATED and (is_clear or self.val_loss < LOWER * self.val_constant_loss)
 
 
 def measure_start(config: DictConfig, training: DriftTraining) -> Start:

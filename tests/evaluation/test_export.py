@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.choices import CHOICES
 from microstep.config.compose import compose
 from microstep.errors import ConfigError, MicrostepError
+from microstep.evaluation.evaluate import load_run
 from microstep.evaluation.export import FORMATS, PixelModel, compare, export_run
 from microstep.evaluation.predict import predict_input
 from microstep.run.layout import remove_run_files, remove_temporaries
@@ -242,6 +243,18 @@ def test_an_earlier_export_outlives_one_that_fails(run, monkeypatch):
     with pytest.raises(MicrostepError):
         exported(run, "torch")
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+
+
+def test_the_validation_split_stands_in_for_a_missing_test_split(run, monkeypatch):
+    """The certificate of a run without test images is of its validation images."""
+
+    def load_without_test(*given: Any) -> tuple[Any, int]:
+        components, epoch = load_run(*given)
+        splits = {name: split for name, split in components.loaders.splits.items() if name != "test"}
+        return replace(components, loaders=replace(components.loaders, splits=splits)), epoch
+
+    monkeypatch.setattr("microstep.evaluation.export.load_run", load_without_test)
+    assert exported(run, "torch").certificate["split"] == "val"
 
 
 def test_every_difference_counts():

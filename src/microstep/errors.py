@@ -45,6 +45,7 @@ class Diverged(MicrostepError):  # noqa: N818
     """The loss or its gradient is no longer finite."""
 
     exit_code = 3
+    window = 0  #: number of windows of the run until then, if known
 
 
 class Pruned(MicrostepError):  # noqa: N818

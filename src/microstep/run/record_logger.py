@@ -75,7 +75,8 @@ def outcome_fields(error: BaseException | None) -> dict[str, Any]:
         return {"status": "interrupted", "error": f"stopped by {signal.Signals(getattr(error, 'signum', 2)).name}"}
     if isinstance(error, Pruned):
         return {"status": "pruned", "error": error.args[1]}
-    kind = {"resumable": is_resumable(error), "diverged": isinstance(error, Diverged)}
+    kind: dict[str, Any] = {"resumable": is_resumable(error), "diverged": isinstance(error, Diverged)}
+    kind |= {"diverged_window": error.window} if isinstance(error, Diverged) and error.window else {}
     return {"status": "failed", "error": format_error(error), **kind}
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -29,8 +28,7 @@ from microstep.training.instantiation import build_component
 from microstep.training.rendezvous import POLL_SECONDS, SILENT_SECONDS, Rendezvous
 from microstep.types.protocols import Strategy
 from microstep.utils.signals import STOP_SIGNALS, PendingSignal, describe_exit
-from microstep.utils.terminal import called
-from microstep.utils.text import display_path
+from microstep.utils.terminal import run_command
 from microstep.utils.world import World
 
 if TYPE_CHECKING:
@@ -137,12 +135,8 @@ def describe_job(
         "precision": {"dtype": run["precision"]["dtype"], "name": components.precision.name},
         "metadata": identity["metadata"],
         "same": {name: run[name] for name in COMPARED},
-        "command": resume_command(run_dir),
+        "command": run_command("resume", run_dir),
     }
-
-
-def resume_command(run_dir: Path) -> str:
-    return f"{called('train')} resume={shlex.quote(display_path(run_dir))}"
 
 
 def build_strategy(

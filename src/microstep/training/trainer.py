@@ -23,6 +23,7 @@ from microstep.types.data import Batch, LoadedWindow, StepResult
 from microstep.types.events import EpochReport, Results, SplitResult, WindowReport
 from microstep.types.protocols import Metrics, Strategy
 from microstep.utils.signals import defer_signals
+from microstep.utils.terminal import run_command
 
 
 @dataclass
@@ -45,9 +46,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.model, self.precision = self.components.model, self.components.precision
-        self.task, self.loaders = self.components.task, self.components.loaders
-        self.step, self.progress = self.optimization.step, Progress()
-        self.throughput = ThroughputMeter(self.loaders.wait_timer)
+        self.task, self.loaders, self.step = self.components.task, self.components.loaders, self.optimization.step
+        self.progress, self.throughput = Progress(), ThroughputMeter(self.loaders.wait_timer)
         self.compile_timer = None if self.optimization.compiled is None else CompileTimer()
 
     @property
@@ -131,9 +131,8 @@ class Trainer:
         return results
 
     def report(self, name: str, path: Path) -> SplitResult:
-        metrics, directory = self.task.metrics(), self.run_dir / path
-        batches, is_fitted = self.batches(name, metrics), path.name == "val"
-        return evaluate_and_report(self.components, name, batches, metrics, directory, is_fitted)
+        batches = self.batches(name, metrics := self.task.metrics())
+        return evaluate_and_report(self.components, name, batches, metrics, self.run_dir / path, path.name == "val")
 
     def windows(self, epoch: int) -> Iterator[tuple[int, Iterator[LoadedWindow]]]:
         """Yield each pass over the data that an epoch is part of, with the windows that are left to train."""
@@ -159,7 +158,7 @@ class Trainer:
     def save_when_stopped(self) -> Iterator[None]:
         """Save a checkpoint if a signal stops the run between two windows, and wait for unfinished writes in any case.
 
-        The message of `Diverged` gets the checkpoint that is kept.
+        The message of `Diverged` gets the command that shows where, and the checkpoint that is kept.
         """
         try:
             yield
@@ -168,9 +167,10 @@ class Trainer:
                 self.save()
             raise
         except Diverged as error:
-            (subject, reason, remedy), place = error.args, self.checkpoints.saved_position
+            (*what, remedy), place, error.window = error.args, self.checkpoints.saved_position, self.progress.windows
             kept = f"the checkpoint of {place} is kept" if place != Position() else "no checkpoint was written yet"
-            raise Diverged(subject, reason, f"{remedy}; {kept}") from None
+            error.args = (*what, f"{remedy}; {run_command('replay', self.run_dir)} shows where; {kept}")
+            raise
         finally:
             self.checkpoints.wait()
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from microstep.errors import escape_unprintable
 from microstep.utils.json_files import replace_nonfinite
+from microstep.utils.text import display_path
 
 log = logging.getLogger(__name__)
 PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
@@ -115,3 +117,7 @@ def log_python_warning(
 def called(program: str) -> str:
     """Return the command of a program, in the form in which this one was started."""
     return TerminalState.commands.get(program) or f"python -m microstep {program.removeprefix('compute_')}"
+
+
+def run_command(key: str, directory: Path) -> str:
+    return f"{called('train')} {key}={shlex.quote(display_path(directory))}"

@@ -167,6 +167,8 @@ def test_what_describes_an_experiment_leaves_the_neutral_keys_out() -> None:
         "allocator=default",
         "profile=3:4",
         "expected_time=true",
+        "replay=run",
+        "window=7",
         "checkpoint.every_epochs=2",
         "checkpoint.every_minutes=5",
         "checkpoint.every_steps=7",

@@ -152,7 +152,7 @@ def check_flags(flags: Namespace, program: Program, show_only: bool) -> None:
     if flags.experimental_rerun:
         subject = f"--experimental-rerun {flags.experimental_rerun}"
         raise ConfigError(subject, "it would load a pickle", "resume a run with resume=RUN_DIR")
-    if flags.json and program.prepare_sweep is not None and not any(o.startswith("check=") for o in flags.overrides):
+    if flags.json and program.prepare_sweep and not any(o.startswith(("check=", "replay=")) for o in flags.overrides):
         raise ConfigError("--json", "the results of a run are in its run.json", "add check=, or leave it out")
     if flags.json and show_only:
         raise ConfigError("--json", "the other flag shows a config", "leave one of the two out")

@@ -49,7 +49,7 @@ def get_hydra_directory(job: DictConfig, key: str) -> Path:
     return Path(path if key == "hydra.sweep.subdir" else expand_home(path))
 
 
-def get_check_directory(job: DictConfig) -> Path:
+def get_check_directory(job: DictConfig, subject: str = "") -> Path:
     choices = job.hydra.runtime.choices
-    name = f"{strftime('%Y-%m-%d_%H-%M-%S')}_{job.check}_{choices.dataset}_{choices.model}"
-    return Path("outputs", "checks", name)
+    name = subject or f"{job.check}_{choices.dataset}_{choices.model}"
+    return Path("outputs", "checks", f"{strftime('%Y-%m-%d_%H-%M-%S')}_{name}")

@@ -43,6 +43,7 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None, prune: Medi
     python train.py check=learning                             does it learn? if not, why not?
     python train.py check=lr                                   which learning rate lowers the loss fastest?
     python train.py check=resume                               does a resume restore every component?
+    python train.py replay=RUN_DIR window=1234                 repeat one optimizer step, and show what made it
     """
     with imports_without_gc():
         from microstep.training.build import build_trainer
@@ -54,6 +55,10 @@ def run_train(config: DictConfig, resumed: ResumePlan | None = None, prune: Medi
         from microstep.diagnostics import run_check
 
         return run_check(config, get_run_directory())
+    if resumed is not None and config.replay is not None:
+        from microstep.diagnostics.replay.check import run_replay
+
+        return run_replay(resumed, config.window, get_run_directory())
     if resumed is not None and resumed.finished:
         print(format_already_finished(resumed))
         return None

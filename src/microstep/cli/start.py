@@ -1,6 +1,5 @@
 """Starts jobs, each in a new directory or in that of the run that it resumes."""
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,10 +22,9 @@ from microstep.errors import ConfigError, Stopped
 from microstep.run.directory import check_left_by_start, new_directory, was_started_in
 from microstep.run.lock import directory_lock
 from microstep.run.record import RunRecord
-from microstep.run.resume import AUTO_RESUME, ResumePlan, plan_auto_resume, plan_resume, should_resume
+from microstep.run.resume import AUTO_RESUME, LENGTH_KEYS, ResumePlan, plan_auto_resume, plan_resume, should_resume
 from microstep.utils.files import expand_home
-from microstep.utils.terminal import called
-from microstep.utils.text import display_path
+from microstep.utils.terminal import run_command
 
 StartFunction = Callable[[], Any]
 NO_RUN = ("it examines a new experiment, not a run", "leave resume= out")  #: reason and remedy of check= with resume=
@@ -42,29 +40,36 @@ def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
     for key in ("sweep", "hydra.sweep.dir", "hydra.sweep.subdir"):
         if (name := line.value(key)) is not None:
             raise ConfigError(f"{key}={name}", "it names a sweep, and this is one run", "add -m, or leave it out")
-    resume = line.value("resume")
-    if resume not in (None, AUTO_RESUME):
-        return prepare_resume(line, Path(expand_home(str(resume))))
+    if line.value("replay") is not None:
+        return prepare_saved_run(line, "replay", start_check)
+    if (resume := line.value("resume")) not in (None, AUTO_RESUME):
+        return prepare_saved_run(line, "resume", start_resumed_run)
     job = line.composer.compose_job(line.overrides)
     if resume is not None:
         refuse_check(job.check, *NO_RUN)
     return partial(start_or_resume_run if job.check is None else start_check, line, job)
 
 
-def prepare_resume(line: CommandLine, directory: Path) -> StartFunction:
+def prepare_saved_run(line: CommandLine, key: str, start: Callable[..., Any]) -> StartFunction:
+    directory = Path(expand_home(str(line.value(key))))
     refuse_check(line.value("check"), *NO_RUN)
-    if "hydra.run.dir" in line.typed:
+    if key == "resume" and "hydra.run.dir" in line.typed:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
+    for other in ("resume", *LENGTH_KEYS) if key == "replay" else ():
+        if (value := line.value(other)) is not None:
+            raise ConfigError(f"{other}={value}", "replay= repeats a step of a run as it was", f"leave {other}= out")
     job = line.composer.compose_unchecked([str(o.input_line) for o in line.typed.values() if o.is_hydra_override()])
     allowlist = allowlist_from(get_config_directories(job.hydra), line.value("trust") or (), directory)
-    return partial(start_resumed_run, line, job, plan_resume(directory, line.composer, line.overrides, allowlist))
+    plan = plan_resume(directory, line.composer, line.overrides, allowlist, key)
+    job.replay, job.window = line.value("replay"), line.value("window")
+    return partial(start, line, job, plan)
 
 
-def start_check(line: CommandLine, job: DictConfig) -> Any:
-    typed = "hydra.run.dir" in line.typed
-    directory = get_hydra_directory(job, "hydra.run.dir") if typed else get_check_directory(job)
+def start_check(line: CommandLine, job: DictConfig, replayed: ResumePlan | None = None) -> Any:
+    typed, subject = "hydra.run.dir" in line.typed, f"replay_{replayed.directory.name}" if replayed else ""
+    directory = get_hydra_directory(job, "hydra.run.dir") if typed else get_check_directory(job, subject)
     with new_directory(directory, exact_name=typed, discard_on_error=True, recognizes=was_started_in) as created:
-        return line.run(job, created)
+        return line.run(job, created, replayed)
 
 
 def start_or_resume_run(line: CommandLine, job: DictConfig) -> None:
@@ -102,7 +107,7 @@ def resume_remedy(directory: Path) -> Iterator[None]:
         yield
     except Stopped as stopped:
         if (directory / "config.yaml").exists():
-            stopped.remedy = f"resume it with {called('train')} resume={shlex.quote(display_path(directory))}"
+            stopped.remedy = f"resume it with {run_command('resume', directory)}"
         record = RunRecord.read(directory)
         if record.status != "finished" or record == before:
             raise

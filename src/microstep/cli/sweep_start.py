@@ -53,6 +53,8 @@ def start_sweep(line: CommandLine, configs: list[DictConfig], study: ComposedStu
     directory = get_hydra_directory(first, "hydra.sweep.dir")
     named = first.sweep is not None or "hydra.sweep.dir" in line.typed
     check_sweep_resume(first.resume, named)
+    if first.replay is not None:
+        raise ConfigError(f"replay={first.replay}", "it is one step of one run, and -m starts several", "leave -m out")
     refuse_check(first.check, "it examines one experiment, and -m starts several", "leave -m out")
     check_launcher(first)
     named_in = directory if named and "hydra.sweep.subdir" not in line.typed else None

@@ -15,7 +15,7 @@ LOGGER = "logger"  #: node that can't change a result, whatever it holds; its gr
 #: Keys that can't change a result: hashes, resuming and directory names leave them out.
 NEUTRAL_KEYS = frozenset(
     {"num_workers", "allocator", "progress", "log_every_steps", "resume", "sweep", "redo", "trust", "check", "rule"}
-    | {"checkpoint.keep", "expected_time"}
+    | {"checkpoint.keep", "expected_time", "replay", "window"}
     | {LOGGER, "profile", "checkpoint.every_epochs", "checkpoint.every_minutes", "checkpoint.every_steps"}
     | {"strategy.run_on", "dataset.resident", "dataset.budget_gib", "dataset.download", "dataset.cache"}
 )
@@ -46,7 +46,7 @@ REPEAT_KEYS = ("seed", "dataset.repeat", "dataset.fold")  #: keys in which the r
 #: Keys whose values are taken literally, such as paths. They are quoted before Hydra parses them.
 VERBATIM_KEYS = frozenset(
     {"init", "resume", "run", "weights", "baseline", "split", "input", "output", "logger.jsonl.path", *DATA_PATH_KEYS}
-    | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
+    | {"replay", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
 WEIGHTS_FILENAME = "model.safetensors"  #: file of a run's best weights, and their name for evaluate.py
 LITERAL_KEYS = frozenset({"trust"})  #: keys whose interpolations are names, and are never resolved

@@ -97,6 +97,8 @@ class TrainConfig:
     decide: DecideConfig = key(DecideConfig, SWEEP, "settings of until=decided")
     redo: str | None = key(None, SWEEP, "stale: repeat finished runs whose code or data have changed since")
     check: str | None = key(None, DIAGNOSTICS, CHECK_HELP)
+    replay: str | None = key(None, DIAGNOSTICS, "run directory: repeat one optimizer step of it, and show what it did")
+    window: int | None = key(None, DIAGNOSTICS, "which step, from 1; null: at which it diverged, or last", POSITIVE_INT)
     rule: str = key(DEFAULT_RULE, DIAGNOSTICS, "loop for check=accumulation; training uses weighted_mean")
     progress: bool = key(True, OUTPUT, "show progress bars on a terminal")
     profile: bool | str = key(False, OUTPUT, "true: trace and time five steps; FIRST:LAST: these steps of the run")

@@ -140,6 +140,8 @@ def check_diagnostic_keys(config: DictConfig) -> None:
     if config.rule != DEFAULT_RULE and config.check != "accumulation":
         reason = "it is a loop to examine, and no training uses it"
         raise ConfigError(f"rule={config.rule}", reason, "add check=accumulation")
+    if config.window is not None and config.replay is None:
+        raise ConfigError(f"window={config.window}", "it is a step of a run", "add replay=RUN_DIR")
     if config.check in MICRO_BATCH_CHECKS and micro_batches(config) == 1:
         reason = f"check={config.check} compares a batch with its micro-batches, and there is one"
         raise ConfigError("accum=1", reason, "give accum=2 or more")

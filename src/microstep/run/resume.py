@@ -30,13 +30,15 @@ class ResumePlan:
     allowlist: Allowlist  #: names that the config may use
 
 
-def plan_resume(directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist) -> ResumePlan:
+def plan_resume(
+    directory: Path, composer: Composer, overrides: Sequence[str], allowlist: Allowlist, key: str = "resume"
+) -> ResumePlan:
     """Return the plan of `resume=RUN_DIR`: the config of the run with the overrides of the command line.
 
     Raise ConfigError if the directory holds no run, or the overrides describe another experiment.
     """
     keys = typed_keys(overrides)
-    run = SavedRun.read(directory, "resume")
+    run = SavedRun.read(directory, key)
     if "experiment" in keys:
         raise ConfigError(run.subject, "experiment= describes a whole run, and it has its own", "leave it out")
     config = run.config(allowlist)

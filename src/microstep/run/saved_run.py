@@ -21,7 +21,7 @@ from microstep.utils.files import expand_home
 from microstep.utils.json_files import read_limited
 
 MAX_METRICS_BYTES = 2**24
-RESUME_KEYS = frozenset({"resume", "trust", "sweep", "redo"})  #: keys that control a resume and are not stored
+RESUME_KEYS = frozenset({"resume", "replay", "window", "trust", "sweep", "redo"})  #: control a resume; not stored
 OVERRIDABLE_KEYS = (NEUTRAL_KEYS | RESUMABLE_KEYS) - RESUME_KEYS - {*CHECK_KEYS}
 #: Reason and remedy of the error for data of another fingerprint.
 CHANGED_DATA = (

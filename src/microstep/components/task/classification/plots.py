@@ -93,18 +93,18 @@ def draw_samples(
     return True
 
 
-def draw_image_grid(images: Tensor, captions: Sequence[str], headline: str) -> Figure:
+def draw_image_grid(images: Tensor, captions: Sequence[str], headline: str, columns: int = GRID_COLUMNS) -> Figure:
     """Return a figure of N × C × H × W images in 0…1 below their captions. One axes for all saves time."""
     caption_height = 16 * max((caption.count("\n") + 1 for caption in captions), default=0) + 14
     column_width, row_height = GRID_IMAGE_PIXELS + GRID_GAP_PIXELS, GRID_IMAGE_PIXELS + caption_height
-    width = GRID_COLUMNS * column_width + GRID_GAP_PIXELS
-    height = 30 + max(1, -(-len(captions) // GRID_COLUMNS)) * row_height
+    width = columns * column_width + GRID_GAP_PIXELS
+    height = 30 + max(1, -(-len(captions) // columns)) * row_height
     figure = plotting.pixel_figure(width, height)
     axes = plotting.pixel_axes(figure, 0, 0, width, height)
     axes.set_axis_off()
     axes.text(width / 2, 16, headline, ha="center", va="center", fontsize=12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, GRID_COLUMNS)
+        row, column = divmod(index, columns)
         center = GRID_GAP_PIXELS + column * column_width + GRID_IMAGE_PIXELS / 2
         top = 30 + caption_height + row * row_height
         axes.text(center, top - 6, caption, ha="center", va="bottom", fontsize=9)

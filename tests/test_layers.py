@@ -155,7 +155,7 @@ def test_a_module_stays_free_of_torch(name: str) -> None:
 
 def test_no_library_brings_torch_in() -> None:
     """Importing these modules imports no torch, through third-party packages either."""
-    names = (*WITHOUT_TORCH, "cli.programs")
+    names = (*WITHOUT_TORCH, "cli.programs", "cli.evaluation")
     script = f"import sys, importlib\nfor name in {names}: importlib.import_module('microstep.' + name)\n"
     done = subprocess.run(
         [sys.executable, "-c", f"{script}print('torch' in sys.modules)"], capture_output=True, text=True, check=True

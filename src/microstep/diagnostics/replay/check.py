@@ -1,5 +1,6 @@
 """Trains a copy of a run up to one of its steps, by the code of training, and examines the step."""
 
+import logging
 import shutil
 from collections import defaultdict
 from contextlib import suppress
@@ -28,6 +29,8 @@ from microstep.utils.signals import defer_signals
 from microstep.utils.terminal import install_notice_handler, print_and_log, silenced
 from microstep.utils.text import format_count, format_duration
 
+log = logging.getLogger("microstep.notice")
+
 
 @torch_errors()
 def run_replay(plan: ResumePlan, window: int | None, directory: Path) -> int:
@@ -45,7 +48,10 @@ def run_replay(plan: ResumePlan, window: int | None, directory: Path) -> int:
     seconds = f", about {format_duration((number - start) / speed)}" if speed > 0 else ""
     print_and_log(f"window {number:,}: {format_count(number - start, 'window')} after {after}{seconds}")
     with TemporaryDirectory(prefix=".copy-", dir=directory) as copied:
-        trainer = restore_copy(saved, plan, Path(copied), entries.get(start))
+        with silenced() as warnings:
+            trainer = restore_copy(saved, plan, Path(copied), entries.get(start))
+        for text in warnings:
+            log.warning(text)
         if not 0 < number <= (limit := last if saved.record.is_result else trainer.periods.total):
             raise ConfigError(f"window={number}", f"the run has {format_count(limit, 'step')}", "give one of them")
         with silenced(), defer_signals(), trainer.loggers:
@@ -61,9 +67,11 @@ def restore_copy(saved: SavedRun, plan: ResumePlan, copied: Path, entry: Checkpo
     for name in ("config.yaml", "run.json", *([f"checkpoints/{entry.file}"] if entry else [])):
         with suppress(FileNotFoundError):
             shutil.copyfile(saved.directory / name, copied / name)
-    write_manifest(copied / "checkpoints", {"last": entry} if entry else {})
+    write_manifest(copied / "checkpoints", {"last": entry, "best": entry} if entry else {})
     one = {"strategy.run_on": 1} if "run_on" in plan.config.strategy else {}
-    config = apply_overrides(plan.config, {"logger": {}, "profile": False, **one}, saved.subject)
+    config = apply_overrides(
+        plan.config, {"logger": {}, "profile": False, "expected_time": False, **one}, saved.subject
+    )
     trainer = resume_trainer(replace(plan, directory=copied, config=config))
     saved.check_data(trainer.components.dataset.fingerprint)
     return trainer

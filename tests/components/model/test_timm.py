@@ -145,4 +145,4 @@ def test_a_run_records_the_version_of_timm(timm, tmp_path: Path) -> None:
     trainer = build_trainer(compose(words), tmp_path / "run")
     assert trainer.identity["run"]["versions"]["timm"] == timm.__version__
     window = next(trainer.loaders.train(epoch=1))
-    assert trainer.step(trainer.model, trainer.optimizer, window.batches, window.weight).updated
+    assert trainer.step(trainer.model, trainer.optimization.optimizer, window.batches, window.weight).updated

@@ -88,6 +88,13 @@ def stale_statistics(num_classes: int) -> nn.Module:
     return model
 
 
+def slow_statistics(num_classes: int) -> nn.Module:
+    """BatchNorm whose running statistics take long to settle; it learns."""
+    model = network(num_classes, nn.BatchNorm1d(32, momentum=0.0003))
+    nn.init.normal_(model[1].weight, std=1.0)
+    return model
+
+
 def pretrained(num_classes: int) -> nn.Module:
     """A network whose weights, it says, were trained with this mean and standard deviation."""
     model = network(num_classes)

@@ -128,6 +128,25 @@ def test_no_fault_is_found_in_what_ships(words: str) -> None:
     assert result.verdict_text.startswith("It learns: ")
 
 
+def test_running_statistics_that_are_not_settled_are_no_fault() -> None:
+    """A small momentum takes more steps than the short training has."""
+    result = checked(model={"name": "slow_statistics"})
+    assert result.passed, result.verdict_text
+
+
+def test_a_longer_training_decides_if_the_short_one_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has 600 steps, and is made only if no setting is at fault."""
+    monkeypatch.setattr("microstep.diagnostics.learning.check.SHORT_WINDOWS", 2)
+    result = checked()
+    assert (result.passed, len(result.numbers["short"]["losses"])) == (True, 600)
+    assert len(checked("max_grad_norm=1e-5").numbers["short"]["losses"]) == 2
+
+
+def test_a_loss_that_is_not_finite_cuts_no_graph() -> None:
+    """No gradient was computed, so nothing is said of the graph."""
+    assert "cut graph" not in checked(model={"name": "logarithm"}).numbers["faults"]
+
+
 def test_images_are_normalized_as_pretrained_weights_expect() -> None:
     """Otherwise it is named; without typed values they are."""
     model = {"name": "pretrained"}

@@ -64,6 +64,30 @@ def logarithm(num_classes: int) -> nn.Module:
     return network(num_classes, Log())
 
 
+class OverSamples(nn.Module):
+    """A softmax over the samples of the batch instead of the classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 9 * x.softmax(0)
+
+
+def over_samples(num_classes: int) -> nn.Module:
+    return network(num_classes, OverSamples())
+
+
+class AlwaysDropping(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5)
+
+
+def always_dropping(num_classes: int) -> nn.Module:
+    return network(num_classes, AlwaysDropping())
+
+
+def sigmoid(num_classes: int) -> nn.Module:
+    return nn.Sequential(network(num_classes), nn.Sigmoid())
+
+
 class Blind(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * 0
@@ -115,6 +139,24 @@ def forgetful_sgd(params, lr: float) -> torch.optim.Optimizer:
 
 def negative(outputs: Tensor, targets: Tensor) -> Tensor:
     return -nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def unbounded(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.nll_loss(outputs, targets, reduction="none")
+
+
+def shifted(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs, (targets + 1) % 10, reduction="none")
+
+
+def squared(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A sound loss, of outputs that are 1 for the right class, else 0."""
+    return (outputs - nn.functional.one_hot(targets, outputs.shape[1])).square().sum(1)
+
+
+def of_probabilities(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A sound loss, of outputs that are probabilities."""
+    return -outputs.gather(1, targets[:, None])[:, 0].clamp(min=1e-6).log()
 
 
 class Blank:

@@ -44,12 +44,16 @@ MODELS = [
     ("blind", "constant outputs", "they are the same for all samples from layer 3 on"),
     ("more_outputs", "outputs", "returns 1000 numbers a sample, and the task has 10"),
     ("fewer_outputs", "outputs", "returns 7 numbers a sample, and the task has 10"),
+    ("over_samples", "mixed samples", "depend on the other samples of its batch"),
+    ("always_dropping", "random", "evaluation mode is random"),
+    ("sigmoid", "softmax twice", "remove the model's softmax or sigmoid"),
     ("logarithm", "not finite", "the first loss is not finite"),
     ("stale_statistics", "modes", "training and evaluation mode differ"),
 ]
 SETTINGS = [
     ("optimizer.lr=1e-6", "setting", "type optimizer.lr=0.0"),
     ("optimizer.lr=30", "setting", "type optimizer.lr=0.0"),
+    ("optimizer.lr=1e3", "setting", "type optimizer.lr=0.0"),
     ("optimizer.weight_decay=20", "setting", "type optimizer.weight_decay=0"),
     ("max_grad_norm=1e-5", "setting", "type max_grad_norm=null"),
     ("dataset.mean=[0.0] dataset.std=[0.004]", "inputs", "the inputs are not normalized"),
@@ -63,7 +67,13 @@ LABELS = [
 ]
 PARTS = [
     ({"optimizer": {"name": "forgetful_sgd", "lr": 0.1}}, "not optimized", "the optimizer was not given 1.weight"),
-    ({"task__loss": {"name": "negative", "_partial_": True}}, "loss", "look at its sign"),
+    (
+        {"task__loss": {"name": "negative", "_partial_": True}},
+        "loss",
+        "the loss has no lower bound: larger outputs always lower it; look at its sign",
+    ),
+    ({"task__loss": {"name": "shifted", "_partial_": True}}, "loss", "for the right class in 0 % of the samples"),
+    ({"task__loss": {"name": "unbounded", "_partial_": True}}, "loss", "and at its softmax"),
     ({"augment": {"name": "Blank"}}, "inputs", "all inputs are the same"),
 ]
 
@@ -93,7 +103,7 @@ def test_wrong_labels_are_named(change: str, fault: str, words: str) -> None:
     assert_named(checked(dataset={"name": "relabeled_digits", "fault": change}), fault, words)
 
 
-@pytest.mark.parametrize(("nodes", "fault", "words"), PARTS, ids=[fault for _, fault, _ in PARTS])
+@pytest.mark.parametrize(("nodes", "fault", "words"), PARTS, ids=[words for *_, words in PARTS])
 def test_a_fault_of_another_part_is_named(nodes: dict[str, Any], fault: str, words: str) -> None:
     """So it is for the user's own optimizer, loss and augmentation."""
     assert_named(checked(**nodes), fault, words)
@@ -154,6 +164,14 @@ def test_images_are_normalized_as_pretrained_weights_expect() -> None:
         checked("dataset.mean=[0.0]", "dataset.std=[1.0]", model=model), "pretrained normalization", "dataset.mean"
     )
     assert checked(model=model).passed
+
+
+@pytest.mark.parametrize(("loss", "model"), [("squared", "unused"), ("of_probabilities", "softmax")])
+def test_another_sound_loss_is_no_fault(loss: str, model: str) -> None:
+    """What is right is asked of the loss itself: its outputs may be probabilities, or no logits."""
+    result = checked("optimizer.lr=0.01", model={"name": model}, task__loss={"name": loss, "_partial_": True})
+    assert result.numbers["faults"] == {}
+    assert result.passed, result.verdict_text
 
 
 def test_a_layer_that_is_never_called_is_no_fault() -> None:

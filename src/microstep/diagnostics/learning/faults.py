@@ -13,6 +13,7 @@ LARGE_LOSS = 5.0  #: first loss, in units of that by chance
 LARGE_INPUTS, SMALL_INPUTS = 6.0, 0.02  #: root mean square of normalized inputs
 VANISHED, EXPLODED = 1e-5, 1e4  #: gradient of a layer ÷ that of the last one
 FEWEST = 20  #: samples of a split from which a relation can be seen
+MOSTLY = 0.5  #: share of samples
 SAME, OTHER_NORMALIZATION = 1e-6, 0.3  #: change of an input over samples; distance from another mean or std, in std
 Faults = Iterator[tuple[str, str]]  #: names and sentences
 
@@ -59,13 +60,10 @@ def find_data_faults(m: Measurements) -> Faults:
 
 
 def find_structure_faults(m: Measurements) -> Faults:
-    start, one = m.start, m.one_batch
+    start, one, loss = m.start, m.one_batch, m.one_batch.loss
     if not isfinite(one.losses[0]):
-        yield (
-            "not finite",
-            "the first loss is not finite: look for log(0), a division by 0, or numbers too large for fp16",
-        )
-    if start.are_probabilities and m.short.are_probabilities:
+        yield "not finite", "the first loss is not finite: look for log(0), a division by 0, or an overflow of fp16"
+    if start.are_probabilities and m.short.are_probabilities and not loss.takes_probabilities:
         reason = "the outputs of the model are probabilities already, and the loss makes probabilities of them again"
         yield "softmax twice", f"{reason}: remove the model's softmax or sigmoid"
     if start.frozen:
@@ -76,16 +74,18 @@ def find_structure_faults(m: Measurements) -> Faults:
     if m.short.cut:
         reason = f"the outputs depend on {format_parameters(m.short.cut)}, and no gradient reaches them"
         yield "cut graph", f"{reason}: look for detach, no_grad, .data, or a conversion to NumPy or integers"
-    if one.right is not None and one.right >= one.chance:
-        reason = f"the loss of right answers ({one.right:.3g}) is not below that of chance ({one.chance:.3g})"
-        yield "loss", f"{reason}: look at its sign"
-    if not isfinite(one.losses[0]):
+    if loss.is_unbounded:
         yield (
-            "not finite",
-            "the first loss is not finite: look for log(0), a division by 0, or numbers too large for fp16",
+            "loss",
+            "the loss has no lower bound: larger outputs always lower it; look at its sign, and at its softmax",
         )
-    elif one.losses[0] >= LARGE_LOSS * one.chance > 0:
-        reason = f"the first loss is {one.losses[0] / one.chance:.3g} times that by chance ({one.chance:.3g})"
+    elif loss.least < loss.chance and loss.right < MOSTLY:
+        reason = (
+            f"the outputs with the least loss decide for the right class in {100 * loss.right:.0f} % of the samples"
+        )
+        yield "loss", f"{reason}: look at the sign of the loss, and at its classes"
+    if isfinite(one.losses[0]) and one.losses[0] >= LARGE_LOSS * loss.chance > 0:
+        reason = f"the first loss is {one.losses[0] / loss.chance:.3g} times that by chance ({loss.chance:.3g})"
         yield "initial weights", f"{reason}: the initial weights are too large"
 
 
@@ -105,6 +105,11 @@ def find_gradient_faults(m: Measurements) -> Faults:
         name = list(dead)[-1]  # the units before it may have no gradient because of it
         reason = f"{100 * dead[name]:.0f} % of the units of layer {name} are dead: they never have a gradient"
         yield "dead units", f"{reason}; look at its initial weights and bias, and at the activation"
+    if m.start.is_random:
+        yield "random", "evaluation mode is random: look for dropout that does not ask for `self.training`"
+    elif m.start.mixes_samples:
+        reason = "the outputs of a sample depend on the other samples of its batch, in evaluation mode"
+        yield "mixed samples", f"{reason}: look for a softmax, mean, permute or reshape over dimension 0"
     if m.is_constant:
         place = f" from layer {layer} on" if layer else ""
         yield "constant outputs", f"the outputs do not depend on the inputs: they are the same for all samples{place}"

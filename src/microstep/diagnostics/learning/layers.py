@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from microstep.types.data import StepResult
 from microstep.types.protocols import Precision
 
-FIRST_WINDOWS = 5
-
 
 @dataclass
 class LayerRecord:
@@ -29,8 +27,8 @@ class LayerRecord:
 
     @property
     def gradient(self) -> float:
-        """The largest norm in the first windows: in the very first, all but one may be 0."""
-        return max(self.gradients[:FIRST_WINDOWS], default=0.0)
+        """The first norm that is not 0. In the very first window, all but that of the last layer may be 0."""
+        return next((norm for norm in self.gradients if norm), 0.0)
 
     @property
     def update(self) -> float:

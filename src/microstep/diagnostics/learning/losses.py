@@ -1,6 +1,8 @@
 """Losses to compare that of a model with, for any task: of the best outputs, of constant ones, of permuted targets."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import torch
@@ -24,22 +26,47 @@ def mean_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
 
 def least_loss(task: Task, targets: Tensor, shape: torch.Size, constant: bool = False) -> float:
     """Return the least mean loss that outputs of a shape can have; if `constant`, the same outputs for each sample."""
+    return mean_loss(task, fit_outputs(task, targets, shape, constant), targets).item()
+
+
+def fit_outputs(task: Task, targets: Tensor, shape: torch.Size, constant: bool = False) -> Tensor:
+    """Return outputs with the least mean loss: of a shape, or, if `constant`, one row."""
     rows = (1, *shape[1:]) if constant else shape
     free = torch.zeros(rows, device=targets.device, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=FIT_RATE)
     for _ in range(FIT_STEPS):
         optimizer.zero_grad()
-        loss = mean_loss(task, free.expand(shape), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        mean_loss(task, free.expand(shape), targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return loss.item()
+    return free.detach().expand(shape)
 
 
-def right_loss(task: Task, targets: Tensor, outputs: Tensor) -> float | None:
-    """Return the mean loss of outputs that are large for the right classes; None if targets are not classes."""
-    if targets.is_floating_point():
-        return None
-    return mean_loss(task, 5 * F.one_hot(targets, outputs.shape[1]).to(outputs), targets).item()
+@dataclass(frozen=True)
+class LossFacts:
+    """What the loss of a task prefers, for the targets of some samples."""
+
+    chance: float  #: mean loss of outputs that are all 0
+    least: float  #: the least that any outputs have
+    doubled: float  #: of these outputs, doubled
+    one_hot: float  #: of outputs that are 1 for the right class, else 0; NaN if targets are not classes
+    right: float  #: share of the samples for which the outputs of least loss decide for the right class; or NaN
+
+    @property
+    def is_unbounded(self) -> bool:
+        return self.doubled < 1.5 * self.least < 0
+
+    @property
+    def takes_probabilities(self) -> bool:
+        return not self.one_hot > self.least + 0.1 * (self.chance - self.least)
+
+
+def examine_loss(task: Task, targets: Tensor, shape: torch.Size) -> LossFacts:
+    best, one_hot, right = fit_outputs(task, targets, shape), nan, nan
+    if not targets.is_floating_point():
+        one_hot = mean_loss(task, F.one_hot(targets, shape[1]).to(best), targets).item()
+        right = best.argmax(1).eq(targets).float().mean().item()
+    chance, least, doubled = (mean_loss(task, factor * best, targets).item() for factor in (0, 1, 2))
+    return LossFacts(chance, least, doubled, one_hot, right)
 
 
 def measure_relation(task: Task, outputs: Tensor, targets: Tensor) -> float:

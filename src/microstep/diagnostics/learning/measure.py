@@ -1,7 +1,7 @@
 """Measures an experiment before, during and after a short training."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite, nan
 from time import perf_counter
@@ -26,6 +26,7 @@ from microstep.utils.progress_bar import ProgressBars
 SHORT_WINDOWS, LONGER_WINDOWS = 150, 600  #: of the short training; of a second one, if the first shows too little
 RELATED = 3.0  #: standard deviations above which targets and outputs, or inputs, are related
 CLEARLY, LOWER = 0.2, 0.99  #: least share of the relation of neighbors; share of the loss of constant outputs
+ROUNDING = 0.05  #: relative difference of outputs
 USUAL_MOMENTUM = 0.1  #: of running statistics
 TRAIN_SAMPLES, VAL_SAMPLES = 1024, 2000  #: drawn for the measurements after it
 
@@ -42,6 +43,8 @@ class Start:
     input_change: float  #: largest standard deviation of an input over samples
     normalization: tuple[float, float] | None  #: largest distance from mean and std of the pretrained weights, in std
     are_probabilities: bool
+    is_random: bool  #: whether outputs differ if they are computed again, in evaluation mode
+    mixes_samples: bool  #: whether outputs of a sample depend on the others of its batch, in evaluation mode
     is_constant: bool  #: whether outputs are the same for all samples
     constant_layer: tuple[str, bool] | None  #: first layer that makes them so, and whether it is an activation
     frozen: list[str]  #: parameters that ask for no gradient, although no key freezes any
@@ -82,7 +85,8 @@ def measure_start(config: DictConfig, training: DriftTraining) -> Start:
     components, optimizer = training.components, training.optimization.optimizer
     model, batches = components.model, take_batch(components).batches
     outputs, targets = predict(model.eval(), batches, components)
-    inputs = torch.cat([batch.inputs for batch in batches]).double()
+    inputs, first = torch.cat([batch.inputs for batch in batches]).double(), next(iter(batches))
+    whole, alone = predict(model, [first], components)[0], replace(first, inputs=first.inputs[:1])
     expected = getattr(components.task, "outputs", None) or components.dataset.facts["num_classes"]
     given = {id(p) for group in optimizer.param_groups for p in group["params"]}
     parameters = dict(model.named_parameters())
@@ -96,6 +100,8 @@ def measure_start(config: DictConfig, training: DriftTraining) -> Start:
         input_change=inputs.std(0).max().item(),
         normalization=compare_normalization(components),
         are_probabilities=are_probabilities(outputs, targets),
+        is_random=differ(whole, predict(model, [first], components)[0]),
+        mixes_samples=differ(whole[:1], predict(model, [alone], components)[0]),
         is_constant=is_constant(outputs),
         constant_layer=find_constant_layer(model, partial(predict_first, components)),
         frozen=[] if freezes else [name for name, p in parameters.items() if not p.requires_grad],
@@ -114,11 +120,11 @@ def compare_normalization(components: Components) -> tuple[float, float] | None:
 
 
 def are_probabilities(outputs: Tensor, targets: Tensor) -> bool:
-    """Return whether the outputs of each sample are those of a softmax; for 0 and 1 as targets, of a sigmoid."""
+    """Return whether all outputs are in 0…1, as those of a softmax or sigmoid; False for numbers as targets."""
     if targets.is_floating_point():
         is_label = not (targets * (1 - targets)).nan_to_num(0).any()
         return is_label and bool(((outputs > 0) & (outputs < 1)).all())
-    return outputs.shape[1] > 1 and bool((outputs >= 0).all() and (outputs.sum(1) - 1).abs().max() < 0.02)
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> ShortTraining:
@@ -134,9 +140,14 @@ def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> 
 
 
 def predict_first(components: Components) -> Tensor:
-    """Return the outputs for the first micro-batch in evaluation mode."""
+    """Return the outputs for the first micro-batch in evaluation mode, with the same random numbers every time."""
     batch = next(iter(next(components.loaders.train(1)).batches))
     return predict(components.model.eval(), [batch], components)[0]
+
+
+def differ(one: Tensor, other: Tensor) -> bool:
+    """Return whether outputs differ by more than rounding, also that of bf16."""
+    return bool((one - other).abs().max() > ROUNDING * one.abs().max())
 
 
 def compare_modes(components: Components) -> dict[str, Any]:

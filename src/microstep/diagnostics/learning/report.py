@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def format_measurements(rows: Mapping[str, str], m: Measurements, test: RangeTes
     found = {
         "inputs": f"mean {start.input_mean:.2g}, root mean square {start.input_rms:.2g}",
         "outputs": f"{start.outputs} for {start.distinct_targets} distinct targets",
-        "first loss": f"{one.losses[0]:.4g} (chance {one.chance:.4g})",
+        "first loss": f"{one.losses[0]:.4g} (chance {one.loss.chance:.4g})",
         "one batch": describe_one_batch(m),
         "short training": describe_short(m),
         "both modes": f"loss {short.train_loss:.4g} in training, {short.eval_loss:.4g} in evaluation (same images)",
@@ -101,9 +101,11 @@ def draw_learning(m: Measurements, test: RangeTest) -> bytes:
 
 def draw_one_batch(axes: Axes, m: Measurements) -> None:
     axes.plot(range(1, len(m.one_batch.losses) + 1), m.one_batch.losses, color=BLUE)
-    axes.axhline(m.one_batch.chance, color=GREY, linestyle=":", label="chance")
-    axes.axhline(m.one_batch.least, color=GREEN, linestyle=":", label="least")
-    axes.set(title="one batch, again and again", xlabel="step", ylabel="loss", ylim=(0, 2 * m.one_batch.chance))
+    axes.axhline(m.one_batch.loss.chance, color=GREY, linestyle=":", label="chance")
+    axes.axhline(m.one_batch.loss.least, color=GREEN, linestyle=":", label="least")
+    axes.set(title="one batch, again and again", xlabel="step", ylabel="loss")
+    if 0 < m.one_batch.loss.chance < inf and m.one_batch.loss.least >= 0:
+        axes.set(ylim=(0, 2 * m.one_batch.loss.chance))
     axes.legend(frameon=False)
 
 

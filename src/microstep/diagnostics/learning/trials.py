@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from microstep.diagnostics.drift.training import DriftTraining, start_training
-from microstep.diagnostics.learning.losses import least_loss, mean_loss, right_loss
+from microstep.diagnostics.learning.losses import LossFacts, examine_loss
 from microstep.diagnostics.learning_rate import CONSTANT
 from microstep.diagnostics.variants import change_config
 from microstep.errors import Diverged
@@ -77,15 +77,13 @@ class OneBatch:
     """The training on one batch."""
 
     losses: list[float]  #: by window
-    chance: float  #: loss of outputs that are all 0
-    least: float  #: the least loss that any outputs have
-    right: float | None  #: loss of the right answers; None if targets are not classes
+    loss: LossFacts
     samples: int
 
     @property
     def left(self) -> float:
         """Share of the loss that is left: 1 is chance, 0 the least."""
-        return (last_loss(self.losses) - self.least) / max(self.chance - self.least, 1e-12)
+        return (last_loss(self.losses) - self.loss.least) / max(self.loss.chance - self.loss.least, 1e-12)
 
     @property
     def is_learned(self) -> bool:
@@ -97,11 +95,11 @@ def overfit(config: DictConfig, bars: ProgressBars, **changes: Any) -> OneBatch:
     training = start_training("one batch", change_config(config, **ONE_BATCH | changes))
     window, components = take_batch(training.components), training.components
     outputs, targets = predict(components.model.eval(), window.batches, components)
-    chance = mean_loss(components.task, torch.zeros_like(outputs), targets).item()
-    least, right = least_loss(components.task, targets, outputs.shape), right_loss(components.task, targets, outputs)
+    loss = examine_loss(components.task, targets, outputs.shape)
+    enough = loss.least + NEAR_ZERO * (loss.chance - loss.least)
     windows = ((1, replace(window, number=number)) for number in count())  # the number seeds dropout
-    losses = train(training, windows, OVERFIT_WINDOWS, bars, lambda loss: loss - least <= NEAR_ZERO * (chance - least))
-    return OneBatch(losses, chance, least, right, len(targets))
+    losses = train(training, windows, OVERFIT_WINDOWS, bars, lambda last: last <= enough)
+    return OneBatch(losses, loss, len(targets))
 
 
 def take_batch(components: Components) -> LoadedWindow:

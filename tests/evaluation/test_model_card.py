@@ -100,13 +100,20 @@ def test_labels_and_numbers_have_cards(tmp_path, words, score):
 
 
 def test_a_readme_of_the_users_is_kept(run):
-    """A README.md that is not a card is not replaced, and a card is."""
+    """A README.md that is not a card, or was edited, is not replaced, and a card is."""
     (run / "README.md").write_text("mine")
-    with pytest.raises(ConfigError, match="export=card has not written it; move or rename it"):
+    with pytest.raises(
+        ConfigError, match="you wrote or edited it, and export=card would replace it; move or rename it"
+    ):
         card_of(run)
     assert (run / "README.md").read_text() == "mine"
     (run / "README.md").unlink()
     assert card_of(run) == card_of(run)
+    edited = (run / "README.md").read_text().replace("tags:", "license: mit\ntags:")
+    (run / "README.md").write_text(edited)
+    with pytest.raises(ConfigError, match="move or rename it"):
+        card_of(run)
+    assert (run / "README.md").read_text() == edited
     (run / "README.md").unlink()
     (run / "README.md").symlink_to(ROOT / "README.md")
     with pytest.raises(ConfigError, match="move or rename it"):

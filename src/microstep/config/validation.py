@@ -83,6 +83,8 @@ def check_export(config: DictConfig) -> None:
             raise ConfigError(f"{key}={value}", f"{subject} takes run= alone", "leave out one of the two")
     if config.export == "card" and config.checkpoint == "last":
         raise ConfigError("checkpoint=last", "a card is of model.safetensors, the best", "leave it out")
+    if config.export == "card" and config.split == "train":
+        raise ConfigError("split=train", "a card is of images that were not trained on", "leave it out")
     missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
     if config.export == "onnx" and missing:
         raise ConfigError(subject, f"{', '.join(missing)} not installed", "pip install 'microstep[onnx]'")

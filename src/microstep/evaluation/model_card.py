@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from microstep.utils.files import write_atomic
 from microstep.utils.json_files import read_json_or_empty
 from microstep.utils.progress_bar import ProgressBars
 
-MARK = "library_name: microstep"  #: a README.md with this line may be replaced
+SEAL = "\n<!-- export=card, sha256 "  #: begins the last line, a digest of the text before it
 
 
 def write_card(
@@ -29,12 +30,23 @@ def write_card(
 
     Raise ConfigError if a README.md of the user's is there. For the arguments and other errors see `evaluate_run`.
     """
-    if (file := run_dir / "README.md").is_symlink() or (file.exists() and MARK not in file.read_text(errors="replace")):
-        raise ConfigError(str(file), "export=card has not written it", "move or rename it")
+    if (file := run_dir / "README.md").is_symlink() or (
+        file.exists() and not is_sealed(file.read_text(errors="replace"))
+    ):
+        raise ConfigError(str(file), "you wrote or edited it, and export=card would replace it", "move or rename it")
     done = evaluate_run(run_dir, split, WEIGHTS_FILENAME, allowlist, None, bars, given)
     about = read_exported_weights(run_dir / WEIGHTS_FILENAME).metadata
-    write_atomic(file, format_card(RunRecord.read(run_dir), about, split, done).encode())
+    write_atomic(file, seal(format_card(RunRecord.read(run_dir), about, split, done)).encode())
     return file, {"metrics": done.result.metrics, "epoch": done.epoch, "sentence": format_metrics(done.result.metrics)}
+
+
+def seal(text: str) -> str:
+    return f"{text}{SEAL}{sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_sealed(content: str) -> bool:
+    """Return whether a card is as it was written."""
+    return content == seal(content.rpartition(SEAL)[0])
 
 
 def format_card(record: RunRecord, about: Mapping[str, str], split: str, done: EvaluatedRun) -> str:
@@ -46,8 +58,9 @@ def format_card(record: RunRecord, about: Mapping[str, str], split: str, done: E
     cells = {name: f"{value:.4f} | " for name, value in values.items()} | format_mean_score(done.directory)
     rows = "\n".join(f"| {name} | {cell} |" for name, cell in cells.items())
     command = re.sub(r"(?<![^\s=])[~/]\S*/", "", escape_unprintable(str(record.content.get("command"))))
+    tested = "`val`, which chose the checkpoint," if split == "val" else f"`{split}`"
     return f"""---
-{MARK}
+library_name: microstep
 pipeline_tag: {kind}
 tags: [pytorch, {kind}]
 datasets: [{data}]
@@ -72,7 +85,7 @@ model-index:
 
 - Data: {", ".join(f"{count:,} {name}" for name, count in record.samples.items())}. Classes: {about.get("class_names")}
 - An input is {about.get("input_shape")} (channels, height, width). Images are fitted by `{about.get("fit", "crop")}`.
-- Tested on `{split}` alone: not on images of other cameras, places or times, and with one seed.
+- Tested on {tested} alone: not on images of other cameras, places or times, and with one seed.
 {format_classes(read_json_or_empty(done.directory / "classification_report.json"))}"""
 
 

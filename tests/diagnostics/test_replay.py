@@ -182,12 +182,15 @@ def test_a_learning_rate_is_named(tmp_path: Path) -> None:
     diverged(tmp_path / "run", composed("optimizer.lr=1e12", "scheduler=constant"))
     code, numbers = replayed(tmp_path / "run")
     assert (code, numbers["fault"]) == (1, "learning rate")
-    found = re.match(r"The learning rate: an update is (\S+) times as large as the weights; then ", numbers["sentence"])
+    found = re.match(
+        r"The learning rate: the update\b.* is (\S+) times as large as the weights; lower optimizer.lr",
+        numbers["sentence"],
+    )
     assert float(found[1]) > 100
     (tmp_path / "replay").rename(tmp_path / "first")
     code, numbers = replayed(tmp_path / "run", 1)
     assert (code, numbers["fault"], numbers["step"]) == (1, "learning rate", "window 1: epoch 1, step 1")
-    assert numbers["sentence"].endswith(" times as large as the weights")
+    assert numbers["sentence"].endswith(" times as large as the weights; lower optimizer.lr, or set max_grad_norm")
 
 
 def test_an_overflow_of_the_loss_scale_alone_is_no_fault(tmp_path: Path) -> None:
@@ -250,7 +253,7 @@ def test_other_circumstances_are_named(tmp_path: Path, caplog) -> None:
         (("window=3",), "window=3: it is a step of a run; add replay=RUN_DIR"),
         (("replay=run", "epochs=9"), "epochs=9: replay= repeats a step of a run as it was; leave epochs= out"),
         (("replay=run", "resume=run"), "resume=run: replay= repeats a step of a run as it was; leave resume= out"),
-        (("replay=run", "check=lr"), "check=lr: it examines a new experiment, not a run; leave resume= out"),
+        (("replay=run", "check=lr"), "check=lr: it examines a new experiment, not a run; leave replay= out"),
         (("replay=run", "optimizer.lr=1"), "replay=run: this is another experiment: optimizer.lr=1 (it has 0.03); "),
         (("-m", "replay=run"), "replay=run: it is one step of one run, and -m starts several; leave -m out"),
         (("replay=run", "window=24"), "window=24: the run has 23 steps; give one of them"),

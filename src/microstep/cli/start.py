@@ -52,7 +52,7 @@ def prepare_start(line: CommandLine, sweeping: bool) -> StartFunction:
 
 def prepare_saved_run(line: CommandLine, key: str, start: Callable[..., Any]) -> StartFunction:
     directory = Path(expand_home(str(line.value(key))))
-    refuse_check(line.value("check"), *NO_RUN)
+    refuse_check(line.value("check"), NO_RUN[0], f"leave {key}= out")
     if key == "resume" and "hydra.run.dir" in line.typed:
         raise ConfigError(f"resume={directory}", "it names the directory already", "leave hydra.run.dir= out")
     for other in ("resume", *LENGTH_KEYS) if key == "replay" else ():

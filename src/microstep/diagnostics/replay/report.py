@@ -42,17 +42,18 @@ def norms_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, float]:
 def find_fault(step: ReplayedStep) -> tuple[str, str, Sequence[int]]:
     """Return the kind of fault, empty if there is none, a sentence, and the rows of its samples."""
     seen, samples = step.seen, step.seen.samples
-    _, text, rows = seen.origin or (0, "the loss or its gradient", ())
+    _, text, rows = seen.origin or (0, "the loss or its gradient, of an operation that is not known", ())
     usual = torch.tensor([s.peak for s in samples]).nanmedian().clamp(1).item()
     if corrupt := [row for row, s in enumerate(samples) if not s.peak <= MAX_PEAK * usual]:
         return "data", f"The data: an input reaches {samples[corrupt[0]].peak:.4g} before any layer", corrupt
     if step.is_finite_unscaled and not seen.is_finite:
         return "loss scale", f"Only the loss scale of {seen.scale:g} overflows, which skips the step ({text})", ()
     totals = ([hypot(*norms.values()) for norms in each] for each in (step.updates, step.weights))
-    ratio = max(update / (weights or 1) for update, weights in zip(*totals, strict=True))
-    if not ratio < MAX_UPDATE:
-        then = "" if seen.is_finite else f"; then {text}"
-        return "learning rate", f"The learning rate: an update is {ratio:.4g} times as large as the weights{then}", ()
+    ratios = [update / (weights or 1) for update, weights in zip(*totals, strict=True)]
+    if not max(ratios) < MAX_UPDATE:
+        which = "the update" if max(ratios) == ratios[1] else "the update of the step before"
+        text = f"The learning rate: {which} is {max(ratios):.4g} times as large as the weights"
+        return "learning rate", f"{text}; lower optimizer.lr, or set max_grad_norm", ()
     if not seen.is_finite or step.progress.skipped_in_a_row:  # by SAM, the gradient at the perturbed weights
         return "operation", f"Not finite: {text}", rows or [n for n, s in enumerate(samples) if not isfinite(s.loss)]
     return "", f"The step is sound: loss {seen.loss:.4g}, gradient {seen.grad_norm:.4g}, and all values are finite", ()

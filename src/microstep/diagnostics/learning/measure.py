@@ -124,7 +124,7 @@ def are_probabilities(outputs: Tensor, targets: Tensor) -> bool:
     if targets.is_floating_point():
         is_label = not (targets * (1 - targets)).nan_to_num(0).any()
         return is_label and bool(((outputs > 0) & (outputs < 1)).all())
-    return bool(((outputs >= 0) & (outputs <= 1)).all())
+    return bool(((outputs >= 0) & (outputs <= 1)).all()) and not is_constant(outputs)
 
 
 def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> ShortTraining:

@@ -70,7 +70,7 @@ def test_groups_keep_their_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_steepest_fall_is_suggested_and_one_odd_loss_is_not() -> None:
     """A single low loss does not decide, because losses are averaged with their neighbors."""
     rates = [10 ** (-6 + number / 30) for number in range(150)]
-    losses = [2.0 - 1.5 / (1 + math.exp(-(number - 90) / 5)) for number in range(150)]
+    losses = [2.0 - 1.5 / (1 + math.exp(-(number - 90) / 5)) for number in range(110)] + [4.0] * 40
     assert RangeTest(rates, losses).suggestion == pytest.approx(rates[90], rel=0.2)
     losses[40] = 1.0
     assert RangeTest(rates, losses).suggestion == pytest.approx(rates[90], rel=0.2)
@@ -100,3 +100,10 @@ def test_a_loss_that_is_never_finite_is_the_error_of_training() -> None:
     """Without a single loss there is nothing to draw or to suggest."""
     with pytest.raises(Diverged, match=r"epoch 1, step 1: the loss \((nan|inf)\)"):
         checked("dataset.mean=[0.3]", "dataset.std=[1e-38]")
+
+
+def test_an_early_fall_does_not_hide_a_later_one() -> None:
+    """At first only the frequencies of the classes may be learned; a tenth of the rate with the lowest loss is used."""
+    rates = [10 ** (-6 + number / 30) for number in range(150)]
+    losses = [2.0 - 0.3 / (1 + math.exp(-(number - 60) / 3)) - 0.2 * number / 150 for number in range(140)] + [4.0] * 10
+    assert RangeTest(rates, losses).suggestion == pytest.approx(rates[100], rel=0.7)

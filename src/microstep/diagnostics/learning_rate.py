@@ -65,7 +65,10 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the smoothed loss, once it is clearly lower, falls fastest, to two digits, or None."""
+        """The rate at which the smoothed loss, once it is clearly lower, falls fastest, to two digits, or None.
+
+        If that is below a tenth of the rate with the lowest loss, it is this tenth: a bias may have been learned first.
+        """
         if not self.losses:
             return None
         smoothed = self.smoothed
@@ -73,7 +76,8 @@ class RangeTest:
         if is_high[lowest]:
             return None
         start = int(np.flatnonzero(is_high[:lowest])[-1]) if is_high[:lowest].any() else 0
-        return float(f"{self.rates[start + int(np.gradient(smoothed)[start : lowest + 1].argmin())]:.1e}")
+        steepest = self.rates[start + int(np.gradient(smoothed)[start : lowest + 1].argmin())]
+        return float(f"{max(steepest, self.rates[lowest] / 10):.1e}")
 
 
 def run_learning_rate_check(config: DictConfig) -> CheckResult:
@@ -122,7 +126,7 @@ def format_verdict(test: RangeTest) -> str:
         tried = f"{test.rates[0]:g} to {test.rates[-1]:.2g}"
         return f"No learning rate from {tried} lowers the loss by {100 * LEAST_FALL:g} %."
     words = [*get_typed("check", "optimizer.lr"), f"optimizer.lr={test.suggestion:g}"]
-    found = f"optimizer.lr={test.suggestion:g}, the learning rate at which the loss falls fastest"
+    found = f"optimizer.lr={test.suggestion:g}: the loss falls fastest there, or is lowest at ten times this rate"
     return f"{found}. Type: {called('train')} {shlex.join(words)}"
 
 

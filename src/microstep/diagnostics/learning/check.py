@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from microstep.components.dataset.sharing import share_datasets
+from microstep.config.experiment import LATER
 from microstep.diagnostics.drift.training import DriftTraining, start_training
 from microstep.diagnostics.learning.faults import Measurements, describe_outputs, find_faults
 from microstep.diagnostics.learning.measure import LONGER_WINDOWS, SHORT_WINDOWS, Start, measure_start, train_briefly
@@ -22,7 +23,7 @@ from microstep.utils.tables import format_fields
 
 RANGE_SECONDS, LEAST_RANGE = 60.0, 42  #: of the range test, about; the least number of its windows
 USUAL: dict[str, dict[str, Any]] = {
-    "gradient=none": {"gradient": {"_target_": "microstep.components.gradient.Identity"}},
+    "gradient=none": {"gradient": LATER["gradient"]},
     "step=standard": {"step": {"_target_": "microstep.components.step.StandardStep"}},
     "precision=fp32": {"precision": {"_target_": "microstep.components.precision.full", "dtype": "float32"}},
     "max_grad_norm=null": {"max_grad_norm": None},

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from microstep.config.experiment import LATER
 from microstep.diagnostics.drift.training import DriftTraining, start_training
 from microstep.diagnostics.learning.losses import LossFacts, examine_loss
 from microstep.diagnostics.learning_rate import CONSTANT
@@ -27,11 +28,7 @@ BATCH_SAMPLES = 16  #: least number of samples of the one batch, if an epoch has
 NEAR_ZERO = 0.02  #: share of the loss at which the batch is learned, and its training ends
 LEARNED = 0.5  #: share at which it counts as learned
 SECONDS, LEAST_WINDOWS = 0.4, 30  #: time that a training gets for each of its windows; the least number of windows
-OFF = {
-    "average": {"_target_": "microstep.components.average.NoAverage"},
-    "stop": {"_target_": "microstep.components.stop.Never"},
-    "validate_every_steps": None,
-}
+OFF = {key: LATER[key] for key in ("average", "stop", "validate_every_steps")}
 ONE_BATCH: dict[str, Any] = {
     **OFF,
     "augment": {"_target_": "microstep.components.augment.none"},

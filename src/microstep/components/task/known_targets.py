@@ -28,6 +28,11 @@ def as_columns(targets: Tensor) -> Tensor:
     return targets[:, None] if targets.ndim == 1 else targets
 
 
+def are_labels(targets: Tensor) -> bool:
+    """Return whether all known targets are 0 or 1."""
+    return not (targets * (1 - targets)).nan_to_num(0).any()
+
+
 def count_known(targets: Tensor) -> Tensor:
     return as_columns(~targets.isnan()).sum(1)
 

@@ -47,7 +47,7 @@ class MultiLabel:
         fitted: Mapping[str, Any] | None = None,
     ) -> None:
         if not fitted:  # otherwise there may be no training split
-            is_labels = train_targets.ndim == 2 and not (train_targets * (1 - train_targets)).nan_to_num(0).any()
+            is_labels = train_targets.ndim == 2 and known.are_labels(train_targets)
             known.check_train_targets(train_targets, "multilabel", "labels", is_labels)
         self.class_names, self.outputs, self.device = tuple(class_names), len(class_names), device
         self.fitted: Mapping[str, Any] = fitted or {"thresholds": [0.5] * self.outputs}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from microstep.components.task.known_targets import as_columns
 from microstep.types.protocols import Task
 
 FIT_STEPS, FIT_RATE = 300, 0.3  #: of Adam, over outputs that are free
@@ -103,7 +104,7 @@ def to_columns(targets: Tensor) -> Tensor:
     """Return classes as N × classes of 0 and 1, numbers as standardized columns, unknown ones as 0."""
     if not targets.is_floating_point():
         return F.one_hot(targets).float()
-    columns = targets.reshape(len(targets), -1)
+    columns = as_columns(targets)
     return ((columns - columns.nanmean(0)) / (columns - columns.nanmean(0)).square().nanmean(0).sqrt()).nan_to_num(0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from microstep.components.dataset import ImageDataset
+from microstep.components.task.known_targets import are_labels
 from microstep.diagnostics.drift.training import DriftTraining
 from microstep.diagnostics.learning.layers import LayerRecord, LayerWatch, depends_on, find_constant_layer, is_constant
 from microstep.diagnostics.learning.losses import least_loss, mean_loss, measure_neighbors, measure_relation
@@ -122,8 +123,7 @@ def compare_normalization(components: Components) -> tuple[float, float] | None:
 def are_probabilities(outputs: Tensor, targets: Tensor) -> bool:
     """Return whether all outputs are in 0…1, as those of a softmax or sigmoid; False for numbers as targets."""
     if targets.is_floating_point():
-        is_label = not (targets * (1 - targets)).nan_to_num(0).any()
-        return is_label and bool(((outputs > 0) & (outputs < 1)).all())
+        return are_labels(targets) and bool(((outputs > 0) & (outputs < 1)).all())
     return bool(((outputs >= 0) & (outputs <= 1)).all()) and not is_constant(outputs)
 
 

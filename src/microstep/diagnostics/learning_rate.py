@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 
 import numpy as np
+from matplotlib.axes import Axes
 from omegaconf import DictConfig
 from scipy.ndimage import gaussian_filter1d
 
@@ -135,14 +136,14 @@ def draw_range_test(test: RangeTest) -> bytes:
     figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     axes.plot(test.rates, test.losses, ".", color=GREY, alpha=0.5, markersize=4)
-    axes.plot(test.rates, test.smoothed, color=BLUE, label="loss, smoothed")
-    if test.suggestion is not None:
-        axes.axvline(test.suggestion, color=ORANGE, label=f"suggestion {test.suggestion:g}")
-    axes.set(
-        xscale="log",
-        xlabel="learning rate",
-        ylabel="training loss",
-        ylim=(0, 2 * test.first),
-    )
+    draw_smoothed(axes, test, label="loss, smoothed")
+    axes.set(xlabel="learning rate", ylabel="training loss")
     axes.legend(frameon=False)
     return png_bytes(figure)
+
+
+def draw_smoothed(axes: Axes, test: RangeTest, label: str | None = None) -> None:
+    axes.plot(test.rates, test.smoothed, color=BLUE, label=label)
+    if test.suggestion is not None:
+        axes.axvline(test.suggestion, color=ORANGE, label=f"suggestion {test.suggestion:g}")
+    axes.set(xscale="log", ylim=(0, 2 * test.first))

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from microstep.diagnostics.learning.faults import Measurements, format_left
 from microstep.diagnostics.learning.layers import iter_layers
-from microstep.diagnostics.learning_rate import RangeTest
-from microstep.utils.plotting import BLUE, GREEN, GREY, ORANGE, new_figure, png_bytes
+from microstep.diagnostics.learning_rate import RangeTest, draw_smoothed
+from microstep.utils.plotting import BLUE, GREEN, GREY, new_figure, png_bytes
 from microstep.utils.tables import format_fields, format_table
 
 MOST_LAYERS = 16  #: in the table; the JSON file has all of them
@@ -111,13 +111,10 @@ def draw_one_batch(axes: Axes, m: Measurements) -> None:
 
 def draw_rates(axes: Axes, test: RangeTest) -> None:
     axes.set(title="range test", xlabel="learning rate", ylabel="loss")
-    if not test.losses:
-        return
-    axes.plot(test.rates, test.smoothed, color=BLUE)
+    if test.losses:
+        draw_smoothed(axes, test)
     if test.suggestion is not None:
-        axes.axvline(test.suggestion, color=ORANGE, label=f"suggestion {test.suggestion:g}")
         axes.legend(frameon=False)
-    axes.set(xscale="log", ylim=(0, 2 * test.first))
 
 
 def draw_layers(gradients: Axes, updates: Axes, m: Measurements) -> None:

@@ -134,15 +134,18 @@ def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> 
     losses = train(training, iter_windows(training), windows, bars, watch=watch.after_window)
     seconds, layers = (perf_counter() - start) / len(losses), watch.close()
     missing = [name for name, record in layers.items() if isfinite(losses[0]) and not record.gradients]
-    if missing and depends_on(components.model, partial(predict_first, components), missing):
-        return ShortTraining(losses, seconds, layers, missing, [], **compare_modes(components))
-    return ShortTraining(losses, seconds, layers, [], missing, **compare_modes(components))
+    is_cut = missing and depends_on(components.model, partial(predict_first, components), missing)
+    cut, unused = (missing, []) if is_cut else ([], missing)
+    return ShortTraining(losses, seconds, layers, cut, unused, **compare_modes(components))
 
 
 def predict_first(components: Components) -> Tensor:
     """Return the outputs for the first micro-batch in evaluation mode, with the same random numbers every time."""
-    batch = next(iter(next(components.loaders.train(1)).batches))
-    return predict(components.model.eval(), [batch], components)[0]
+    return predict(components.model.eval(), [first_batch(components)], components)[0]
+
+
+def first_batch(components: Components) -> Batch:
+    return next(iter(next(components.loaders.train(1, last=1)).batches))
 
 
 def differ(one: Tensor, other: Tensor) -> bool:
@@ -155,7 +158,7 @@ def compare_modes(components: Components) -> dict[str, Any]:
 
     Running statistics are settled first by two passes in training mode, so they do not lag behind the weights.
     """
-    task, model, size = components.task, deepcopy(components.model), len(predict_first(components))
+    task, model, size = components.task, deepcopy(components.model), len(first_batch(components).targets)
     train, val = (sample_batches(components, *each, size) for each in (("train", TRAIN_SAMPLES), ("val", VAL_SAMPLES)))
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.momentum:  # a small one would take long to settle

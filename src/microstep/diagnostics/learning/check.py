@@ -10,8 +10,9 @@ from microstep.components.dataset.sharing import share_datasets
 from microstep.config.experiment import LATER
 from microstep.diagnostics.drift.training import DriftTraining, start_training
 from microstep.diagnostics.learning.faults import Measurements, describe_outputs, find_faults
-from microstep.diagnostics.learning.measure import LONGER_WINDOWS, SHORT_WINDOWS, Start, measure_start, train_briefly
 from microstep.diagnostics.learning.report import draw_learning, format_measurements, format_verdict, to_numbers
+from microstep.diagnostics.learning.short_training import LONGER_WINDOWS, SHORT_WINDOWS, train_briefly
+from microstep.diagnostics.learning.start import Start, measure_start
 from microstep.diagnostics.learning.trials import OFF, OneBatch, overfit
 from microstep.diagnostics.learning_rate import CONSTANT, WINDOWS, RangeTest, measure
 from microstep.diagnostics.result import CheckResult

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from microstep.diagnostics.learning.layers import iter_layers
-from microstep.diagnostics.learning.measure import RELATED, ShortTraining, Start
+from microstep.diagnostics.learning.short_training import RELATED, ShortTraining
+from microstep.diagnostics.learning.start import Start
 from microstep.diagnostics.learning.trials import OneBatch
 
 MOST_DEAD = 0.6  #: share of a layer's units
@@ -20,7 +21,7 @@ Faults = Iterator[tuple[str, str]]  #: names and sentences
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the check has measured."""
+    """The measurements of an experiment."""
 
     start: Start
     one_batch: OneBatch

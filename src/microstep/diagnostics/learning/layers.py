@@ -8,13 +8,14 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from microstep.diagnostics.learning.outputs import is_constant
 from microstep.types.data import StepResult
 from microstep.types.protocols import Precision
 
 
 @dataclass
 class LayerRecord:
-    """What happened to a parameter in each window."""
+    """Gradients and updates of a parameter, window by window."""
 
     gradients: list[float] = field(default_factory=list)  #: L2 norms
     updates: list[float] = field(default_factory=list)  #: L2 norm of the change ÷ that of the parameter before
@@ -106,14 +107,6 @@ def find_constant_layer(model: nn.Module, call: Callable[[], Tensor]) -> tuple[s
     for handle in handles:
         handle.remove()
     return found[0] if found else None
-
-
-def is_constant(outputs: object) -> bool:
-    """Return whether N × … outputs are the same for all samples, up to rounding."""
-    if not isinstance(outputs, Tensor) or outputs.numel() == 0:
-        return False
-    values = outputs.float()
-    return bool((values - values[:1]).abs().max() <= 1e-6 * values.abs().max())
 
 
 def iter_layers(records: dict[str, LayerRecord]) -> Iterator[tuple[str, LayerRecord]]:

@@ -44,7 +44,7 @@ def fit_outputs(task: Task, targets: Tensor, shape: torch.Size, constant: bool =
 
 @dataclass(frozen=True)
 class LossFacts:
-    """What the loss of a task prefers, for the targets of some samples."""
+    """Losses of some outputs that tell what a task prefers, for the targets of some samples."""
 
     chance: float  #: mean loss of outputs that are all 0
     least: float  #: the least that any outputs have

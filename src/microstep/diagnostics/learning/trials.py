@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
 
 from microstep.config.experiment import LATER
 from microstep.diagnostics.drift.training import DriftTraining, start_training
 from microstep.diagnostics.learning.losses import LossFacts, examine_loss
+from microstep.diagnostics.learning.outputs import predict
 from microstep.diagnostics.learning_rate import CONSTANT
 from microstep.diagnostics.variants import change_config
 from microstep.errors import Diverged
@@ -108,23 +108,3 @@ def take_batch(components: Components) -> LoadedWindow:
             break
     targets = torch.cat([batch.targets for batch in taken])
     return LoadedWindow(0, len(targets), components.task.weight(targets).sum().item(), taken)
-
-
-def predict(model: nn.Module, batches: Iterable[Batch], components: Components) -> tuple[Tensor, Tensor]:
-    """Return outputs, at least float32, and targets, with the model as it is: in training or in evaluation mode."""
-    outputs, targets, precision = list[Tensor](), list[Tensor](), components.precision
-    for batch in map(precision.cast, batches):
-        with torch.no_grad(), precision.forward():
-            found = model(batch.inputs)
-        outputs.append(found.to(torch.promote_types(found.dtype, torch.float32)))
-        targets.append(batch.targets)
-    return torch.cat(outputs), torch.cat(targets)
-
-
-def sample_batches(components: Components, split: str, samples: int, size: int) -> list[Batch]:
-    """Return whole batches of samples of a split, drawn at random, not augmented."""
-    data = components.loaders.splits[split]
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:samples].to(components.device)
-    rows = [each for each in torch.split(order, min(size, len(order))) if len(each) == min(size, len(order))]
-    data.expect(requests := [(each, each) for each in rows])
-    return [data.fetch(*request) for request in requests]

@@ -1,55 +1,38 @@
-"""Measures an experiment before, during and after a short training."""
+"""Trains for a short while, and measures the layers meanwhile and the outputs at the end."""
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from math import isfinite, nan
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from microstep.components.dataset import ImageDataset
-from microstep.components.task.known_targets import are_labels
 from microstep.diagnostics.drift.training import DriftTraining
-from microstep.diagnostics.learning.layers import LayerRecord, LayerWatch, depends_on, find_constant_layer, is_constant
+from microstep.diagnostics.learning.layers import LayerRecord, LayerWatch, depends_on
 from microstep.diagnostics.learning.losses import least_loss, mean_loss, measure_neighbors, measure_relation
-from microstep.diagnostics.learning.trials import predict, sample_batches, take_batch, train
+from microstep.diagnostics.learning.outputs import (
+    are_probabilities,
+    first_batch,
+    is_constant,
+    predict,
+    predict_first,
+    sample_batches,
+)
+from microstep.diagnostics.learning.trials import train
 from microstep.diagnostics.learning_rate import iter_windows
 from microstep.training.components import Components
-from microstep.training.normalization import find_normalization
 from microstep.types.data import Batch
 from microstep.utils.progress_bar import ProgressBars
 
 SHORT_WINDOWS, LONGER_WINDOWS = 150, 600  #: of the short training; of a second one, if the first shows too little
 RELATED = 3.0  #: standard deviations above which targets and outputs, or inputs, are related
 CLEARLY, LOWER = 0.2, 0.99  #: least share of the relation of neighbors; share of the loss of constant outputs
-ROUNDING = 0.05  #: relative difference of outputs
 USUAL_MOMENTUM = 0.1  #: of running statistics
 TRAIN_SAMPLES, VAL_SAMPLES = 1024, 2000  #: drawn for the measurements after it
-
-
-@dataclass(frozen=True)
-class Start:
-    """What is known before the first step."""
-
-    outputs: int  #: numbers that the model returns for a sample
-    expected_outputs: int
-    distinct_targets: int  #: of the training split
-    input_mean: float
-    input_rms: float  #: root mean square of the inputs; NaN if one is not finite
-    input_change: float  #: largest standard deviation of an input over samples
-    normalization: tuple[float, float] | None  #: largest distance from mean and std of the pretrained weights, in std
-    are_probabilities: bool
-    is_random: bool  #: whether outputs differ if they are computed again, in evaluation mode
-    mixes_samples: bool  #: whether outputs of a sample depend on the others of its batch, in evaluation mode
-    is_constant: bool  #: whether outputs are the same for all samples
-    constant_layer: tuple[str, bool] | None  #: first layer that makes them so, and whether it is an activation
-    frozen: list[str]  #: parameters that ask for no gradient, although no key freezes any
-    not_optimized: list[str]  #: parameters that ask for a gradient, and that the optimizer was not given
 
 
 @dataclass(frozen=True)
@@ -82,51 +65,6 @@ class ShortTraining:
         return self.related["val"] > RELATED and (is_clear or self.val_loss < LOWER * self.val_constant_loss)
 
 
-def measure_start(config: DictConfig, training: DriftTraining) -> Start:
-    components, optimizer = training.components, training.optimization.optimizer
-    model, batches = components.model, take_batch(components).batches
-    outputs, targets = predict(model.eval(), batches, components)
-    inputs, first = torch.cat([batch.inputs for batch in batches]).double(), next(iter(batches))
-    whole, alone = predict(model, [first], components)[0], replace(first, inputs=first.inputs[:1])
-    expected = getattr(components.task, "outputs", None) or components.dataset.facts["num_classes"]
-    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    parameters = dict(model.named_parameters())
-    freezes = config.model.get("freeze") is not None
-    return Start(
-        outputs=outputs[0].numel(),
-        expected_outputs=int(expected),
-        distinct_targets=len(torch.unique(components.loaders.splits["train"].targets, dim=0)),
-        input_mean=inputs.mean().item(),
-        input_rms=inputs.square().mean().sqrt().item() if inputs.isfinite().all() else nan,
-        input_change=inputs.std(0).max().item(),
-        normalization=compare_normalization(components),
-        are_probabilities=are_probabilities(outputs, targets),
-        is_random=differ(whole, predict(model, [first], components)[0]),
-        mixes_samples=differ(whole[:1], predict(model, [alone], components)[0]),
-        is_constant=is_constant(outputs),
-        constant_layer=find_constant_layer(model, partial(predict_first, components)),
-        frozen=[] if freezes else [name for name, p in parameters.items() if not p.requires_grad],
-        not_optimized=[name for name, p in parameters.items() if p.requires_grad and id(p) not in given],
-    )
-
-
-def compare_normalization(components: Components) -> tuple[float, float] | None:
-    """Return how far mean and standard deviation are from those of the model's pretrained weights, if it has any."""
-    own, dataset = find_normalization(components.model), components.dataset
-    if own is None or not isinstance(dataset, ImageDataset):
-        return None
-    used, (mean, std) = dataset.normalization, (torch.tensor(values) for values in own)
-    pairs = (torch.tensor(used.mean) - mean, torch.tensor(used.std) - std)
-    return tuple((difference / std).abs().max().item() for difference in pairs)  # type: ignore[return-value]
-
-
-def are_probabilities(outputs: Tensor, targets: Tensor) -> bool:
-    """Return whether all outputs are in 0…1, as those of a softmax or sigmoid; False for numbers as targets."""
-    if targets.is_floating_point():
-        return are_labels(targets) and bool(((outputs > 0) & (outputs < 1)).all())
-    return bool(((outputs >= 0) & (outputs <= 1)).all()) and not is_constant(outputs)
-
-
 def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> ShortTraining:
     """Train as configured for some windows, and measure the layers meanwhile."""
     components, start = training.components, perf_counter()
@@ -137,20 +75,6 @@ def train_briefly(training: DriftTraining, windows: int, bars: ProgressBars) -> 
     is_cut = missing and depends_on(components.model, partial(predict_first, components), missing)
     cut, unused = (missing, []) if is_cut else ([], missing)
     return ShortTraining(losses, seconds, layers, cut, unused, **compare_modes(components))
-
-
-def predict_first(components: Components) -> Tensor:
-    """Return the outputs for the first micro-batch in evaluation mode, with the same random numbers every time."""
-    return predict(components.model.eval(), [first_batch(components)], components)[0]
-
-
-def first_batch(components: Components) -> Batch:
-    return next(iter(next(components.loaders.train(1, last=1)).batches))
-
-
-def differ(one: Tensor, other: Tensor) -> bool:
-    """Return whether outputs differ by more than rounding, also that of bf16."""
-    return bool((one - other).abs().max() > ROUNDING * one.abs().max())
 
 
 def compare_modes(components: Components) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from microstep.config.allowlist import ALLOW_ALL
 from microstep.config.compose import compose
 from microstep.errors import CheckpointRefused, ConfigError
-from microstep.evaluation.export import export_run
+from microstep.evaluation.model_card import write_card
 from microstep.training.build import build_trainer
 from microstep.utils.progress_bar import ProgressBars
 from tests.conftest import ROOT, error_of
@@ -24,7 +24,7 @@ from tests.evaluation.test_export import TASKS
 
 def card_of(run: Path, split: str = "test") -> tuple[dict[str, Any], str]:
     """Write a card; return its metadata and its Markdown."""
-    file, _ = export_run(run, "card", split, "best", ALLOW_ALL, ProgressBars(False), {})
+    file, _ = write_card(run, split, ALLOW_ALL, ProgressBars(False), {})
     assert file == run / "README.md"
     empty, front, text = file.read_text().split("---\n", 2)
     assert empty == ""

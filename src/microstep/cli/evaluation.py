@@ -121,8 +121,12 @@ def classify_input(config: DictConfig, allowlist: Allowlist, bars: ProgressBars)
 def export_model(config: DictConfig, allowlist: Allowlist, bars: ProgressBars) -> str:
     with imports_without_gc():
         from microstep.evaluation.export import export_run
+        from microstep.evaluation.model_card import write_card
 
-    where = Path(config.run), config.export, config.split, config.checkpoint
-    file, result = export_run(*where, allowlist, bars, get_overrides(config))
+    run, common = Path(config.run), (allowlist, bars, get_overrides(config))
+    if config.export == "card":
+        file, result = write_card(run, config.split, *common)
+    else:
+        file, result = export_run(run, config.export, config.split, config.checkpoint, *common)
     print_json({**result, "directory": display_path(file.parent)})
     return format_fields({"export": escape_unprintable(display_path(file)), "result": result["sentence"]})

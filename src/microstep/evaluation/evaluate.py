@@ -1,6 +1,6 @@
 """Evaluates a saved run from its directory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -78,8 +78,12 @@ def evaluate_run(
         loaders = replace(components.loaders, splits={**components.loaders.splits, **splits})
         components = replace(components, loaders=loaders)
     elif split not in components.dataset.splits:
-        raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(components.dataset.splits)}")
+        raise missing_split_error(split, components.dataset.splits)
     return EvaluatedRun(evaluate_split(components, split, directory, bars), directory, epoch)
+
+
+def missing_split_error(split: str, options: Iterable[str]) -> ConfigError:
+    return ConfigError(f"split={split}", "no such split", f"the options are {', '.join(options)}")
 
 
 def load_run(
@@ -124,7 +128,7 @@ def load_other_split(components: Components, name: str, config: DictConfig) -> S
         raise ConfigError(f"dataset={config.dataset._target_}", "not both data sets are of images", "leave it out")
     official, train = other.official_splits, run.image_sources["train"]
     if len(official) > 1 and name not in official:
-        raise ConfigError(f"split={name}", "no such split", f"the options are {', '.join(official)}")
+        raise missing_split_error(name, official)
     source: Any = official.get(name, next(iter(official.values())))
     decoding = {"decoder": run.file_decoder, "cache": None} if run.file_decoder and not source.in_memory else {}
     source = replace(source, labels=match_classes(source, train), class_names=train.class_names, **decoding)

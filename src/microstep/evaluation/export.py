@@ -18,8 +18,7 @@ from microstep.components.dataset.decoding import OWN_FIT
 from microstep.components.dataset.normalization import Normalizer
 from microstep.config.allowlist import Allowlist
 from microstep.errors import ConfigError, MicrostepError, format_error
-from microstep.evaluation.evaluate import Overrides, load_run, refuse_link
-from microstep.evaluation.model_card import write_card
+from microstep.evaluation.evaluate import Overrides, load_run, missing_split_error, refuse_link
 from microstep.run.layout import get_report_path
 from microstep.run.saved_run import SavedRun
 from microstep.training.components import Components
@@ -55,7 +54,7 @@ class PixelModel(nn.Module):
 def export_run(
     run_dir: Path, export: str, split: str, checkpoint: str, allowlist: Allowlist, bars: ProgressBars, given: Overrides
 ) -> tuple[Path, Mapping[str, Any]]:
-    """Write the model of a run and certificate.json into `export/<format>/` of its directory, or a model card.
+    """Write the model of a run and certificate.json into `export/<format>/` of its directory.
 
     Returns:
         The file, and the certificate: a comparison of its bytes with the run's model in fp32 on all images of a split.
@@ -64,12 +63,10 @@ def export_run(
         ConfigError: if the run's data are no images, or torch can't export the model; see also `evaluate_run`.
         MicrostepError: if a prediction differs by more than `TOLERANCE`. Nothing is written.
     """
-    if export == "card":
-        return write_card(run_dir, split, allowlist, bars, given)
     directory = refuse_link(run_dir / "export" / get_report_path(export, checkpoint).name)
     components, epoch = load_run(run_dir, allowlist, "cpu", checkpoint, given)
     if split not in (splits := components.loaders.splits) and split != "test":
-        raise ConfigError(f"split={split}", "no such split", f"the options are {', '.join(splits)}")
+        raise missing_split_error(split, splits)
     split, record, loaders = split if split in splits else "val", SavedRun.read(run_dir).record, components.loaders
     model = make_pixel_model(components, export)
     origin = {"experiment_hash": record.experiment_hash, "checkpoint": checkpoint, "epoch": epoch}

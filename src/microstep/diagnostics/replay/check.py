@@ -42,6 +42,8 @@ def run_replay(plan: ResumePlan, window: int | None, directory: Path) -> int:
     counts = defaultdict(float, saved.record.numbers)
     last = int(counts["diverged_window"] or max([counts["optimizer_steps"] + counts["skipped_steps"], *entries]))
     number = window or last
+    if saved.record.is_result:  # otherwise the run's length is known once it is built
+        check_number(number, last)
     start = max((windows for windows in entries if windows < number), default=0)
     after = f"the checkpoint of {entries[start].position}" if start else "the initial weights"
     speed = counts["samples_per_second"] / effective_batch_size(plan.config)
@@ -52,13 +54,18 @@ def run_replay(plan: ResumePlan, window: int | None, directory: Path) -> int:
             trainer = restore_copy(saved, plan, Path(copied), entries.get(start))
         for text in warnings:
             log.warning(text)
-        if not 0 < number <= (limit := last if saved.record.is_result else trainer.periods.total):
-            raise ConfigError(f"window={number}", f"the run has {format_count(limit, 'step')}", "give one of them")
+        if not saved.record.is_result:
+            check_number(number, trainer.periods.total)
         with silenced(), defer_signals(), trainer.loggers:
             step = replay_step(trainer, number)
             trainer.checkpoints.wait()
     write_result(result := make_result(step), "replay", directory)
     return 0 if result.passed else 1
+
+
+def check_number(number: int, steps: int) -> None:
+    if not 0 < number <= steps:
+        raise ConfigError(f"window={number}", f"the run has {format_count(steps, 'step')}", "give one of them")
 
 
 def restore_copy(saved: SavedRun, plan: ResumePlan, copied: Path, entry: CheckpointEntry | None) -> Trainer:

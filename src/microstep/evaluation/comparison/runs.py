@@ -16,7 +16,7 @@ from microstep.config.experiment import DATA_KEYS, REPEAT_KEYS, drop_keys, effec
 from microstep.config.targets import CLASSIFICATION, current, renamed
 from microstep.errors import ConfigError
 from microstep.evaluation.comparison.predictions_file import SavedPredictions, SavedScores, read_report
-from microstep.evaluation.evaluate import read_weights
+from microstep.evaluation.evaluate import missing_split_error, read_weights
 from microstep.run.layout import get_report_path
 from microstep.run.record import RunRecord
 from microstep.run.saved_run import SavedRun
@@ -117,7 +117,7 @@ def read_compared_run(directory: Path, request: ReportRequest, allowlist: Allowl
     config = saved.config(allowlist, keys={"epochs", "steps"})  # the only override of a resume that changes the result
     fingerprint, splits = saved.fingerprint, saved.record.splits
     if request.split not in splits:
-        raise ConfigError(f"split={request.split}", "no such split", f"the options are {', '.join(splits)}")
+        raise missing_split_error(request.split, splits)
     try:
         report = read_report(directory / request.report)
     except FileNotFoundError:
